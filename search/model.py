@@ -1,0 +1,131 @@
+"""Resolved layers to a Keras model of standard layers only, so that what is saved loads wherever Keras 3 does."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import keras
+
+from search.architecture import (
+    Activation,
+    Architecture,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Gate,
+    GlobalAveragePool,
+    MaxPool,
+    Residual,
+    SeparableConv,
+    Softmax,
+    SpatialSeparableConv,
+)
+from search.geometry import Resolved, resolve
+from search.seeds import derive
+
+
+def build(architecture: Architecture, *, seed: int = 0, initializer: str = "glorot_uniform") -> keras.Model:
+    """The network, float32 images (batch, height, width, channels) in, probabilities (batch, classes) out.
+
+    Initial weights and dropout masks depend on the seed alone. Layers bear the names of their resolved rows.
+
+    Raises:
+        ArchitectureError: the network cannot exist, see `search.geometry.resolve`.
+    """
+    inputs = keras.Input(architecture.input, name="image")
+    outputs = _chain(inputs, resolve(architecture), seed, initializer)
+    return keras.Model(inputs, outputs, name=_identifier(architecture.name))
+
+
+def _chain(x: Any, rows: tuple[Resolved, ...], seed: int, initializer: str) -> Any:
+    for row in rows:
+        x = _apply(x, row, seed, initializer)
+    return x
+
+
+def _apply(x: Any, row: Resolved, seed: int, initializer: str) -> Any:
+    layers = keras.layers
+    name, layer = row.name, row.layer
+
+    def weights(part: str) -> Any:
+        return keras.initializers.get({"class_name": initializer, "config": {"seed": derive(seed, "weights", name, part)}})
+
+    match layer:
+        case SeparableConv():
+            return layers.SeparableConv2D(
+                layer.filters,
+                layer.kernel,
+                strides=layer.stride,
+                padding=layer.padding,
+                dilation_rate=layer.dilation,
+                depth_multiplier=layer.depth_multiplier,
+                use_bias=layer.use_bias,
+                depthwise_initializer=weights("depthwise"),
+                pointwise_initializer=weights("pointwise"),
+                name=name,
+            )(x)
+        case SpatialSeparableConv():
+            x = layers.DepthwiseConv2D(
+                (layer.kernel, 1),
+                padding=layer.padding,
+                dilation_rate=(layer.dilation, 1),
+                use_bias=False,
+                depthwise_initializer=weights("vertical"),
+                name=f"{name}_vertical",
+            )(x)
+            return layers.SeparableConv2D(
+                layer.filters,
+                (1, layer.kernel),
+                strides=layer.stride,
+                padding=layer.padding,
+                dilation_rate=(1, layer.dilation),
+                use_bias=layer.use_bias,
+                depthwise_initializer=weights("horizontal"),
+                pointwise_initializer=weights("pointwise"),
+                name=name,
+            )(x)
+        case Conv():
+            return layers.Conv2D(
+                layer.filters,
+                layer.kernel,
+                strides=layer.stride,
+                padding=layer.padding,
+                dilation_rate=layer.dilation,
+                use_bias=layer.use_bias,
+                kernel_initializer=weights("kernel"),
+                name=name,
+            )(x)
+        case BatchNorm():
+            return layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon, name=name)(x)
+        case Activation():
+            return layers.Activation(layer.function, name=name)(x)
+        case Dropout():
+            return layers.Dropout(layer.rate, seed=derive(seed, "dropout", name), name=name)(x)
+        case MaxPool():
+            return layers.MaxPooling2D(layer.size, layer.stride, padding=layer.padding, name=name)(x)
+        case AveragePool():
+            return layers.AveragePooling2D(layer.size, layer.stride, padding=layer.padding, name=name)(x)
+        case GlobalAveragePool():
+            return layers.GlobalAveragePooling2D(name=name)(x)
+        case Flatten():
+            return layers.Flatten(name=name)(x)
+        case Dense():
+            return layers.Dense(layer.units, use_bias=layer.use_bias, kernel_initializer=weights("kernel"), name=name)(x)
+        case Softmax():
+            return layers.Activation("softmax", name=name, dtype="float32")(x)
+        case Gate():
+            half = row.output[-1]
+            opened = layers.Activation(layer.function, name=f"{name}_{layer.function}")(x[..., :half])
+            return layers.Multiply(name=name)([opened, x[..., half:]])
+        case Residual():
+            branch = _chain(x, row.branch, seed, initializer)
+            return layers.Add(name=name)([branch, _chain(x, row.shortcut, seed, initializer)])
+        case _:
+            assert_never(layer)
+
+
+def _identifier(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name) or "network"

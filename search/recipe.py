@@ -1,0 +1,173 @@
+"""Everything about a training that is not the network: optimizer, schedule, augmentation, initialiser.
+
+A `Recipe` is one training; a `RecipeSpace`, the [recipe] table of a study file, may leave some of it to be searched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from search.domain import Choices, Domain, Trial, Value, one_of, parse_domain
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
+
+_FORBID = ConfigDict(extra="forbid", frozen=True, strict=True)
+_Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Constant(BaseModel):
+    """The learning rate as it is."""
+
+    model_config = _FORBID
+    kind: Literal["constant"] = "constant"
+
+
+class InverseTime(BaseModel):
+    """learning_rate / (1 + rate * epoch), stepped once an epoch."""
+
+    model_config = _FORBID
+    kind: Literal["inverse-time"] = "inverse-time"
+    rate: Annotated[float, Field(gt=0, le=100)]
+
+
+class Cosine(BaseModel):
+    """From learning_rate to 0 along half a cosine, every step (Loshchilov and Hutter, "SGDR", 2017)."""
+
+    model_config = _FORBID
+    kind: Literal["cosine"] = "cosine"
+
+
+class OneCycle(BaseModel):
+    """From learning_rate / start up to learning_rate over `warmup` of all steps, then along half a cosine to 0.
+
+    (Smith and Topin, "Super-convergence", 2019.)
+    """
+
+    model_config = _FORBID
+    kind: Literal["one-cycle"] = "one-cycle"
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    start: Annotated[float, Field(ge=1, le=1e6)] = 25.0
+
+
+class Plateau(BaseModel):
+    """Times `factor` whenever the validation loss has not fallen for `patience` epochs."""
+
+    model_config = _FORBID
+    kind: Literal["plateau"] = "plateau"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    patience: Annotated[int, Field(ge=1, le=1000)] = 5
+
+
+Schedule = Annotated[Constant | InverseTime | Cosine | OneCycle | Plateau, Field(discriminator="kind")]
+
+
+class Augment(BaseModel):
+    """How training images are varied, each image anew in each epoch; validation images never are."""
+
+    model_config = _FORBID
+    flip: bool = False  # left-right, half of the images
+    crop: Annotated[int, Field(ge=0, le=64)] = 0  # pixels of reflected border, of which the image's size is cut out
+    shift: _Fraction = 0.0  # of height and width, up to, either way
+    zoom: _Fraction = 0.0  # up to, in and out
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, up to, either way
+
+
+class Recipe(BaseModel):
+    """One training, complete."""
+
+    model_config = _FORBID
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=1e12)] = 1e-3
+    momentum: _Fraction = 0.9  # of sgd, Nesterov's
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decoupled, on kernels only
+    label_smoothing: _Fraction = 0.0
+    initializer: Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] = "glorot_uniform"
+    normalize: bool = False  # per channel, after the division by 255
+    schedule: Schedule = Constant()
+    augment: Augment = Augment()
+
+
+def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step (from 0) of the whole training; a plateau's cuts are left to the loop."""
+    peak = recipe.learning_rate
+    progress = step / (recipe.epochs * steps_per_epoch)
+    match recipe.schedule:
+        case InverseTime(rate=rate):
+            return peak / (1 + rate * (step // steps_per_epoch))
+        case Cosine():
+            return peak * (1 + math.cos(math.pi * progress)) / 2
+        case OneCycle(warmup=warmup, start=start):
+            if progress < warmup:
+                return peak * (1 / start + (1 - 1 / start) * progress / warmup)
+            return peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+        case _:
+            return peak
+
+
+# --- the recipe of a study, parts of it searched ---------------------------------------------------------------------
+
+
+def _number(low: float, high: float, *, open_low: bool = False, whole: bool = False) -> Any:
+    def check(value: Any) -> Value:
+        wrong_type = isinstance(value, bool) or not isinstance(value, int if whole else int | float)
+        if wrong_type or not low <= value <= high or (open_low and value == low):
+            kind, least = ("a whole number" if whole else "a number"), ("above" if open_low else "from")
+            raise ValueError(f"must be {kind} {least} {low:g} to {high:g}, not {value!r}")
+        return int(value) if whole else float(value)
+
+    return _searched(check)
+
+
+def _searched(check: Any) -> BeforeValidator:
+    return BeforeValidator(lambda raw: raw if isinstance(raw, Domain) else parse_domain(raw, check))
+
+
+def _fixed(value: Value) -> Domain:
+    return Choices((value,))
+
+
+class RecipeSpace(BaseModel):
+    """The [recipe] table: each of these numbers and names is fixed, or searched like a dimension of the space."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    epochs: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 50
+    batch_size: Annotated[Domain, _number(1, 65_536, whole=True)] = _fixed(128)
+    optimizer: Annotated[Domain, _searched(one_of(OPTIMIZERS))] = _fixed("adam")
+    learning_rate: Annotated[Domain, _number(0, 1e12, open_low=True)] = _fixed(1e-3)
+    momentum: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.9)
+    weight_decay: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
+    label_smoothing: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
+    initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = _fixed("glorot_uniform")
+    normalize: Annotated[Domain, _searched(one_of((True, False)))] | None = None  # None: as [data] says
+    schedule: Schedule = Constant()
+    augment: Augment = Augment()
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """Everything that may be searched, fixed or not."""
+        names = type(self).model_fields.keys() - {"epochs", "schedule", "augment"}
+        return {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
+
+
+def parameters(space: RecipeSpace) -> dict[str, Domain]:
+    """The searched values of the recipe, by the name of their parameter: `recipe.learning_rate`."""
+    return {f"recipe.{name}": domain for name, domain in space.domains.items() if not domain.is_fixed}
+
+
+def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
+    """Ask the trial for what is searched; `normalize` holds where the recipe says nothing of it."""
+    drawn = {name: domain.suggest(trial, name) for name, domain in parameters(space).items()}
+    return complete(space, drawn, normalize)
+
+
+def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) -> Recipe:
+    """The recipe in which searched values are those drawn, or the first of their domain where none was."""
+    values = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
+    return Recipe(epochs=space.epochs, schedule=space.schedule, augment=space.augment, **({"normalize": normalize} | values))
