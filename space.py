@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
 
 from search.architecture import (
     LARGEST,
@@ -97,6 +97,10 @@ class Pyramid(BaseModel):
     head_bias: Annotated[Dimension, dimension(one_of((True, False)), "net")] = fixed(True)
     momentum: Annotated[Dimension, dimension(fraction, "net")] = fixed(0.9)
     epsilon: Annotated[Dimension, dimension(fraction, "net")] = fixed(1e-3)
+
+    @field_serializer("*")
+    def _plain(self, value: Any) -> Any:
+        return value.plain() if isinstance(value, Dimension) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Pyramid:

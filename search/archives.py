@@ -1,8 +1,8 @@
 """Reads image arrays from files that nobody vouches for: .npz, and the four official forms of CIFAR.
 
-Nothing in a file is executed, nothing is written to disk, and sizes are bounded before memory is taken: numpy's own reader runs
-without pickles, the pickles of CIFAR's Python version meet stand-ins for the five names that they use, and an archive's members are read
-by their exact names as a stream. Whether the arrays make a data set is for `search.data` to say.
+Nothing in a file is executed, nothing is written to disk, and sizes are bounded before memory is taken: numpy's own
+reader runs without pickles, the pickles of CIFAR's Python version meet stand-ins for the five names that they use, and an
+archive's members are read by their exact names as a stream. Whether the arrays make a data set is for `search.data` to say.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ ACCEPTED = (
 SUFFIXES = (".npz", ".tar.gz", ".tgz", ".tar")
 
 LARGEST_NPZ = 8 << 30  # bytes of the four arrays: fifty times CIFAR-10
-# Deflate packs zeros 1030 : 1, so a ratio alone cannot tell a bomb from blank images; above 1 GiB, 500 : 1 is refused (dSprites, 3 GB of
-# white on black and the most repetitive set in common use, packs 112 : 1).
+# Deflate packs zeros 1030 : 1, so a ratio alone cannot tell a bomb from blank images: it is asked only above 1 GiB.
 UNSUSPICIOUS_NPZ = 1 << 30
 LARGEST_RATIO = 500
 LARGEST_MEMBER = 256 << 20  # bytes; CIFAR-100's largest is 155 MB
@@ -90,7 +89,9 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; pass {ACCEPTED}") from None
     except Exception as error:  # parsers of zip, tar, npy and pickle raise almost anything on hostile bytes
-        raise UserError(f"{path}: damaged or not what its name says ({reason(error)}); pass a fresh copy") from error
+        is_refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by a parser
+        rule = "cannot be read" if is_refused else "damaged or not what its name says"
+        raise UserError(f"{path}: {rule} ({reason(error)}); pass a fresh copy") from error
 
 
 def reason(error: BaseException) -> str:
@@ -119,7 +120,8 @@ def _npz(path: Path) -> Arrays:
             )
         for info in members:
             _check_npy(path, archive, info)
-        return Arrays(*(_npy(archive, info) for info in members))
+        x_train, y_train, x_test, y_test = (_npy(archive, info) for info in members)
+    return Arrays(x_train, y_train, x_test, y_test)
 
 
 def _check_npy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
@@ -161,8 +163,8 @@ def _tar_files(path: Path) -> dict[str, bytes]:
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_gzip else raw  # type: ignore[assignment]
-        with tarfile.open(fileobj=_Bounded(path, stream), mode="r|") as archive:  # type: ignore[call-overload]
+        stream = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+        with tarfile.open(fileobj=_Bounded(path, stream), mode="r|") as archive:
             for count, member in enumerate(archive, start=1):
                 where = PurePosixPath(member.name)
                 if count > MOST_MEMBERS:
@@ -192,7 +194,7 @@ def _check_member(path: Path, name: str, size: int) -> None:
 class _Bounded(io.RawIOBase):
     """A stream that refuses to unpack more than LARGEST_TAR: a header may declare any length, and tarfile believes it."""
 
-    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+    def __init__(self, path: Path, stream: IO[bytes] | gzip.GzipFile) -> None:
         self._path, self._stream, self._left = path, stream, LARGEST_TAR
 
     def read(self, size: int = -1) -> bytes:
@@ -249,8 +251,8 @@ def _python_batch(content: bytes, *, label_key: bytes) -> tuple[NDArray[Any], ND
 class _Unpickler(pickle._Unpickler):
     """Admits the five names in CIFAR's pickles, each as a stand-in that only keeps bytes.
 
-    Stand-ins, because numpy trusts the state of a pickled dtype and can be led to read any address by it. The interpreted unpickler,
-    because the compiled one takes as much memory as a memo index asks for.
+    Stand-ins, because numpy trusts the state of a pickled dtype and can be led to read any address by it. The
+    interpreted unpickler, because the compiled one takes as much memory as a memo index asks for.
     """
 
     def find_class(self, module: str, name: str, /) -> Any:

@@ -37,7 +37,8 @@ def crop(images: Images, border: int, generator: np.random.Generator) -> Images:
     top, left = generator.integers(0, 2 * border + 1, (2, count))
     rows = top[:, None] + np.arange(height)
     columns = left[:, None] + np.arange(width)
-    return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    cut: Images = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return cut
 
 
 def warp(images: Images, shift: float, zoom: float, rotation: float, generator: np.random.Generator) -> Images:
@@ -56,4 +57,5 @@ def warp(images: Images, shift: float, zoom: float, rotation: float, generator: 
     from_x = (np.sin(angle) * y + np.cos(angle) * x) * scale_x + move_x * width + (width - 1) / 2
     rows = np.clip(np.rint(from_y).astype(np.intp), 0, height - 1)
     columns = np.clip(np.rint(from_x).astype(np.intp), 0, width - 1)
-    return images[np.arange(count)[:, None, None], rows, columns]
+    warped: Images = images[np.arange(count)[:, None, None], rows, columns]
+    return warped

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, assert_never
+from typing import Annotated, Any, NamedTuple, assert_never
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from search.architecture import (
     Activation,
@@ -51,11 +53,11 @@ class Price:
     receptive_field: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(BaseModel):
     """Strict limits: `params = 100_000` means that 99,999 fits and 100,000 does not."""
 
-    params: int
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    params: Annotated[int, Field(ge=1)]
     separable_only: bool = True
 
     def refusal(self, architecture: Architecture, price: Price) -> str | None:

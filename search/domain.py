@@ -1,6 +1,7 @@
 """The values that one parameter of a search may take: a list of choices, or a range with a step.
 
-A study file writes a value (fixed), a list (choices) or `{ low, high, step, log }` (range); the space and the recipe share this.
+A study file writes a value (fixed), a list (choices) or `{ low, high, step, log }` (range); the space and the recipe share
+this.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ class Choices:
     def find(self, value: Value) -> Value | None:
         """The declared value that equals `value`, or None."""
         return next((own for own in self.values if own == value), None)
+
+    def plain(self) -> Any:
+        """As a study file writes it."""
+        return self.first if self.is_fixed else list(self.values)
 
     def __str__(self) -> str:
         return "one of " + ", ".join(str(value) for value in self.values)
@@ -109,6 +114,11 @@ class Range:
     def _at(self, index: int) -> int | float:
         assert self.step is not None
         return self.low + index * self.step if self.is_whole else round(self.low + index * self.step, 10)
+
+    def plain(self) -> Any:
+        """As a study file writes it."""
+        given = {"low": self.low, "high": self.high, "step": self.step, "log": self.log or None}
+        return {key: value for key, value in given.items() if value is not None and not (self.log and key == "step")}
 
     def __str__(self) -> str:
         return f"{self.low} to {self.high}" + (f" in steps of {self.step}" if self.step else "")
@@ -172,6 +182,15 @@ class Dimension:
 
     def domain(self, index: int) -> Domain:
         return self.domains[0] if len(self.domains) == 1 else self.domains[index]
+
+    def plain(self) -> Any:
+        """As a study file writes it."""
+        if len(self.domains) > 1:
+            return {"each": [domain.plain() for domain in self.domains]}
+        domain = self.domains[0]
+        if domain.is_fixed:
+            return domain.plain()
+        return {**({"choices": domain.plain()} if isinstance(domain, Choices) else domain.plain()), "per": self.per}
 
     @property
     def values(self) -> Iterator[Value]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer
 
 from search.domain import Choices, Domain, Trial, Value, one_of, parse_domain
 
@@ -149,6 +149,10 @@ class RecipeSpace(BaseModel):
     schedule: Schedule = Constant()
     augment: Augment = Augment()
 
+    @field_serializer("*", mode="wrap")
+    def _plain(self, value: Any, otherwise: SerializerFunctionWrapHandler) -> Any:
+        return value.plain() if isinstance(value, Domain) else otherwise(value)
+
     @property
     def domains(self) -> dict[str, Domain]:
         """Everything that may be searched, fixed or not."""
@@ -170,4 +174,5 @@ def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
 def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) -> Recipe:
     """The recipe in which searched values are those drawn, or the first of their domain where none was."""
     values = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
-    return Recipe(epochs=space.epochs, schedule=space.schedule, augment=space.augment, **({"normalize": normalize} | values))
+    fixed = {"epochs": space.epochs, "schedule": space.schedule, "augment": space.augment, "normalize": normalize}
+    return Recipe.model_validate(fixed | values)

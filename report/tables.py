@@ -1,0 +1,53 @@
+"""The leaderboard as pure rows: what `top --json` prints, and every table and figure is made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search.study import Record, Run, base_accuracy, base_name, counts, ranked
+
+
+def leaderboard(run: Run, candidates: list[Record], references: list[Record]) -> dict[str, Any]:
+    """The study against its base: accuracies as fractions, candidates by rank, then those that were not ranked.
+
+    `base` is None until the base is trained; for a plain accuracy only `best_val_accuracy` is known of it.
+    """
+    base = base_accuracy(run.config, references)
+    name = base_name(run.config)
+    trained = {record.reference: record for record in reversed(ranked(references))}
+    opponent = _scores(trained[name]) if name in trained else {"params": None} | dict.fromkeys(_SCORES[1:])
+    best_first = ranked(candidates)
+    others = [record for record in candidates if record not in best_first and record.outcome not in _HIDDEN]
+    return {
+        "study": run.name,
+        "budget": {"params": run.config.budget.params},
+        "base": None if base is None else opponent | {"best_val_accuracy": base},
+        "references": [{"name": key} | _scores(record) for key, record in trained.items() if key != name],
+        "trials": [
+            *(_trial(record, base, rank) for rank, record in enumerate(best_first, 1)),
+            *(_trial(record, base, None) for record in others),
+        ],
+        "counts": counts(candidates),
+    }
+
+
+_SCORES = ("params", "best_val_accuracy", "best_epoch", "final_val_accuracy")
+_HIDDEN = ("rejected", "interrupted", "running")  # never built, or there again under another number
+
+
+def _scores(record: Record) -> dict[str, Any]:
+    return {key: getattr(record, key) for key in _SCORES}
+
+
+def _trial(record: Record, base: float | None, rank: int | None) -> dict[str, Any]:
+    best = record.best_val_accuracy
+    return (
+        {"rank": rank, "number": record.number}
+        | _scores(record)
+        | {
+            "delta_vs_base": None if best is None or base is None else best - base,
+            "epochs": record.epochs,
+            "seconds": record.seconds,
+            "outcome": record.outcome,
+        }
+    )

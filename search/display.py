@@ -1,0 +1,210 @@
+"""Shows a run in the terminal: a line a finished trial, and under them a live line of the one that trains."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.architecture import Architecture, describe
+from search.cost import price_layer
+from search.geometry import flatten, resolve
+
+Event = dict[str, Any]
+
+
+class RunView:
+    """Follows the events of a run; without a terminal only the lines of finished trials are printed."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal)
+        self.goal = self.trained = self.rejected = 0
+        self.base: float | None = None
+        self.best: tuple[float, int] | None = None  # accuracy, number of the trial
+        self.trial: Event = {}
+        self.epoch: Event = {}
+        self.share_done = 0.0  # of the trial that trains
+        self.started = time.monotonic()
+        self.seconds: list[float] = []  # that each trained candidate took
+
+    def __enter__(self) -> RunView:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.live.stop()
+
+    def show(self, event: Event) -> None:
+        """Take one event of a worker in."""
+        match event["event"]:
+            case "device":
+                self.console.print(f"{event['text'][0].upper()}{event['text'][1:]}.", highlight=False)
+                self.console.print(event["data"], highlight=False)
+            case "found":
+                self._found(event)
+            case "base":
+                self.base = event["accuracy"]
+            case "trial":
+                self.trial, self.epoch, self.share_done, self.started = event, {}, 0.0, time.monotonic()
+            case "step":
+                self.share_done = event["step"] / event["steps"]
+            case "epoch":
+                self.epoch = (
+                    event if event["val_accuracy"] >= self.epoch.get("top", 0) else event | {"top": self.epoch["top"]}
+                )
+                self.epoch.setdefault("top", event["val_accuracy"])
+            case "end":
+                self._end(event)
+            case "lost":
+                self.console.print(f"[red]The worker {event['reason']}[/]; the run goes on.", highlight=False)
+            case "finishing":
+                self.trial = {}
+        if self.console.is_terminal:
+            self.live.update(self._line())
+
+    def _found(self, event: Event) -> None:
+        self.goal, first = event["trials"], not self.goal
+        self.trained, self.rejected = event["trained"], event["rejected"]
+        if first and (self.trained or self.rejected or event["failed"]):
+            self.console.print(
+                f"Found {self.trained} trained of {self.goal}, {self.rejected} rejected, {event['failed']} failed; "
+                + ("nothing is left to train." if self.trained >= self.goal else "going on."),
+                highlight=False,
+            )
+
+    def _end(self, event: Event) -> None:
+        number, outcome = event["number"], event["outcome"]
+        if outcome == "rejected":
+            self.rejected += 1
+            return
+        name, reference = self._name(), self.trial.get("reference")
+        if outcome != "trained":
+            self.console.print(f"{name}: [red]{outcome.replace('_', ' ')}[/], {event['reason']}", highlight=False)
+        else:
+            top, seconds = self.epoch["top"], time.monotonic() - self.started
+            if not reference:
+                self.trained += 1
+                self.seconds.append(seconds)
+                self.best = max(self.best or (0.0, -1), (top, number), key=lambda pair: pair[0])
+            against = f", {100 * (top - self.base):+.2f} against the base" if self.base and not reference else ""
+            count = "" if reference else f"  [dim]{self.trained}/{self.goal}, {self.rejected} rejected[/]"
+            self.console.print(
+                f"{name}: {self.trial['params']:,} params, best {top:.2%}{against}, {seconds:.0f} s{count}", highlight=False
+            )
+        self.trial = {}
+
+    def _name(self) -> str:
+        return self.trial.get("reference") or f"trial {self.trial.get('number', '?')}"
+
+    def _line(self) -> Text:
+        if not self.trial:
+            return Text(f"{self.trained}/{self.goal} trained, {self.rejected} rejected", style="dim")
+        parts = [self._name(), f"{self.trial['params']:,} params"]
+        if self.epoch:
+            parts.append(f"epoch {self.epoch['epoch']}/{self.epoch['epochs']}, accuracy {self.epoch['val_accuracy']:.2%}")
+        else:
+            parts.append(f"first epoch ({self.share_done:.0%} of the trial)")
+        if self.best:
+            gap = f" ({100 * (self.best[0] - self.base):+.2f} against the base)" if self.base else ""
+            parts.append(f"best so far {self.best[0]:.2%}{gap}")
+        parts.append(f"{self.trained}/{self.goal} trained")
+        if (left := self._seconds_left()) is not None:
+            parts.append(f"about {_duration(left)} left")
+        return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+
+    def _seconds_left(self) -> float | None:
+        spent = time.monotonic() - self.started
+        rest = spent / self.share_done - spent if self.share_done > 0.02 else None
+        if self.trial.get("reference"):
+            return rest
+        each = sum(self.seconds) / len(self.seconds) if self.seconds else (spent + rest if rest is not None else None)
+        if each is None:
+            return None
+        return (rest if rest is not None else each) + each * max(self.goal - self.trained - 1, 0)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def print_leaderboard(console: Console, board: dict[str, Any], protocol: str) -> None:
+    """The leaderboard as a table."""
+    table = Table(title=f"{board['study']}: under {board['budget']['params']:,} parameters", title_justify="left")
+    for column in ("rank", "trial", "params", "best", "epoch", "last", "against base", "seconds"):
+        table.add_column(column, justify="left" if column == "trial" else "right")
+    if board["base"]:
+        table.add_row("", "base", *_cells(board["base"]), "", "", style="bold")
+    for reference in board["references"]:
+        table.add_row("", reference["name"], *_cells(reference), _points(board, reference), "")
+    for trial in board["trials"]:
+        if trial["rank"] is None:
+            table.add_row("", str(trial["number"]), *_cells(trial), "", trial["outcome"].replace("_", " "), style="dim")
+        else:
+            table.add_row(
+                str(trial["rank"]), str(trial["number"]), *_cells(trial), _points(board, trial), _seconds(trial["seconds"])
+            )
+    console.print(table)
+    counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+    console.print(counts, highlight=False)
+    if protocol == "course":
+        console.print("Accuracies are on the test images (course protocol): comparable with the published logs, flattering.")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    params = "-" if row["params"] is None else f"{row['params']:,}"
+    return [params, _percent(row["best_val_accuracy"]), str(row["best_epoch"] or "-"), _percent(row["final_val_accuracy"])]
+
+
+def _points(board: dict[str, Any], row: dict[str, Any]) -> str:
+    best = row["best_val_accuracy"]
+    return "-" if not board["base"] or best is None else f"{100 * (best - board['base']['best_val_accuracy']):+.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def print_network(console: Console, architecture: Architecture, facts: dict[str, Any]) -> None:
+    """A network layer by layer; a receptive field that exceeds the image is marked."""
+    resolved = resolve(architecture)
+    side = max(architecture.input[:2])
+    table = Table(title_justify="left", title=_headline(architecture, facts))
+    for column in ("layer", "", "output", "receptive field", "params", "multiply-adds"):
+        table.add_column(column, justify="left" if column in ("layer", "") else "right")
+    exceeded = False
+    for depth, row in flatten(resolved):
+        cost, field = price_layer(row), row.receptive_field
+        beyond = field is not None and field > side
+        exceeded = exceeded or beyond
+        table.add_row(
+            "  " * depth + row.name,
+            describe(row.layer),
+            "x".join(map(str, row.output)),
+            "" if field is None else f"{field}x{field}{' *' if beyond else ''}",
+            f"{cost.params:,}" if cost.params else "",
+            f"{cost.macs:,}" if cost.macs else "",
+            style="yellow" if beyond else "",
+        )
+    console.print(table)
+    if exceeded:
+        console.print(f"* the receptive field exceeds the image ({side}x{side}): these layers see all of it and padding")
+
+
+def _headline(architecture: Architecture, facts: dict[str, Any]) -> str:
+    field = facts["receptive_field"]
+    return (
+        f"{architecture.name or 'network'}: {facts['params']:,} parameters ({facts['trainable_params']:,} trained), "
+        f"{facts['macs']:,} multiply-adds, receptive field {'none' if field is None else f'{field[0]}x{field[1]}'}"
+    )

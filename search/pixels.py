@@ -1,0 +1,63 @@
+"""How pixels are prepared for a network: divided by 255, then normalised per channel where a recipe asks for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Mean and standard deviation of each channel after the division by 255; empty where nothing is normalised."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std has {len(self.std)}: they must be as many")
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise ValueError(f"mean {list(self.mean)} and std {list(self.std)} must be finite")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std is {list(self.std)}, every channel's must be above 0")
+
+    def describe(self) -> str:
+        """One line for people."""
+        words = "float32 pixels divided by 255"
+        if not self.mean:
+            return words
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        return f"{words}, then (x - mean) / std per channel with mean [{mean}] and std [{std}]"
+
+    def apply(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Images uint8 (n, height, width, channels) as a network takes them, float32 of the same shape."""
+        scaled = images.astype(np.float32)
+        scaled /= np.float32(255)
+        if self.mean:
+            scaled -= np.asarray(self.mean, np.float32)
+            scaled /= np.asarray(self.std, np.float32)
+        return scaled
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """As plain JSON values."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Pixels:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UserError: it holds something else.
+        """
+        try:
+            return cls(tuple(map(float, plain["mean"])), tuple(map(float, plain["std"])))
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"pixels: {problem}; expected mean and std, one number for each channel") from None

@@ -1,0 +1,76 @@
+"""The reference networks and other opponents: an architecture file NAME.json, with its recipe beside it in NAME.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search import architecture as architectures
+from search.architecture import Architecture
+from search.config import STUDIES, safe_name
+from search.errors import UserError, first_problem, nearest
+from search.recipe import Recipe
+
+FOLDER = STUDIES / "references"
+
+
+class Published(BaseModel):
+    """What its author reported; accuracies are fractions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    best_val_accuracy: Annotated[float, Field(gt=0, lt=1)]
+    best_epoch: int
+    final_val_accuracy: Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Sheet(BaseModel):
+    """NAME.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    recipe: Recipe
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A network to compare with, trained under its own recipe where it has one and under the study's otherwise."""
+
+    name: str
+    architecture: Architecture
+    recipe: Recipe | None
+    published: Published | None
+
+
+def names() -> list[str]:
+    """The references that ship with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def find(name: str) -> Reference:
+    """A shipped reference by name, or any architecture file by path.
+
+    Raises:
+        UserError: there is none, or its files break a rule.
+    """
+    path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
+    if not name.endswith(".json") and name not in names():
+        raise UserError(f"{name!r}: no reference of this name, {nearest(name, names())}; or pass an architecture file")
+    architecture = architectures.load(path)
+    sheet = _sheet(path.with_suffix(".toml"))
+    own = safe_name(path.stem)
+    return Reference(own, architecture, sheet.recipe if sheet else None, sheet.published if sheet else None)
+
+
+def _sheet(path: Path) -> _Sheet | None:
+    if not path.is_file():
+        return None
+    try:
+        return _Sheet.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None

@@ -1,0 +1,332 @@
+"""The Optuna studies of a run: created or gone on with, counted, and taken up again after a fault.
+
+A run is two studies in one storage: NAME holds the candidates, NAME.references the base and other networks to compare
+with, which can so never be the best candidate. What trials carry is written by `objective` and read back here as records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search import config as configs
+from search import recipe as recipes
+from search.architecture import Architecture
+from search.config import StudyConfig
+from search.data import Dataset
+from search.errors import UserError
+from search.recipe import Recipe
+from search.storage import masked, open_storage, sqlite_url
+from space import build
+
+CONFIG = "config"
+DATA = "data"
+MOST_ATTEMPTS = 2  # of a trial whose process dies
+
+TRAINED = ("trained",)
+FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a study runs: its name, its folder, what it asks for, its storage."""
+
+    name: str
+    folder: Path
+    config: StudyConfig
+    storage_url: str
+
+    @property
+    def command(self) -> str:
+        """What a person types to name this run again."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Studies:
+    """The two Optuna studies of a run."""
+
+    candidates: optuna.Study
+    references: optuna.Study
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one trial; accuracies are fractions."""
+
+    number: int
+    reference: str | None
+    outcome: str
+    reason: str | None
+    params: int | None
+    macs: int | None
+    best_val_accuracy: float | None
+    best_epoch: int | None
+    final_val_accuracy: float | None
+    epochs: int
+    seconds: float | None
+    curve: tuple[float, ...]  # validation accuracy of each epoch
+
+
+def named(study: str, out: Path | None) -> tuple[str, Path, Path]:
+    """(name, study file, run folder) of a study as the command line names it."""
+    name, path = configs.find(study)
+    default = path.parent / ("run" if path.name == "study.toml" else f"{path.stem}-run")
+    return name, path, (out or default).resolve()
+
+
+def ask(study: str, overrides: dict[str, Any], out: Path | None, storage: str | None) -> Run:
+    """The run that a study file and its overrides ask for.
+
+    Raises:
+        UserError: the file breaks a rule, or the folder holds a run that asked for something else.
+    """
+    name, path, folder = named(study, out)
+    config = configs.load(path, overrides)
+    run = Run(name, folder, config, storage or sqlite_url(folder))
+    if (folder / "config.json").is_file():
+        stored = _stored(folder)
+        _refuse_difference(folder, configs.differences(_config(folder, stored), config))
+        if storage is None and stored["storage"]:
+            raise UserError(
+                f"{folder}: this run is stored in {stored['storage']}; pass the same --storage, or another --out"
+            )
+    return run
+
+
+def find(study: str, out: Path | None, storage: str | None) -> Run:
+    """A run that has been started, as it was configured then.
+
+    Raises:
+        UserError: nothing has run in the folder yet, or its storage is elsewhere.
+    """
+    name, _, folder = named(study, out)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{study}: nothing has run in {folder} yet; start it with: python -m search run {study}")
+    stored = _stored(folder)
+    if storage is None and "***" in (stored["storage"] or ""):
+        raise UserError(f"{folder}: this run is stored in {stored['storage']}; pass --storage with its password")
+    return Run(name, folder, _config(folder, stored), storage or stored["storage"] or sqlite_url(folder))
+
+
+def create(run: Run, data: Dataset) -> Studies:
+    """Create the studies of a run, or open those that are there.
+
+    Raises:
+        UserError: studies of this name asked for something else, or were trained on other data.
+    """
+    storage = open_storage(run.storage_url)
+    candidates, references = (
+        optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        for name in (run.name, f"{run.name}.references")
+    )
+    attributes = candidates.user_attrs
+    if CONFIG in attributes:
+        stored = configs.parse(attributes[CONFIG], masked(run.storage_url))
+        _refuse_difference(run.folder, configs.differences(stored, run.config))
+        before = attributes[DATA]
+        if before["fingerprint"] != data.fingerprint:
+            raise UserError(
+                f"{run.folder}: this run was trained on other data ({before['summary']}, {before['fingerprint']}; now "
+                f"{data.summary()}, {data.fingerprint}); pass the data it started with, or --out with a new folder"
+            )
+    candidates.set_user_attr(CONFIG, run.config.dump())
+    candidates.set_user_attr(DATA, _data_facts(data))
+    _write_config(run)
+    return Studies(candidates, references)
+
+
+def load(run: Run) -> Studies:
+    """Open the studies of a run that has been started.
+
+    Raises:
+        UserError: the storage does not hold them.
+    """
+    storage = open_storage(run.storage_url)
+    try:
+        return Studies(*(optuna.load_study(storage=storage, study_name=f"{run.name}{end}") for end in ("", ".references")))
+    except KeyError:
+        raise UserError(f"{masked(run.storage_url)}: holds no study {run.name!r}; see --storage and --out") from None
+
+
+# --- what is there ---------------------------------------------------------------------------------------------------
+
+
+def records(study: optuna.Study) -> list[Record]:
+    """Every trial that has been started, by number."""
+    started = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return [_record(trial) for trial in study.get_trials(deepcopy=False, states=started)]
+
+
+def ranked(found: list[Record]) -> list[Record]:
+    """The trained ones, the best first: by best validation accuracy, then fewest parameters, then number."""
+    trained = [record for record in found if record.outcome in TRAINED]
+    return sorted(trained, key=lambda record: (-(record.best_val_accuracy or 0), record.params or 0, record.number))
+
+
+def counts(found: list[Record]) -> dict[str, int]:
+    """How many trials were trained, pruned at a rung, rejected and failed."""
+    seen = Counter("failed" if record.outcome in FAILED else record.outcome for record in found)
+    return {outcome: seen[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
+
+
+def base_name(config: StudyConfig) -> str | None:
+    """The name of the base in the study of references, None where the base is a plain accuracy."""
+    return configs.safe_name(Path(config.base).stem) if isinstance(config.base, str) else None
+
+
+def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None:
+    """What a candidate has to beat: the base's best validation accuracy, None while it has not been trained."""
+    if isinstance(config.base, float):
+        return config.base
+    name = base_name(config)
+    return next((record.best_val_accuracy for record in ranked(references) if record.reference == name), None)
+
+
+def network_of(run: Run, number: int | None = None) -> Architecture:
+    """The network of a candidate, trained or rejected; without a number that of the best.
+
+    Raises:
+        UserError: there is no such trial, or none has been trained yet.
+    """
+    studies = load(run)
+    if number is None:
+        number = best(run, records(studies.candidates)).number
+    trials = studies.candidates.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
+    data = studies.candidates.user_attrs[DATA]
+    try:
+        network = build(run.config.space, trials[number].params, tuple(data["input"]), data["classes"])
+    except KeyError:
+        raise UserError(f"{run.name} {number}: this trial was stopped before its network was proposed") from None
+    return replace(network, name=f"{run.name}-{number}")
+
+
+def best(run: Run, candidates: list[Record]) -> Record:
+    """The best trained candidate.
+
+    Raises:
+        UserError: none has been trained yet; says what there is.
+    """
+    if first := ranked(candidates):
+        return first[0]
+    there = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts(candidates).items())
+    raise UserError(f"{run.name}: no candidate has been trained yet ({there}); go on with: python -m search run {run.name}")
+
+
+def recipe_of(config: StudyConfig, trial: FrozenTrial) -> Recipe:
+    """The recipe that a candidate's parameters stand for."""
+    return recipes.complete(config.recipe, trial.params, config.data.normalize)
+
+
+def _data_facts(data: Dataset) -> dict[str, Any]:
+    return {
+        "fingerprint": data.fingerprint,
+        "summary": data.summary(),
+        "input": list(data.input_shape),
+        "classes": data.classes,
+        "class_names": list(data.class_names),
+    }
+
+
+def _record(trial: FrozenTrial) -> Record:
+    attributes = trial.user_attrs
+    curve = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
+    running = trial.state == TrialState.RUNNING
+    return Record(
+        number=trial.number,
+        reference=attributes.get("reference"),
+        outcome="running" if running else attributes.get("outcome", "failed"),
+        reason=attributes.get("reason"),
+        params=attributes.get("params"),
+        macs=attributes.get("macs"),
+        best_val_accuracy=attributes.get("best_val_accuracy"),
+        best_epoch=attributes.get("best_epoch"),
+        final_val_accuracy=attributes.get("final_val_accuracy"),
+        epochs=len(curve),
+        seconds=attributes.get("seconds"),
+        curve=curve,
+    )
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def next_index(study: optuna.Study) -> int:
+    """The logical index of the next trial: that of the queued one, if one is queued, else a new one.
+
+    A retry inherits the index, so that seeds and the sampler's draws are those of the trial it stands for.
+    """
+    trials = study.get_trials(deepcopy=False)
+    queued = [trial for trial in trials if trial.state == TrialState.WAITING and "index" in trial.user_attrs]
+    if queued:
+        return int(queued[0].user_attrs["index"])
+    return 1 + max((trial.user_attrs.get("index", -1) for trial in trials), default=-1)
+
+
+def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = "the run was stopped") -> list[int]:
+    """Close the trials whose process is gone, and queue them again; returns the numbers closed.
+
+    An interrupted trial is always queued again, a failed one until it has had its attempts, one that timed out never.
+    Only a process that knows no other to be at work on the study may call this.
+    """
+    storage = study._storage
+    closed = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        attributes = trial.user_attrs
+        index = attributes.get("index", next_index(study))
+        attempt = attributes.get("attempt", 1) + (outcome == "failed")
+        again = outcome == "interrupted" or (outcome == "failed" and attempt <= MOST_ATTEMPTS)
+        if again and index not in _queued(study):  # queued first: a crash in between leaves one trial queued, not none
+            kept = {"index": index, "attempt": attempt, "retry_of": trial.number}
+            kept |= {"reference": attributes["reference"]} if "reference" in attributes else {}
+            study.enqueue_trial(trial.params, user_attrs=kept)
+        storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted" if again else outcome)
+        storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        closed.append(trial.number)
+    return closed
+
+
+def _queued(study: optuna.Study) -> set[int]:
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return {trial.user_attrs["index"] for trial in waiting if "index" in trial.user_attrs}
+
+
+# --- the run folder's own copy of the configuration ------------------------------------------------------------------
+
+
+def _write_config(run: Run) -> None:
+    external = None if run.storage_url == sqlite_url(run.folder) else masked(run.storage_url)
+    content = {"name": run.name, "digest": run.config.digest, "storage": external, "config": run.config.dump()}
+    path = run.folder / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"storage": stored["storage"], "config": stored["config"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); pass --out with a new folder") from None
+
+
+def _config(folder: Path, stored: dict[str, Any]) -> StudyConfig:
+    return configs.parse(stored["config"], str(folder / "config.json"))
+
+
+def _refuse_difference(folder: Path, found: list[str]) -> None:
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UserError(f"{folder}: {found[0]}{more}; go on with what it has, or pass --out with a new folder")
