@@ -27,7 +27,7 @@ from search.recipe import Recipe
 from search.seeds import derive
 
 Emit = Callable[[Mapping[str, Any]], None]
-Annotate = Callable[[optuna.Trial, Architecture | None], None]
+Annotate = Callable[[optuna.Trial, Architecture | None, "Task"], None]
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _score(trial: optuna.Trial, best: float, epoch: int, final: float, task: Tas
 
 def _end(trial: optuna.Trial, outcome: str, reason: str | None, architecture: Architecture | None, task: Task) -> None:
     _set(trial, {"outcome": outcome} | ({"reason": reason} if reason else {}))
-    task.annotate(trial, architecture)
+    task.annotate(trial, architecture, task)
     task.emit({"event": "end", "number": trial.number, "outcome": outcome, "reason": reason})
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Architecture search for image classifiers under a strict parameter budget.",
@@ -50,19 +49,14 @@ def run(
 ) -> None:
     """Start or resume a study: train the base, then candidates until N of them are trained."""
     from search import study as studies
+    from search.config import OPTIONS
     from search.display import RunView
     from search.order import order_of
     from search.supervisor import supervise
 
-    given = {
-        "data.path": str(Path(data).resolve()) if data else None,
-        "recipe.epochs": epochs,
-        "search.trials": trials,
-        "data.images": images,
-        "search.seed": seed,
-        "recipe.batch_size": batch_size,
-    }
-    overrides = {key: value for key, value in given.items() if value is not None}
+    given = {"data": str(Path(data).resolve()) if data else None, "images": images, "epochs": epochs}
+    given |= {"batch-size": batch_size, "trials": trials, "seed": seed}
+    overrides = {key: given[option[2:]] for key, option in OPTIONS.items() if given[option[2:]] is not None}
     asked = studies.ask(study, overrides, out, storage)
     console = _console()
     console.print(f"{asked.name} -> {_short(asked.folder)}", highlight=False, soft_wrap=True)
@@ -113,15 +107,104 @@ def show(
     print_network(_console(), architecture, facts)
 
 
+@app.command()
+def export(
+    network: Annotated[str, typer.Argument(help="a study, or a reference or architecture file (source and card only)")],
+    number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
+    reference: Annotated[str | None, typer.Option(help="a reference that the study has trained, instead")] = None,
+    to: Annotated[Path | None, typer.Option(help="the folder to write to; the run folder if none", file_okay=False)] = None,
+    form: Annotated[list[str] | None, typer.Option(help="py, json or keras; all of them if none")] = None,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """The winner to take away: annotated Keras source, JSON card, trained model."""
+    from search.export import FORMS
+
+    forms = tuple(form) if form else FORMS
+    if _is_study(network):
+        paths = _export_trained(network, number, reference, to, forms, storage, out)
+    else:
+        from search.export import export as write
+        from search.pixels import Pixels
+
+        architecture = _network(network, number, out, storage)
+        forms = forms if form else ("py", "json")
+        paths = write(
+            architecture, to or Path.cwd(), weights=None, facts={}, pixels=Pixels(), recipe=None, forms=forms,
+            stem=architecture.name,
+        )  # fmt: skip
+    for path in paths.values():
+        print(_short(path.resolve()))
+
+
+@app.command()
+def report(study: Study, storage: Storage = None, out: Out = None) -> None:
+    """The write-up (report.md): base, winner, logs, checklist."""
+    from report.page import write_report
+    from search import study as studies
+
+    found = studies.find(study, out, storage)
+    print(_short(write_report(found, studies.load(found))))
+
+
+@app.command()
+def dashboard(
+    study: Study,
+    port: Annotated[int, typer.Option(help="on this machine's loopback; 0 takes a free one", min=0, max=65535)] = 8080,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """optuna-dashboard on this study, reachable from this machine only."""
+    from report.dashboard import serve
+    from search import study as studies
+
+    serve(studies.find(study, out, storage), port, on_ready=lambda text: print(text, flush=True))
+
+
 @app.command(hidden=True)
 def worker() -> None:
     """Train trials as ordered on standard input (started by `run`)."""
+    from report.figures import learning_curves
+    from report.notes import save_study, save_trial_note, study_note, trial_note
+    from report.page import write_report
+    from search import winner
+    from search.export import export as write
+    from search.study import Studies, records
     from search.worker import main
 
-    def annotate(trial: Any, architecture: Architecture | None) -> None:
-        pass
+    def annotate(trial: Any, architecture: Architecture | None, task: Any) -> None:
+        save_trial_note(trial, trial_note(architecture, trial.user_attrs, task.config.budget))
 
-    main(annotate, lambda run, studies, data: None, lambda run, studies, data: None)
+    def redraw(run: Run, studies: Studies) -> None:
+        known = records(studies.candidates), records(studies.references)
+        save_study(studies.candidates, study_note(run, *known), learning_curves(run, *known))
+
+    def finish(run: Run, studies: Studies) -> None:
+        best = winner.candidate(run)
+        write(
+            best.architecture, run.folder, weights=best.weights, facts=best.facts, pixels=best.pixels, recipe=best.recipe,
+            heading=best.heading,
+        )  # fmt: skip
+        write_report(run, studies)
+
+    main(annotate, redraw, finish)
+
+
+def _export_trained(
+    study: str, number: int | None, reference: str | None, to: Path | None, forms: tuple[str, ...], storage: str | None,
+    out: Path | None,
+) -> dict[str, Path]:  # fmt: skip
+    from search import winner
+    from search.export import export as write
+    from search.study import find
+
+    run = find(study, out, storage)
+    best = winner.reference(run, reference) if reference else winner.candidate(run, number)
+    stem = reference or "best_model"
+    return write(
+        best.architecture, to or run.folder, weights=best.weights, facts=best.facts, pixels=best.pixels, recipe=best.recipe,
+        heading=best.heading, forms=forms, stem=stem,
+    )  # fmt: skip
 
 
 def _network(network: str, number: int | None, out: Path | None, storage: str | None) -> Architecture:
@@ -132,7 +215,7 @@ def _network(network: str, number: int | None, out: Path | None, storage: str | 
     """
     from search import references
 
-    if network.endswith(".json") or network in references.names():
+    if not _is_study(network):
         if number is not None:
             raise UserError(f"{network} {number}: a trial number goes with a study, and this is a network")
         return references.find(network).architecture
@@ -143,6 +226,12 @@ def _network(network: str, number: int | None, out: Path | None, storage: str | 
     except UserError as error:
         raise UserError(f"{error}; references: {', '.join(references.names())}") from None
     return study.network_of(study.find(network, out, storage), number)
+
+
+def _is_study(network: str) -> bool:
+    from search import references
+
+    return not network.endswith(".json") and network not in references.names()
 
 
 def _board(found: Run) -> dict[str, Any]:
@@ -176,10 +265,12 @@ def _short(path: Path) -> str:
 def main() -> NoReturn:
     """Run a verb, and turn the ways in which it can end into exit statuses."""
     try:
-        app()
+        status = app(sys.argv[1:] or ["--help"], prog_name="python -m search", standalone_mode=False)
+    except typer.TyperException as error:
+        _fail(f"{getattr(error, 'format_message', error.__str__)()} See: python -m search --help", 2)
     except UserError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     except Exception as error:
         from search.order import StudyStopped
@@ -190,7 +281,7 @@ def main() -> NoReturn:
         if isinstance(error, Interrupted):
             _fail("interrupted; everything is kept, and the same command goes on", error.status)
         raise
-    sys.exit(0)
+    sys.exit(status or 0)
 
 
 def _fail(message: str, status: int) -> NoReturn:

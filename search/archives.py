@@ -141,7 +141,6 @@ def _check_npy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> N
 def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(info) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        file.read(1)  # the checksum is compared at the end of the member, one read beyond the last byte
         return array
 
 

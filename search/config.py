@@ -27,6 +27,15 @@ STUDIES = ROOT / "studies"
 # What may change on resume: no key of it can alter the result of a trial.
 FREE = frozenset({"data.path", "search.trials", "search.recycle_after", "search.stall_minutes"})
 
+OPTIONS = {  # of the command line, by the key that they override
+    "data.path": "--data",
+    "data.images": "--images",
+    "recipe.epochs": "--epochs",
+    "recipe.batch_size": "--batch-size",
+    "search.trials": "--trials",
+    "search.seed": "--seed",
+}
+
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -88,8 +97,8 @@ class StudyConfig(BaseModel):
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def parse(raw: Mapping[str, Any], where: str) -> StudyConfig:
-    """Check a configuration.
+def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Check a configuration; a fault in what the command line overrides is laid at the option's door.
 
     Raises:
         UserError: the first rule that is broken, with its key and the nearest known one where a key is unknown.
@@ -97,7 +106,9 @@ def parse(raw: Mapping[str, Any], where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError(f"{where}: {first_problem(error, _known(error))}") from None
+        key = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"][:2])
+        source = OPTIONS[key] if overridden and key in overridden else where
+        raise UserError(f"{source}: {first_problem(error, _known(error))}") from None
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
@@ -120,7 +131,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
         table, _, name = key.partition(".")
         if isinstance(raw.setdefault(table, {}), dict):
             raw[table][name] = value
-    return parse(raw, str(path))
+    return parse(raw, str(path), overrides)
 
 
 def find(study: str) -> tuple[str, Path]:

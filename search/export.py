@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
@@ -89,37 +87,6 @@ def export(
         reason = error.strerror or error
         raise UserError(f"{folder}: the export cannot be written ({reason}); pass another folder") from error
     return {form: paths[form] for form in FORMS if form in paths}
-
-
-# --- weights ---------------------------------------------------------------------------------------------------------
-
-
-def save_weights(path: Path, arrays: Sequence[Array]) -> None:
-    """Write the arrays to a file (npz), in one step: a reader sees the old file or the new one."""
-    with replacing(path) as draft, draft.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{_key(index): array for index, array in enumerate(arrays)})
-
-
-def load_weights(path: Path) -> list[Array]:
-    """Read the arrays that `save_weights` wrote.
-
-    Raises:
-        UserError: the file cannot be read or holds something else.
-    """
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file):
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return [archive[_key(index)] for index in range(len(archive.files))]
-    except OSError as error:
-        raise UserError(f"{path}: weights cannot be read ({error.strerror or error})") from None
-    except (ValueError, KeyError, EOFError, MemoryError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-        why = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: damaged, or no weights of a study ({why}); train again or take another file") from None
-
-
-def _key(index: int) -> str:
-    return f"w{index:04d}"
 
 
 def _trained(architecture: Architecture, weights: Sequence[Array]) -> Any:

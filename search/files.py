@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,18 +63,27 @@ def read_json(path: Path) -> Any:
 
 def write_weights(path: Path, weights: Weights) -> None:
     """Write the weights of a network, in the order of Keras' `get_weights()`, as an .npz."""
-    arrays: dict[str, Any] = {f"w{index:04}": array for index, array in enumerate(weights)}
-    write(path, lambda stream: np.savez(stream, **arrays))
+    arrays: dict[str, Any] = {_key(index): array for index, array in enumerate(weights)}
+    write(path, lambda stream: np.savez(stream, allow_pickle=False, **arrays))
 
 
 def read_weights(path: Path) -> list[npt.NDArray[Any]]:
     """Read what `write_weights` wrote; nothing is unpickled.
 
     Raises:
-        UserError: the file is missing or torn.
+        UserError: the file cannot be read or holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return [archive[name] for name in sorted(archive.files)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: the weights cannot be read ({type(error).__name__}: {error})") from None
+        with path.open("rb") as file, zipfile.ZipFile(file):  # stricter than NumPy, and it closes
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return [archive[_key(index)] for index in range(len(archive.files))]
+    except OSError as error:
+        raise UserError(f"{path}: weights cannot be read ({error.strerror or error})") from None
+    except (ValueError, KeyError, EOFError, MemoryError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        why = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: damaged, or no weights of a study ({why}); train again or take another file") from None
+
+
+def _key(index: int) -> str:
+    return f"w{index:04}"

@@ -25,6 +25,7 @@ from search.architecture import (
 )
 from search.geometry import Resolved, resolve
 from search.seeds import derive
+from search.source import identifier
 
 
 def build(architecture: Architecture, *, seed: int = 0, initializer: str = "glorot_uniform") -> keras.Model:
@@ -37,7 +38,7 @@ def build(architecture: Architecture, *, seed: int = 0, initializer: str = "glor
     """
     inputs = keras.Input(architecture.input, name="image")
     outputs = _chain(inputs, resolve(architecture), seed, initializer)
-    return keras.Model(inputs, outputs, name=_identifier(architecture.name))
+    return keras.Model(inputs, outputs, name=identifier(architecture.name))
 
 
 def _chain(x: Any, rows: tuple[Resolved, ...], seed: int, initializer: str) -> Any:
@@ -125,7 +126,3 @@ def _apply(x: Any, row: Resolved, seed: int, initializer: str) -> Any:
             return layers.Add(name=name)([branch, _chain(x, row.shortcut, seed, initializer)])
         case _:
             assert_never(layer)
-
-
-def _identifier(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name) or "network"

@@ -36,7 +36,7 @@ from search.geometry import Resolved, Shape, resolve
 from search.pixels import Pixels
 
 WIDTH = 120  # of a line, where one layer a line allows it
-LONGEST_NAME = 80
+LONGEST_NAME = 60
 
 _INITIALIZERS = ("kernel_initializer", "depthwise_initializer", "pointwise_initializer")
 _KERAS_DEFAULTS: dict[str, object] = {
@@ -75,13 +75,11 @@ def keras_source(
     if len(pixels.mean) not in (0, channels):
         raise ValueError(f"pixels are normalised for {len(pixels.mean)} channels, the input has {channels}")
     resolved = resolve(architecture)
-    body = list(_build_model(architecture, resolved, initializer))
-    lines = [*_docstring(architecture, price_resolved(resolved), heading, pixels), ""]
-    if any(len(line) > WIDTH for line in body):
-        lines += ["# ruff: noqa: E501", ""]
-    lines += ["import keras", "import numpy as np", "from keras import layers", "", *_prepare(architecture, pixels)]
-    lines += ["", "", *body, "", "", 'if __name__ == "__main__":', "    build_model().summary()"]
-    return "\n".join(lines) + "\n"
+    docstring = "\n".join(_docstring(architecture, price_resolved(resolved), heading, pixels))
+    body = [*_prepare(architecture, pixels), "", "", *_build_model(architecture, resolved, initializer)]
+    wide = "# ruff: noqa: E501\n\n" if any(len(line) > WIDTH for line in body) else ""
+    code = "\n".join(["import keras", "import numpy as np", "from keras import layers", "", *body])
+    return f'{docstring}\n\n{wide}{code}\n\n\nif __name__ == "__main__":\n    build_model().summary()\n'
 
 
 def identifier(name: str) -> str:

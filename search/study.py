@@ -287,7 +287,8 @@ def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = 
         if again and index not in _queued(study):  # queued first: a crash in between leaves one trial queued, not none
             kept = {"index": index, "attempt": attempt, "retry_of": trial.number}
             kept |= {"reference": attributes["reference"]} if "reference" in attributes else {}
-            study.enqueue_trial(trial.params, user_attrs=kept)
+            drawn = trial.params if "params" in attributes else {}  # priced, so complete; else drawn again, the same
+            study.enqueue_trial(drawn, user_attrs=kept)
         storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted" if again else outcome)
         storage.set_trial_user_attr(trial._trial_id, "reason", reason)
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)

@@ -28,12 +28,12 @@ from search.errors import UserError
 from search.order import Order, StudyStopped
 from search.references import Reference
 from search.seeds import derive
-from search.study import Run, Studies, base_accuracy, base_name, counts, create, next_index, records
+from search.study import Run, Studies, base_accuracy, base_name, counts, create, load, next_index, records
 
 MOST_REJECTIONS = 1000  # in a row, before the space is taken to hold nothing (more)
 STEP_SECONDS = 0.25  # between two events about the steps of an epoch
 
-Redraw = Callable[[Run, Studies, Dataset], None]
+Redraw = Callable[[Run, Studies], None]
 
 
 def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
@@ -62,7 +62,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     task = Task(run.config, data, run.folder, None, emit, annotate)
     for opponent in opponents:
         _train_reference(run, studies, opponent, task)
-    redraw(run, studies, data)
+    redraw(run, studies)
     if order.references:
         return "done"
     task = replace(task, base_accuracy=_base(run, studies))
@@ -140,7 +140,7 @@ def _train_candidates(run: Run, studies: Studies, task: Task, redraw: Redraw) ->
             )
         if not rejected:
             trained_here += 1
-            redraw(run, studies, task.data)
+            redraw(run, studies)
 
 
 def _one_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float], index: int, run: Run) -> None:
@@ -166,7 +166,7 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-def main(annotate: Annotate, redraw: Redraw, finish: Callable[[Run, Studies, Dataset], None]) -> NoReturn:
+def main(annotate: Annotate, redraw: Redraw, finish: Redraw) -> NoReturn:
     """The worker process: read the order, work, say how it ended.
 
     Args:
@@ -184,7 +184,7 @@ def main(annotate: Annotate, redraw: Redraw, finish: Callable[[Run, Studies, Dat
         if how == "done" and not order.references:
             run = order.run
             emit({"event": "finishing"})
-            finish(run, create(run, data := _data(run)), data)
+            finish(run, load(run))
         emit({"event": how})
     except UserError as error:
         emit({"event": "user_error", "text": str(error)})

@@ -1,0 +1,56 @@
+# make run     set up, then the quickstart study (about 3 minutes on 2 cores)
+# make test    set up, then every test
+# GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages never mix
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench venv lock clean
+
+ifdef GPU
+VENV := .venv-gpu
+LOCK := requirements-gpu.txt
+else
+VENV := .venv
+LOCK := requirements.txt
+endif
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The newest Python that TensorFlow has wheels for and that can make environments.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	$$python -c '$(FITS)' 2>/dev/null && echo $$python && break; done)
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+venv: $(READY)
+
+$(READY): $(LOCK)
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 and < 3.14 with venv was found; install one (Debian: apt install python3-venv), or: make PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version), about 1.5 GB; this takes a minute or two"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@touch $@
+
+run: $(READY)
+	$(BIN)/python -m search run quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	@for question in benchmarks/*.py; do echo "== $$question"; $(BIN)/python $$question || exit 1; done
+
+# Needs uv. Bounds are in pyproject.toml; the lock files hold the whole tree with hashes, for every platform.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra cpu --extra test \
+		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra gpu --extra test \
+		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements-gpu.txt
+
+clean:
+	rm -rf .venv .venv-gpu studies/*/run .mypy_cache .ruff_cache .pytest_cache .hypothesis

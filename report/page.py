@@ -1,0 +1,197 @@
+"""The write-up of a run, report.md: verdict, leaderboard, the winner layer by layer, its checklist, the training logs.
+
+Every number is read from the studies and the run folder or counted on the network itself; nothing is taken on trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from report.notes import against_base, escaped, layer_rows, layer_table, protocol_words
+from report.tables import leaderboard
+from search.architecture import Architecture, BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
+from search.config import ROOT, StudyConfig, flat
+from search.errors import UserError
+from search.export import versions
+from search.files import read_json, write_text
+from search.references import find
+from search.study import DATA, Run, Studies, base_name, best, network_of, records
+
+MOST_EPOCHS = 50  # that the task allows a training
+SUMMARY_WIDTH = 100
+
+# The columns of a training log, and how their values are written.
+_LOG = {"epoch": "{}", "loss": "{:.4f}", "accuracy": "{:.2%}", "val_loss": "{:.4f}", "val_accuracy": "{:.2%}"}
+_LOG |= {"learning_rate": "{:.3g}", "seconds": "{:.1f}"}
+
+Board = Mapping[str, Any]
+
+
+class Check(NamedTuple):
+    """One line of the checklist: what is asked, whether it holds, and what shows it."""
+
+    asked: str
+    holds: bool
+    evidence: str
+
+
+def write_report(run: Run, studies: Studies) -> Path:
+    """Write report.md into the run folder, in one step.
+
+    Raises:
+        UserError: no candidate has been trained yet.
+    """
+    candidates = records(studies.candidates)
+    number = best(run, candidates).number
+    board = leaderboard(run, candidates, records(studies.references))
+    network, base = network_of(run, number), base_name(run.config)
+    params, summary = keras_summary(network)
+    sections = [
+        f"# {escaped(run.name)}: {'the base is beaten' if _beats(board) else 'the base is not beaten'}",
+        _verdict(board),
+        f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
+        f"## The base\n\n{_base(run.config, board)}",
+        f"## Leaderboard\n\n{_leaderboard(board)}",
+        f"## The winner: trial {number}\n\n{layer_table(network)}",
+        f"## The winner as Keras sees it\n\n```text\n{summary}\n```",
+        f"## Checklist\n\n{_checklist(checks(run.config, network, params, board))}",
+        f"## Training log of the base\n\n{_log(run, base and f'references/{base}/history.json')}",
+        f"## Training log of trial {number}\n\n{_log(run, f'trials/{number}/history.json')}",
+        f"## What was asked\n\n{_asked(run.config, studies.candidates.user_attrs[DATA])}",
+    ]
+    write_text(path := run.folder / "report.md", "\n\n".join(sections) + "\n")
+    return path
+
+
+def keras_summary(network: Architecture) -> tuple[int, str]:
+    """(parameters, the table that Keras prints) of the network, built and not trained."""
+    from search.model import build
+
+    model, parts = build(network), list[str]()
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(SUMMARY_WIDTH)  # what Keras prints through cuts off what exceeds the terminal
+    try:
+        model.summary(line_length=SUMMARY_WIDTH, print_fn=parts.append)
+    finally:
+        del os.environ["COLUMNS"]
+        os.environ |= {} if before is None else {"COLUMNS": before}
+    return model.count_params(), "\n".join(line.rstrip() for part in parts for line in part.splitlines() if line.strip())
+
+
+def checks(config: StudyConfig, network: Architecture, params: int, board: Board) -> list[Check]:
+    """Whether the winner, the first trial of the board, keeps to the task; `params` is Keras' own count."""
+    layers, rows = list(walk(network.layers)), layer_rows(network)
+    plain = sum(isinstance(layer, Conv) for layer in layers)
+    separable = sum(isinstance(layer, SeparableConv | SpatialSeparableConv) for layer in layers)
+    norms = sum(isinstance(layer, BatchNorm) for layer in layers)
+    rates = sorted(layer.rate for layer in layers if isinstance(layer, Dropout) and layer.rate > 0)
+    dropout = f"{len(rates)} layers, at rates from {rates[0]:g} to {rates[-1]:g}" if rates else "no layer of a rate above 0"
+    sizes = [output for _, _, output, _, _ in rows if output]
+    fields = [field for _, _, output, field, _ in rows if "x" in output]
+    given, limit, winner, base = sum(map(bool, fields)), config.budget.params, board["trials"][0], board["base"]
+    epochs, best_epoch, top = winner["epochs"], winner["best_epoch"], winner["best_val_accuracy"]
+    against = f"{base['best_val_accuracy']:.2%}, one training each" if base else "a base that has not been trained"
+    return [
+        Check("separable convolutions only", separable > 0 == plain, f"{separable} separable, {plain} plain"),
+        Check("batch normalisation used", norms > 0, f"{norms} layers"),
+        Check("under the budget", params < limit, f"Keras counts {params:,} parameters, the budget is under {limit:,}"),
+        Check("dropout used", bool(rates), dropout),
+        Check("output sizes given", len(sizes) == len(rows), f"for {len(sizes)} of {len(rows)} layers"),
+        Check("receptive fields given", given == len(fields), f"for {given} of the {len(fields)} layers that have one"),
+        Check(f"at most {MOST_EPOCHS} epochs", 0 < epochs <= MOST_EPOCHS, f"{epochs} trained, the best is {best_epoch}"),
+        Check("beats the base", _beats(board), f"{top:.2%} against {against}"),
+    ]
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+
+
+def _beats(board: Board) -> bool:
+    delta = board["trials"][0]["delta_vs_base"]
+    return delta is not None and delta > 0
+
+
+def _verdict(board: Board) -> str:
+    winner, base, trained = board["trials"][0], board["base"], board["counts"]["trained"]
+    reached = f"{winner['best_val_accuracy']:.2%} validation accuracy with {winner['params']:,} parameters"
+    line = f"Trial {winner['number']}, the best of {trained} trained candidates, reaches {reached}"
+    if base is None:
+        return f"{line}; the base has not been trained."
+    size = f", {base['params']:,} parameters" if base["params"] else ""
+    return (
+        f"{line}, {against_base(winner['delta_vs_base'])} ({base['best_val_accuracy']:.2%}{size}). "
+        "Each figure is one training, so a small difference may be chance."
+    )
+
+
+def _base(config: StudyConfig, board: Board) -> str:
+    name, base = base_name(config), board["base"]
+    if name is None:
+        return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
+    rows = [_cells("this run", base)] if base else []
+    with contextlib.suppress(UserError):  # the file may have gone since
+        path = str(config.base)
+        if published := find(str(ROOT / path) if path.endswith(".json") else path).published:
+            rows.append(_cells("published", {"params": None} | published.model_dump()))
+    return f"{escaped(name)}\n\n{_table(('', 'params', 'best', 'epoch', 'last epoch'), rows)}"
+
+
+def _leaderboard(board: Board) -> str:
+    best = board["base"]["best_val_accuracy"] if board["base"] else None
+    lines = [("", *_cells("base", board["base"]), "", "")] if board["base"] else []
+    for row in board["references"]:
+        gap = "" if best is None else f"{100 * (row['best_val_accuracy'] - best):+.2f}"
+        lines.append(("", *_cells(escaped(row["name"]), row), gap, ""))
+    for row in board["trials"]:
+        gap = "" if row["delta_vs_base"] is None else f"{100 * row['delta_vs_base']:+.2f}"
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        last = seconds if row["rank"] else row["outcome"].replace("_", " ")
+        lines.append((str(row["rank"] or ""), *_cells(str(row["number"]), row), gap, last))
+    counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+    columns = ("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base", "seconds")
+    return f"{_table(columns, lines)}\n\n{counts}"
+
+
+def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    params = "" if row["params"] is None else f"{row['params']:,}"
+    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
+    return name, params, best, str(row["best_epoch"] or ""), last
+
+
+def _checklist(found: Iterable[Check]) -> str:
+    rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in found]
+    return _table(("", "asked", "found"), rows, align=":--")
+
+
+def _log(run: Run, name: str | None) -> str:
+    if name is None:
+        return "The base is a plain accuracy: there is no log of it."
+    try:
+        epochs = [[epoch[key] for key in _LOG] for epoch in read_json(run.folder / name)]
+        top = max(epochs, key=lambda epoch: epoch[4])[0]
+        rows = [[form.format(value) for form, value in zip(_LOG.values(), epoch, strict=True)] for epoch in epochs]
+    except (UserError, KeyError, TypeError, ValueError):
+        return f"The log was not found in the run folder ({escaped(name)})."
+    columns = [key.replace("_", " ").replace("val ", "validation ") for key in _LOG]
+    return f"{_table(columns, rows)}\n\nThe best validation accuracy is that of epoch {top}."
+
+
+def _asked(config: StudyConfig, data: Mapping[str, Any]) -> str:
+    settings = "\n".join(f"{key} = {json.dumps(value)}" for key, value in flat(config.dump()))
+    classes = escaped(", ".join(data["class_names"]))
+    used = ", ".join(f"{package} {version}" for package, version in versions().items())
+    return (
+        f"```text\n{settings}\n```\n\n- Data: {escaped(data['summary'])}; fingerprint {data['fingerprint']}\n"
+        f"- Classes: {classes}\n- Versions where this page was written: {used}"
+    )
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "--:") -> str:
+    lines = [tuple(columns), *(tuple(row) for row in rows)]
+    lines.insert(1, (":--", *[align] * (len(lines[0]) - 1)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

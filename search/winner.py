@@ -1,0 +1,92 @@
+"""A trained network of a run with all that is known of it, taken from the storage and the run folder to be exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from optuna.trial import FrozenTrial, TrialState
+
+from search.architecture import Architecture, from_json
+from search.errors import UserError
+from search.files import read_json, read_weights
+from search.pixels import Pixels
+from search.study import DATA, Run, Studies, base_accuracy, best, load, records
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training's outcome; the weights are those of its best epoch, in the order of Keras' `get_weights()`."""
+
+    architecture: Architecture
+    weights: Sequence[npt.NDArray[Any]]
+    pixels: Pixels
+    recipe: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    heading: Sequence[str]
+
+
+def candidate(run: Run, number: int | None = None) -> Trained:
+    """A trained candidate by its number, without one the best.
+
+    Raises:
+        UserError: there is no such trial, it was not trained, or its files are gone.
+    """
+    studies = load(run)
+    if number is None:
+        number = best(run, records(studies.candidates)).number
+    trials = studies.candidates.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
+    if trials[number].state != TrialState.COMPLETE:
+        outcome = trials[number].user_attrs.get("outcome", trials[number].state.name.lower())
+        raise UserError(f"{run.name} {number}: this trial was not trained ({outcome}); see: python -m search top {run.name}")
+    return _trained(run, studies, trials[number], run.folder / "trials" / str(number), f"{run.name}-{number}")
+
+
+def reference(run: Run, name: str) -> Trained:
+    """A reference that the run has trained, by name.
+
+    Raises:
+        UserError: it has not been trained in this run, or its files are gone.
+    """
+    studies = load(run)
+    for trial in studies.references.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if trial.user_attrs.get("reference") == name:
+            return _trained(run, studies, trial, run.folder / "references" / name, name)
+    raise UserError(
+        f"{name}: not trained in {run.folder}; train it with: python -m search run {run.name} --reference {name}"
+    )
+
+
+def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name: str) -> Trained:
+    attributes, data = trial.user_attrs, studies.candidates.user_attrs[DATA]
+    scores = {key: attributes[key] for key in ("best_val_accuracy", "best_epoch", "final_val_accuracy", "epochs", "seconds")}
+    base = base_accuracy(run.config, records(studies.references))
+    facts = {
+        "study": run.name,
+        "trial": trial.number,
+        "scores": scores | {"base_best_val_accuracy": base, "delta_vs_base": attributes.get("delta_vs_base")},
+        "protocol": run.config.protocol,
+        "budget": run.config.budget.model_dump(),
+        "seeds": {"study": run.config.search.seed, "trial": attributes["seed"]},
+        "data": {"summary": data["summary"], "fingerprint": data["fingerprint"], "class_names": data["class_names"]},
+    }
+    images = "test images (course protocol)" if run.config.protocol == "course" else "held-out training images"
+    heading = [
+        f"Best validation accuracy {scores['best_val_accuracy']:.2%} in epoch {scores['best_epoch']} of {scores['epochs']}, "
+        f"on {images}.",
+        f"Trained on {data['summary']}.",
+    ]
+    return Trained(
+        replace(from_json(json.dumps(attributes["architecture"])), name=name),
+        read_weights(folder / "weights.npz"),
+        Pixels.from_dict(read_json(folder / "pixels.json")),
+        attributes["recipe"],
+        facts,
+        heading,
+    )

@@ -1,0 +1,25 @@
+"""Set before TensorFlow is imported: its log says nothing; Hypothesis draws the same examples in every run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_models() -> Iterator[None]:
+    """The models of one file are let go before the next."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.backend.clear_session()

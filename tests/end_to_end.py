@@ -1,0 +1,68 @@
+"""The whole way on real CIFAR-10 images, small: a study is killed and resumed, then exported and rebuilt.
+
+    python -m tests.end_to_end FOLDER        # FOLDER holds cifar10.npz; takes about two minutes on 2 cores
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHANCE = 0.1
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    study = ["cifar10_100k", "--out", str(folder / "run")]
+    size = ["--data", str(folder / "cifar10.npz"), "--images", "600", "--epochs", "2", "--trials", "2", "--batch-size", "32"]
+
+    _kill_in_first_candidate([*study, *size], folder / "run")
+    _search("run", *study, *size)
+    board = json.loads(_search("top", *study, "--json"))
+    print(json.dumps(board, indent=1))
+    _check("two candidates are trained", board["counts"]["trained"] == 2)
+    _check("all are under the budget", all(trial["params"] < 100_000 for trial in board["trials"]))
+    _check("the base is the published one", board["base"]["params"] == 1_172_410)
+    _check("something was learnt", max(row["best_val_accuracy"] for row in [*board["trials"], board["base"]]) > 1.3 * CHANCE)
+
+    paths = _search("export", *study, "--to", str(folder / "out")).split()
+    _check("three forms are exported", {Path(path).suffix for path in paths} == {".py", ".json", ".keras"})
+    summary = subprocess.run(
+        [sys.executable, str(folder / "out" / "best_model.py")], capture_output=True, text=True, check=True
+    ).stdout
+    _check("the exported source rebuilds the winner", f"{board['trials'][0]['params']:,}" in summary)
+    _check("the write-up is there", "# " in (folder / "run" / "report.md").read_text(encoding="utf-8"))
+
+
+def _search(*words: str) -> str:
+    print("+ python -m search", *words, flush=True)
+    done = subprocess.run([sys.executable, "-m", "search", *words], stdout=subprocess.PIPE, text=True, check=True)
+    if words[0] == "run":
+        print(done.stdout)
+    return done.stdout
+
+
+def _kill_in_first_candidate(words: list[str], run: Path) -> None:
+    print("+ python -m search run, killed in the first candidate", flush=True)
+    process = subprocess.Popen([sys.executable, "-m", "search", "run", *words], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (run / "references" / "base" / "weights.npz").exists():
+        _check("the base trains within five minutes", time.monotonic() < deadline and process.poll() is None)
+        time.sleep(0.1)
+    time.sleep(2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _check(what: str, holds: bool) -> None:
+    if not holds:
+        sys.exit(f"end to end: NOT so: {what}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The direction of imports: a module imports only what stands before it in `ORDER`, also inside its functions."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+ORDER = (
+    "search.errors",
+    "search.seeds",
+    "search.files",
+    "search.pixels",
+    "search.architecture",
+    "search.domain",
+    "search.recipe",
+    "space",
+    "search.geometry",
+    "search.cost",
+    "search.plan",
+    "search.source",
+    "search.archives",
+    "search.data",
+    "search.storage",
+    "search.config",
+    "search.references",
+    "search.device",
+    "search.augment",
+    "search.model",
+    "search.train",
+    "search.study",
+    "search.winner",
+    "search.order",
+    "objective",
+    "search.worker",
+    "search.supervisor",
+    "search.export",
+    "search.display",
+    "report.tables",
+    "report.figures",
+    "report.notes",
+    "report.page",
+    "report.dashboard",
+    "search.__main__",
+)
+PACKAGES = ("search", "report")  # their __init__ is empty
+OURS = ("search", "report", "space", "objective")
+KERAS = ("keras", "tensorflow")
+KERAS_ANYWHERE = ("search.model", "search.train", "search.device", "search.export")
+KERAS_IN_FUNCTIONS = ("search.data", "objective")
+
+
+class Imported(NamedTuple):
+    module: str
+    at_top: bool
+    line: int
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the application, by its name."""
+    paths = [ROOT / "space.py", ROOT / "objective.py", *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths if path.exists()}
+
+
+def imports(tree: ast.Module, modules: set[str]) -> Iterator[Imported]:
+    """What a module imports; `from search import cost` imports search.cost."""
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            whole = str(node.module)
+            names = [f"{whole}.{alias.name}" if f"{whole}.{alias.name}" in modules else whole for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield Imported(name, id(node) not in inside, node.lineno)
+
+
+SOURCES = sources()
+MODULES = sorted(name for name in SOURCES if not name.endswith("__init__"))
+
+
+def imported_by(module: str) -> list[Imported]:
+    return list(imports(ast.parse(SOURCES[module].read_text()), set(SOURCES)))
+
+
+def test_every_module_has_its_place() -> None:
+    for module in MODULES:
+        assert module in ORDER, f"{module}: add it to ORDER in {Path(__file__).name}, after all that it imports"
+    assert len(set(ORDER)) == len(ORDER)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_nothing(package: str) -> None:
+    assert imported_by(f"{package}.__init__") == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
+    before = ORDER[: ORDER.index(module)] if module in ORDER else ()
+    for imported in imported_by(module):
+        if imported.module.split(".")[0] in OURS:
+            assert imported.module in before, f"{module}, line {imported.line}: imports {imported.module}, which comes later"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_a_few_modules_touch_keras(module: str) -> None:
+    for imported in imported_by(module):
+        if imported.module.split(".")[0] in KERAS:
+            allowed = module in KERAS_ANYWHERE or (module in KERAS_IN_FUNCTIONS and not imported.at_top)
+            assert allowed, f"{module}, line {imported.line}: imports {imported.module}"
+
+
+def test_imports_are_seen_wherever_they_stand() -> None:
+    """The reader of imports above is itself put to the test."""
+    text = "\n".join(
+        [
+            "import keras.layers as layers, json",
+            "from search import cost, nothing",
+            "from search.data import load",
+            "def f():",
+            "    if True:",
+            "        import tensorflow",
+            "class A:",
+            "    import space",
+            "    def g(self):",
+            "        from objective import h",
+        ]
+    )
+    seen = {(one.module, one.at_top) for one in imports(ast.parse(text), {"search.cost", "search.data", "objective"})}
+    assert seen == {
+        ("keras.layers", True),
+        ("json", True),
+        ("search.cost", True),
+        ("search", True),
+        ("search.data", True),
+        ("tensorflow", False),
+        ("space", True),
+        ("objective", False),
+    }
+    with pytest.raises(AssertionError, match="relative"):
+        list(imports(ast.parse("from . import cost"), set()))
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("space, search.cost, search.recipe", "tensorflow keras optuna"),
+        ("search.__main__", "tensorflow keras"),
+    ],
+)
+def test_what_only_reads_and_counts_starts_light(modules: str, absent: str) -> None:
+    code = f"import sys, {modules}; print(*(name for name in {absent.split()!r} if name in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []

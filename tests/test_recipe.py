@@ -1,0 +1,291 @@
+"""Schedules, and the [recipe] table that may leave parts of a training to be searched."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from search.domain import Choices, Range
+from search.errors import first_problem
+from search.recipe import (
+    Augment,
+    Constant,
+    Cosine,
+    InverseTime,
+    OneCycle,
+    Plateau,
+    Recipe,
+    RecipeSpace,
+    complete,
+    parameters,
+    rate_at,
+    suggest,
+)
+
+# --- schedules -------------------------------------------------------------------------------------------------------
+
+
+def rates(recipe: Recipe, steps_per_epoch: int) -> list[float]:
+    return [rate_at(recipe, step, steps_per_epoch) for step in range(recipe.epochs * steps_per_epoch)]
+
+
+def test_a_constant_rate_and_a_plateau_stay() -> None:
+    for schedule in (Constant(), Plateau()):
+        recipe = Recipe(epochs=3, learning_rate=0.01, schedule=schedule)
+        assert set(rates(recipe, 7)) == {0.01}
+
+
+def test_inverse_time_is_that_of_the_published_nets() -> None:
+    recipe = Recipe(epochs=50, learning_rate=0.01, schedule=InverseTime(rate=0.319))
+    for epoch in range(50):
+        for step in (epoch * 391, epoch * 391 + 390):
+            assert rate_at(recipe, step, 391) == pytest.approx(0.01 / (1 + 0.319 * epoch), rel=1e-12)
+
+
+def test_cosine_falls_from_the_peak_to_nothing() -> None:
+    recipe = Recipe(epochs=10, learning_rate=0.2, schedule=Cosine())
+    seen = rates(recipe, 30)
+    assert seen[0] == 0.2
+    assert seen == sorted(seen, reverse=True)
+    assert seen[150] == pytest.approx(0.1)
+    assert 0 < seen[-1] < 0.2 * 1e-4
+    assert rate_at(recipe, 300, 30) == pytest.approx(0, abs=1e-15)
+
+
+@given(st.floats(0.01, 0.99), st.floats(1.5, 1000), st.integers(1, 40), st.integers(1, 40))
+def test_one_cycle_rises_to_the_peak_and_falls_to_nothing(warmup: float, start: float, epochs: int, steps: int) -> None:
+    recipe = Recipe(epochs=epochs, learning_rate=0.5, schedule=OneCycle(warmup=warmup, start=start))
+    seen = rates(recipe, steps)
+    assert seen[0] == pytest.approx(0.5 / start)
+    assert max(seen) <= 0.5 * (1 + 1e-12)
+    turn = next((step for step in range(len(seen)) if step / len(seen) >= warmup), len(seen))
+    assert seen[:turn] == sorted(seen[:turn])
+    assert seen[turn:] == sorted(seen[turn:], reverse=True)
+    if len(seen) > 100 and turn < len(seen) - 1:
+        assert max(seen) >= 0.5 * (1 - 1 / start) * (1 - 1 / (warmup * len(seen))) * 0.99
+    assert rate_at(recipe, epochs * steps, steps) == pytest.approx(0, abs=1e-12)
+
+
+def test_one_cycle_peaks_where_it_says() -> None:
+    recipe = Recipe(epochs=10, learning_rate=1.0, schedule=OneCycle(warmup=0.3, start=25.0))
+    seen = rates(recipe, 100)
+    assert seen[0] == pytest.approx(0.04)
+    assert seen[150] == pytest.approx((0.04 + 1) / 2)
+    assert seen.index(max(seen)) == 300
+    assert seen[300] == pytest.approx(1)
+    assert seen[650] == pytest.approx(0.5)
+    assert seen[-1] < 1e-4
+    assert max(abs(right - left) for left, right in itertools.pairwise(seen)) < 0.01  # no jump anywhere
+
+
+@given(
+    st.sampled_from((Constant(), Cosine(), OneCycle(), InverseTime(rate=0.3), Plateau())),
+    st.integers(1, 20),
+    st.integers(1, 20),
+)
+def test_no_rate_is_negative_or_over_the_peak(schedule: Any, epochs: int, steps: int) -> None:
+    recipe = Recipe(epochs=epochs, learning_rate=0.1, schedule=schedule)
+    assert all(0 <= rate <= 0.1 * (1 + 1e-12) and math.isfinite(rate) for rate in rates(recipe, steps))
+
+
+# --- one recipe ------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_the_plain_published_recipe() -> None:
+    recipe = Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.learning_rate) == (50, 128, "adam", 1e-3)
+    assert recipe.initializer == "glorot_uniform"
+    assert recipe.schedule == Constant()
+    assert recipe.augment == Augment(flip=False, crop=0, shift=0.0, zoom=0.0, rotation=0.0)
+
+
+def test_a_recipe_survives_its_file() -> None:
+    recipe = Recipe(
+        schedule=OneCycle(warmup=0.2), augment=Augment(flip=True, crop=4, rotation=10), optimizer="sgd", learning_rate=1
+    )
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+    assert hash(recipe) == hash(Recipe.model_validate(recipe.model_dump()))
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"epoch": 50}, "epoch: unknown key, did you mean 'epochs'?"),
+    "no epochs": ({"epochs": 0}, "epochs"),
+    "epochs a fraction": ({"epochs": 50.0}, "epochs"),
+    "epochs a bool": ({"epochs": True}, "epochs"),
+    "epochs a word": ({"epochs": "50"}, "epochs"),
+    "batch of 0": ({"batch_size": 0}, "batch_size"),
+    "batch a fraction": ({"batch_size": 64.0}, "batch_size"),
+    "batch a bool": ({"batch_size": True}, "batch_size"),
+    "batch too large": ({"batch_size": 65_537}, "batch_size"),
+    "optimizer": ({"optimizer": "adma"}, "optimizer"),
+    "rate 0": ({"learning_rate": 0}, "learning_rate"),
+    "rate negative": ({"learning_rate": -0.1}, "learning_rate"),
+    "rate NaN": ({"learning_rate": float("nan")}, "learning_rate"),
+    "rate infinite": ({"learning_rate": float("inf")}, "learning_rate"),
+    "rate a word": ({"learning_rate": "0.1"}, "learning_rate"),
+    "momentum 1": ({"momentum": 1.0}, "momentum"),
+    "decay negative": ({"weight_decay": -1e-4}, "weight_decay"),
+    "smoothing 1": ({"label_smoothing": 1.0}, "label_smoothing"),
+    "initializer": ({"initializer": "he"}, "initializer"),
+    "normalize a number": ({"normalize": 1}, "normalize"),
+    "schedule a word": ({"schedule": "cosine"}, "schedule"),
+    "schedule unknown": ({"schedule": {"kind": "step"}}, "schedule"),
+    "schedule without kind": ({"schedule": {}}, "schedule"),
+    "cosine with a rate": ({"schedule": {"kind": "cosine", "rate": 0.1}}, "schedule"),
+    "inverse-time without rate": ({"schedule": {"kind": "inverse-time"}}, "schedule"),
+    "inverse-time of 0": ({"schedule": {"kind": "inverse-time", "rate": 0.0}}, "schedule"),
+    "warmup 0": ({"schedule": {"kind": "one-cycle", "warmup": 0.0}}, "schedule"),
+    "warmup 1": ({"schedule": {"kind": "one-cycle", "warmup": 1.0}}, "schedule"),
+    "start below 1": ({"schedule": {"kind": "one-cycle", "start": 0.5}}, "schedule"),
+    "factor 1": ({"schedule": {"kind": "plateau", "factor": 1.0}}, "schedule"),
+    "patience 0": ({"schedule": {"kind": "plateau", "patience": 0}}, "schedule"),
+    "patience a fraction": ({"schedule": {"kind": "plateau", "patience": 2.5}}, "schedule"),
+    "flip a number": ({"augment": {"flip": 1}}, "augment"),
+    "crop negative": ({"augment": {"crop": -1}}, "augment"),
+    "shift 1": ({"augment": {"shift": 1.0}}, "augment"),
+    "rotation too far": ({"augment": {"rotation": 181}}, "augment"),
+    "augment unknown": ({"augment": {"flop": True}}, "augment"),
+}
+
+
+@pytest.mark.parametrize("record", [Recipe, RecipeSpace])
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_recipe_is_told_in_one_line(record: Any, case: str) -> None:
+    table, told = BAD[case]
+    with pytest.raises(ValidationError) as caught:
+        record.model_validate(table)
+    line = first_problem(caught.value, record.model_fields)
+    assert told in line
+    assert len(line.splitlines()) == 1
+
+
+# --- a recipe to be searched -----------------------------------------------------------------------------------------
+
+SEARCHED = {
+    "batch_size": [64, 128, 256],
+    "optimizer": ["adam", "sgd"],
+    "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+    "weight_decay": {"low": 0.0, "high": 0.05, "step": 0.01},
+    "label_smoothing": [0.0, 0.1],
+    "momentum": {"low": 0.8, "high": 0.9},
+    "initializer": ["he_normal", "glorot_uniform"],
+    "normalize": [True, False],
+}
+
+
+def test_what_is_searched_is_a_parameter() -> None:
+    of = RecipeSpace.model_validate({"epochs": 7, **SEARCHED})
+    assert set(parameters(of)) == {f"recipe.{name}" for name in SEARCHED}
+    assert parameters(of)["recipe.learning_rate"] == Range(1e-4, 1e-1, None, True)
+    assert parameters(of)["recipe.batch_size"] == Choices((64, 128, 256))
+    assert list(parameters(of)) == sorted(parameters(of))
+    assert parameters(RecipeSpace()) == {}
+
+
+def test_every_searchable_part_reaches_the_recipe() -> None:
+    of = RecipeSpace.model_validate({"epochs": 7, **SEARCHED})
+    drawn = {f"recipe.{name}": value for name, value in (
+        ("batch_size", 256), ("optimizer", "sgd"), ("learning_rate", 0.05), ("weight_decay", 0.02),
+        ("label_smoothing", 0.1), ("momentum", 0.85), ("initializer", "he_normal"), ("normalize", False),
+    )}  # fmt: skip
+    expected = Recipe(
+        epochs=7,
+        batch_size=256,
+        optimizer="sgd",
+        learning_rate=0.05,
+        weight_decay=0.02,
+        label_smoothing=0.1,
+        momentum=0.85,
+        initializer="he_normal",
+        normalize=False,
+    )
+    assert complete(of, drawn, normalize=True) == expected
+    assert suggest(of, optuna.trial.FixedTrial(drawn), normalize=True) == expected
+
+
+def test_suggest_completes_what_the_trial_holds() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    of = RecipeSpace.model_validate(SEARCHED)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen: dict[str, set[Any]] = {name: set() for name in SEARCHED}
+    for _ in range(200):
+        trial = study.ask()
+        recipe = suggest(of, trial, normalize=False)
+        assert set(trial.params) == set(parameters(of))
+        declared = {name: domain.find(trial.params[name]) for name, domain in parameters(of).items()}
+        assert recipe == complete(of, {name: value for name, value in declared.items() if value is not None}, False)
+        for name in SEARCHED:
+            seen[name].add(getattr(recipe, name))
+    assert seen["batch_size"] == {64, 128, 256}
+    assert seen["optimizer"] == {"adam", "sgd"}
+    assert seen["weight_decay"] == {0.0, 0.01, 0.02, 0.03, 0.04, 0.05}
+    assert seen["normalize"] == {True, False}
+    assert seen["initializer"] == {"he_normal", "glorot_uniform"}
+    assert all(0.8 <= momentum <= 0.9 for momentum in seen["momentum"])
+    assert min(seen["learning_rate"]) < 1e-3 < 1e-2 < max(seen["learning_rate"])
+
+
+def test_what_was_not_drawn_is_the_first_of_its_domain() -> None:
+    of = RecipeSpace.model_validate(SEARCHED)
+    recipe = complete(of, {}, normalize=False)
+    assert (recipe.batch_size, recipe.optimizer, recipe.weight_decay, recipe.normalize) == (64, "adam", 0.0, True)
+    assert recipe.learning_rate == 1e-4
+
+
+def test_normalisation_is_as_the_data_says_unless_the_recipe_speaks() -> None:
+    for given_by_data in (True, False):
+        assert complete(RecipeSpace(), {}, given_by_data).normalize is given_by_data
+        for own in (True, False):
+            assert complete(RecipeSpace.model_validate({"normalize": own}), {}, given_by_data).normalize is own
+
+
+def test_the_fixed_parts_reach_the_recipe() -> None:
+    table = {
+        "epochs": 3,
+        "batch_size": 32,
+        "learning_rate": 1,
+        "schedule": {"kind": "inverse-time", "rate": 0.3},
+        "augment": {"flip": True, "crop": 4},
+    }
+    recipe = complete(RecipeSpace.model_validate(table), {}, False)
+    assert recipe == Recipe.model_validate({**table, "normalize": False})
+    assert complete(RecipeSpace(), {}, False) == Recipe()
+
+
+@pytest.mark.parametrize("table", [{}, SEARCHED, {"learning_rate": 0.1, "schedule": {"kind": "cosine"}}], ids=len)
+def test_a_recipe_space_is_written_as_it_is_read(table: dict[str, Any]) -> None:
+    of = RecipeSpace.model_validate(table)
+    assert RecipeSpace.model_validate(of.model_dump(mode="json")) == of
+
+
+SEARCHED_BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "half an image": ({"batch_size": {"low": 32, "high": 64, "step": 0.5}}, "batch_size"),
+    "log from zero": ({"weight_decay": {"low": 0.0, "high": 0.1, "log": True}}, "weight_decay"),
+    "rate range from zero": ({"learning_rate": {"low": 0.0, "high": 0.1}}, "learning_rate"),
+    "rate lost in rounding": ({"learning_rate": {"low": 1e-12, "high": 1e-11, "step": 1e-12}}, "learning_rate"),
+    "one bad choice": ({"optimizer": ["adam", "rmsprop"]}, "optimizer"),
+    "empty": ({"optimizer": []}, "optimizer"),
+    "epochs searched": ({"epochs": [10, 20]}, "epochs"),
+    "schedule searched": ({"schedule": [{"kind": "cosine"}]}, "schedule"),
+    "range of optimizers": ({"optimizer": {"low": "adam", "high": "sgd"}}, "optimizer"),
+    "top not reached": ({"batch_size": {"low": 32, "high": 100, "step": 32}}, "batch_size"),
+    "momentum range to 1": ({"momentum": {"low": 0.9, "high": 1.0}}, "momentum"),
+}
+
+
+@pytest.mark.parametrize("case", SEARCHED_BAD)
+def test_a_bad_search_is_told_in_one_line(case: str) -> None:
+    table, told = SEARCHED_BAD[case]
+    with pytest.raises(ValidationError) as caught:
+        RecipeSpace.model_validate(table)
+    line = first_problem(caught.value, RecipeSpace.model_fields)
+    assert told in line
+    assert len(line.splitlines()) == 1

@@ -1,0 +1,402 @@
+"""report.notes, report.figures and report.page, on a real small run and on records made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from report import figures, notes, page
+from report.notes import BEYOND, GRAPH, YOURS
+from report.tables import leaderboard
+from search import config as configs
+from search import study as studies
+from search.architecture import (
+    Activation,
+    Architecture,
+    BatchNorm,
+    Conv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    SeparableConv,
+    Softmax,
+    SpatialSeparableConv,
+)
+from search.cost import Budget, price, price_layer
+from search.data import load_dataset
+from search.errors import UserError
+from search.geometry import flatten, resolve
+from search.storage import sqlite_url
+from search.study import Record, Run
+from tests.runs import copied, finished
+from tests.strategies import architectures
+
+__all__ = ["copied", "finished"]
+
+slow = pytest.mark.slow
+
+QUICKSTART = configs.STUDIES / "quickstart" / "study.toml"
+
+
+def known(run: Run) -> tuple[list[Record], list[Record]]:
+    loaded = studies.load(run)
+    return studies.records(loaded.candidates), studies.records(loaded.references)
+
+
+def report(run: Run) -> str:
+    return page.write_report(run, studies.load(run)).read_text(encoding="utf-8")
+
+
+def section(text: str, title: str) -> str:
+    """The text under a heading that begins so."""
+    found = re.search(rf"^## {re.escape(title)}[^\n]*\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"no section {title!r}"
+    return found[1].strip()
+
+
+def table(text: str) -> list[list[str]]:
+    """The rows of the first Markdown table, its header first; every row has as many cells as the header."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert all(len(row) == len(rows[0]) for row in rows)
+    return [rows[0], *rows[2:]]
+
+
+def record(number: int, best: float, params: int = 5_000, reference: str | None = None, **changes: Any) -> Record:
+    plain = Record(
+        number, reference, "trained", None, params, 1_000, best, 2, best - 0.01, 3, 4.0, (best / 2, best, best - 0.01)
+    )
+    return replace(plain, **changes)
+
+
+def rejected(number: int) -> Record:
+    reason = "9,000 parameters, the budget is under 8,000"
+    blank = dict.fromkeys(("best_val_accuracy", "best_epoch", "final_val_accuracy", "seconds"))
+    return record(number, 0.5, 9_000, outcome="rejected", reason=reason, epochs=0, curve=(), **blank)
+
+
+def hand_made(folder: Path = Path("nowhere"), **changes: Any) -> Run:
+    """A run of the quickstart's configuration that has trained nothing."""
+    config = configs.load(QUICKSTART).model_copy(update=changes)
+    return Run("hand_made", folder, config, sqlite_url(folder))
+
+
+# --- report.md -------------------------------------------------------------------------------------------------------
+
+
+@slow
+def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
+    text, board = report(copied), leaderboard(copied, *known(copied))
+    rows = table(section(text, "Leaderboard"))[1:]
+    base, winner = board["base"], board["trials"][0]
+    assert rows[0][1:6] == ["base", f"{base['params']:,}", f"{base['best_val_accuracy']:.2%}", str(base["best_epoch"]),
+                            f"{base['final_val_accuracy']:.2%}"]  # fmt: skip
+    assert [[row[0], row[1]] for row in rows[1:]] == [
+        [str(trial["rank"]), str(trial["number"])] for trial in board["trials"]
+    ]
+    for row, trial in zip(rows[1:], board["trials"], strict=True):
+        assert row[2:4] == [f"{trial['params']:,}", f"{trial['best_val_accuracy']:.2%}"]
+        assert row[6] == f"{100 * (trial['best_val_accuracy'] - base['best_val_accuracy']):+.2f}"
+    for number in (f"{winner['best_val_accuracy']:.2%}", f"{winner['params']:,}", f"{base['best_val_accuracy']:.2%}"):
+        assert number in text.split("\n## ")[0], "the verdict"
+    assert section(text, "Leaderboard").endswith("2 trained, 0 pruned at rung, 1 rejected, 0 failed")
+
+
+@slow
+def test_the_report_shows_the_winner_layer_by_layer_and_as_keras_does(copied: Run) -> None:
+    text, network = report(copied), studies.network_of(copied)
+    assert [tuple(row) for row in table(section(text, "The winner: trial"))[1:]] == notes.layer_rows(network)
+    cost, summary = price(network), section(text, "The winner as Keras sees it")
+    assert f"Total params: {cost.params:,} " in summary
+    assert f"Trainable params: {cost.trainable_params:,} " in summary
+    assert f"Non-trainable params: {cost.params - cost.trainable_params:,} " in summary
+    widths = {len(line) for line in summary.splitlines() if line[0] in "┏┡│├└"}
+    assert widths == {page.SUMMARY_WIDTH}, "no column is cut off"
+
+
+@slow
+def test_the_report_holds_the_logs_as_they_were_written(copied: Run) -> None:
+    text, number = report(copied), studies.best(copied, known(copied)[0]).number
+    for title, name in (
+        ("Training log of the base", "references/base"),
+        (f"Training log of trial {number}", f"trials/{number}"),
+    ):
+        log = json.loads((copied.folder / name / "history.json").read_text())
+        rows = table(section(text, title))[1:]
+        assert [int(row[0]) for row in rows] == [1, 2, 3, 4]
+        assert [row[4] for row in rows] == [f"{epoch['val_accuracy']:.2%}" for epoch in log]
+        assert [float(row[3]) for row in rows] == pytest.approx([epoch["val_loss"] for epoch in log], abs=5e-5)
+
+
+@slow
+def test_the_checklist_of_a_run_is_about_its_winner(copied: Run) -> None:
+    board, network = leaderboard(copied, *known(copied)), studies.network_of(copied)
+    rows = {asked: (mark, evidence) for mark, asked, evidence in table(section(report(copied), "Checklist"))[1:]}
+    n_convs = sum(isinstance(layer, SeparableConv) for layer in network.layers)
+    assert rows["separable convolutions only"] == ("✓", f"{n_convs} separable, 0 plain")
+    assert rows["under the budget"] == ("✓", f"Keras counts {price(network).params:,} parameters, the budget is under 8,000")
+    assert rows["output sizes given"] == ("✓", f"for {len(network.layers)} of {len(network.layers)} layers")
+    assert rows["at most 50 epochs"][0] == "✓" and rows["at most 50 epochs"][1].startswith("4 trained")
+    assert rows["beats the base"][0] == ("✓" if board["trials"][0]["delta_vs_base"] > 0 else "✗")
+
+
+@slow
+def test_what_is_missing_is_said(copied: Run) -> None:
+    shutil.rmtree(copied.folder / "references")
+    number = studies.best(copied, known(copied)[0]).number
+    (copied.folder / "trials" / str(number) / "history.json").write_text('[{"epoch": 1}]')
+    text = report(copied)
+    assert section(text, "Training log of the base").startswith("The log was not found in the run folder (references/base/")
+    assert section(text, f"Training log of trial {number}").startswith("The log was not found in the run folder (trials/")
+
+
+@slow
+def test_a_base_that_is_a_plain_accuracy_has_no_log(copied: Run) -> None:
+    run = replace(copied, config=copied.config.model_copy(update={"base": 0.999}))
+    text = report(run)
+    assert "99.90%: no network" in section(text, "The base")
+    assert "there is no log" in section(text, "Training log of the base")
+    assert text.startswith("# tiny: the base is not beaten")
+    assert "| ✗ | beats the base |" in text
+
+
+@slow
+def test_a_shipped_base_is_shown_with_its_published_figures(copied: Run) -> None:
+    text = report(replace(copied, config=copied.config.model_copy(update={"base": "base", "protocol": "course"})))
+    assert ["published", "", "82.87%", "47", "82.02%"] in table(section(text, "The base"))
+    assert "measured on the test images" in text.split("\n## ")[0]
+
+
+@slow
+@pytest.mark.parametrize("columns", [None, "40"])
+def test_keras_summary_does_not_depend_on_the_terminal(columns: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    network = Architecture((8, 8, 1), 10, (SeparableConv(10), GlobalAveragePool(), Softmax()))
+    params, text = page.keras_summary(network)
+    assert params == price(network).params
+    assert f"{params} │" in text
+    assert os.environ.get("COLUMNS") == columns
+
+
+def test_nothing_trained_is_the_users_to_know(tmp_path: Path) -> None:
+    run = hand_made(tmp_path)
+    created = studies.create(run, load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None))
+    with pytest.raises(UserError, match=r"no candidate has been trained yet .* python -m search run hand_made"):
+        page.write_report(run, created)
+    assert not (tmp_path / "report.md").exists()
+
+
+# --- the checklist ---------------------------------------------------------------------------------------------------
+
+GOOD: tuple[Layer, ...] = (
+    SeparableConv(16), BatchNorm(), Activation("relu"), Dropout(0.1), SpatialSeparableConv(10),
+    GlobalAveragePool(), Softmax(),
+)  # fmt: skip
+
+
+def failed_checks(
+    layers: tuple[Layer, ...], *, params: int = 500, best: float = 0.9, base: Any = 0.8, **changes: Any
+) -> set[str]:
+    run = hand_made(base=base)
+    board = leaderboard(run, [record(0, best, **changes)], [])
+    network = Architecture((8, 8, 1), 10, layers)
+    return {check.asked for check in page.checks(run.config, network, params, board) if not check.holds}
+
+
+def test_a_good_winner_keeps_every_point() -> None:
+    assert failed_checks(GOOD) == set()
+
+
+@pytest.mark.parametrize(
+    ("asked", "layers", "changes"),
+    [
+        ("separable convolutions only", (Conv(4), *GOOD), {}),
+        ("batch normalisation used", tuple(layer for layer in GOOD if not isinstance(layer, BatchNorm)), {}),
+        ("dropout used", tuple(layer for layer in GOOD if not isinstance(layer, Dropout)), {}),
+        ("dropout used", tuple(Dropout(0.0) if isinstance(layer, Dropout) else layer for layer in GOOD), {}),
+        ("under the budget", GOOD, {"params": 8_000}),
+        ("at most 50 epochs", GOOD, {"epochs": 51}),
+        ("beats the base", GOOD, {"best": 0.8}),
+        ("beats the base", GOOD, {"best": 0.7999}),
+        ("beats the base", GOOD, {"base": "base.json"}),  # not trained
+    ],
+)
+def test_each_point_can_fail_alone(asked: str, layers: tuple[Layer, ...], changes: dict[str, Any]) -> None:
+    assert failed_checks(layers, **changes) == {asked}
+
+
+def test_the_last_that_fits_is_under_the_budget() -> None:
+    assert failed_checks(GOOD, params=7_999) == set()
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+ATTRIBUTES = {"outcome": "trained", "params": 7_410, "best_val_accuracy": 0.98333, "best_epoch": 9, "epochs": 10,
+              "final_val_accuracy": 0.98056}  # fmt: skip
+BUDGET = Budget(params=8_000)
+
+
+@given(architectures())
+def test_the_layer_table_is_the_resolved_network(architecture: Architecture) -> None:
+    rows, side = notes.layer_rows(architecture), max(architecture.input[:2])
+    for cells, (_, row) in zip(rows, flatten(resolve(architecture)), strict=True):
+        field, params = row.receptive_field, price_layer(row).params
+        assert row.name in cells[0]
+        assert cells[2] == "x".join(map(str, row.output))
+        assert cells[3] == ("" if field is None else f"{field}x{field}" + BEYOND * (field > side))
+        assert cells[4].replace(",", "") == (str(params) if params else "")
+    text = notes.layer_table(architecture)
+    assert [tuple(row) for row in table(text)[1:]] == rows
+    assert ("exceeds the image" in text) == any(BEYOND in cells[3] for cells in rows)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {},
+            "**98.33%** validation accuracy in epoch 9 of 10, 98.06% in the last; 7,410 parameters, the budget is under",
+        ),
+        ({"delta_vs_base": 0.0056}, "98.06% in the last, 0.56 points above the base; 7,410"),
+        ({"delta_vs_base": -0.0056}, "98.06% in the last, 0.56 points below the base; 7,410"),
+        ({"delta_vs_base": 0.0}, "98.06% in the last, level with the base; 7,410"),
+        ({"reference": "base"}, "98.06% in the last; 7,410 parameters."),
+    ],
+)
+def test_the_note_of_a_trained_trial_begins_with_its_score(more: dict[str, Any], words: str) -> None:
+    network = Architecture((8, 8, 1), 10, GOOD)
+    first, rest = notes.trial_note(network, ATTRIBUTES | more, BUDGET).split("\n\n", 1)
+    assert words in first
+    assert rest.startswith("| layer | options | output |")
+
+
+@pytest.mark.parametrize("outcome", ["rejected", "diverged", "out_of_memory", "timed_out", "failed"])
+def test_the_note_of_any_other_trial_begins_with_the_reason(outcome: str) -> None:
+    network = Architecture((8, 8, 1), 10, GOOD)
+    reason = "132,410 parameters, the budget is under 100,000"
+    note = notes.trial_note(network, {"outcome": outcome, "reason": reason}, BUDGET)
+    assert note.startswith(f"**{outcome.capitalize().replace('_', ' ')}:** {reason}\n\n| layer |")
+    assert notes.trial_note(None, {"outcome": outcome, "reason": reason}, BUDGET).splitlines() == [note.splitlines()[0]]
+
+
+@given(st.text())
+def test_escaped_text_stays_in_its_cell(text: str) -> None:
+    shown = notes.escaped(text)
+    assert len(shown.splitlines()) <= 1
+    assert table(f"| a | b |\n|---|---|\n| {shown} | end |")[1][1] == "end"
+    assert re.sub(r"\\([^\w\s])", r"\1", shown.replace("\\_", "_")) == " ".join(text.split())
+
+
+def test_escaped_text_is_no_markup() -> None:
+    assert notes.escaped("a*b_c|<i>[x](y)\n# _z_") == r"a\*b_c\|\<i\>\[x\](y) \# \_z\_"
+
+
+def test_the_study_note_tells_how_far_it_has_come() -> None:
+    run = hand_made()
+    base = record(0, 0.9, 82_090, "base")
+    assert "no candidate has been trained yet" in notes.study_note(run, [], [])
+    assert "base, not trained yet" in notes.study_note(run, [], [])
+    note = notes.study_note(run, [record(0, 0.91), rejected(1), record(2, 0.92, 7_000)], [base])
+    assert "trial 2, 92.00% with 7,000 parameters, 2.00 points above the base" in note
+    assert "base, 82,090 parameters, 90.00% in epoch 2, 89.00% in the last" in note
+    assert "2 trained, 0 pruned at rung, 1 rejected, 0 failed; the study ends with 12 trained" in note
+    assert "strictly under 8,000 parameters" in note
+    assert "an accuracy to beat, 84.00%" in notes.study_note(hand_made(base=0.84), [], [])
+
+
+def test_only_the_course_protocol_speaks_of_the_test_images_as_measured_on() -> None:
+    assert "measured on the test images" in notes.study_note(hand_made(protocol="course"), [], [])
+    assert "They flatter" in notes.study_note(hand_made(protocol="course"), [], [])
+    assert "test images are not looked at" in notes.study_note(hand_made(protocol="holdout"), [], [])
+
+
+def test_what_is_saved_is_replaced_and_a_persons_own_words_stay() -> None:
+    from optuna_dashboard import get_note, save_note
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    study = optuna.create_study()
+    run, many = hand_made(), [record(number, 0.9) for number in range(5)]
+
+    def attributes() -> dict[str, Any]:
+        found: dict[str, Any] = study._storage.get_study_system_attrs(study._study_id)
+        return found
+
+    notes.save_study(study, "first " * 1_000, figures.learning_curves(run, many, []))
+    save_note(study, get_note(study) + "\n\nmine")
+    notes.save_study(study, "second", figures.learning_curves(run, many[:1], []))
+    assert get_note(study).startswith("second\n")
+    assert get_note(study).endswith(f"{YOURS}\n\nmine")
+    assert "first" not in get_note(study)
+    graphs = get_plotly_graph_objects(attributes())
+    assert list(graphs) == [GRAPH]
+    assert len(json.loads(graphs[GRAPH])["data"]) == 1
+    before = attributes()
+    notes.save_study(study, "second", figures.learning_curves(run, many[:1], []))
+    assert attributes() == before, "what has not changed is not written anew"
+    save_note(study, "all mine")
+    notes.save_study(study, "third", figures.learning_curves(run, many[:1], []))
+    assert get_note(study).startswith("third\n") and get_note(study).endswith(f"{YOURS}\n\nall mine")
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_those_of_the_base_the_best_and_the_other_references() -> None:
+    found = [record(number, 0.5 + number / 100) for number in range(8)]
+    opponents = [record(0, 0.9, reference="base"), record(1, 0.7, reference="other")]
+    rows = figures.curves(hand_made(), [*found, rejected(8)], opponents, top=3)
+    assert [(row.name, row.role) for row in rows] == [
+        ("base", "base"),
+        ("trial 7", "candidate"), ("trial 6", "candidate"), ("trial 5", "candidate"),
+        ("other", "reference"),
+    ]  # fmt: skip
+    assert rows[1].accuracies == pytest.approx((0.285, 0.57, 0.56))
+
+
+def test_a_plain_accuracy_is_drawn_as_a_level() -> None:
+    (row,) = figures.curves(hand_made(base=0.84), [], [])
+    assert row.role == "base" and set(row.accuracies) == {0.84} and len(row.accuracies) == 10
+
+
+def test_the_figure_draws_every_row_and_stays_small() -> None:
+    curve = tuple(0.123456789 + epoch / 100 for epoch in range(50))
+    found = [record(number, 0.5, curve=curve, epochs=50) for number in range(9)]
+    figure = figures.learning_curves(hand_made(), found, [record(0, 0.9, reference="base", curve=curve)])
+    plain = json.loads(figure.to_json())
+    assert [trace["name"] for trace in plain["data"]] == ["base: base (61.35%)", *(f"trial {n} (61.35%)" for n in range(5))]
+    assert plain["data"][1]["x"] == list(range(1, 51))
+    assert len({trace["line"]["color"] for trace in plain["data"]}) == 6
+    assert len(figure.to_json()) < 6_000
+
+
+def test_a_study_without_trials_has_an_empty_figure() -> None:
+    assert json.loads(figures.learning_curves(hand_made(), [], []).to_json())["data"] == []
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+@slow
+def test_run_leaves_the_report_and_the_notes(finished: Run) -> None:
+    from optuna_dashboard import get_note
+    from optuna_dashboard._note import get_note_from_system_attrs
+
+    assert (finished.folder / "report.md").read_text(encoding="utf-8").startswith("# tiny: the base is ")
+    study = studies.load(finished).candidates
+    assert "2 trained, 0 pruned at rung, 1 rejected" in get_note(study)
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    for trial in study.get_trials(deepcopy=False):
+        note = get_note_from_system_attrs(attributes, trial._trial_id)["body"]
+        assert note == notes.trial_note(studies.network_of(finished, trial.number), trial.user_attrs, finished.config.budget)
