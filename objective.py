@@ -107,7 +107,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
 
     seed = derive(task.config.search.seed, trial.user_attrs.get("reference", "candidate"), trial.user_attrs["index"])
     about = {"params": cost.params, "macs": cost.macs, "receptive_field": cost.receptive_field, "seed": seed}
-    _set(trial, about | {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")})
+    _set(trial, about)
     task.emit({"event": "trial", "number": trial.number, "reference": trial.user_attrs.get("reference")} | about)
     started = time.monotonic()
 
@@ -127,7 +127,8 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
             raise optuna.TrialPruned(over.reason) from None
         raise
     write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
-    write_json(folder / "pixels.json", training.pixels.to_dict())
+    told = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
+    write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict()})
     write_weights(folder / "weights.npz", training.best_weights)
     _score(trial, training.best.val_accuracy, training.best.epoch, training.history[-1].val_accuracy, task)
     trial.set_user_attr("epochs", len(training.history))

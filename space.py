@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice, product
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
@@ -43,6 +44,7 @@ Pool = Literal["max", "average"]
 Head = Literal["conv", "dense", "conv-dense"]
 
 MOST_BLOCKS = 64
+MOST_COMBINATIONS = 100_000  # of pool positions that `encode` tries
 
 
 class NotInSpace(ValueError):
@@ -110,6 +112,8 @@ class Pyramid(BaseModel):
             raise ValueError(f"pools: {self.most_pools} pools need as many blocks, and blocks goes down to {fewest}")
         if self.pool_position and max(int(value) for value in self.pool_position.values) > self.most_blocks:
             raise ValueError(f"pool_position: there is no block past {self.most_blocks}, the deepest net")
+        if 0.0 in self.epsilon.values:
+            raise ValueError("epsilon: must be above 0, not 0.0")
         for rate, order in (("dropout", "order"), ("head_dropout", "head_order")):
             if any(getattr(self, rate).values) and not any("dropout" in str(one) for one in getattr(self, order).values):
                 raise ValueError(f"{rate}: has no effect, as no {order} holds a dropout; add conv-dropout-bn-act")
@@ -118,7 +122,7 @@ class Pyramid(BaseModel):
     def _check_lengths(self) -> None:
         for name in type(self).model_fields:
             dimension = getattr(self, name)
-            if not isinstance(dimension, Dimension) or len(dimension.domains) == 1:
+            if not isinstance(dimension, Dimension) or not dimension.each:
                 continue
             most = self.most_pools if dimension.per == "pool" else self.most_blocks
             if len(dimension.domains) != most:
@@ -353,6 +357,11 @@ def _shared_orders(space: Space) -> tuple[str | None, ...]:
     return tuple(str(value) for value in space.order.values) if space.order.per == "net" else (None,)
 
 
+def _plainest(segment: _Segment, orders: Sequence[str]) -> str | None:
+    """The first order that the segment matches, one without dropout before one whose dropout would have to be 0."""
+    return min((one for one in orders if segment.matches(one)), key=lambda one: "dropout" in one, default=None)
+
+
 class _Encoder:
     """Collects the value that each part of a network needs; a value that nothing needs keeps its domain's first."""
 
@@ -394,7 +403,7 @@ class _Encoder:
         domain = self.space.layout.sampled.get(key) or Choices((self.space.layout.fixed[key],))
         assert isinstance(domain, Choices)
         orders = [order] if order else [str(value) for value in domain.values]
-        fitting = next((one for one in orders if segment.matches(one)), None)
+        fitting = _plainest(segment, orders)
         if fitting is None:
             raise NotInSpace(f"{key}: no declared order puts block {index + 1} so")
         self.need("order", index, fitting)
@@ -421,27 +430,38 @@ class _Encoder:
     def pools(self, blocks: list[_Segment]) -> None:
         pooled = [(index + 1, segment) for index, segment in enumerate(blocks) if segment.pool]
         self.need("pools", 0, len(pooled))
-        for pool, (place, segment) in enumerate(pooled):
-            self.position(pool, place, len(blocks))
+        self.positions(tuple(place for place, _ in pooled), len(blocks))
+        for pool, (_, segment) in enumerate(pooled):
             self.need("pool_kind", pool, "max" if isinstance(segment.pool, MaxPool) else "average")
             self.need("pool_dropout", pool, segment.pool_dropout)
 
-    def position(self, pool: int, place: int, depth: int) -> None:
-        deepest = self.space.most_blocks
-        for position in range(1, deepest + 1):
-            if -(-position * depth // deepest) == place:
-                try:
-                    return self.need("pool_position", pool, position)
-                except NotInSpace:
-                    continue
-        raise NotInSpace(f"pool_position: no declared position puts pool {pool + 1} behind block {place}")
+    def positions(self, places: tuple[int, ...], depth: int) -> None:
+        """Positions that put the pools so: each on its own where that can be, else by trying the declared ones together."""
+        space = self.space
+        keys = space.layout.keys["pool_position"][: len(places)]
+        declared = {key: self._positions_of(key) for key in keys}
+        singly = {
+            key: [position for position in declared[key] if -(-position * depth // space.most_blocks) == place]
+            for key, place in zip(keys, places, strict=True)
+        }
+        for choices in (singly, declared):
+            for combination in islice(product(*choices.values()), MOST_COMBINATIONS):
+                at = dict(zip(choices, combination, strict=True))
+                if pool_places([at[key] for key in keys], depth, space.most_blocks) == places:
+                    self.values.update(at)
+                    return
+        raise NotInSpace(f"pool_position: no declared positions put pools behind blocks {', '.join(map(str, places))}")
+
+    def _positions_of(self, key: str) -> list[int]:
+        domain = self.space.layout.sampled.get(key) or Choices((self.space.layout.fixed[key],))
+        return [position for position in range(1, self.space.most_blocks + 1) if domain.find(position) is not None]
 
     def head(self, scores: _Segment, depth: int) -> None:
         self.need("head_kernel", 0, scores.conv.kernel)
         if scores.conv.kernel > 1:
             self.need("head_padding", 0, scores.conv.padding)
         self.need("head_bias", 0, scores.conv.use_bias)
-        order = next((str(one) for one in self.space.head_order.values if scores.matches(str(one))), None)
+        order = _plainest(scores, [str(one) for one in self.space.head_order.values])
         if order is None:
             raise NotInSpace("head_order: no declared order puts the head so")
         self.need("head_order", 0, order)

@@ -16,7 +16,7 @@ from search.study import Record, Run, base_accuracy, base_name, ranked
 
 # Okabe and Ito, "Color Universal Design", 2008, without its black and its yellow; the best candidate takes the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#808080"
+GREY = "#888888"
 DECIMALS = 4  # of an accuracy: a hundredth of a percent
 
 
@@ -38,9 +38,9 @@ def curves(run: Run, candidates: list[Record], references: list[Record], top: in
     base, level = base_name(run.config), base_accuracy(run.config, references)
     found = []
     if base in networks:
-        found.append(Curve(base, "base", networks.pop(base)))
+        found.append(Curve(base if base == "base" else f"base {base}", "base", networks.pop(base)))
     elif level is not None:
-        found.append(Curve("to beat", "base", _rounded([level] * max(run.config.recipe.epochs, 2))))
+        found.append(Curve("accuracy to beat", "base", _rounded([level] * max(run.config.recipe.epochs, 2))))
     best = ranked(candidates)[:top]
     found += [Curve(f"trial {record.number}", "candidate", _rounded(record.curve)) for record in best]
     return found + [Curve(name, "reference", accuracies) for name, accuracies in networks.items()]
@@ -59,7 +59,7 @@ def _draw(rows: Sequence[Curve]) -> Figure:
         data=traces,
         layout={
             "template": "none",  # the default one is 7 kB of JSON, in a database row of every study
-            "title": {"text": "Learning curves: the best candidates and the base", "font": {"size": 16}},
+            "title": {"text": "Learning curves", "font": {"size": 18}, "x": 0.02},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"color": GREY, "size": 13},
@@ -67,6 +67,7 @@ def _draw(rows: Sequence[Curve]) -> Figure:
             "yaxis": _axis("validation accuracy") | {"tickformat": ".0%" if _spread(rows) > 0.1 else ".1%"},
             "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},
             "margin": {"l": 70, "r": 20, "t": 60, "b": 60},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": COLOURS[0]},
             "hovermode": "x unified",
             "hoverlabel": {"bgcolor": "#f5f5f5", "font": {"color": "#202020"}},
         },
@@ -74,12 +75,11 @@ def _draw(rows: Sequence[Curve]) -> Figure:
 
 
 def _trace(row: Curve, colour: str) -> dict[str, Any]:
-    best = f"{row.name} ({max(row.accuracies):.2%})" if row.accuracies else row.name
     dash = {"base": "dash", "reference": "dot", "candidate": "solid"}[row.role]
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(row.accuracies) == 1 else "lines",
-        "name": f"base: {best}" if row.role == "base" else best,
+        "name": f"{row.name} ({max(row.accuracies, default=0):.2%})",
         "x": list(range(1, len(row.accuracies) + 1)),
         "y": list(row.accuracies),
         "line": {"color": colour, "dash": dash, "width": 3 if row.role == "base" else 2},

@@ -120,7 +120,7 @@ def escaped(text: object) -> str:
 
 
 _COLUMNS = """\
-- **Value** is the best validation accuracy over the epochs of one training, a fraction (0.9 is 90%).
+- **Value**, Objective 0 in the plots, is the best validation accuracy of one training, a fraction (0.9 is 90%).
 - **Pruned** trials have no value: they were rejected and never built, or diverged; `outcome` and `reason` tell.
 - **params** and **macs** are the network's parameters and its multiply-adds for one image.
 - **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's accuracy.

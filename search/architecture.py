@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from search.errors import UserError, first_problem
+from search.errors import UserError, first_place, first_problem
 
 Padding = Literal["same", "valid"]
 Function = Literal["relu", "relu6", "silu", "gelu", "elu", "tanh", "sigmoid", "hard_silu"]
@@ -29,6 +29,10 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 class ArchitectureError(ValueError):
     """A network that cannot exist: the message names the layer and the rule it breaks."""
+
+    def __init__(self, rule: str, layer: str = "") -> None:
+        super().__init__(f"{layer}: {rule}" if layer else rule)
+        self.layer = layer
 
 
 def _sizes(layer: object, *names: str) -> None:
@@ -313,7 +317,7 @@ def from_json(text: str | bytes) -> Architecture:
     try:
         architecture = _adapter().validate_json(text)
     except ValidationError as error:
-        raise UserError(f"architecture: {first_problem(error)}") from None
+        raise UserError(f"architecture: {first_problem(error, _keys(error))}") from None
     if (depth := _depth(architecture.layers)) > DEEPEST:
         raise UserError(f"architecture: residuals nest {depth} deep, at most {DEEPEST} are allowed")
     return architecture
@@ -332,6 +336,13 @@ def load(path: Path) -> Architecture:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return architecture if architecture.name else replace(architecture, name=path.stem)
+
+
+def _keys(error: ValidationError) -> list[str]:
+    """The keys that the record takes where the problem is."""
+    kinds = [part for part in first_place(error)[:-1] if isinstance(part, str)]
+    records = {entry.default: record for record in get_args(get_args(Layer)[0]) for entry in fields(record)}
+    return [entry.name for entry in fields(records.get(kinds[-1], Architecture) if kinds else Architecture)]
 
 
 @lru_cache(maxsize=1)
@@ -367,9 +378,9 @@ def fingerprint(architecture: Architecture) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
-def _canonical_layers(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def _canonical_layers(layers: tuple[Layer, ...], is_vector: bool = False) -> tuple[Layer, ...]:
+    """`is_vector`: whether global pooling, flatten or dense came before."""
     kept: list[Layer] = []
-    is_vector = False  # from global pooling, flatten or dense on
     for layer in layers:
         match layer:
             case Dropout(rate=0):
@@ -383,10 +394,12 @@ def _canonical_layers(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
             case MaxPool() | AveragePool() if layer.stride == layer.size:
                 layer = replace(layer, stride=None)
             case Residual():
-                layer = Residual(_canonical_layers(layer.branch), _canonical_layers(layer.shortcut))
+                layer = Residual(_canonical_layers(layer.branch, is_vector), _canonical_layers(layer.shortcut, is_vector))
+            case BatchNorm():
+                layer = BatchNorm(float(layer.momentum), float(layer.epsilon))
             case _:
                 pass
-        is_vector = is_vector or isinstance(layer, GlobalAveragePool | Flatten | Dense)
+        is_vector = is_vector or any(isinstance(one, GlobalAveragePool | Flatten | Dense) for one in walk((layer,)))
         kept.append(layer)
     return tuple(kept)
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from search.cost import Budget
-from search.errors import UserError, first_problem, nearest
+from search.errors import UserError, first_place, first_problem, nearest
 from search.recipe import Augment, RecipeSpace
 from space import Pyramid
 
@@ -106,7 +106,7 @@ def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | No
     try:
         return StudyConfig.model_validate(dict(raw))
     except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"][:2])
+        key = ".".join(str(part) for part in first_place(error)[:2])
         source = OPTIONS[key] if overridden and key in overridden else where
         raise UserError(f"{source}: {first_problem(error, _known(error))}") from None
 
@@ -187,6 +187,6 @@ def _known(error: ValidationError) -> list[str]:
         "search": SearchConfig,
         "recipe.augment": Augment,
     }
-    table = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"][:-1])
+    table = ".".join(str(part) for part in first_place(error)[:-1])
     model = models.get(table, StudyConfig if not table else None)
     return list(model.model_fields) if model else []

@@ -80,7 +80,8 @@ def price(architecture: Architecture) -> Price:
 
 def price_resolved(resolved: tuple[Resolved, ...]) -> Price:
     """The price of a network whose geometry is already known."""
-    params = frozen = macs = largest = 0
+    params = frozen = macs = 0
+    largest = math.prod(resolved[0].input)
     for _, row in flatten(resolved):
         layer_params, layer_frozen, layer_macs, activations = price_layer(row)
         params += layer_params

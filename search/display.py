@@ -36,6 +36,7 @@ class RunView:
     def __enter__(self) -> RunView:
         if self.console.is_terminal:
             self.live.start()
+            self.live.update(self._line())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -72,6 +73,7 @@ class RunView:
     def _found(self, event: Event) -> None:
         self.goal, first = event["trials"], not self.goal
         self.trained, self.rejected = event["trained"], event["rejected"]
+        self.best = tuple(event["best"]) if event["best"] else None
         if first and (self.trained or self.rejected or event["failed"]):
             self.console.print(
                 f"Found {self.trained} trained of {self.goal}, {self.rejected} rejected, {event['failed']} failed; "
@@ -104,6 +106,8 @@ class RunView:
         return self.trial.get("reference") or f"trial {self.trial.get('number', '?')}"
 
     def _line(self) -> Text:
+        if not self.goal:
+            return Text("starting: TensorFlow takes a few seconds to load", style="dim")
         if not self.trial:
             return Text(f"{self.trained}/{self.goal} trained, {self.rejected} rejected", style="dim")
         parts = [self._name(), f"{self.trial['params']:,} params"]

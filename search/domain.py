@@ -104,12 +104,12 @@ class Range:
 
     def find(self, value: Value) -> Value | None:
         """The declared value that equals `value` (to ten decimals), or None."""
-        if isinstance(value, str | bool) or not self.low <= value <= self.high:
+        if isinstance(value, str | bool) or not math.isfinite(value):
             return None
         if self.step is None:
-            return value
+            return value if self.low <= value <= self.high else None
         nearest = self._at(round((value - self.low) / self.step))
-        return nearest if abs(nearest - value) < 1e-9 else None
+        return nearest if abs(nearest - value) < 1e-9 and self.low <= nearest <= self.high else None
 
     def _at(self, index: int) -> int | float:
         assert self.step is not None
@@ -159,10 +159,16 @@ def _parse_range(raw: dict[str, Any], check: Callable[[Any], Value]) -> Range:
     whole = isinstance(low, int) and isinstance(high, int) and (step is None or isinstance(step, int))
     if low >= high:
         raise ValueError(f"low must be below high, not {low} and {high}")
+    if log and low <= 0:
+        raise ValueError(f"log needs a low above 0, not {low}")
     if step is None:
         return Range(low, high, 1 if whole else None, log)
-    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step <= high - low:
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step <= (high - low) * (1 + 1e-9):
         raise ValueError(f"step must be above 0 and at most high - low, not {step!r}")
+    if not whole and isinstance(low, int) and isinstance(high, int):
+        raise ValueError(f"step must be a whole number, not {step!r}")
+    if not whole and round(step, 10) != step:
+        raise ValueError(f"step must have at most ten decimals, not {step!r}")
     if log:
         raise ValueError("a range takes a step or log = true, not both")
     if abs((high - low) / step - round((high - low) / step)) > 1e-9:
@@ -177,15 +183,16 @@ def _parse_range(raw: dict[str, Any], check: Callable[[Any], Value]) -> Range:
 class Dimension:
     """One entry of the [space] table: one domain for the whole net, or one for each block or pool."""
 
-    domains: tuple[Domain, ...]  # a single one is shared by all blocks or pools
+    domains: tuple[Domain, ...]
     per: Per
+    each: bool = False  # whether there is one domain for each block or pool
 
     def domain(self, index: int) -> Domain:
-        return self.domains[0] if len(self.domains) == 1 else self.domains[index]
+        return self.domains[index if self.each else 0]
 
     def plain(self) -> Any:
         """As a study file writes it."""
-        if len(self.domains) > 1:
+        if self.each:
             return {"each": [domain.plain() for domain in self.domains]}
         domain = self.domains[0]
         if domain.is_fixed:
@@ -215,7 +222,7 @@ def dimension(check: Callable[[Any], Value], per: Per, default: Per | None = Non
         if "each" in rest:
             if rest.keys() != {"each"} or per == "net" or not isinstance(rest["each"], list) or not rest["each"]:
                 raise ValueError('"each" takes a list with one entry for each block (or pool), and stands alone')
-            return Dimension(tuple(parse_domain(entry, check) for entry in rest["each"]), per)
+            return Dimension(tuple(parse_domain(entry, check) for entry in rest["each"]), per, True)
         wanted = rest.pop("per", default or per)
         if wanted not in ("net", per):
             raise ValueError(f"per must be {' or '.join(sorted({'net', per}))}, not {wanted!r}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import ValidationError
+
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
 class UserError(ValueError):
@@ -20,18 +23,27 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {found[0]!r}?" if found else f"known: {', '.join(names)}"
 
 
+def first_place(error: ValidationError) -> tuple[int | str, ...]:
+    """Where the problem is that `first_problem` tells of: a misspelt key before the key that it leaves missing."""
+    place: tuple[int | str, ...] = _first(error)["loc"]
+    return place
+
+
 def first_problem(error: ValidationError, known: Iterable[str] = ()) -> str:
-    """The first problem that pydantic found, as `place: rule (value)` in one line."""
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"]) or "file"
-    if problem["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+    """The first problem that pydantic found, as `place: rule (value)` in one line of bounded length."""
+    problem = _first(error)
+    place = " ".join(_cut(".".join(str(part) for part in problem["loc"]), 200).split()) or "file"
+    if problem["type"] in _UNKNOWN:
         return f"{place}: unknown key" + (f", {nearest(str(problem['loc'][-1]), known)}" if known else "")
     message = re.sub(r"^(Value error|Assertion failed), ", "", problem["msg"])
     value = problem.get("input")
-    shown = "" if problem["type"] in {"value_error", "missing", "json_invalid"} else f", not {_short(value)}"
-    return " ".join(f"{place}: {message}{shown}".split())
+    shown = "" if problem["type"] in {"value_error", "missing", "json_invalid"} else f", not {_cut(repr(value), 60)}"
+    return " ".join(f"{place}: {_cut(message, 400)}{shown}".split())
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _first(error: ValidationError) -> Any:
+    return min(error.errors(include_url=False), key=lambda problem: problem["type"] not in _UNKNOWN)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

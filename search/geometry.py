@@ -69,9 +69,9 @@ def flatten(resolved: tuple[Resolved, ...], depth: int = 0) -> Iterator[tuple[in
         yield depth, row
 
 
-def receptive_field(resolved: tuple[Resolved, ...]) -> int | None:
+def receptive_field(resolved: tuple[Resolved, ...]) -> int:
     """The network's own: the last value before global pooling, flatten or dense."""
-    return next((row.receptive_field for row in reversed(resolved) if row.receptive_field is not None), None)
+    return next((row.receptive_field for row in reversed(resolved) if row.receptive_field is not None), 1)
 
 
 def _resolve(
@@ -84,7 +84,7 @@ def _resolve(
         try:
             row = _place(name, layer, shape, jump, field, seen)
         except ArchitectureError as error:
-            raise ArchitectureError(str(error) if ":" in str(error) else f"{name}: {error}") from None
+            raise (error if error.layer else ArchitectureError(str(error), name)) from None
         rows.append(row)
         shape, jump, field = row.output, row.jump, row.receptive_field
     return tuple(rows)

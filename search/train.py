@@ -39,7 +39,10 @@ class TrialOver(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One row of a training log; accuracies are fractions, the learning rate is that of the epoch's last step."""
+    """One row of a training log; the learning rate is that of the epoch's last step.
+
+    Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights move.
+    """
 
     epoch: int  # from 1
     loss: float
@@ -112,18 +115,19 @@ def _fit(
     best: tuple[Epoch, Any] | None = None
     for number in range(recipe.epochs):
         started = time.monotonic()
-        model.reset_metrics()
-        logs: dict[str, Any] = {}
+        sums = np.zeros(2)  # of loss and accuracy over images; Keras' own start anew with every train_on_batch
         for index, images, targets in _batches(data, recipe, seed, number):
             rate = rate_at(recipe, number * steps + index, steps) * plateau.factor
             model.optimizer.learning_rate = rate
             logs = model.train_on_batch(pixels.apply(images), labels[targets], return_dict=True)
+            sums += len(images) * np.array([float(logs["loss"]), float(logs["accuracy"])])
             _check("loss", float(logs["loss"]), number, index)
             on_step(number * steps + index + 1, recipe.epochs * steps)
         found = model.evaluate(*validation, batch_size=VALIDATION_BATCH, verbose=0, return_dict=True)
         _check("validation loss", float(found["loss"]), number, steps - 1)
-        values = float(logs["loss"]), float(logs["accuracy"]), float(found["loss"]), float(found["accuracy"])
-        epoch = Epoch(number + 1, *values, rate, time.monotonic() - started)
+        loss, accuracy = (sums / len(data.x_train)).tolist()
+        val_loss, val_accuracy = float(found["loss"]), float(found["accuracy"])
+        epoch = Epoch(number + 1, loss, accuracy, val_loss, val_accuracy, rate, time.monotonic() - started)
         history.append(epoch)
         if best is None or epoch.val_accuracy > best[0].val_accuracy:
             best = epoch, tuple(model.get_weights())

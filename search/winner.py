@@ -82,11 +82,12 @@ def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name:
         f"on {images}.",
         f"Trained on {data['summary']}.",
     ]
+    trained = read_json(folder / "training.json")
     return Trained(
-        replace(from_json(json.dumps(attributes["architecture"])), name=name),
+        replace(from_json(json.dumps(trained["architecture"])), name=name),
         read_weights(folder / "weights.npz"),
-        Pixels.from_dict(read_json(folder / "pixels.json")),
-        attributes["recipe"],
+        Pixels.from_dict(trained["pixels"]),
+        trained["recipe"],
         facts,
         heading,
     )

@@ -28,7 +28,7 @@ from search.errors import UserError
 from search.order import Order, StudyStopped
 from search.references import Reference
 from search.seeds import derive
-from search.study import Run, Studies, base_accuracy, base_name, counts, create, load, next_index, records
+from search.study import Run, Studies, base_accuracy, base_name, counts, create, load, next_index, ranked, records
 
 MOST_REJECTIONS = 1000  # in a row, before the space is taken to hold nothing (more)
 STEP_SECONDS = 0.25  # between two events about the steps of an epoch
@@ -58,7 +58,9 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     emit({"event": "device", "text": device.description, "data": data.summary()})
     studies = create(run, data)
     found = records(studies.candidates)
-    emit({"event": "found", "trials": run.config.search.trials} | counts(found))
+    first = next(iter(ranked(found)), None)
+    best = [first.best_val_accuracy, first.number] if first else None
+    emit({"event": "found", "trials": run.config.search.trials, "best": best} | counts(found))
     task = Task(run.config, data, run.folder, None, emit, annotate)
     for opponent in opponents:
         _train_reference(run, studies, opponent, task)

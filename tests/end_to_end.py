@@ -1,6 +1,6 @@
 """The whole way on real CIFAR-10 images, small: a study is killed and resumed, then exported and rebuilt.
 
-    python -m tests.end_to_end FOLDER        # FOLDER holds cifar10.npz; takes about two minutes on 2 cores
+python -m tests.end_to_end FOLDER        # FOLDER holds cifar10.npz; takes about two minutes on 2 cores
 """
 
 from __future__ import annotations

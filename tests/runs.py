@@ -54,14 +54,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def copied(finished: Run, tmp_path: Path) -> Run:
     """The finished run in a folder of its own."""
-    folder = tmp_path / "run"
-    shutil.copytree(finished.folder, folder)
-    return studies.find(str(study_file(finished)), folder, None)
+    shutil.copytree(finished.folder.parent, tmp_path / "copied")
+    return studies.find(str(tmp_path / "copied" / "tiny.toml"), None, None)
 
 
-def study_file(finished: Run) -> Path:
-    """The study file of the finished run."""
-    return finished.folder.parent / "tiny.toml"
+def study_file(run: Run) -> Path:
+    """The study file of one of these runs."""
+    return run.folder.parent / "tiny.toml"
 
 
 @cache  # a fixture that two modules import is set up in each of them, and the run shall be made once

@@ -234,6 +234,6 @@ def test_one_of_tells_what_is_known() -> None:
 def test_a_dimension_is_shared_or_one_for_each() -> None:
     shared = Dimension((Choices((1, 2)),), "block")
     assert shared.domain(0) is shared.domain(5)
-    each = Dimension((Choices((1, 2)), Range(3, 9, 2)), "block")
+    each = Dimension((Choices((1, 2)), Range(3, 9, 2)), "block", each=True)
     assert each.domain(1) == Range(3, 9, 2)
     assert list(each.values) == [1, 2, 3, 9]

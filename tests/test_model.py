@@ -152,6 +152,11 @@ REACHES: list[tuple[Layer, str, dict[str, Any]]] = [
         {"kernel_size": (5, 5), "padding": "valid", "dilation_rate": (2, 2), "use_bias": True},
     ),
     (Conv(4, 2, 3), "conv_1", {"strides": (3, 3), "use_bias": False}),
+    (
+        SpatialSeparableConv(4, 5, padding="valid", dilation=2),
+        "spatial_separable_conv_1",
+        {"kernel_size": (1, 5), "strides": (1, 1), "dilation_rate": (1, 2)},
+    ),
     (BatchNorm(0.7, 0.01), "batch_norm_1", {"momentum": 0.7, "epsilon": 0.01}),
     (Activation("hard_silu"), "activation_1", {"activation": "hard_silu"}),
     (Dropout(0.25), "dropout_1", {"rate": 0.25}),

@@ -375,7 +375,7 @@ def test_the_figure_draws_every_row_and_stays_small() -> None:
     found = [record(number, 0.5, curve=curve, epochs=50) for number in range(9)]
     figure = figures.learning_curves(hand_made(), found, [record(0, 0.9, reference="base", curve=curve)])
     plain = json.loads(figure.to_json())
-    assert [trace["name"] for trace in plain["data"]] == ["base: base (61.35%)", *(f"trial {n} (61.35%)" for n in range(5))]
+    assert [trace["name"] for trace in plain["data"]] == ["base (61.35%)", *(f"trial {n} (61.35%)" for n in range(5))]
     assert plain["data"][1]["x"] == list(range(1, 51))
     assert len({trace["line"]["color"] for trace in plain["data"]}) == 6
     assert len(figure.to_json()) < 6_000

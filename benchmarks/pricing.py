@@ -1,0 +1,43 @@
+"""How many candidates a second can be drawn, built as an architecture and priced, with no model built?
+
+    python benchmarks/pricing.py        # a few seconds
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from search.config import STUDIES, load
+from search.cost import price
+from space import build, parameters
+
+N = 5_000
+ROUNDS = 5
+
+
+def main() -> None:
+    config = load(STUDIES / "cifar10_100k" / "study.toml")
+    generator = random.Random(0)
+    drawn = [{name: domain.draw(generator) for name, domain in parameters(config.space).items()} for _ in range(N)]
+    rates, fitting = [], 0
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        fitting = sum(price(build(config.space, values, (32, 32, 3), 10)).params < config.budget.params for values in drawn)
+        rates.append(N / (time.perf_counter() - started))
+    print(
+        f"{statistics.median(rates):,.0f} architectures a second from parameters to price (median of {ROUNDS} rounds of "
+        f"{N:,}; {min(rates):,.0f} to {max(rates):,.0f}); {fitting / N:.1%} of cifar10_100k's draws fit its budget; "
+        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
+    )
+
+
+if __name__ == "__main__":
+    main()
