@@ -52,6 +52,12 @@ class RunView:
                 self._found(event)
             case "base":
                 self.base = event["accuracy"]
+                if self.base < 2 * event["chance"]:
+                    self.console.print(
+                        f"[yellow]The base hardly learnt[/]: {self.base:.2%}, and chance is {event['chance']:.0%}. "
+                        "To beat it says little; see its log in the run folder, or try another --seed in a new --out.",
+                        highlight=False,
+                    )
             case "trial":
                 self.trial, self.epoch, self.share_done, self.started = event, {}, 0.0, time.monotonic()
             case "step":
