@@ -126,6 +126,10 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         if over.outcome == "diverged":
             raise optuna.TrialPruned(over.reason) from None
         raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        _end(trial, "failed", reason, architecture, task)
+        raise TrialOver("failed", reason) from error
     write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
     told = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
     write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict()})

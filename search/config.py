@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from search.cost import Budget
 from search.errors import UserError, first_place, first_problem, nearest
-from search.recipe import Augment, RecipeSpace
+from search.recipe import SCHEDULES, Augment, RecipeSpace
 from space import Pyramid
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +121,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
     if isinstance(base := raw.get("base"), str) and base.endswith(".json"):
         raw["base"] = _portable((path.parent / base).resolve())
@@ -188,5 +188,7 @@ def _known(error: ValidationError) -> list[str]:
         "recipe.augment": Augment,
     }
     table = ".".join(str(part) for part in first_place(error)[:-1])
+    if table.startswith("recipe.schedule."):  # pydantic adds the kind
+        models |= {f"recipe.schedule.{one.model_fields['kind'].default}": one for one in SCHEDULES}
     model = models.get(table, StudyConfig if not table else None)
     return list(model.model_fields) if model else []

@@ -57,7 +57,7 @@ class Budget(BaseModel):
     """Strict limits: `params = 100_000` means that 99,999 fits and 100,000 does not."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    params: Annotated[int, Field(ge=1)]
+    params: Annotated[int, Field(ge=1, le=10**15)]
     separable_only: bool = True
 
     def refusal(self, architecture: Architecture, price: Price) -> str | None:

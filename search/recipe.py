@@ -63,6 +63,7 @@ class Plateau(BaseModel):
     patience: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
+SCHEDULES = (Constant, InverseTime, Cosine, OneCycle, Plateau)
 Schedule = Annotated[Constant | InverseTime | Cosine | OneCycle | Plateau, Field(discriminator="kind")]
 
 

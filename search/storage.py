@@ -30,7 +30,8 @@ def sqlite_url(folder: Path) -> str:
 
 def masked(url: str) -> str:
     """The URL with its password hidden, for people."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)  # to the last @: a password may hold one that is not encoded
+    url = re.sub(r"(://[^:/]*):.*@", r"\1:***@", url)  # to the last @: a password may hold one that is not encoded
+    return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&]*", r"\1***", url)
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -44,6 +45,8 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
         parsed = make_url(url)
         is_sqlite = parsed.get_backend_name() == "sqlite"
         path = Path(parsed.database) if is_sqlite and parsed.database else None
+        if is_sqlite and (path is None or parsed.database == ":memory:"):
+            raise UserError(f"--storage {masked(url)}: a database in memory is gone with its process; pass sqlite:///FILE")
         if path:
             _check_file_system(path)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,4 +105,4 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
         return None
     target = path.resolve()
     held = [(len(point), kind) for _, point, kind, *_ in rows if target.is_relative_to(point.replace("\\040", " "))]
-    return max(held)[1] if held else None
+    return max(reversed(held), key=lambda one: one[0])[1] if held else None  # a later mount hides an earlier one

@@ -31,6 +31,7 @@ MOST_ATTEMPTS = 2  # of a trial whose process dies
 
 TRAINED = ("trained",)
 FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
+_VERDICTS = {"trained": TrialState.COMPLETE, "rejected": TrialState.PRUNED, "diverged": TrialState.PRUNED}
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,11 @@ def ask(study: str, overrides: dict[str, Any], out: Path | None, storage: str | 
     if (folder / "config.json").is_file():
         stored = _stored(folder)
         _refuse_difference(folder, configs.differences(_config(folder, stored), config))
-        if storage is None and stored["storage"]:
-            raise UserError(
-                f"{folder}: this run is stored in {stored['storage']}; pass the same --storage, or another --out"
-            )
+        if stored["name"] != name:
+            raise UserError(f"{folder}: holds the run of {stored['name']!r}, not of {name!r}; pass --out with a new folder")
+        if _external(run) != stored["storage"]:
+            where = stored["storage"] or f"{folder / 'study.db'}, without --storage"
+            raise UserError(f"{folder}: this run is stored in {where}; pass the same storage, or another --out")
     return run
 
 
@@ -281,6 +283,11 @@ def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = 
     closed = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         attributes = trial.user_attrs
+        closed.append(trial.number)
+        if verdict := _VERDICTS.get(attributes.get("outcome", "")):  # its process died between verdict and telling it
+            values = [attributes["best_val_accuracy"]] if verdict == TrialState.COMPLETE else None
+            storage.set_trial_state_values(trial._trial_id, verdict, values)
+            continue
         index = attributes.get("index", next_index(study))
         attempt = attributes.get("attempt", 1) + (outcome == "failed")
         again = outcome == "interrupted" or (outcome == "failed" and attempt <= MOST_ATTEMPTS)
@@ -292,7 +299,6 @@ def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = 
         storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted" if again else outcome)
         storage.set_trial_user_attr(trial._trial_id, "reason", reason)
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        closed.append(trial.number)
     return closed
 
 
@@ -305,8 +311,7 @@ def _queued(study: optuna.Study) -> set[int]:
 
 
 def _write_config(run: Run) -> None:
-    external = None if run.storage_url == sqlite_url(run.folder) else masked(run.storage_url)
-    content = {"name": run.name, "digest": run.config.digest, "storage": external, "config": run.config.dump()}
+    content = {"name": run.name, "digest": run.config.digest, "storage": _external(run), "config": run.config.dump()}
     path = run.folder / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -314,11 +319,16 @@ def _write_config(run: Run) -> None:
     part.replace(path)
 
 
+def _external(run: Run) -> str | None:
+    """Where the run is stored, password hidden, if not in its folder."""
+    return None if run.storage_url == sqlite_url(run.folder) else masked(run.storage_url)
+
+
 def _stored(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"storage": stored["storage"], "config": stored["config"]}
+        return {key: stored[key] for key in ("name", "storage", "config")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); pass --out with a new folder") from None
 

@@ -88,12 +88,12 @@ def _watch(run: Run, order: Order, view: View, failures: list[str]) -> tuple[str
                 continue
             if event is None:
                 return "failed", _cause(process.wait())
+            _stop_if_many(failures, run)  # with the next sign of life: the last failure has then been told
             last_sign = time.monotonic()
             if event["event"] in ("done", "recycle", "user_error", "stopped"):
                 return event["event"], event.get("text", "")
             if event["event"] == "end" and event["outcome"] != "rejected":
                 failures[:] = [*failures, event["reason"]] if event["outcome"] in FAILED else []
-                _stop_if_many(failures, run)
             view.show(event)
 
 
@@ -111,7 +111,8 @@ def _worker(run: Run, order: Order) -> Iterator[tuple[subprocess.Popen[bytes], q
         )
     assert process.stdin and process.stdout
     events: queue.Queue[Event | None] = queue.Queue()
-    threading.Thread(target=_read, args=(process.stdout, events), daemon=True).start()
+    reader = threading.Thread(target=_read, args=(process.stdout, events), daemon=True)
+    reader.start()
     try:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(encode_order(order))
@@ -119,6 +120,10 @@ def _worker(run: Run, order: Order) -> Iterator[tuple[subprocess.Popen[bytes], q
         yield process, events
     finally:
         _stop(process)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        reader.join()
+        process.stdout.close()
 
 
 def _read(stream: IO[bytes], events: queue.Queue[Event | None]) -> None:
@@ -190,8 +195,12 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold the run folder for this process; the system lets go of it whatever ends the process."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); pass --out with another folder") from None
+    with lock:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:

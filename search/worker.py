@@ -23,6 +23,8 @@ from objective import Annotate, Emit, Task, candidate, reference
 from search import config as configs
 from search import plan, references
 from search import recipe as recipes
+from search.architecture import ArchitectureError
+from search.cost import price
 from search.data import Dataset, load_dataset
 from search.errors import UserError
 from search.order import Order, StudyStopped
@@ -85,6 +87,10 @@ def _references(run: Run, wanted: tuple[str, ...], data: Dataset) -> list[Refere
         names = [str(configs.ROOT / base) if base.endswith(".json") else base]
     found = [references.find(name) for name in names]
     for opponent in found:
+        try:
+            price(opponent.architecture)
+        except ArchitectureError as error:
+            raise UserError(f"{opponent.name}: this network cannot exist: {error}") from None
         needs, classes = opponent.architecture.input, opponent.architecture.classes
         if (needs, classes) != (data.input_shape, data.classes):
             raise UserError(
@@ -106,6 +112,7 @@ def _train_reference(run: Run, studies: Studies, opponent: Reference, task: Task
         seen = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("reference") == opponent.name]
         if any(trial.state == TrialState.COMPLETE for trial in seen):
             return
+        _drop_other_queued(study, opponent.name)
         if not any(trial.state == TrialState.WAITING for trial in seen):
             over = [trial for trial in seen if trial.user_attrs.get("outcome") != "interrupted"]
             if over and opponent.name != base_name(run.config):
@@ -114,6 +121,15 @@ def _train_reference(run: Run, studies: Studies, opponent: Reference, task: Task
                 raise StudyStopped(f"the base could not be trained: {over[-1].user_attrs.get('reason', 'no reason given')}")
             study.enqueue_trial({}, user_attrs={"reference": opponent.name, "index": 0, "attempt": 1})
         _one_trial(study, lambda trial: reference(trial, task, opponent.architecture, recipe), 0, run)
+
+
+def _drop_other_queued(study: optuna.Study, name: str) -> None:
+    """Optuna starts whatever was queued first; another reference is queued again when its own turn comes."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if trial.user_attrs.get("reference") != name:
+            study._storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted")
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def _base(run: Run, studies: Studies) -> float:

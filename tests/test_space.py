@@ -318,6 +318,13 @@ def test_the_defaults_make_a_network_under_the_budget() -> None:
     assert price(built(of, values)).params < 100_000
 
 
+def test_no_dropout_is_built_at_rate_zero() -> None:
+    of = space(order="conv-dropout-bn-act", dropout=[0.0, 0.1], pools=1, pool_dropout=0.0)
+    for values in points(of):
+        rates = [layer.rate for layer in built(of, values).layers if isinstance(layer, Dropout)]
+        assert len(rates) == sum(values[f"dropout_{block}"] == 0.1 for block in (1, 2))
+
+
 # --- pools -----------------------------------------------------------------------------------------------------------
 
 
