@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -25,6 +25,9 @@ from search.data import Dataset
 from search.files import write_json, write_weights
 from search.recipe import Recipe
 from search.seeds import derive
+
+if TYPE_CHECKING:
+    from search.train import Training
 
 Emit = Callable[[Mapping[str, Any]], None]
 Annotate = Callable[[optuna.Trial, Architecture | None, "Task"], None]
@@ -121,6 +124,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
     try:
         model = build(architecture, seed=seed, initializer=recipe.initializer)
         training = fit(model, task.data, recipe, seed=seed, on_epoch=on_epoch, on_step=on_step)
+        _keep(folder, architecture, recipe, training)
     except TrialOver as over:
         _end(trial, over.outcome, over.reason, architecture, task)
         if over.outcome == "diverged":
@@ -130,15 +134,19 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         _end(trial, "failed", reason, architecture, task)
         raise TrialOver("failed", reason) from error
-    write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
-    told = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
-    write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict()})
-    write_weights(folder / "weights.npz", training.best_weights)
     _score(trial, training.best.val_accuracy, training.best.epoch, training.history[-1].val_accuracy, task)
     trial.set_user_attr("epochs", len(training.history))
     trial.set_user_attr("seconds", time.monotonic() - started)
     _end(trial, "trained", None, architecture, task)
     return training.best.val_accuracy
+
+
+def _keep(folder: Path, architecture: Architecture, recipe: Recipe, training: Training) -> None:
+    """Leave in the trial's folder what `search.winner` reads back."""
+    write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
+    told = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
+    write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict()})
+    write_weights(folder / "weights.npz", training.best_weights)
 
 
 def _score(trial: optuna.Trial, best: float, epoch: int, final: float, task: Task) -> None:

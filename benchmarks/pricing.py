@@ -1,6 +1,6 @@
 """How many candidates a second can be drawn, built as an architecture and priced, with no model built?
 
-    python benchmarks/pricing.py        # a few seconds
+python benchmarks/pricing.py        # a few seconds
 """
 
 from __future__ import annotations

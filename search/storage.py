@@ -34,8 +34,8 @@ def masked(url: str) -> str:
     return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&]*", r"\1***", url)
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Connect, and create the tables on first use.
+def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage:
+    """Connect, and create file and tables on first use (not the file without `create`).
 
     Raises:
         UserError: the URL cannot be read, the file lies on a network file system or is no database, or the server
@@ -49,6 +49,8 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
             raise UserError(f"--storage {masked(url)}: a database in memory is gone with its process; pass sqlite:///FILE")
         if path:
             _check_file_system(path)
+            if not create and not path.is_file():
+                raise UserError(f"--storage {masked(url)}: there is no such file; see --storage and --out")
             path.parent.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(is_sqlite))
         if is_sqlite:

@@ -16,12 +16,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search import config as configs
-from search import recipe as recipes
 from search.architecture import Architecture
 from search.config import StudyConfig
 from search.data import Dataset
 from search.errors import UserError
-from search.recipe import Recipe
 from search.storage import masked, open_storage, sqlite_url
 from space import build
 
@@ -42,11 +40,6 @@ class Run:
     folder: Path
     config: StudyConfig
     storage_url: str
-
-    @property
-    def command(self) -> str:
-        """What a person types to name this run again."""
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -150,7 +143,7 @@ def load(run: Run) -> Studies:
     Raises:
         UserError: the storage does not hold them.
     """
-    storage = open_storage(run.storage_url)
+    storage = open_storage(run.storage_url, create=False)
     try:
         return Studies(*(optuna.load_study(storage=storage, study_name=f"{run.name}{end}") for end in ("", ".references")))
     except KeyError:
@@ -223,11 +216,6 @@ def best(run: Run, candidates: list[Record]) -> Record:
     raise UserError(f"{run.name}: no candidate has been trained yet ({there}); go on with: python -m search run {run.name}")
 
 
-def recipe_of(config: StudyConfig, trial: FrozenTrial) -> Recipe:
-    """The recipe that a candidate's parameters stand for."""
-    return recipes.complete(config.recipe, trial.params, config.data.normalize)
-
-
 def _data_facts(data: Dataset) -> dict[str, Any]:
     return {
         "fingerprint": data.fingerprint,
@@ -293,7 +281,7 @@ def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = 
         again = outcome == "interrupted" or (outcome == "failed" and attempt <= MOST_ATTEMPTS)
         if again and index not in _queued(study):  # queued first: a crash in between leaves one trial queued, not none
             kept = {"index": index, "attempt": attempt, "retry_of": trial.number}
-            kept |= {"reference": attributes["reference"]} if "reference" in attributes else {}
+            kept |= {key: attributes[key] for key in ("reference", "fingerprint") if key in attributes}
             drawn = trial.params if "params" in attributes else {}  # priced, so complete; else drawn again, the same
             study.enqueue_trial(drawn, user_attrs=kept)
         storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted" if again else outcome)

@@ -51,33 +51,41 @@ def supervise(run: Run, order: Order, view: View) -> None:
         StudyStopped: nothing more can be trained, or too many trials in a row failed.
         Interrupted: SIGINT or SIGTERM came.
     """
-    with _locked(run.folder), _signals():
+    with _locked(run.folder) as lock, _signals():
         _take_up(run)
-        failures: list[str] = []
-        while True:
-            end, reason = _watch(run, order, view, failures)
-            match end:
-                case "done":
-                    return
-                case "recycle":
-                    continue
-                case "user_error":
-                    raise UserError(reason)
-                case "stopped":
-                    raise StudyStopped(reason)
-                case "failed" | "timed_out":
-                    closed = _take_up(run, end, reason)
-                    view.show({"event": "lost", "reason": reason, "numbers": closed})
-                    if not closed:  # no trial was at work: another process would only die the same way
-                        raise StudyStopped(f"the worker {reason} before any trial; see {run.folder / 'worker.log'}")
-                    failures.append(reason)
-            _stop_if_many(failures, run)
+        try:
+            _supervise(run, order, view, lock)
+        except Interrupted:
+            _take_up(run)
+            raise
 
 
-def _watch(run: Run, order: Order, view: View, failures: list[str]) -> tuple[str, str]:
+def _supervise(run: Run, order: Order, view: View, lock: IO[str]) -> None:
+    failures: list[str] = []
+    while True:
+        end, reason = _watch(run, order, view, failures, lock)
+        match end:
+            case "done":
+                return
+            case "recycle":
+                continue
+            case "user_error":
+                raise UserError(reason)
+            case "stopped":
+                raise StudyStopped(reason)
+            case "failed" | "timed_out":
+                closed = _take_up(run, end, reason)
+                view.show({"event": "lost", "reason": reason, "numbers": closed})
+                if not closed:  # no trial was at work: another process would only die the same way
+                    raise StudyStopped(f"the worker {reason} before any trial; see {run.folder / 'worker.log'}")
+                failures.append(reason)
+        _stop_if_many(failures, run)
+
+
+def _watch(run: Run, order: Order, view: View, failures: list[str], lock: IO[str]) -> tuple[str, str]:
     """Start one worker and follow it to its end: (how it ended, why)."""
     stall_seconds = run.config.search.stall_minutes * 60
-    with _worker(run, order) as (process, events):
+    with _worker(run, order, lock) as (process, events):
         last_sign = time.monotonic()
         while True:
             try:
@@ -98,7 +106,7 @@ def _watch(run: Run, order: Order, view: View, failures: list[str]) -> tuple[str
 
 
 @contextlib.contextmanager
-def _worker(run: Run, order: Order) -> Iterator[tuple[subprocess.Popen[bytes], queue.Queue[Event | None]]]:
+def _worker(run: Run, order: Order, lock: IO[str]) -> Iterator[tuple[subprocess.Popen[bytes], queue.Queue[Event | None]]]:
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(
@@ -107,6 +115,7 @@ def _worker(run: Run, order: Order) -> Iterator[tuple[subprocess.Popen[bytes], q
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=ROOT,
+            pass_fds=[lock.fileno()],  # the folder is held until the worker is gone too
             start_new_session=True,  # Ctrl-C goes to the supervisor alone, which decides
         )
     assert process.stdin and process.stdout
@@ -191,7 +200,7 @@ def _signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[IO[str]]:
     """Hold the run folder for this process; the system lets go of it whatever ends the process."""
     import fcntl
 
@@ -212,4 +221,4 @@ def _locked(folder: Path) -> Iterator[None]:
                         f"{folder}: this study is running already; wait for it, stop it, or pass --out with a new folder"
                     ) from None
                 time.sleep(0.2)
-        yield
+        yield lock

@@ -23,7 +23,7 @@ from objective import Annotate, Emit, Task, candidate, reference
 from search import config as configs
 from search import plan, references
 from search import recipe as recipes
-from search.architecture import ArchitectureError
+from search.architecture import ArchitectureError, fingerprint
 from search.cost import price
 from search.data import Dataset, load_dataset
 from search.errors import UserError
@@ -54,11 +54,12 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     plan.check(run.config.space, run.config.budget, data.input_shape, data.classes)
     opponents = _references(run, order.references, data)
 
+    studies = create(run, data)
+
     from search.device import prepare_device  # the first import of Keras: after all that can be refused without it
 
     device = prepare_device()
     emit({"event": "device", "text": device.description, "data": data.summary()})
-    studies = create(run, data)
     found = records(studies.candidates)
     first = next(iter(ranked(found)), None)
     best = [first.best_val_accuracy, first.number] if first else None
@@ -110,6 +111,8 @@ def _train_reference(run: Run, studies: Studies, opponent: Reference, task: Task
     recipe = recipe.model_copy(update={"epochs": run.config.recipe.epochs})
     while True:
         seen = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("reference") == opponent.name]
+        if any(trial.user_attrs["fingerprint"] != fingerprint(opponent.architecture) for trial in seen):
+            raise UserError(f"{opponent.name}: this run knows another network by this name; pass --out with a new folder")
         if any(trial.state == TrialState.COMPLETE for trial in seen):
             return
         _drop_other_queued(study, opponent.name)
@@ -119,7 +122,8 @@ def _train_reference(run: Run, studies: Studies, opponent: Reference, task: Task
                 return
             if over:
                 raise StudyStopped(f"the base could not be trained: {over[-1].user_attrs.get('reason', 'no reason given')}")
-            study.enqueue_trial({}, user_attrs={"reference": opponent.name, "index": 0, "attempt": 1})
+            known = {"reference": opponent.name, "fingerprint": fingerprint(opponent.architecture)}
+            study.enqueue_trial({}, user_attrs=known | {"index": 0, "attempt": 1})
         _one_trial(study, lambda trial: reference(trial, task, opponent.architecture, recipe), 0, run)
 
 

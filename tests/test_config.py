@@ -1,0 +1,520 @@
+"""study.toml to a StudyConfig and back, what its digest holds, and how a fault in it is told."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search import references
+from search.config import (
+    FREE,
+    OPTIONS,
+    ROOT,
+    STUDIES,
+    DataConfig,
+    SearchConfig,
+    StudyConfig,
+    differences,
+    find,
+    flat,
+    load,
+    parse,
+    safe_name,
+)
+from search.cost import Budget
+from search.errors import UserError
+from search.recipe import RecipeSpace
+from space import Pyramid
+from tests.strategies import REFERENCES, space_tables
+
+SHIPPED = ("cifar10_100k", "cifar10_100k_holdout", "quickstart")
+
+STUDY = """
+protocol = "holdout"
+base = "base.json"
+
+[data]
+name = "digits"
+
+[budget]
+params = 2_000
+
+[space]
+blocks = { low = 1, high = 3 }
+width = { low = 8, high = 48, step = 8 }
+pools = 1
+
+[recipe]
+epochs = 2
+batch_size = 64
+
+[search]
+trials = 2
+"""
+
+
+def written(folder: Path, text: str | bytes = STUDY) -> Path:
+    path = folder / "study.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def plain(**changes: Any) -> dict[str, Any]:
+    """A small study as plain values, some of its tables replaced."""
+    return tomllib.loads(STUDY) | {"base": 0.5} | changes
+
+
+def told(error: pytest.ExceptionInfo[UserError]) -> str:
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+# --- round trips -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_study_comes_back_from_what_it_dumps(name: str) -> None:
+    config = load(find(name)[1])
+    again = parse(json.loads(json.dumps(config.dump(), allow_nan=False)), "dump")
+    assert (again, again.digest, again.dump()) == (config, config.digest, config.dump())
+
+
+def _domains(numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    ranges = st.lists(numbers, min_size=2, max_size=2, unique=True).map(lambda two: {"low": min(two), "high": max(two)})
+    return numbers | st.lists(numbers, min_size=1, max_size=3, unique=True) | ranges
+
+
+FRACTIONS = st.floats(0, 0.99)
+SCHEDULES = st.sampled_from(
+    [
+        {"kind": "constant"},
+        {"kind": "cosine"},
+        {"kind": "one-cycle", "warmup": 0.1},
+        {"kind": "plateau", "patience": 2},
+        {"kind": "inverse-time", "rate": 0.3},
+    ]
+)
+RECIPES = st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(1, 100),
+        "batch_size": _domains(st.integers(1, 512)),
+        "learning_rate": _domains(st.floats(1e-6, 10)),
+        "momentum": _domains(FRACTIONS),
+        "weight_decay": _domains(FRACTIONS),
+        "label_smoothing": _domains(FRACTIONS),
+        "optimizer": st.sampled_from(["adam", ["adamw", "sgd"]]),
+        "initializer": st.sampled_from(["he_normal", ["he_uniform", "glorot_normal"]]),
+        "normalize": st.sampled_from([True, False, [True, False]]),
+        "schedule": SCHEDULES,
+        "augment": st.fixed_dictionaries({}, optional={"flip": st.booleans(), "crop": st.integers(0, 8), "zoom": FRACTIONS}),
+    },
+)
+TABLES = st.fixed_dictionaries(
+    {
+        "base": st.sampled_from(["base", "own.json", 0.84]),
+        "data": st.fixed_dictionaries(
+            {"name": st.sampled_from(["cifar10", "digits"])}, optional={"normalize": st.booleans()}
+        ),
+        "budget": st.fixed_dictionaries({"params": st.integers(1, 10**7)}, optional={"separable_only": st.booleans()}),
+        "space": space_tables(),
+    },
+    optional={
+        "protocol": st.sampled_from(["course", "holdout"]),
+        "recipe": RECIPES,
+        "search": st.fixed_dictionaries({}, optional={"trials": st.integers(1, 99), "seed": st.integers(0, 2**63 - 1)}),
+    },
+)
+
+
+@given(TABLES)
+def test_any_study_comes_back_from_what_it_dumps(raw: dict[str, Any]) -> None:
+    before = copy.deepcopy(raw)
+    config = parse(raw, "random")
+    assert raw == before
+    again = parse(json.loads(json.dumps(config.dump(), allow_nan=False)), "dump")
+    assert (again.digest, again.dump()) == (config.digest, config.dump())
+    assert differences(config, again) == []
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers() | st.text(max_size=2) | st.lists(st.integers(), max_size=2), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["low", "high", "step", "log", "each", "choices", "per", "kind"]), st.floats() | st.integers()
+    ),
+)
+PLACES = [
+    *StudyConfig.model_fields,
+    *(f"data.{key}" for key in DataConfig.model_fields),
+    *(f"budget.{key}" for key in Budget.model_fields),
+    *(f"space.{key}" for key in Pyramid.model_fields),
+    *(f"recipe.{key}" for key in RecipeSpace.model_fields),
+    *(f"search.{key}" for key in SearchConfig.model_fields),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@settings(max_examples=30)
+@given(junk=JUNK)
+def test_whatever_stands_at_a_key_is_taken_as_it_is_or_refused_in_one_line(place: str, junk: object) -> None:
+    raw = plain()
+    table, _, key = place.partition(".")
+    if key:
+        raw[table][key] = junk
+    else:
+        raw[table] = junk
+    try:
+        config = parse(raw, "file")
+    except UserError as error:
+        assert str(error).startswith("file: ")
+        assert "\n" not in str(error)
+        return
+    assert parse(json.loads(json.dumps(config.dump())), "dump").dump() == config.dump()
+
+
+# --- the digest and what may differ on resume ------------------------------------------------------------------------
+
+# Another value for every key that there is, two ways to write some: the first makes the study that is changed.
+OTHERS: dict[str, tuple[Any, Any]] = {
+    "protocol": ("holdout", "course"),
+    "base": (0.5, 0.6),
+    "data.name": ("digits", "cifar10"),
+    "data.path": ("/srv/a.npz", "/srv/b.npz"),
+    "data.holdout": (0.1, 0.2),
+    "data.images": (500, 600),
+    "data.normalize": (False, True),
+    "budget.params": (2000, 1999),
+    "budget.separable_only": (True, False),
+    "space.kind": ("pyramid", None),  # there is no other yet
+    "space.blocks": ({"low": 2, "high": 3}, {"low": 2, "high": 4}),
+    "space.width": ({"low": 8, "high": 48, "step": 8}, {"low": 8, "high": 48, "step": 4}),
+    "space.kernel": (3, [3, 5]),
+    "space.stride": (1, 2),
+    "space.padding": ("same", "valid"),
+    "space.dropout": (0.1, 0.2),
+    "space.order": (["conv-bn-act", "conv-dropout-bn-act"], ["conv-act-bn", "conv-dropout-bn-act"]),
+    "space.convolution": ("separable", "spatial_separable"),
+    "space.activation": ("relu", "silu"),
+    "space.pools": (1, 2),
+    "space.pool_position": ([1, 2], [1]),
+    "space.pool_kind": ("max", "average"),
+    "space.pool_dropout": (0.0, 0.1),
+    "space.head": ("conv", "dense"),
+    "space.head_kernel": (1, 3),
+    "space.head_padding": ("same", "valid"),
+    "space.head_order": ("conv-dropout-bn-act", ["conv", "conv-dropout-bn-act"]),
+    "space.head_dropout": (0.1, 0.2),
+    "space.head_bias": (True, False),
+    "space.momentum": (0.9, 0.99),
+    "space.epsilon": (0.001, 0.01),
+    "recipe.epochs": (2, 3),
+    "recipe.batch_size": (64, 32),
+    "recipe.optimizer": ("adam", "sgd"),
+    "recipe.learning_rate": (0.001, 0.002),
+    "recipe.momentum": (0.9, 0.8),
+    "recipe.weight_decay": (0.0, 0.1),
+    "recipe.label_smoothing": (0.0, 0.1),
+    "recipe.initializer": ("glorot_uniform", "he_normal"),
+    "recipe.normalize": (True, False),
+    "recipe.schedule": ({"kind": "plateau", "factor": 0.5}, {"kind": "plateau", "factor": 0.4}),
+    "recipe.augment": ({"flip": True, "crop": 2}, {"flip": True, "crop": 3}),
+    "search.trials": (2, 3),
+    "search.sampler": ("tpe", "random"),
+    "search.seed": (0, 1),
+    "search.recycle_after": (20, 21),
+    "search.stall_minutes": (15.0, 16.0),
+}
+MAY_CHANGE = {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes"}
+
+
+def _changed(changed_key: str | None = None) -> StudyConfig:
+    raw: dict[str, Any] = {"data": {}, "budget": {}, "space": {}, "recipe": {}, "search": {}}
+    for place, (first, other) in OTHERS.items():
+        table, _, key = place.rpartition(".")
+        (raw[table] if table else raw)[key] = other if place == changed_key else first
+    return parse(raw, "study")
+
+
+def test_every_key_that_there_is_is_tried() -> None:
+    assert set(OTHERS) == set(PLACES) - {"data", "budget", "space", "recipe", "search"}
+    assert FREE == MAY_CHANGE
+
+
+@pytest.mark.parametrize("key", sorted(OTHERS.keys() - {"space.kind"}))
+def test_the_digest_holds_all_that_can_change_a_result_and_nothing_else(key: str) -> None:
+    stored, asked = _changed(), _changed(key)
+    assert stored != asked
+    assert (stored.digest == asked.digest) == (key in MAY_CHANGE)
+    found = differences(stored, asked)
+    assert (found == []) == (key in MAY_CHANGE)
+    assert all(text.startswith(key) and " here, not " in text for text in found)
+
+
+def test_the_digest_is_that_of_values_not_of_writing() -> None:
+    short = parse(plain(space={"pools": 0, "kernel": 3}, recipe={"learning_rate": 1}), "short")
+    long = parse(plain(space={"kernel": 3, "pools": 0}, recipe={"learning_rate": 1.0}, protocol="holdout"), "long")
+    assert short.digest == long.digest
+    assert len(short.digest) == 16
+
+
+def test_a_difference_gives_the_key_and_both_values() -> None:
+    found = differences(parse(plain(), "a"), parse(plain(budget={"params": 9}, recipe={"epochs": 3}), "b"))
+    assert "budget.params is 2000 here, not 9" in found
+    assert "recipe.epochs is 2 here, not 3" in found
+    assert "recipe.batch_size is 64 here, not 128" in found
+    assert len(found) == 3
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def _edit(old: str, new: str) -> Callable[[], bytes]:
+    assert old in STUDY
+    return lambda: STUDY.replace(old, new).encode()
+
+
+def _extra(table: str, line: str) -> Callable[[], bytes]:
+    return _edit(f"[{table}]\n", f"[{table}]\n{line}\n")
+
+
+# Some forty more go through the command line in test_command_line.py.
+BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
+    "UTF-16": (lambda: STUDY.encode("utf-16"), ("no valid TOML",)),
+    "key twice": (_extra("budget", "params = 3"), ("no valid TOML",)),
+    "unknown table": (_edit("[budget]", "[bugdet]"), ("budget",)),
+    "unknown key of data": (_extra("data", "hold_out = 0.2"), ("data.hold_out: unknown key", "did you mean 'holdout'?")),
+    "unknown key of budget": (_extra("budget", "separable = true"), ("did you mean 'separable_only'?",)),
+    "unknown key of recipe": (_edit("epochs", "epoch"), ("recipe.epoch: unknown key", "did you mean 'epochs'?")),
+    "unknown key of search": (_edit("trials", "trails"), ("search.trails: unknown key", "did you mean 'trials'?")),
+    "fraction for a whole number": (_edit("epochs = 2", "epochs = 2.5"), ("recipe.epochs", "2.5")),
+    "text for the budget": (_edit("2_000", '"2000"'), ("budget.params", "'2000'")),
+    "truth for a number": (_edit("trials = 2", "trials = true"), ("search.trials", "True")),
+    "date for a number": (_edit("epochs = 2", "epochs = 2024-01-01"), ("recipe.epochs",)),
+    "text for a dimension": (_edit("pools = 1", 'pools = "one"'), ("space.pools", "'one'")),
+    "list for a table": (lambda: STUDY.replace("[search]", "[[search]]").encode(), ("search",)),
+    "base accuracy of 0": (_edit('"base.json"', "0"), ("base", "between 0 and 1")),
+    "base true": (_edit('"base.json"', "true"), ("base", "True")),
+    "value twice": (_edit("pools = 1", "kernel = [3, 3]"), ("space.kernel", "twice")),
+    "low above high": (_edit("low = 1, high = 3", "low = 3, high = 1"), ("space.blocks", "low must be below high")),
+    "kernel of 0": (_edit("pools = 1", "kernel = 0"), ("space.kernel", "not 0")),
+    "unknown kind": (_extra("space", 'kind = "piramid"'), ("space.kind", "'pyramid'", "'piramid'")),
+    "position past the depth": (_extra("space", "pool_position = 4"), ("pool_position", "no block past 3")),
+    "infinite learning rate": (_extra("recipe", "learning_rate = inf"), ("recipe.learning_rate", "inf")),
+    "learning rate that is no number": (_extra("recipe", "learning_rate = nan"), ("recipe.learning_rate", "nan")),
+    "batch of 0": (_edit("batch_size = 64", "batch_size = 0"), ("recipe.batch_size", "not 0")),
+    "smoothing of 1": (_extra("recipe", "label_smoothing = 1"), ("recipe.label_smoothing",)),
+    "negative crop": (_extra("recipe", "augment = { crop = -1 }"), ("recipe.augment.crop", "-1")),
+    "epochs of 0": (_edit("epochs = 2", "epochs = 0"), ("recipe.epochs", "not 0")),
+    "data of no name": (_edit('name = "digits"', ""), ("data", "name or path is needed")),
+    "holdout of 1": (_extra("data", "holdout = 1.0"), ("data.holdout", "1.0")),
+    "negative seed": (_extra("search", "seed = -1"), ("search.seed", "-1")),
+    "number for truth": (_extra("recipe", "augment = { flip = 1 }"), ("recipe.augment.flip", "1")),
+    "budget of 400 digits": (_edit("2_000", "9" * 400), ("budget.params",)),
+    "number of 5,000 digits": (_edit("2_000", "9" * 5000), ("no valid TOML",)),
+    "deep nesting": (lambda: STUDY.encode() + b"\nx = " + b"[" * 20_000, ("no valid TOML",)),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_STUDIES)
+def test_a_fault_is_told_with_its_file_its_key_and_the_rule(fault: str, tmp_path: Path) -> None:
+    content, hints = BAD_STUDIES[fault]
+    path = written(tmp_path, content())
+    with pytest.raises(UserError) as caught:
+        load(path)
+    text = told(caught)
+    assert text.startswith(f"{path}: ")
+    assert [hint for hint in hints if hint not in text] == [], text
+
+
+MISSPELT = [
+    ("protocl", "protocol"),
+    ("data.hold_out", "holdout"),
+    ("budget.parms", "params"),
+    ("space.pool_positions", "pool_position"),
+    ("recipe.batchsize", "batch_size"),
+    ("recipe.augment.rotate", "rotation"),
+    ("recipe.schedule.warm_up", "warmup"),
+    ("search.sede", "seed"),
+]
+
+
+@pytest.mark.parametrize(("place", "meant"), MISSPELT)
+def test_an_unknown_key_is_told_with_the_nearest(place: str, meant: str) -> None:
+    raw = plain()
+    raw["recipe"] |= {"augment": {"flip": True}, "schedule": {"kind": "one-cycle"}}
+    *tables, key = place.split(".")
+    table = raw
+    for name in tables:
+        table = table[name]
+    table[key] = 1
+    with pytest.raises(UserError) as caught:
+        parse(raw, "file")
+    assert f"{key}: unknown key, did you mean '{meant}'?" in told(caught)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(UserError, match="cannot be read") as caught:
+            load(path)
+        assert told(caught).startswith(str(path))
+
+
+# --- overrides -------------------------------------------------------------------------------------------------------
+
+GOOD = {
+    "data.path": "/srv/x.npz",
+    "data.images": 7,
+    "recipe.epochs": 9,
+    "recipe.batch_size": 5,
+    "search.trials": 3,
+    "search.seed": 4,
+}
+BAD = {"data.images": 0, "recipe.epochs": 0, "recipe.batch_size": -3, "search.trials": 0, "search.seed": -1}
+
+
+def test_overrides_take_the_place_of_the_file(tmp_path: Path) -> None:
+    assert GOOD.keys() == OPTIONS.keys()
+    path = written(tmp_path)
+    config = load(path, GOOD)
+    after = dict(flat(config.dump()))
+    assert {key: after[key] for key in GOOD} == GOOD
+    assert {key for key, value in flat(load(path).dump()) if after[key] != value} == GOOD.keys()
+    assert path.read_text(encoding="utf-8") == STUDY
+
+
+def test_overrides_reach_tables_that_the_file_leaves_out(tmp_path: Path) -> None:
+    config = load(written(tmp_path, STUDY.split("[recipe]")[0]), {"recipe.epochs": 9, "search.trials": 3})
+    assert (config.recipe.epochs, config.search.trials) == (9, 3)
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_a_bad_override_is_laid_at_the_door_of_its_option(key: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(written(tmp_path), {key: BAD[key]})
+    text = told(caught)
+    assert text.startswith(f"{OPTIONS[key]}: {key}: ")
+    assert str(BAD[key]) in text
+
+
+def test_a_fault_of_the_file_is_not_laid_at_an_options_door(tmp_path: Path) -> None:
+    path = written(tmp_path, STUDY.replace("epochs = 2", "epochs = 0"))
+    with pytest.raises(UserError) as caught:
+        load(path, {"search.trials": 3})
+    assert told(caught).startswith(f"{path}: recipe.epochs")
+
+
+@pytest.mark.parametrize("table", ["search = 3", "search = [1]"])
+def test_an_override_of_what_is_no_table_is_the_files_fault(table: str, tmp_path: Path) -> None:
+    path = written(tmp_path, table + STUDY.split("[search]")[0])
+    with pytest.raises(UserError) as caught:
+        load(path, {"search.trials": 3})
+    assert told(caught).startswith(f"{path}: search")
+
+
+# --- paths and names -------------------------------------------------------------------------------------------------
+
+
+def test_a_base_inside_the_checkout_is_told_from_its_root() -> None:
+    assert load(STUDIES / "quickstart" / "study.toml").base == "studies/quickstart/base.json"
+    assert (ROOT / "studies/quickstart/base.json").is_file()
+
+
+def test_a_base_outside_the_checkout_and_data_are_found_from_the_study_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    text = STUDY.replace("base.json", "../base.json").replace('name = "digits"', 'path = "own/set.npz"')
+    written(tmp_path / "sub", text)
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("sub/study.toml"))
+    assert config.base == str(tmp_path / "base.json")
+    assert config.data.path == str(tmp_path / "sub" / "own" / "set.npz")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_study_is_found_by_name_and_by_path(name: str) -> None:
+    path = STUDIES / name / "study.toml"
+    assert find(name) == (name, path)
+    assert find(str(path)) == (name, path)
+
+
+def test_a_study_file_of_another_name_gives_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "my net {x}.toml"
+    path.write_text(STUDY, encoding="utf-8")
+    assert find(str(path)) == ("my_net_x", path)
+
+
+@pytest.mark.parametrize("study", ["../../x", "/etc/passwd", "", ".", "quickstart/", "quickstart/study", "references"])
+def test_what_is_no_study_is_refused(study: str) -> None:
+    with pytest.raises(UserError, match="no study of this name") as caught:
+        find(study)
+    assert repr(study) in told(caught)
+
+
+@given(st.text(max_size=20) | st.text(st.sampled_from("./\\ab-_ \n"), max_size=9))
+def test_a_safe_name_is_one_plain_file_name(name: str) -> None:
+    safe = safe_name(name)
+    assert safe
+    assert Path(safe).name == safe
+    assert not safe.startswith((".", "-", "_")) or safe[0] == "-"
+    assert safe.isascii()
+    assert safe_name(safe) == safe
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_shipped_reference_has_its_network_recipe_and_published_accuracy(name: str) -> None:
+    found = references.find(name)
+    assert (found.name, found.architecture.name) == (name, name)
+    assert (found.architecture.input, found.architecture.classes) == ((32, 32, 3), 10)
+    assert found.recipe is not None
+    assert found.published is not None
+    assert found.recipe.epochs == 50
+    assert found.published.final_val_accuracy <= found.published.best_val_accuracy
+    assert 1 <= found.published.best_epoch <= 50
+
+
+def test_all_references_that_ship_are_known() -> None:
+    assert references.names() == sorted(REFERENCES)
+
+
+def test_an_architecture_file_is_a_reference_without_a_recipe_or_with_the_one_beside_it(tmp_path: Path) -> None:
+    source = STUDIES / "quickstart" / "base.json"
+    own = tmp_path / "own net.json"
+    own.write_bytes(source.read_bytes())
+    found = references.find(str(own))
+    assert (found.name, found.recipe, found.published) == ("own_net", None, None)
+    own.with_suffix(".toml").write_text("[recipe]\nepochs = 3\n", encoding="utf-8")
+    recipe = references.find(str(own)).recipe
+    assert recipe is not None
+    assert recipe.epochs == 3
+
+
+@pytest.mark.parametrize("sheet", ["[recipe]\nepoch = 3\n", "[recipe]\nepochs = 0\n", "recipe", "[published]\n", "\xff"])
+def test_a_bad_sheet_beside_a_reference_is_told(sheet: str, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_bytes((STUDIES / "quickstart" / "base.json").read_bytes())
+    (tmp_path / "own.toml").write_bytes(sheet.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        references.find(str(tmp_path / "own.json"))
+    assert told(caught).startswith(str(tmp_path / "own.toml"))
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("eip_b", "eip-b"), ("bse", "base"), ("../base", "base")])
+def test_a_misspelt_reference_is_told_with_the_nearest(typo: str, meant: str) -> None:
+    with pytest.raises(UserError, match=rf"did you mean '{meant}'\?") as caught:
+        references.find(typo)
+    assert repr(typo) in told(caught)

@@ -1,0 +1,720 @@
+"""A study as a user runs it: started, resumed, killed and started again, with real trainings of small nets on digits.
+
+What can go wrong between supervisor and worker is tried with a worker that only pretends; trainings are real where the
+command line is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+import objective
+from search import study as studies
+from search import supervisor, worker
+from search.architecture import Architecture, Dense, GlobalAveragePool, SeparableConv, Softmax, fingerprint, from_json
+from search.config import parse
+from search.cost import price
+from search.data import Dataset, load_dataset
+from search.errors import UserError
+from search.files import read_json, read_weights
+from search.order import StudyStopped, order_of
+from search.pixels import Pixels
+from search.recipe import Recipe
+from search.references import Reference
+from search.storage import sqlite_url
+from search.study import Run, Studies, create, load, records
+from search.supervisor import supervise
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 180  # that a step may take on a machine that has other work
+
+BASE = """{"name": "base", "input": [8, 8, 1], "classes": 10, "layers": [
+  {"kind": "conv", "filters": 16}, {"kind": "activation", "function": "relu"}, {"kind": "max_pool"},
+  {"kind": "flatten"}, {"kind": "dense", "units": 10}, {"kind": "softmax"}]}"""
+STUDY = """
+base = "base.json"
+data = { name = "digits", images = 300 }
+budget = { params = 1_200 }
+
+[space]
+blocks = { low = 1, high = 3 }
+width = { low = 8, high = 48, step = 8 }
+dropout = { low = 0.0, high = 0.2, step = 0.05 }
+order = ["conv-bn-act", "conv-dropout-bn-act"]
+pools = 1
+
+[recipe]
+epochs = 2
+batch_size = 32
+learning_rate = 0.02
+augment = { crop = 1 }
+
+[search]
+trials = 2
+"""
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def write_study(folder: Path, text: str = STUDY) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "base.json").write_text(BASE, encoding="utf-8")
+    (folder / "tiny.toml").write_text(text, encoding="utf-8")
+    return folder / "tiny.toml"
+
+
+def begin(study: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "search", "run", str(study), *words],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=SECONDS)
+    return Ended(process.returncode, out, err)
+
+
+def start(study: Path, *words: str) -> Ended:
+    """`python -m search run STUDY`, to its end."""
+    return end(begin(study, *words))
+
+
+def reopened(study: Path) -> Run:
+    return studies.find(str(study), None, None)
+
+
+def candidates(study: Path) -> list[FrozenTrial]:
+    return load(reopened(study)).candidates.get_trials()
+
+
+def trained(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.user_attrs.get("outcome") == "trained"]
+
+
+def outcomes(trials: list[FrozenTrial]) -> dict[int, list[str]]:
+    """What became of each logical index, try after try."""
+    found: dict[int, list[str]] = {}
+    for trial in trials:
+        found.setdefault(trial.user_attrs["index"], []).append(trial.user_attrs.get("outcome", trial.state.name))
+    return found
+
+
+# --- undisturbed -----------------------------------------------------------------------------------------------------
+
+
+class Calm(NamedTuple):
+    """A study run to two candidates, once more as it was, then to three."""
+
+    study: Path
+    first: Ended
+    again: Ended
+    more: Ended
+    after: list[list[FrozenTrial]]  # the candidates after each
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    study = write_study(tmp_path_factory.mktemp("calm"))
+    ended, after = [], []
+    for words in ((), (), ("--trials", "3")):
+        ended.append(start(study, *words))
+        assert (ended[-1].status, ended[-1].err) == (0, ""), ended[-1]
+        after.append(candidates(study))
+    return Calm(study, *ended, after)
+
+
+@pytest.mark.slow
+def test_a_run_trains_as_many_as_asked_and_ends_in_a_leaderboard(calm: Calm) -> None:
+    assert len(trained(calm.after[0])) == 2
+    assert "2 trained" in calm.first.out
+    assert "against base" in calm.first.out
+    there = {path.name for path in reopened(calm.study).folder.iterdir()}
+    assert there >= {"study.db", "config.json", "trials", "references", "report.md"}
+    assert there >= {"best_model.py", "best_model.json", "best_model.keras"}
+
+
+@pytest.mark.slow
+def test_the_same_command_again_trains_nothing_and_says_what_it_found(calm: Calm) -> None:
+    assert calm.after[1] == calm.after[0]
+    assert "Found 2 trained of 2" in calm.again.out
+    assert "nothing is left to train" in calm.again.out
+
+
+@pytest.mark.slow
+def test_more_trials_are_a_total_and_leave_those_that_are_there(calm: Calm) -> None:
+    assert len(trained(calm.after[2])) == 3
+    assert calm.after[2][: len(calm.after[0])] == calm.after[0]
+    assert "Found 2 trained of 3" in calm.more.out
+
+
+@pytest.mark.slow
+def test_each_candidate_has_an_outcome_that_fits_its_state(calm: Calm) -> None:
+    seen = Counter(trial.user_attrs["outcome"] for trial in calm.after[2])
+    assert seen.keys() == {"trained", "rejected"}
+    for trial in calm.after[2]:
+        if trial.user_attrs["outcome"] == "rejected":
+            assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, None, {})
+            assert f"{trial.user_attrs['params']:,} parameters, the budget is under 1,200" in trial.user_attrs["reason"]
+            assert trial.constraints["params"] == trial.user_attrs["params"] - 1199 > 0
+            assert not (reopened(calm.study).folder / "trials" / str(trial.number)).exists()
+        else:
+            assert (trial.state, trial.value) == (TrialState.COMPLETE, trial.user_attrs["best_val_accuracy"])
+            assert trial.user_attrs["params"] < 1200
+            assert trial.constraints["params"] == trial.user_attrs["params"] - 1199 <= 0
+            assert max(trial.intermediate_values.values()) == trial.value
+            assert sorted(trial.intermediate_values) == [1, 2]
+
+
+@pytest.mark.slow
+def test_the_base_is_no_candidate(calm: Calm) -> None:
+    both = load(reopened(calm.study))
+    assert [trial.user_attrs["reference"] for trial in both.references.trials] == ["base"]
+    assert all("reference" not in trial.user_attrs for trial in both.candidates.trials)
+    best = max(trained(both.candidates.trials), key=lambda trial: trial.value or 0)
+    assert both.candidates.best_trial.value == best.value
+    base = both.references.trials[0]
+    assert base.user_attrs["params"] == price(from_json(BASE)).params > 1200
+    for trial in trained(both.candidates.trials):
+        assert trial.user_attrs["delta_vs_base"] == trial.value - base.value
+
+
+@pytest.mark.slow
+def test_files_and_records_tell_the_same(calm: Calm) -> None:
+    for trial in trained(calm.after[2]):
+        history = read_json(reopened(calm.study).folder / "trials" / str(trial.number) / "history.json")
+        assert [row["val_accuracy"] for row in history] == [trial.intermediate_values[step] for step in (1, 2)]
+        assert trial.user_attrs["final_val_accuracy"] == history[-1]["val_accuracy"]
+        assert trial.user_attrs["best_epoch"] in (1, 2)
+        assert history[trial.user_attrs["best_epoch"] - 1]["val_accuracy"] == trial.value
+
+
+@pytest.mark.slow
+def test_a_finished_trial_cannot_be_changed(calm: Calm) -> None:
+    study = load(reopened(calm.study)).candidates
+    trial = study.trials[0]
+    with pytest.raises(RuntimeError):
+        study._storage.set_trial_user_attr(trial._trial_id, "best_val_accuracy", 1.0)
+    with pytest.raises(ValueError, match="Cannot tell"):
+        study.tell(trial.number, 1.0)
+    assert study.trials[0] == trial
+
+
+@pytest.mark.slow
+def test_a_reference_for_other_images_is_refused_in_one_line(calm: Calm) -> None:
+    ended = start(calm.study, "--trials", "3", "--reference", "eip-b")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "eip-b: takes images of 32x32x3" in ended.err
+    assert candidates(calm.study) == calm.after[2]
+
+
+# --- disturbed -------------------------------------------------------------------------------------------------------
+
+TRAINING = """
+SELECT number FROM trials JOIN studies USING (study_id) WHERE study_name = 'tiny' AND state = 'RUNNING' AND EXISTS (
+  SELECT 1 FROM trial_user_attributes held WHERE held.trial_id = trials.trial_id AND held.key = 'seed')
+"""
+COUNT = "SELECT count(*) FROM trials JOIN studies USING (study_id) WHERE study_name = 'tiny' AND state = '{}'"
+
+
+def begin_and_wait(study: Path, *words: str, trained: int) -> subprocess.Popen[str]:
+    """Start the study; returns while it trains a candidate, after that many are trained."""
+    known = len(candidates(study)) if (study.parent / "tiny-run" / "config.json").exists() else 0
+    process = begin(study, *words)
+    deadline = time.monotonic() + SECONDS
+    while True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        with contextlib.suppress(sqlite3.OperationalError):  # not there yet
+            connection = sqlite3.connect(f"file:{study.parent / 'tiny-run' / 'study.db'}?mode=ro", uri=True)
+            try:
+                (done,) = connection.execute(COUNT.format("COMPLETE")).fetchone()
+                at_work = [number for (number,) in connection.execute(TRAINING) if number >= known]
+            finally:
+                connection.close()
+            if done >= trained and at_work:
+                return process
+        time.sleep(0.02)
+
+
+def worker_of(process: subprocess.Popen[str]) -> int:
+    """The process id of a run's worker."""
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(child)
+
+
+class Stormy(NamedTuple):
+    """The study of `Calm`, disturbed in five ways before it has its three candidates."""
+
+    study: Path
+    interrupted: dict[int, tuple[Ended, float]]  # by signal: how the run ended, and seconds after the signal
+    second: Ended  # a start while it ran
+    last: Ended
+    after_signals: list[FrozenTrial]
+
+
+@pytest.fixture(scope="module")
+def stormy(tmp_path_factory: pytest.TempPathFactory) -> Stormy:
+    study = write_study(tmp_path_factory.mktemp("stormy"))
+    words = ("--trials", "3")
+    interrupted = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = begin_and_wait(study, *words, trained=0)
+        sent = time.monotonic()
+        process.send_signal(number)
+        interrupted[int(number)] = end(process), time.monotonic() - sent
+    after_signals = candidates(study)
+
+    process = begin_and_wait(study, *words, trained=1)
+    process.kill()
+    end(process)
+
+    process = begin_and_wait(study, *words, trained=2)
+    child = worker_of(process)
+    os.kill(child, signal.SIGSTOP)  # so that the run does not end before the second start gives up
+    second = start(study, *words)
+    os.kill(child, signal.SIGKILL)
+    return Stormy(study, interrupted, second, end(process), after_signals)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_in_time_with_its_status_and_one_line(number: int, status: int, stormy: Stormy) -> None:
+    ended, seconds = stormy.interrupted[number]
+    assert (ended.status, ended.err.count("\n")) == (status, 1)
+    assert "the same command goes on" in ended.err
+    assert seconds < 10
+
+
+@pytest.mark.slow
+def test_what_was_there_when_the_signal_came_is_kept(stormy: Stormy) -> None:
+    both = load(reopened(stormy.study))
+    assert [trial.state for trial in both.references.trials] == [TrialState.COMPLETE]  # trained once in all
+    finished = [trial for trial in stormy.after_signals if trial.state.is_finished()]
+    assert finished
+    assert [both.candidates.trials[trial.number] for trial in finished] == finished
+
+
+@pytest.mark.slow
+def test_a_second_start_is_refused(stormy: Stormy) -> None:
+    assert (stormy.second.status, stormy.second.err.count("\n")) == (2, 1)
+    assert "running already" in stormy.second.err
+    assert "--out" in stormy.second.err
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_by_itself_without_its_worker(stormy: Stormy) -> None:
+    assert (stormy.last.status, stormy.last.err) == (0, "")
+    assert "was killed by SIGKILL" in stormy.last.out
+    (retried,) = [trial for trial in candidates(stormy.study) if trial.user_attrs["attempt"] == 2]
+    assert retried.user_attrs["outcome"] == "trained"
+
+
+@pytest.mark.slow
+def test_a_disturbed_study_is_the_undisturbed_one(stormy: Stormy, calm: Calm) -> None:
+    disturbed, undisturbed = candidates(stormy.study), calm.after[2]
+    finals = {index: tries[-1] for index, tries in outcomes(disturbed).items()}
+    assert finals == {index: tries[-1] for index, tries in outcomes(undisturbed).items()}
+    assert [outcome for tries in outcomes(disturbed).values() for outcome in tries].count("interrupted") == 4
+    keys = [trial.user_attrs["key"] for trial in trained(disturbed)]
+    assert len(keys) == len(set(keys)) == 3
+
+    def scores(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+        names = ("index", "key", "params", "seed", "best_val_accuracy", "final_val_accuracy", "best_epoch", "delta_vs_base")
+        return [(*(trial.user_attrs[name] for name in names), trial.params) for trial in trained(trials)]
+
+    assert scores(disturbed) == scores(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_disturbed_study_has_the_same_weights_bit_for_bit(stormy: Stormy, calm: Calm) -> None:
+    pairs = zip(trained(candidates(stormy.study)), trained(calm.after[2]), strict=True)
+    for ours, theirs in pairs:
+        one, other = (
+            read_weights(reopened(study).folder / "trials" / str(trial.number) / "weights.npz")
+            for study, trial in ((stormy.study, ours), (calm.study, theirs))
+        )
+        for left, right in zip(one, other, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.slow
+def test_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed_is_another_study(
+    tmp_path: Path, calm: Calm
+) -> None:
+    """A learning rate of a billion."""
+    text = STUDY.replace("0.02", "1e9").replace('"base.json"', "0.5").replace("trials = 2", "trials = 3\nseed = 1")
+    study = write_study(tmp_path / "study", text)
+    ended = start(study)
+    assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+    assert "5 trials in a row failed" in ended.err
+    assert "loss became" in ended.err
+    assert "[recipe]" in ended.err
+    found = candidates(study)
+    assert (ended.err.count("epoch"), len(trained(found))) == (1, 0)
+    states = [trial.state for trial in found if trial.user_attrs.get("outcome") == "diverged"]
+    assert states == [TrialState.PRUNED] * 5  # the last one, too, was told before the run stopped
+    assert found[0].params != calm.after[0][0].params
+    assert found[0].params.keys() == calm.after[0][0].params.keys()
+
+
+# --- the objective and the worker, with a training that only pretends ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=100)
+
+
+def small_run(folder: Path, **changes: Any) -> Run:
+    raw = {"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 1200}, "recipe": {"epochs": 2}} | changes
+    raw.setdefault("space", {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1})
+    return Run("tiny", folder, parse(raw, "test"), sqlite_url(folder))
+
+
+class Bench(NamedTuple):
+    """A run whose trainings only pretend; `fits` says what each does."""
+
+    run: Run
+    studies: Studies
+    task: objective.Task
+    fits: list[Callable[[], float]]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    from search import model, train
+
+    fits: list[Callable[[], float]] = []
+
+    def fit(built: object, data: Dataset, recipe: Recipe, **rest: Any) -> train.Training:
+        accuracy = fits.pop(0)() if fits else 0.5
+        epoch = train.Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0)
+        rest["on_epoch"](epoch)
+        return train.Training((epoch,), epoch, (np.zeros(1, np.float32),), Pixels())
+
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(model, "build", lambda *words, **named: None)
+    run = small_run(tmp_path / "run")
+    task = objective.Task(run.config, digits, run.folder, 0.5, lambda event: None, lambda *words: None)
+    return Bench(run, create(run, digits), task, fits)
+
+
+def one_trial(bench: Bench, task: objective.Task | None = None) -> FrozenTrial:
+    study = bench.studies.candidates
+    index = studies.next_index(study)
+    worker._one_trial(study, lambda trial: objective.candidate(trial, task or bench.task), index, bench.run)
+    return study.trials[-1]
+
+
+def raising(error: Exception) -> Callable[[], float]:
+    def fit() -> float:
+        raise error
+
+    return fit
+
+
+def over(outcome: Any) -> Callable[[], float]:
+    from search.train import TrialOver
+
+    return raising(TrialOver(outcome, "a reason"))
+
+
+def test_the_same_network_and_recipe_is_not_trained_twice(bench: Bench) -> None:
+    first = bench.studies.candidates
+    values = {"blocks": 1, "width_1": 8, "width_2": 8, "width_3": 8, "pool_position_1": 1}
+    for width in (8, 16, 8):  # of the second block, which this net does not have
+        first.enqueue_trial(values | {"width_2": width})
+        one_trial(bench)
+    assert [trial.user_attrs["outcome"] for trial in first.trials] == ["trained", "rejected", "rejected"]
+    assert {trial.user_attrs.get("reason") for trial in first.trials[1:]} == {"the same network and recipe as trial 0"}
+    assert {trial.value for trial in first.trials[1:]} == {None}
+
+
+def test_what_was_only_interrupted_may_be_trained_again(bench: Bench) -> None:
+    trial = one_trial(bench)
+    study = bench.studies.candidates
+    lost = study.ask()
+    lost.set_user_attr("key", trial.user_attrs.get("key", "none"))
+    studies.take_up(study)
+    assert one_trial(bench).user_attrs["outcome"] in ("trained", "rejected")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [("diverged", TrialState.PRUNED), ("out_of_memory", TrialState.FAIL), ("failed", TrialState.FAIL)],
+)
+def test_a_training_that_is_over_ends_its_trial_and_not_the_run(outcome: str, state: TrialState, bench: Bench) -> None:
+    bench.fits.append(over(outcome))
+    trial = _trained_or_over(bench)
+    assert (trial.state, trial.user_attrs["outcome"], trial.user_attrs["reason"]) == (state, outcome, "a reason")
+    assert studies.counts(records(bench.studies.candidates))["failed"] == 1
+    assert _trained_or_over(bench).user_attrs["outcome"] == "trained"
+
+
+def _trained_or_over(bench: Bench) -> FrozenTrial:
+    """The next candidate that the budget admits."""
+    for _ in range(100):
+        trial = one_trial(bench)
+        if trial.user_attrs.get("outcome") != "rejected":
+            return trial
+    raise AssertionError("the budget admits nothing")
+
+
+def test_an_error_that_nobody_foresaw_is_the_reason_of_its_trial(bench: Bench) -> None:
+    """A bug in Keras, a full disk: the trial has failed, and the record says of what."""
+    bench.fits.append(raising(RuntimeError("the disk is full")))
+    with contextlib.suppress(RuntimeError):
+        _trained_or_over(bench)
+    failed = bench.studies.candidates.trials[-1]
+    assert failed.state == TrialState.FAIL
+    assert failed.user_attrs.get("outcome") == "failed"
+    assert "the disk is full" in failed.user_attrs.get("reason", "")
+
+
+def test_a_retry_draws_and_trains_what_the_first_try_did(bench: Bench) -> None:
+    study = bench.studies.candidates
+    first = one_trial(bench)
+    assert first.user_attrs["index"] == 0
+    other = small_run(bench.run.folder.parent / "other")
+    again = create(other, bench.task.data)
+    worker._one_trial(again.candidates, lambda trial: objective.candidate(trial, bench.task), 0, other)
+    assert again.candidates.trials[0].params == first.params
+    worker._one_trial(study, lambda trial: objective.candidate(trial, bench.task), 1, bench.run)
+    assert study.trials[1].params != first.params
+
+
+SMALL = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), "small")
+WIDE = Architecture((8, 8, 1), 10, (SeparableConv(99), GlobalAveragePool(), Dense(10), Softmax()), "wide")
+
+
+def test_a_reference_that_was_interrupted_does_not_take_another_ones_training(bench: Bench) -> None:
+    """`run --reference small`, killed; then `run --reference wide`: small is still queued when wide is to be trained."""
+    references = bench.studies.references
+    known = {"reference": "small", "fingerprint": fingerprint(SMALL)}
+    references.enqueue_trial({}, user_attrs=known | {"index": 0, "attempt": 1})
+    references.ask()
+    studies.take_up(references)
+    for network in (WIDE, SMALL):
+        worker._train_reference(bench.run, bench.studies, Reference(network.name, network, None, None), bench.task)
+    found = {record.reference: record.params for record in records(references) if record.outcome == "trained"}
+    assert found == {"wide": price(WIDE).params, "small": price(SMALL).params}
+    for network in (SMALL, WIDE):
+        kept = read_json(bench.run.folder / "references" / network.name / "training.json")
+        assert fingerprint(from_json(json.dumps(kept["architecture"]))) == fingerprint(network)
+
+
+def test_a_reference_is_trained_once(bench: Bench) -> None:
+    opponent = Reference("small", SMALL, None, None)
+    for _ in range(2):
+        worker._train_reference(bench.run, bench.studies, opponent, bench.task)
+    assert [trial.state for trial in bench.studies.references.trials] == [TrialState.COMPLETE]
+
+
+def test_another_network_of_the_same_name_is_refused(bench: Bench) -> None:
+    worker._train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
+    with pytest.raises(UserError, match="small: this run knows another network by this name"):
+        worker._train_reference(bench.run, bench.studies, Reference("small", WIDE, None, None), bench.task)
+
+
+def test_a_study_that_only_rejects_stops_and_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "MOST_REJECTIONS", 5)
+    run = small_run(bench.run.folder, space={"blocks": 1, "width": 8, "pools": 0})  # a single network
+    both = Studies(bench.studies.candidates, bench.studies.references)
+    with pytest.raises(StudyStopped, match=r"5 proposals in a row were rejected, .*the same network"):
+        worker._train_candidates(run, both, replace(bench.task, config=run.config), lambda *words: None)
+
+
+# --- supervisor and worker, with a worker that only pretends ---------------------------------------------------------
+
+PRETENDER = """#!{python}
+import json, os, sys, time
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, os.getcwd())
+order = json.loads(sys.stdin.readline())
+turns = Path({folder!r}) / "turns"
+turn = len(turns.read_text()) if turns.exists() else 0
+turns.write_text("x" * (turn + 1))
+def say(**event):
+    print(json.dumps(event), flush=True)
+def begin():
+    import optuna
+    from search.storage import open_storage
+    study = optuna.load_study(storage=open_storage(order["storage_url"]), study_name="tiny")
+    trial = study.ask()
+    if "index" not in trial.user_attrs:
+        trial.set_user_attr("index", turn)
+        trial.set_user_attr("attempt", 1)
+    return trial
+{body}
+"""
+
+
+class Recorder:
+    """A view that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def show(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+
+class Stage(NamedTuple):
+    run: Run
+    view: Recorder
+    plays: Callable[[str], None]
+
+    def supervise(self) -> None:
+        supervise(self.run, order_of(self.run), self.view)
+
+    @property
+    def turns(self) -> int:
+        """How many workers were started."""
+        return len((self.run.folder.parent / "turns").read_text())
+
+
+@pytest.fixture
+def stage(tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    run = small_run(tmp_path / "run", search={"stall_minutes": 0.05})
+    create(run, digits)
+    real = sys.executable
+
+    def plays(body: str) -> None:
+        script = tmp_path / "pretender"
+        script.write_text(PRETENDER.format(python=real, folder=str(tmp_path), body=body), encoding="utf-8")
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.5)
+    yield Stage(run, Recorder(), plays)
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+def test_workers_follow_each_other_until_one_is_done(stage: Stage) -> None:
+    stage.plays('say(event="recycle" if turn < 2 else "done")')
+    stage.supervise()
+    assert stage.turns == 3
+
+
+def test_a_torn_line_is_passed_over(stage: Stage) -> None:
+    stage.plays('print("{torn", flush=True); say(event="found", trials=3); say(event="done")')
+    stage.supervise()
+    assert [event["event"] for event in stage.view.events] == ["found"]
+
+
+@pytest.mark.parametrize(("event", "error"), [("user_error", UserError), ("stopped", StudyStopped)])
+def test_a_worker_can_end_the_run(event: str, error: type[Exception], stage: Stage) -> None:
+    stage.plays(f'say(event="{event}", text="the reason")')
+    with pytest.raises(error, match=r"^the reason$"):
+        stage.supervise()
+
+
+def test_a_worker_that_dies_before_any_trial_is_not_started_again(stage: Stage) -> None:
+    stage.plays("os._exit(3)")
+    with pytest.raises(StudyStopped, match=r"crashed with exit status 3 before any trial; see .*worker\.log"):
+        stage.supervise()
+    assert stage.turns == 1
+
+
+def test_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_goes_on(stage: Stage) -> None:
+    stage.plays('say(event="done") if turn == 2 else (begin(), os.kill(os.getpid(), 9))')
+    stage.supervise()
+    found = load(stage.run).candidates.trials
+    assert [(trial.user_attrs["attempt"], trial.user_attrs["outcome"]) for trial in found] == [
+        (1, "interrupted"),
+        (2, "failed"),
+    ]
+    assert "was killed by SIGKILL" in found[-1].user_attrs["reason"]
+    assert [event["numbers"] for event in stage.view.events if event["event"] == "lost"] == [[0], [1]]
+
+
+def test_workers_that_keep_dying_stop_the_run_with_what_they_share(stage: Stage) -> None:
+    stage.plays("begin(); os.abort()")
+    with pytest.raises(StudyStopped, match=r"5 trials in a row failed \(was killed by SIGABRT\)"):
+        stage.supervise()
+    assert stage.turns == 5
+    assert all(trial.state == TrialState.FAIL for trial in load(stage.run).candidates.trials[:5])
+
+
+@pytest.mark.parametrize("between", ["", 'say(event="end", number=9, outcome="rejected", reason="r")'])
+def test_five_failed_ends_in_a_row_stop_the_run_whatever_was_rejected_between(between: str, stage: Stage) -> None:
+    stage.plays(
+        "for number in range(9):\n"
+        '    say(event="end", number=number, outcome="diverged", reason="nan")\n'
+        f"    {between or 'pass'}\n"
+        "time.sleep(60)"
+    )
+    with pytest.raises(StudyStopped, match=r"5 trials in a row failed \(nan\)"):
+        stage.supervise()
+
+
+def test_a_trained_one_between_starts_the_count_again(stage: Stage) -> None:
+    stage.plays(
+        "for number in range(12):\n"
+        '    say(event="end", number=number, outcome="trained" if number % 4 == 3 else "diverged", reason="nan")\n'
+        'say(event="done")'
+    )
+    stage.supervise()
+
+
+def test_a_worker_without_a_sign_of_life_is_stopped_and_its_trial_timed_out(stage: Stage) -> None:
+    stage.plays(
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if turn: say(event='done')\n"
+        "else:\n    begin(); time.sleep(600)"
+    )
+    started = time.monotonic()
+    stage.supervise()
+    assert time.monotonic() - started < 30
+    (trial,) = load(stage.run).candidates.trials
+    assert (trial.state, trial.user_attrs["outcome"]) == (TrialState.FAIL, "timed_out")
+    assert "no sign of life for 0.05 minutes" in trial.user_attrs["reason"]
+
+
+def test_no_worker_outlives_its_run(stage: Stage) -> None:
+    stage.plays(
+        f'Path({str(stage.run.folder)!r}, "pid").write_text(str(os.getpid()))\n'
+        'say(event="stopped", text="t"); time.sleep(60)'
+    )
+    with pytest.raises(StudyStopped):
+        stage.supervise()
+    pid = int((stage.run.folder / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_signals_are_handled_as_before_once_the_run_is_over(stage: Stage) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    stage.plays('say(event="done")')
+    stage.supervise()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

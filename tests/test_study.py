@@ -1,0 +1,437 @@
+"""The two Optuna studies of a run, on real SQLite storage: counted, ranked, gone on with, and taken up after every fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from search import study as studies
+from search.config import StudyConfig, parse
+from search.data import Dataset, load_dataset
+from search.errors import UserError
+from search.storage import open_storage, sqlite_url
+from search.study import (
+    FAILED,
+    Record,
+    Run,
+    Studies,
+    base_accuracy,
+    base_name,
+    best,
+    counts,
+    create,
+    load,
+    network_of,
+    next_index,
+    ranked,
+    records,
+    take_up,
+)
+from space import parameters
+
+STUDY: dict[str, Any] = {
+    "base": 0.5,
+    "data": {"name": "digits"},
+    "budget": {"params": 2000},
+    "space": {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1},
+    "recipe": {"epochs": 2, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}},
+}
+TRAINED = {"outcome": "trained", "best_val_accuracy": 0.5, "best_epoch": 1, "final_val_accuracy": 0.4, "params": 300}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make(tmp_path / "run")
+
+
+def make(folder: Path, **changes: Any) -> Run:
+    return Run("tiny", folder, parse(STUDY | changes, "test"), sqlite_url(folder))
+
+
+@pytest.fixture
+def study(run: Run, digits: Dataset) -> optuna.Study:
+    return create(run, digits).candidates
+
+
+def start(study: optuna.Study, config: StudyConfig | None = None, **attributes: Any) -> optuna.Trial:
+    """A trial that runs, with all its parameters where a configuration is given."""
+    trial = study.ask()
+    for key, value in attributes.items():
+        trial.set_user_attr(key, value)
+    if config:
+        for name, domain in parameters(config.space).items():
+            domain.suggest(trial, name)
+        config.recipe.domains["learning_rate"].suggest(trial, "recipe.learning_rate")
+    return trial
+
+
+def queued(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+
+def record(number: int, **facts: Any) -> Record:
+    known: Mapping[str, Any] = dict.fromkeys(Record.__dataclass_fields__) | {"outcome": "trained", "epochs": 2, "curve": ()}
+    return Record(**known | {"number": number} | facts)
+
+
+# --- taken up after a fault ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 7])
+def test_an_interrupted_trial_is_always_queued_again_as_the_same_attempt(
+    attempt: int, run: Run, study: optuna.Study
+) -> None:
+    lost = start(study, run.config, index=5, attempt=attempt, params=300)
+    assert take_up(study) == [lost.number]
+    (again,) = queued(study)
+    assert again.user_attrs == {"index": 5, "attempt": attempt, "retry_of": lost.number}
+    old = study.trials[lost.number]
+    assert (old.state, old.value) == (TrialState.FAIL, None)
+    assert (old.user_attrs["outcome"], old.user_attrs["reason"]) == ("interrupted", "the run was stopped")
+
+
+def test_a_failed_trial_gets_two_attempts(run: Run, study: optuna.Study) -> None:
+    outcomes = []
+    for expected in (2, None):
+        lost = start(study)
+        if lost.number == 0:
+            lost.set_user_attr("index", 0)
+            lost.set_user_attr("attempt", 1)
+        assert take_up(study, outcome="failed", reason="the worker was killed by SIGKILL") == [lost.number]
+        assert [trial.user_attrs["attempt"] for trial in queued(study)] == ([expected] if expected else [])
+        outcomes.append(study.trials[lost.number].user_attrs["outcome"])
+        assert study.trials[lost.number].user_attrs["reason"] == "the worker was killed by SIGKILL"
+    assert outcomes == ["interrupted", "failed"]
+    assert counts(records(study)) == {"trained": 0, "pruned_at_rung": 0, "rejected": 0, "failed": 1}
+
+
+def test_an_interruption_between_does_not_use_up_an_attempt(study: optuna.Study) -> None:
+    start(study, index=0, attempt=1)
+    for outcome, attempt in (("failed", 2), ("interrupted", 2), ("interrupted", 2)):
+        take_up(study, outcome=outcome)
+        assert [trial.user_attrs["attempt"] for trial in queued(study)] == [attempt]
+        start(study)
+    take_up(study, outcome="failed")
+    assert queued(study) == []
+
+
+def test_a_trial_that_timed_out_is_not_tried_again(run: Run, study: optuna.Study) -> None:
+    lost = start(study, run.config, index=0, attempt=1, params=300)
+    assert take_up(study, outcome="timed_out", reason="no sign of life") == [lost.number]
+    assert queued(study) == []
+    assert records(study)[0].outcome == "timed_out"
+    assert counts(records(study))["failed"] == 1
+
+
+def test_parameters_that_are_all_there_are_tried_again_as_they_are(run: Run, study: optuna.Study) -> None:
+    lost = start(study, run.config, index=0, attempt=1, params=300)
+    drawn = study.trials[lost.number].params
+    take_up(study)
+    study.sampler = optuna.samplers.RandomSampler(seed=99)
+    again = start(study, run.config)
+    assert again.params == drawn
+    assert len(drawn) == 6
+
+
+def test_parameters_that_are_half_there_are_drawn_anew_from_the_same_seed(run: Run, study: optuna.Study) -> None:
+    study.sampler = optuna.samplers.RandomSampler(seed=3)
+    lost = start(study, index=0, attempt=1)
+    for name, domain in list(parameters(run.config.space).items())[:2]:
+        domain.suggest(lost, name)
+    take_up(study)
+    study.sampler = optuna.samplers.RandomSampler(seed=3)
+    again = start(study, run.config)
+    assert len(again.params) == 6
+    assert again.params.items() >= study.trials[lost.number].params.items()
+
+
+def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: optuna.Study) -> None:
+    study.tell(start(study, index=0, outcome="trained"), 0.5)
+    lost = start(study)
+    assert take_up(study) == [lost.number]
+    assert [trial.user_attrs for trial in queued(study)] == [{"index": 1, "attempt": 1, "retry_of": 1}]
+    assert next_index(study) == 1
+
+
+def test_a_crash_between_queueing_and_closing_leaves_one_retry(
+    study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = start(study, run.config, index=0, attempt=1, params=300)
+    storage = study._storage
+    for name in ("set_trial_user_attr", "set_trial_state_values"):  # dead after the enqueue; and after the attributes
+        with monkeypatch.context() as patch:
+            patch.setattr(type(storage), name, _die)
+            with pytest.raises(KeyboardInterrupt):
+                take_up(study)
+        assert len(queued(study)) == 1
+        assert study.trials[lost.number].state == TrialState.RUNNING
+    assert take_up(study) == [lost.number]
+    assert len(queued(study)) == 1
+    assert take_up(study) == []
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def _die(*words: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_trained_but_not_told_is_told_and_not_trained_again(run: Run, study: optuna.Study) -> None:
+    """A kill between a trial's last attribute and its result: fault 3 of the list that a study must survive."""
+    lost = start(study, run.config, index=0, attempt=1, key="k", **TRAINED)
+    take_up(study)
+    assert queued(study) == []
+    assert (study.trials[lost.number].state, study.trials[lost.number].value) == (TrialState.COMPLETE, 0.5)
+    assert counts(records(study))["trained"] == 1
+
+
+@pytest.mark.parametrize("outcome", ["rejected", "diverged"])
+def test_a_verdict_that_was_not_told_is_told(outcome: str, run: Run, study: optuna.Study) -> None:
+    lost = start(study, run.config, index=0, attempt=1, params=300, outcome=outcome, reason="a reason")
+    take_up(study)
+    assert queued(study) == []
+    told = study.trials[lost.number]
+    assert (told.state, told.user_attrs["outcome"], told.user_attrs["reason"]) == (TrialState.PRUNED, outcome, "a reason")
+
+
+def test_finished_trials_are_left_as_they_are(study: optuna.Study) -> None:
+    study.tell(start(study, index=0, outcome="trained"), 0.5)
+    study.tell(start(study, index=1, outcome="rejected"), state=TrialState.PRUNED)
+    study.tell(start(study, index=2, outcome="failed"), state=TrialState.FAIL)
+    before = study.get_trials()
+    assert take_up(study) == []
+    assert study.get_trials() == before
+
+
+def test_several_lost_trials_are_each_queued_once_with_their_own_index(study: optuna.Study) -> None:
+    lost = [start(study, index=index, attempt=1).number for index in (4, 2, 3)]
+    assert take_up(study) == lost
+    assert take_up(study) == []
+    assert [trial.user_attrs["index"] for trial in queued(study)] == [4, 2, 3]
+
+
+def test_a_lost_reference_keeps_its_name(run: Run, digits: Dataset) -> None:
+    study = create(run, digits).references
+    start(study, index=0, attempt=1, reference="eip-b")
+    take_up(study)
+    assert queued(study)[0].user_attrs["reference"] == "eip-b"
+
+
+# --- the logical index -----------------------------------------------------------------------------------------------
+
+
+def test_the_first_index_is_0(study: optuna.Study) -> None:
+    assert next_index(study) == 0
+
+
+def test_the_next_index_follows_the_highest_and_not_the_number(study: optuna.Study) -> None:
+    study.tell(start(study, index=0), 0.5)
+    study.tell(start(study, index=7), state=TrialState.PRUNED)
+    study.tell(start(study), state=TrialState.FAIL)
+    assert next_index(study) == 8
+
+
+def test_the_next_index_is_that_of_what_is_queued_first(study: optuna.Study) -> None:
+    for index in (3, 1):
+        study.enqueue_trial({}, user_attrs={"index": index, "attempt": 1})
+    for index in (3, 1):  # and it is that trial which Optuna starts
+        assert next_index(study) == index
+        assert start(study).user_attrs["index"] == index
+    assert next_index(study) == 4
+
+
+# --- records, counts, ranks ------------------------------------------------------------------------------------------
+
+
+def test_a_record_holds_what_its_trial_carries(study: optuna.Study) -> None:
+    trial = start(study, index=0, seconds=3.5, macs=9, **TRAINED)
+    for step, value in ((2, 0.4), (1, 0.5)):
+        trial.report(value, step)
+    assert records(study)[0].outcome == "running"
+    study.tell(trial, 0.5)
+    assert records(study) == [Record(0, None, "trained", None, 300, 9, 0.5, 1, 0.4, epochs=2, seconds=3.5, curve=(0.5, 0.4))]
+
+
+def test_what_is_only_queued_has_no_record(study: optuna.Study) -> None:
+    study.enqueue_trial({}, user_attrs={"index": 0})
+    assert records(study) == []
+
+
+def test_a_trial_that_ended_without_a_word_has_failed(study: optuna.Study) -> None:
+    study.tell(start(study), state=TrialState.FAIL)
+    assert [one.outcome for one in records(study)] == ["failed"]
+
+
+def test_each_outcome_is_counted_where_it_belongs() -> None:
+    outcomes = ["trained", "trained", "pruned_at_rung", "rejected", "running", "interrupted", *FAILED]
+    found = [record(number, outcome=outcome) for number, outcome in enumerate(outcomes)]
+    assert counts(found) == {"trained": 2, "pruned_at_rung": 1, "rejected": 1, "failed": len(FAILED)}
+    assert list(counts([])) == ["trained", "pruned_at_rung", "rejected", "failed"]
+
+
+def test_the_best_come_first_then_the_smaller_then_the_earlier() -> None:
+    found = [
+        record(0, best_val_accuracy=0.5, params=100),
+        record(1, best_val_accuracy=0.9, params=300),
+        record(2, best_val_accuracy=0.9, params=200),
+        record(3, best_val_accuracy=0.9, params=200),
+        record(4, best_val_accuracy=None, params=1, outcome="rejected"),
+        record(5, best_val_accuracy=0.99, params=1, outcome="diverged"),
+        record(6, best_val_accuracy=0.99, params=1, outcome="running"),
+    ]
+    assert [one.number for one in ranked(found)] == [2, 3, 1, 0]
+    assert [one.number for one in ranked(found[::-1])] == [2, 3, 1, 0]
+
+
+def test_without_a_trained_one_there_is_no_best(run: Run) -> None:
+    with pytest.raises(UserError, match=r"no candidate has been trained yet \(0 trained, .*1 rejected") as caught:
+        best(run, [record(0, outcome="rejected")])
+    assert "python -m search run" in str(caught.value)
+
+
+def test_the_base_is_a_plain_accuracy_or_a_reference_that_was_trained() -> None:
+    plain = parse(STUDY, "test")
+    named = parse(STUDY | {"base": "studies/own/my net.json"}, "test")
+    trained = [record(0, reference="other", best_val_accuracy=0.9), record(1, reference="my_net", best_val_accuracy=0.8)]
+    assert (base_name(plain), base_accuracy(plain, [])) == (None, 0.5)
+    assert (base_name(named), base_accuracy(named, trained)) == ("my_net", 0.8)
+    assert base_accuracy(named, trained[:1]) is None
+
+
+# --- created, loaded, refused ----------------------------------------------------------------------------------------
+
+
+def test_a_run_is_two_studies_of_one_storage(run: Run, digits: Dataset) -> None:
+    both = create(run, digits)
+    assert (both.candidates.study_name, both.references.study_name) == ("tiny", "tiny.references")
+    names = optuna.get_all_study_names(open_storage(run.storage_url))
+    assert sorted(names) == ["tiny", "tiny.references"]
+    both.references.tell(start(both.references, reference="base"), 0.99)
+    both.candidates.tell(start(both.candidates, index=0), 0.5)
+    loaded = load(run)
+    assert (loaded.candidates.best_value, loaded.references.best_value) == (0.5, 0.99)
+    assert loaded.candidates.direction == optuna.study.StudyDirection.MAXIMIZE
+
+
+def test_a_created_run_is_found_as_it_was_configured(run: Run, digits: Dataset, tmp_path: Path) -> None:
+    create(run, digits)
+    path = tmp_path / "tiny.toml"
+    path.write_text("not read", encoding="utf-8")
+    found = studies.find(str(path), run.folder, None)
+    assert found == run
+    stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    assert (stored["digest"], stored["storage"], stored["config"]) == (run.config.digest, None, run.config.dump())
+
+
+def test_what_may_change_goes_on(run: Run, digits: Dataset) -> None:
+    study = create(run, digits).candidates
+    study.tell(start(study, index=0, **TRAINED), 0.5)
+    more = make(run.folder, search={"trials": 99, "stall_minutes": 1.0, "recycle_after": 3})
+    again = create(more, digits)
+    assert len(again.candidates.trials) == 1
+    assert load(more).candidates.user_attrs[studies.CONFIG]["search"]["trials"] == 99
+    assert json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["config"]["search"]["trials"] == 99
+
+
+def test_another_configuration_is_refused_and_nothing_written(run: Run, digits: Dataset) -> None:
+    create(run, digits)
+    before = (run.folder / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"budget\.params is 2000 here, not 9; .*--out"):
+        create(make(run.folder, budget={"params": 9}), digits)
+    assert (run.folder / "config.json").read_bytes() == before
+    assert load(run).candidates.user_attrs[studies.CONFIG] == run.config.dump()
+
+
+def test_other_data_are_refused(run: Run, digits: Dataset) -> None:
+    create(run, digits)
+    with pytest.raises(UserError, match=r"other data .*--out") as caught:
+        create(run, replace(digits, fingerprint="0" * 16))
+    assert digits.fingerprint in str(caught.value)
+    assert load(run).candidates.user_attrs[studies.DATA]["fingerprint"] == digits.fingerprint
+
+
+def test_a_storage_without_the_study_is_told(run: Run, digits: Dataset) -> None:
+    create(run, digits)
+    with pytest.raises(UserError, match="holds no study 'else'"):
+        load(replace(run, name="else"))
+
+
+def test_a_run_does_not_leave_its_storage_behind(run: Run, digits: Dataset, tmp_path: Path) -> None:
+    """Its trials would be trained again, over the files of those that it has."""
+    path = tmp_path / "tiny.toml"
+    text = 'base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = { pools = 1 }\n'
+    path.write_text(text, encoding="utf-8")
+    asked = studies.ask(str(path), {}, run.folder, None)
+    create(asked, digits)
+    elsewhere = f"sqlite:///{tmp_path / 'else.db'}"
+    with pytest.raises(UserError, match="storage") as caught:
+        studies.ask(str(path), {}, run.folder, elsewhere)
+    assert str(run.folder) in str(caught.value)
+    assert studies.ask(str(path), {}, run.folder, sqlite_url(run.folder)) == asked
+
+
+def test_a_run_elsewhere_wants_its_storage_named_again(run: Run, digits: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text('base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n', encoding="utf-8")
+    url = f"sqlite:///{tmp_path / 'else.db'}"
+    asked = studies.ask(str(path), {}, run.folder, url)
+    create(asked, digits)
+    assert not (run.folder / "study.db").exists()
+    with pytest.raises(UserError, match=r"is stored in .*else\.db; pass the same"):
+        studies.ask(str(path), {}, run.folder, None)
+    assert studies.ask(str(path), {}, run.folder, url) == asked
+    assert studies.find(str(path), run.folder, None).storage_url == url  # to look, it need not be named
+
+
+def test_a_password_is_not_kept_in_the_run_folder(run: Run) -> None:
+    studies._write_config(replace(run, storage_url="postgresql://anna:hunter2@host/db"))
+    assert "hunter2" not in (run.folder / "config.json").read_text(encoding="utf-8")
+
+
+def test_another_study_does_not_go_on_in_the_folder_of_one(digits: Dataset, tmp_path: Path) -> None:
+    """A copy under another name would begin at trial 0 again, over the files of the first."""
+    text = 'base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n'
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    create(studies.ask(str(tmp_path / "one.toml"), {}, tmp_path / "run", None), digits)
+    with pytest.raises(UserError, match="one"):
+        studies.ask(str(tmp_path / "two.toml"), {}, tmp_path / "run", None)
+
+
+# --- networks of trials ----------------------------------------------------------------------------------------------
+
+
+def test_a_trials_network_is_that_of_its_parameters(run: Run, study: optuna.Study) -> None:
+    trial = start(study, run.config, index=0, **TRAINED)
+    study.tell(trial, 0.5)
+    assert network_of(run, 0) == network_of(run)
+    assert network_of(run).name == "tiny-0"
+    assert network_of(run).input == (8, 8, 1)
+
+
+@pytest.mark.parametrize("number", [-1, 1, 99])
+def test_a_number_that_is_not_there_is_refused(number: int, run: Run, study: optuna.Study) -> None:
+    study.tell(start(study, run.config, index=0, **TRAINED), 0.5)
+    with pytest.raises(UserError, match=f"{number}: no trial of this number; there are 1"):
+        network_of(run, number)
+
+
+def test_a_trial_that_was_stopped_before_its_proposal_has_no_network(run: Run, study: optuna.Study) -> None:
+    study.tell(start(study), state=TrialState.FAIL)
+    with pytest.raises(UserError, match="stopped before its network was proposed"):
+        network_of(run, 0)
+
+
+def test_both_studies_are_passed_by_name() -> None:
+    assert list(Studies.__dataclass_fields__) == ["candidates", "references"]
