@@ -50,7 +50,7 @@ def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage
         if path:
             _check_file_system(path)
             if not create and not path.is_file():
-                raise UserError(f"--storage {masked(url)}: there is no such file; see --storage and --out")
+                raise UserError(f"{path}: there is no such file; see --storage and --out")
             path.parent.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(is_sqlite))
         if is_sqlite:

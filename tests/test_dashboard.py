@@ -80,7 +80,7 @@ def test_reading_from_elsewhere_is_left_to_the_browser() -> None:
 
 def test_a_run_that_has_not_started_has_no_dashboard(tmp_path: Path) -> None:
     run = Run("nothing", tmp_path, configs.load(configs.STUDIES / "quickstart" / "study.toml"), sqlite_url(tmp_path))
-    with pytest.raises(UserError, match="holds no study 'nothing'"):
+    with pytest.raises(UserError, match="there is no such file"):
         dashboard.serve(run, 0, on_ready=print)
 
 
