@@ -142,8 +142,11 @@ def report(study: Study, storage: Storage = None, out: Out = None) -> None:
     """The write-up (report.md): base, winner, logs, checklist."""
     from report.page import write_report
     from search import study as studies
+    from search.device import load_backend
 
     found = studies.find(study, out, storage)
+    studies.best(found, studies.records(studies.load(found).candidates))  # refuse before TensorFlow is loaded
+    load_backend()
     print(_short(write_report(found, studies.load(found))))
 
 
@@ -195,11 +198,14 @@ def _export_trained(
     out: Path | None,
 ) -> dict[str, Path]:  # fmt: skip
     from search import winner
+    from search.device import load_backend
     from search.export import export as write
     from search.study import find
 
     run = find(study, out, storage)
     best = winner.reference(run, reference) if reference else winner.candidate(run, number)
+    if set(forms) - {"json"}:
+        load_backend()
     stem = reference or "best_model"
     return write(
         best.architecture, to or run.folder, weights=best.weights, facts=best.facts, pixels=best.pixels, recipe=best.recipe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -13,6 +14,20 @@ class Device:
 
     kind: Literal["cpu", "gpu"]
     description: str  # one line for people; on a CPU it says what that means for the time
+
+
+def load_backend() -> None:
+    """Import Keras and its backend, without what their C++ libraries print on standard error as they start."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras
+
+        keras.ops.zeros(())  # the first operation, with which the last of them speak
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def prepare_device() -> Device:

@@ -19,7 +19,18 @@ CHANCE = 0.1
 def main() -> None:
     folder = Path(sys.argv[1])
     study = ["cifar10_100k", "--out", str(folder / "run")]
-    size = ["--data", str(folder / "cifar10.npz"), "--images", "600", "--epochs", "2", "--trials", "2", "--batch-size", "32"]
+    size = [
+        "--data",
+        str(folder / "cifar10.npz"),
+        "--images",
+        "1200",
+        "--epochs",
+        "3",
+        "--trials",
+        "2",
+        "--batch-size",
+        "16",
+    ]
 
     _kill_in_first_candidate([*study, *size], folder / "run")
     _search("run", *study, *size)
