@@ -33,6 +33,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @app.command()
+def plan(study: Study, as_json: AsJson = False) -> None:
+    """What the space holds: the share that fits the budget, smallest and largest net."""
+    from search import config
+    from search.data import shape_of
+    from search.plan import survey
+
+    name, path = config.find(study)
+    asked = config.load(path)
+    found = survey(
+        asked.space, asked.budget, *shape_of(asked.data.name, asked.data.path, asked.protocol, asked.data.holdout)
+    )
+    if as_json:
+        keys = ("share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second")
+        return _print_json({key: getattr(found, key) for key in keys})
+    from search.display import print_survey
+
+    print_survey(_console(), name, asked.budget.params, found)
+
+
+@app.command()
 def run(
     study: Study,
     data: Annotated[str | None, typer.Option(help=".npz, cifar-10-batches-py folder or .tar.gz, or binary version")] = None,

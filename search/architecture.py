@@ -324,18 +324,27 @@ def from_json(text: str | bytes) -> Architecture:
 
 
 def load(path: Path) -> Architecture:
-    """Read an architecture file; its name defaults to the file's.
+    """Read an architecture file, or the card of an export, which holds one; its name defaults to the file's.
 
     Raises:
         UserError: the file cannot be read or does not hold an architecture.
     """
     try:
-        architecture = from_json(path.read_bytes())
+        architecture = from_json(_of_card(path.read_bytes()))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); pass an architecture file (JSON)") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return architecture if architecture.name else replace(architecture, name=path.stem)
+
+
+def _of_card(text: bytes) -> bytes | str:
+    """The architecture in a card that `search.export` wrote, else the text itself."""
+    try:
+        held = json.loads(text)["architecture"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return text
+    return json.dumps(held)
 
 
 def _keys(error: ValidationError) -> list[str]:

@@ -36,7 +36,7 @@ rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel st
 telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 CIFAR100_CLASSES = tuple(_CIFAR100_WORDS.split())
-NAMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {  # (height, width, channels) and the classes
+NAMED: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {  # (height, width, channels) and the classes
     "cifar10": ((32, 32, 3), CIFAR10_CLASSES),
     "cifar100": ((32, 32, 3), CIFAR100_CLASSES),
     "digits": ((8, 8, 1), tuple("0123456789")),
@@ -133,6 +133,15 @@ def load_dataset(
     elif "val" not in splits:
         splits["train"], splits["val"] = _held_out(source.name, splits["train"], holdout, seed)
     return _frozen(source, splits, protocol)
+
+
+def shape_of(name: str | None, path: str | None, protocol: Protocol, holdout: float) -> tuple[tuple[int, int, int], int]:
+    """((height, width, channels), classes) of a data set; a named one is known without reading it."""
+    if name is not None:
+        (height, width, channels), names = NAMED[name]
+        return (height, width, channels), len(names)
+    found = load_dataset(None, Path(path or ""), protocol=protocol, holdout=holdout, images=None)
+    return found.input_shape, found.classes
 
 
 def channel_statistics(x: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

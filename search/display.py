@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from search.architecture import Architecture, describe
 from search.cost import price_layer
 from search.geometry import flatten, resolve
+from search.plan import Survey
 
 Event = dict[str, Any]
 
@@ -184,6 +186,25 @@ def _percent(value: float | None) -> str:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
+
+
+def print_survey(console: Console, name: str, budget: int, found: Survey) -> None:
+    """What a space holds, with a histogram of its sizes."""
+    low, high = found.interval
+    console.print(
+        f"{name}: {found.share_that_fits:.1%} of {found.draws:,} random draws fit under {budget:,} parameters "
+        f"(95 % interval {low:.1%} to {high:.1%})\n"
+        f"smallest found {found.smallest_params:,}, largest that fits {found.largest_params_that_fit:,}, largest "
+        f"{found.largest_params:,}; {found.proposals_per_second:,.0f} proposals a second",
+        highlight=False,
+    )
+    width = max(found.largest_params / 12, 1)
+    counts = Counter(min(int(size / width), 11) for size in found.sizes)
+    for index in range(12):
+        share = counts[index] / len(found.sizes)
+        fits = "green" if (index + 1) * width <= budget else "yellow" if index * width < budget else "dim"
+        bar = "█" * round(share * 60)
+        console.print(f"{index * width:>11,.0f} [{fits}]{bar}[/] {share:.1%}", highlight=False)
 
 
 def print_network(console: Console, architecture: Architecture, facts: dict[str, Any]) -> None:

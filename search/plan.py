@@ -1,41 +1,99 @@
-"""What a space holds, found by drawing from it: whether any of its networks fits a budget at all."""
+"""What a space holds under a budget, found by drawing from it and pricing, with no model built."""
 
 from __future__ import annotations
 
+import math
 import random
+import time
+from dataclasses import dataclass
 
-from search.architecture import Architecture, ArchitectureError
+from search.architecture import ArchitectureError
 from search.cost import Budget, price
 from search.domain import Choices, Domain, Value
 from search.errors import UserError
 from space import Space, build, parameters
 
-DRAWS = 2000
+DRAWS = 2_000  # for the smallest network
+SURVEY = 10_000  # for the share that fits: an interval of +-1 point at worst
+NORMAL_95 = 1.959964  # the two-sided 95 % quantile of the normal distribution
 
 
-def smallest(space: Space, input_shape: tuple[int, int, int], classes: int) -> tuple[Architecture, int] | None:
-    """The smallest network found in the space and its parameters; None where no draw can exist on this input.
+@dataclass(frozen=True)
+class Survey:
+    """What random draws of a space cost; sizes are the extremes found, so bounds from inside."""
+
+    draws: int
+    share_that_fits: float
+    interval: tuple[float, float]  # 95 %
+    smallest_params: int
+    largest_params_that_fit: int
+    largest_params: int
+    sizes: tuple[int, ...]  # parameters of each draw that can exist
+    proposals_per_second: float
+
+
+def survey(space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int, draws: int = SURVEY) -> Survey:
+    """Draw uniformly from the space and price.
+
+    Raises:
+        UserError: no network of the space fits the budget, or its input.
+    """
+    least = check(space, budget, input_shape, classes)
+    generator = random.Random(0)
+    sizes, fitting = [], []
+    started = time.perf_counter()
+    for _ in range(draws):
+        values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
+        architecture = build(space, values, input_shape, classes)
+        try:
+            cost = price(architecture)
+        except ArchitectureError:
+            continue
+        sizes.append(cost.params)
+        if budget.refusal(architecture, cost) is None:
+            fitting.append(cost.params)
+    seconds = time.perf_counter() - started
+    return Survey(
+        draws,
+        len(fitting) / draws,
+        wilson(len(fitting), draws),
+        min([least, *sizes]),
+        max([least, *fitting]),
+        max([least, *sizes]),
+        tuple(sizes),
+        draws / seconds,
+    )
+
+
+def wilson(hits: int, draws: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson, "Probable inference", JASA 1927)."""
+    share, square = hits / draws, NORMAL_95**2
+    middle = (share + square / (2 * draws)) / (1 + square / draws)
+    half = NORMAL_95 * math.sqrt(share * (1 - share) / draws + square / (4 * draws**2)) / (1 + square / draws)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def smallest(space: Space, input_shape: tuple[int, int, int], classes: int) -> int | None:
+    """The fewest parameters found in the space; None where no draw can exist on this input.
 
     Widths are at their lowest, the rest is drawn; every other draw also takes the lowest depth.
     """
     generator = random.Random(0)
-    found: tuple[Architecture, int] | None = None
+    found: int | None = None
     for number in range(DRAWS):
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
         floors = ("width", "blocks") if number % 2 else ("width",)
         values |= {name: _lowest(domain) for name, domain in parameters(space).items() if name.startswith(floors)}
-        architecture = build(space, values, input_shape, classes)
         try:
-            params = price(architecture).params
+            params = price(build(space, values, input_shape, classes)).params
         except ArchitectureError:
             continue
-        if found is None or params < found[1]:
-            found = architecture, params
+        found = params if found is None else min(found, params)
     return found
 
 
-def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int) -> None:
-    """Refuse a study that could train nothing.
+def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int) -> int:
+    """The fewest parameters found; refuses a study that could train nothing.
 
     Raises:
         UserError: no network of the space fits the budget, or its input.
@@ -44,11 +102,12 @@ def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], class
     if found is None:
         shape = "x".join(map(str, input_shape))
         raise UserError(f"space: none of its networks fits images of {shape}; take fewer pools or strides, or padding same")
-    if found[1] >= budget.params:
+    if found >= budget.params:
         raise UserError(
-            f"budget.params: {budget.params:,} is out of reach, the smallest network found in the space has {found[1]:,}; "
-            f"ask for at least {found[1] + 1:,}, or lower the widths or blocks of the space"
+            f"budget.params: {budget.params:,} is out of reach, the smallest network found in the space has {found:,}; "
+            f"ask for at least {found + 1:,}, or lower the widths or blocks of the space"
         )
+    return found
 
 
 def _lowest(domain: Domain) -> Value:

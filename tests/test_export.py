@@ -536,3 +536,9 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
     for name in ("one.npy", "named.npz", "pickled.npz", "missing.npz", "."):
         with pytest.raises(UserError, match=re.escape(str(tmp_path))):
             read_weights(tmp_path / name)
+
+
+def test_a_card_is_read_as_the_architecture_it_holds(tmp_path: Path) -> None:
+    network = load(ROOT / "studies" / "references" / "eip-b.json")
+    paths = export(network, tmp_path, weights=None, facts={}, pixels=Pixels(), recipe=None, forms=["json"])
+    assert load(paths["json"]) == network
