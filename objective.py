@@ -18,11 +18,12 @@ import optuna
 
 import space
 from search import recipe as recipes
-from search.architecture import Architecture, ArchitectureError, fingerprint, to_dict
+from search.architecture import Architecture, fingerprint, to_dict
 from search.config import StudyConfig
 from search.cost import Price, price
 from search.data import Dataset
 from search.files import write_json, write_weights
+from search.layers import ArchitectureError
 from search.recipe import Recipe
 from search.seeds import derive
 

@@ -4,7 +4,7 @@ A `Pyramid` is a plain stack of separable-convolution blocks with pools between 
 static - the same names and ranges for every trial, a block beyond the depth is ignored - so that a sampler sees one joint
 space. `suggest` asks a trial for them and builds the architecture; `encode` finds the parameters of a given one.
 
-Edit the [space] table of a study file to search elsewhere; the records of layers are in `search.architecture`.
+Edit the [space] table of a study file to search elsewhere; the records of layers are in `search.layers`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
 
-from search.architecture import (
+from search.architecture import Architecture, canonical
+from search.domain import Choices, Dimension, Domain, Range, Trial, Value, dimension, fixed, fraction, one_of, whole
+from search.layers import (
     LARGEST,
     Activation,
-    Architecture,
     AveragePool,
     BatchNorm,
     ConvLayer,
@@ -34,9 +35,7 @@ from search.architecture import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    canonical,
 )
-from search.domain import Choices, Dimension, Domain, Range, Trial, Value, dimension, fixed, fraction, one_of, whole
 
 Order = Literal["conv-bn-act", "conv-act-bn", "conv-dropout-bn-act", "conv-act-dropout-bn", "conv-act", "conv"]
 Convolution = Literal["separable", "spatial_separable"]

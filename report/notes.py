@@ -14,10 +14,11 @@ import optuna
 from plotly.graph_objects import Figure
 
 from report.tables import leaderboard
-from search.architecture import Architecture, describe
+from search.architecture import Architecture
 from search.config import StudyConfig
 from search.cost import Budget, price_layer
 from search.geometry import flatten, resolve
+from search.layers import describe
 from search.study import Record, Run, base_name
 
 GRAPH = "learning-curves"  # the same name each time, so that the figure is replaced

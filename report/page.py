@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from report.notes import against_base, escaped, layer_rows, layer_table, protocol_words
 from report.tables import leaderboard
-from search.architecture import Architecture, BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
+from search.architecture import Architecture
 from search.config import ROOT, StudyConfig, flat
 from search.errors import UserError
 from search.export import versions
 from search.files import read_json, write_text
+from search.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
 from search.references import find
 from search.study import DATA, Run, Studies, base_name, best, network_of, records
 

@@ -112,8 +112,8 @@ def show(
     out: Out = None,
 ) -> None:
     """One network layer by layer: output size, receptive field, parameters, multiply-adds."""
-    from search.architecture import ArchitectureError
     from search.cost import table
+    from search.layers import ArchitectureError
 
     architecture = _network(network, number, out, storage)
     try:

@@ -12,9 +12,10 @@ from typing import Annotated, Any, NamedTuple, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search.architecture import (
+from search.architecture import Architecture
+from search.geometry import Resolved, flatten, receptive_field, resolve
+from search.layers import (
     Activation,
-    Architecture,
     AveragePool,
     BatchNorm,
     Conv,
@@ -30,7 +31,6 @@ from search.architecture import (
     SpatialSeparableConv,
     walk,
 )
-from search.geometry import Resolved, flatten, receptive_field, resolve
 
 
 class LayerPrice(NamedTuple):

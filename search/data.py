@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search import archives
-from search.architecture import LARGEST
 from search.errors import UserError, nearest
+from search.layers import LARGEST
 
 Protocol = Literal["course", "holdout"]
 Pixels = NDArray[np.uint8]

@@ -12,9 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.architecture import Architecture, describe
+from search.architecture import Architecture
 from search.cost import price_layer
 from search.geometry import flatten, resolve
+from search.layers import describe
 from search.plan import Survey
 
 Event = dict[str, Any]

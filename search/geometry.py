@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, assert_never
 
-from search.architecture import (
+from search.architecture import Architecture
+from search.layers import (
     Activation,
-    Architecture,
     ArchitectureError,
     AveragePool,
     BatchNorm,

@@ -6,9 +6,10 @@ from typing import Any, assert_never
 
 import keras
 
-from search.architecture import (
+from search.architecture import Architecture
+from search.geometry import Resolved, resolve
+from search.layers import (
     Activation,
-    Architecture,
     AveragePool,
     BatchNorm,
     Conv,
@@ -23,7 +24,6 @@ from search.architecture import (
     Softmax,
     SpatialSeparableConv,
 )
-from search.geometry import Resolved, resolve
 from search.seeds import derive
 from search.source import identifier
 

@@ -7,10 +7,10 @@ import random
 import time
 from dataclasses import dataclass
 
-from search.architecture import ArchitectureError
 from search.cost import Budget, price
 from search.domain import Choices, Domain, Value
 from search.errors import UserError
+from search.layers import ArchitectureError
 from space import Space, build, parameters
 
 DRAWS = 2_000  # for the smallest network

@@ -13,9 +13,11 @@ from typing import NamedTuple, assert_never
 
 import numpy as np
 
-from search.architecture import (
+from search.architecture import Architecture
+from search.cost import Price, first_half_positions, price_layer, price_resolved
+from search.geometry import Resolved, Shape, resolve
+from search.layers import (
     Activation,
-    Architecture,
     AveragePool,
     BatchNorm,
     Conv,
@@ -31,8 +33,6 @@ from search.architecture import (
     SpatialSeparableConv,
     walk,
 )
-from search.cost import Price, first_half_positions, price_layer, price_resolved
-from search.geometry import Resolved, Shape, resolve
 from search.pixels import Pixels
 
 WIDTH = 120  # of a line, where one layer a line allows it

@@ -23,10 +23,11 @@ from objective import Annotate, Emit, Task, candidate, reference
 from search import config as configs
 from search import plan, references
 from search import recipe as recipes
-from search.architecture import ArchitectureError, fingerprint
+from search.architecture import fingerprint
 from search.cost import price
 from search.data import Dataset, load_dataset
 from search.errors import UserError
+from search.layers import ArchitectureError
 from search.order import Order, StudyStopped
 from search.references import Reference
 from search.seeds import derive

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 from hypothesis import strategies as st
 
-from search.architecture import (
+from search.architecture import Architecture, load
+from search.domain import Value
+from search.layers import (
     Activation,
-    Architecture,
     AveragePool,
     BatchNorm,
     Conv,
@@ -33,9 +34,7 @@ from search.architecture import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    load,
 )
-from search.domain import Value
 from space import Head, Order, Pyramid, parameters
 
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]

@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import architecture as module
-from search.architecture import (
-    DEEPEST,
+from search.architecture import DEEPEST, Architecture, canonical, fingerprint, from_json, load, to_dict, to_json
+from search.cost import price
+from search.errors import UserError
+from search.geometry import receptive_field, resolve
+from search.layers import (
     LARGEST,
     Activation,
-    Architecture,
     ArchitectureError,
     AveragePool,
     BatchNorm,
@@ -35,18 +37,9 @@ from search.architecture import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    canonical,
     describe,
-    fingerprint,
-    from_json,
-    load,
-    to_dict,
-    to_json,
     walk,
 )
-from search.cost import price
-from search.errors import UserError
-from search.geometry import receptive_field, resolve
 from tests.strategies import REFERENCES, TAIL, architectures, net, reference
 
 RECORDS: tuple[type[Any], ...] = get_args(get_args(Layer)[0])

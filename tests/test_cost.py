@@ -11,9 +11,11 @@ import keras
 import pytest
 from hypothesis import given, settings
 
-from search.architecture import (
+from search.architecture import Architecture
+from search.cost import Budget, LayerPrice, Price, price, price_layer, price_resolved, table
+from search.geometry import Resolved, flatten, resolve
+from search.layers import (
     Activation,
-    Architecture,
     ArchitectureError,
     AveragePool,
     BatchNorm,
@@ -30,8 +32,6 @@ from search.architecture import (
     Softmax,
     SpatialSeparableConv,
 )
-from search.cost import Budget, LayerPrice, Price, price, price_layer, price_resolved, table
-from search.geometry import Resolved, flatten, resolve
 from search.model import build
 from tests.strategies import REFERENCES, TAIL, architectures, net, reference
 

@@ -20,9 +20,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from search.architecture import (
+from search.architecture import Architecture, fingerprint, from_json, load, to_dict
+from search.cost import table
+from search.errors import UserError
+from search.export import FORMS, export
+from search.files import read_weights, write_weights
+from search.layers import (
     Activation,
-    Architecture,
     AveragePool,
     BatchNorm,
     Conv,
@@ -37,15 +41,7 @@ from search.architecture import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    fingerprint,
-    from_json,
-    load,
-    to_dict,
 )
-from search.cost import table
-from search.errors import UserError
-from search.export import FORMS, export
-from search.files import read_weights, write_weights
 from search.model import build
 from search.pixels import Pixels
 from search.seeds import generator

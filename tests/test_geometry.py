@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from search.architecture import (
+from search.architecture import Architecture
+from search.geometry import Resolved, flatten, receptive_field, resolve
+from search.layers import (
     Activation,
-    Architecture,
     ArchitectureError,
     AveragePool,
     BatchNorm,
@@ -31,7 +32,6 @@ from search.architecture import (
     SpatialSeparableConv,
     walk,
 )
-from search.geometry import Resolved, flatten, receptive_field, resolve
 from search.model import build
 from tests.strategies import REFERENCES, TAIL, Window, architectures, bodies, narrow, net, reference, window
 

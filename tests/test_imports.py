@@ -18,6 +18,7 @@ ORDER = (
     "search.seeds",
     "search.files",
     "search.pixels",
+    "search.layers",
     "search.architecture",
     "search.domain",
     "search.recipe",

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 
-from search.architecture import (
+from search.architecture import Architecture, canonical
+from search.geometry import flatten, resolve
+from search.layers import (
     Activation,
-    Architecture,
     ArchitectureError,
     AveragePool,
     BatchNorm,
@@ -30,9 +31,7 @@ from search.architecture import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    canonical,
 )
-from search.geometry import flatten, resolve
 from search.model import build
 from search.recipe import INITIALIZERS
 from tests.strategies import FUNCTIONS, REFERENCES, architectures, net, reference

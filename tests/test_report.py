@@ -20,9 +20,13 @@ from report.notes import BEYOND, GRAPH, YOURS
 from report.tables import leaderboard
 from search import config as configs
 from search import study as studies
-from search.architecture import (
+from search.architecture import Architecture
+from search.cost import Budget, price, price_layer
+from search.data import load_dataset
+from search.errors import UserError
+from search.geometry import flatten, resolve
+from search.layers import (
     Activation,
-    Architecture,
     BatchNorm,
     Conv,
     Dropout,
@@ -32,10 +36,6 @@ from search.architecture import (
     Softmax,
     SpatialSeparableConv,
 )
-from search.cost import Budget, price, price_layer
-from search.data import load_dataset
-from search.errors import UserError
-from search.geometry import flatten, resolve
 from search.storage import sqlite_url
 from search.study import Record, Run
 from tests.runs import copied, finished

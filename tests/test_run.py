@@ -28,12 +28,13 @@ from optuna.trial import FrozenTrial, TrialState
 import objective
 from search import study as studies
 from search import supervisor, worker
-from search.architecture import Architecture, Dense, GlobalAveragePool, SeparableConv, Softmax, fingerprint, from_json
+from search.architecture import Architecture, fingerprint, from_json
 from search.config import parse
 from search.cost import price
 from search.data import Dataset, load_dataset
 from search.errors import UserError
 from search.files import read_json, read_weights
+from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.order import StudyStopped, order_of
 from search.pixels import Pixels
 from search.recipe import Recipe

@@ -13,9 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.architecture import (
+from search.architecture import Architecture, fingerprint
+from search.cost import price
+from search.domain import Choices, Domain, Range, Value
+from search.errors import first_problem
+from search.layers import (
     Activation,
-    Architecture,
     AveragePool,
     BatchNorm,
     Conv,
@@ -28,11 +31,7 @@ from search.architecture import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    fingerprint,
 )
-from search.cost import price
-from search.domain import Choices, Domain, Range, Value
-from search.errors import first_problem
 from space import NotInSpace, Pyramid, build, encode, parameters, pool_places, suggest
 from tests.strategies import ORDERS, draw_values, drawn_points, net, reference, space_tables
 

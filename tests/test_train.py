@@ -17,9 +17,10 @@ import numpy.typing as npt
 import pytest
 
 from search import train
-from search.architecture import (
+from search.architecture import Architecture
+from search.data import Dataset, channel_statistics, load_dataset
+from search.layers import (
     Activation,
-    Architecture,
     BatchNorm,
     Conv,
     Dense,
@@ -30,7 +31,6 @@ from search.architecture import (
     SeparableConv,
     Softmax,
 )
-from search.data import Dataset, channel_statistics, load_dataset
 from search.model import build
 from search.recipe import Augment, Plateau, Recipe, rate_at
 from search.train import Epoch, Training, TrialOver, compile_model, fit, pixels_of
