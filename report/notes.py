@@ -99,8 +99,13 @@ def protocol_words(config: StudyConfig) -> str:
     """Which images the accuracies are measured on, and what that does to them."""
     if config.protocol == "course":
         return (
-            "validation accuracy is measured on the test images, as in the published logs, so that numbers can be laid "
-            "beside theirs. They flatter: the best of many trainings and epochs is picked on those very images."
+            "validation accuracy is measured on the test images"
+            + (
+                ", as in the published logs, so that numbers can be laid beside theirs"
+                if config.data.name == "cifar10"
+                else ""
+            )
+            + ". It flatters: the best of many trainings and epochs is picked on those very images."
         )
     return (
         "validation accuracy is measured on images held out from training; the test images are not looked at. "

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from report.notes import against_base, escaped, layer_rows, layer_table, protocol_words
 from report.tables import leaderboard
 from search.architecture import Architecture
-from search.config import ROOT, StudyConfig, flat
+from search.config import ROOT, StudyConfig, flat, hardly_learnt
 from search.errors import UserError
 from search.export import versions
 from search.files import read_json, write_text
@@ -53,8 +53,8 @@ def write_report(run: Run, studies: Studies) -> Path:
     network, base = network_of(run, number), base_name(run.config)
     params, summary = keras_summary(network)
     sections = [
-        f"# {escaped(run.name)}: {'the base is beaten' if _beats(board) else 'the base is not beaten'}",
-        _verdict(board),
+        f"# {escaped(run.name)}: {_title(board, network.classes)}",
+        _verdict(board, network.classes),
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
         f"## The base\n\n{_base(run.config, board)}",
         f"## Leaderboard\n\n{_leaderboard(board)}",
@@ -97,6 +97,8 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
     given, limit, winner, base = sum(map(bool, fields)), config.budget.params, board["trials"][0], board["base"]
     epochs, best_epoch, top = winner["epochs"], winner["best_epoch"], winner["best_val_accuracy"]
     against = f"{base['best_val_accuracy']:.2%}, one training each" if base else "a base that has not been trained"
+    futile = _hardly_learnt(board, network.classes)
+    against += f", which hardly learnt (chance is {1 / network.classes:.1%})" if futile else ""
     return [
         Check("separable convolutions only", separable > 0 == plain, f"{separable} separable, {plain} plain"),
         Check("batch normalisation used", norms > 0, f"{norms} layers"),
@@ -105,7 +107,7 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
         Check("output sizes given", len(sizes) == len(rows), f"for {len(sizes)} of {len(rows)} layers"),
         Check("receptive fields given", given == len(fields), f"for {given} of the {len(fields)} layers that have one"),
         Check(f"at most {MOST_EPOCHS} epochs", 0 < epochs <= MOST_EPOCHS, f"{epochs} trained, the best is {best_epoch}"),
-        Check("beats the base", _beats(board), f"{top:.2%} against {against}"),
+        Check("beats the base", _beats(board) and not futile, f"{top:.2%} against {against}"),
     ]
 
 
@@ -117,7 +119,19 @@ def _beats(board: Board) -> bool:
     return delta is not None and delta > 0
 
 
-def _verdict(board: Board) -> str:
+def _hardly_learnt(board: Board, classes: int) -> bool:
+    """Whether the base is a network whose training came to so little that to beat it says little."""
+    base = board["base"]
+    return bool(base and base["params"]) and hardly_learnt(base["best_val_accuracy"], classes)
+
+
+def _title(board: Board, classes: int) -> str:
+    if _hardly_learnt(board, classes):
+        return "the base hardly learnt"
+    return "the base is beaten" if _beats(board) else "the base is not beaten"
+
+
+def _verdict(board: Board, classes: int) -> str:
     winner, base, trained = board["trials"][0], board["base"], board["counts"]["trained"]
     reached = f"{winner['best_val_accuracy']:.2%} validation accuracy with {winner['params']:,} parameters"
     line = f"Trial {winner['number']}, the best of {trained} trained candidates, reaches {reached}"
@@ -126,7 +140,8 @@ def _verdict(board: Board) -> str:
     size = f", {base['params']:,} parameters" if base["params"] else ""
     return (
         f"{line}, {against_base(winner['delta_vs_base'])} ({base['best_val_accuracy']:.2%}{size}). "
-        "Each figure is one training, so a small difference may be chance."
+        + ("The base hardly learnt, so to beat it says little. " if _hardly_learnt(board, classes) else "")
+        + "Each figure is one training, so a small difference may be chance."
     )
 
 
@@ -134,12 +149,14 @@ def _base(config: StudyConfig, board: Board) -> str:
     name, base = base_name(config), board["base"]
     if name is None:
         return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
-    rows = [_cells("this run", base)] if base else []
+    rows, layers = ([_cells("this run", base)] if base else []), ""
     with contextlib.suppress(UserError):  # the file may have gone since
         path = str(config.base)
-        if published := find(str(ROOT / path) if path.endswith(".json") else path).published:
-            rows.append(_cells("published", {"params": None} | published.model_dump()))
-    return f"{escaped(name)}\n\n{_table(('', 'params', 'best', 'epoch', 'last epoch'), rows)}"
+        known = find(str(ROOT / path) if path.endswith(".json") else path)
+        layers = f"\n\n{layer_table(known.architecture)}"
+        if known.published:
+            rows.append(_cells("published", {"params": None} | known.published.model_dump()))
+    return f"{escaped(name)}\n\n{_table(('', 'params', 'best', 'epoch', 'last epoch'), rows)}{layers}"
 
 
 def _leaderboard(board: Board) -> str:

@@ -84,7 +84,7 @@ def run(
         supervise(asked, order_of(asked, tuple(reference or ())), view)
     _print_top(asked, console)
     if reference:
-        console.print(f"Candidates are left alone with --reference; train them with: python -m search run {study}")
+        console.print("Candidates are left alone with --reference; the same command without it trains them.")
     else:
         console.print(
             f"The winner: {_short(asked.folder / 'best_model.py')}, .json, .keras; the write-up: report.md beside it"
@@ -124,7 +124,12 @@ def show(
         return _print_json(facts)
     from search.display import print_network
 
-    print_network(_console(), architecture, facts)
+    console = _console()
+    print_network(console, architecture, facts)
+    if _is_study(network):
+        from search import study
+
+        console.print(study.verdict(study.find(network, out, storage), number), highlight=False)
 
 
 @app.command()
@@ -271,7 +276,7 @@ def _board(found: Run) -> dict[str, Any]:
 def _print_top(found: Run, console: Any) -> None:
     from search.display import print_leaderboard
 
-    print_leaderboard(console, _board(found), found.config.protocol)
+    print_leaderboard(console, _board(found), found.config)
 
 
 def _print_json(value: Any) -> None:

@@ -135,7 +135,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
 
 
 def find(study: str) -> tuple[str, Path]:
-    """(name, study file) of a study given by its name under studies/ or by the path of a TOML file.
+    """(name, study file) of a study given by its name under studies/, or by the path of a TOML file or of its folder.
 
     Raises:
         UserError: there is no such study; names the nearest.
@@ -148,6 +148,8 @@ def find(study: str) -> tuple[str, Path]:
     known = sorted(path.parent.name for path in STUDIES.glob("*/study.toml"))
     if study in known:
         return study, STUDIES / study / "study.toml"
+    if (Path(study) / "study.toml").is_file():
+        return safe_name(Path(study).resolve().name), Path(study) / "study.toml"
     raise UserError(f"{study!r}: no study of this name under studies/; {nearest(study, known)}")
 
 
@@ -161,6 +163,20 @@ def differences(stored: StudyConfig, asked: StudyConfig) -> list[str]:
     ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
     keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
     return [f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in keys]
+
+
+def options_back(stored: StudyConfig, asked: StudyConfig) -> str | None:
+    """The options that make the asked configuration the stored one, None where no options do."""
+    ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
+    keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
+    if not all(key in OPTIONS and ours.get(key) is not None for key in keys):
+        return None
+    return " ".join(f"{OPTIONS[key]} {ours[key]}" for key in keys)
+
+
+def hardly_learnt(accuracy: float, classes: int) -> bool:
+    """Whether an accuracy is so near chance that to beat it says little."""
+    return accuracy < 2 / classes
 
 
 def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -79,7 +79,8 @@ class Dataset:
         counts = f"{len(self.y_train):,} training, {len(self.y_val):,} validation"
         counts += "" if self.y_test is None else f", {len(self.y_test):,} test"
         protocol = "course: validation is the test split" if self.protocol == "course" else self.protocol
-        return f"{self.name}: {counts} images of {_by(self.input_shape)}, {self.classes} classes ({protocol})"
+        name = "digits (scikit-learn's 0 to 16 scaled to 0 to 255)" if self.name == "digits" else self.name
+        return f"{name}: {counts} images of {_by(self.input_shape)}, {self.classes} classes ({protocol})"
 
 
 class _Split(NamedTuple):

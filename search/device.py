@@ -65,6 +65,6 @@ def _cpu(backend: str) -> Device:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Device(
         "cpu",
-        f"training on the CPU ({cores} cores, {backend}), no GPU was found: a 50-epoch CIFAR-10 trial takes hours, not "
-        "minutes; --images and --epochs make it smaller",
+        f"training on the CPU ({cores} cores, {backend}), no GPU was found: 50 epochs of CIFAR-10 take hours a trial, "
+        "not minutes; --images and --epochs make a study smaller",
     )

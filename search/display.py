@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.architecture import Architecture
+from search.config import StudyConfig, hardly_learnt
 from search.cost import price_layer
 from search.geometry import flatten, resolve
 from search.layers import describe
@@ -21,13 +22,17 @@ from search.plan import Survey
 Event = dict[str, Any]
 
 
+MANY_REJECTIONS = 50
+
+
 class RunView:
     """Follows the events of a run; without a terminal only the lines of finished trials are printed."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal)
-        self.goal = self.trained = self.rejected = 0
+        self.goal = self.trained = self.rejected = self.rejected_in_a_row = 0
+        self.classes = 2
         self.base: float | None = None
         self.best: tuple[float, int] | None = None  # accuracy, number of the trial
         self.trial: Event = {}
@@ -54,13 +59,8 @@ class RunView:
             case "found":
                 self._found(event)
             case "base":
-                self.base = event["accuracy"]
-                if self.base < 2 * event["chance"]:
-                    self.console.print(
-                        f"[yellow]The base hardly learnt[/]: {self.base:.2%}, and chance is {event['chance']:.0%}. "
-                        "To beat it says little; see its log in the run folder, or try another --seed in a new --out.",
-                        highlight=False,
-                    )
+                self.base, self.classes = event["accuracy"], event["classes"]
+                self._warn_near_chance(self.base, "The base")
             case "trial":
                 self.trial, self.epoch, self.share_done, self.started = event, {}, 0.0, time.monotonic()
             case "step":
@@ -76,8 +76,18 @@ class RunView:
                 self.console.print(f"[red]The worker {event['reason']}[/]; the run goes on.", highlight=False)
             case "finishing":
                 self.trial = {}
+                if self.best:
+                    self._warn_near_chance(self.best[0], "The best candidate")
         if self.console.is_terminal:
             self.live.update(self._line())
+
+    def _warn_near_chance(self, accuracy: float, what: str) -> None:
+        if hardly_learnt(accuracy, self.classes):
+            self.console.print(
+                f"[yellow]{what} hardly learnt[/]: {accuracy:.2%}, and chance is {1 / self.classes:.1%}, so comparisons say "
+                "little; see the logs in the run folder. More --images or --epochs, or another --seed, need a new --out.",
+                highlight=False,
+            )
 
     def _found(self, event: Event) -> None:
         self.goal, first = event["trials"], not self.goal
@@ -94,7 +104,15 @@ class RunView:
         number, outcome = event["number"], event["outcome"]
         if outcome == "rejected":
             self.rejected += 1
+            self.rejected_in_a_row += 1
+            if self.rejected_in_a_row == MANY_REJECTIONS:
+                self.console.print(
+                    f"[yellow]{MANY_REJECTIONS} proposals in a row were rejected[/]; lower widths or blocks of the space "
+                    "help; python -m search plan shows the share that fits.",
+                    highlight=False,
+                )
             return
+        self.rejected_in_a_row = 0
         name, reference = self._name(), self.trial.get("reference")
         if outcome != "trained":
             self.console.print(f"{name}: [red]{outcome.replace('_', ' ')}[/], {event['reason']}", highlight=False)
@@ -148,7 +166,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def print_leaderboard(console: Console, board: dict[str, Any], protocol: str) -> None:
+def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig) -> None:
     """The leaderboard as a table."""
     table = Table(title=f"{board['study']}: under {board['budget']['params']:,} parameters", title_justify="left")
     for column in ("rank", "trial", "params", "best", "epoch", "last", "against base", "seconds"):
@@ -167,8 +185,11 @@ def print_leaderboard(console: Console, board: dict[str, Any], protocol: str) ->
     console.print(table)
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     console.print(counts, highlight=False)
-    if protocol == "course":
-        console.print("Accuracies are on the test images (course protocol): comparable with the published logs, flattering.")
+    if config.protocol == "course":
+        alike = "comparable with the published logs, and " if config.data.name == "cifar10" else ""
+        console.print(
+            f"Accuracies are on the test images (course protocol): {alike}flattering, as the best of many is picked on them."
+        )
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -7,8 +7,9 @@ with, which can so never be the best candidate. What trials carry is written by 
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ class Run:
     folder: Path
     config: StudyConfig
     storage_url: str
+    called: str = field(default="", compare=False)  # what a person typed to name it: STUDY, --out, --storage
+
+    @property
+    def command(self) -> str:
+        """What a person types to go on with it."""
+        return f"python -m search run {self.called or self.name}"
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,10 @@ def ask(study: str, overrides: dict[str, Any], out: Path | None, storage: str | 
     """
     name, path, folder = named(study, out)
     config = configs.load(path, overrides)
-    run = Run(name, folder, config, storage or sqlite_url(folder))
+    run = Run(name, folder, config, storage or sqlite_url(folder), _called(study, out, storage))
     if (folder / "config.json").is_file():
         stored = _stored(folder)
-        _refuse_difference(folder, configs.differences(_config(folder, stored), config))
+        _refuse_difference(folder, _config(folder, stored), config)
         if stored["name"] != name:
             raise UserError(f"{folder}: holds the run of {stored['name']!r}, not of {name!r}; pass --out with a new folder")
         if _external(run) != stored["storage"]:
@@ -102,12 +109,13 @@ def find(study: str, out: Path | None, storage: str | None) -> Run:
         UserError: nothing has run in the folder yet, or its storage is elsewhere.
     """
     name, _, folder = named(study, out)
+    called = _called(study, out, storage)
     if not (folder / "config.json").is_file():
-        raise UserError(f"{study}: nothing has run in {folder} yet; start it with: python -m search run {study}")
+        raise UserError(f"{study}: nothing has run in {folder} yet; start it with: python -m search run {called}")
     stored = _stored(folder)
     if storage is None and "***" in (stored["storage"] or ""):
         raise UserError(f"{folder}: this run is stored in {stored['storage']}; pass --storage with its password")
-    return Run(name, folder, _config(folder, stored), storage or stored["storage"] or sqlite_url(folder))
+    return Run(name, folder, _config(folder, stored), storage or stored["storage"] or sqlite_url(folder), called)
 
 
 def create(run: Run, data: Dataset) -> Studies:
@@ -124,7 +132,7 @@ def create(run: Run, data: Dataset) -> Studies:
     attributes = candidates.user_attrs
     if CONFIG in attributes:
         stored = configs.parse(attributes[CONFIG], masked(run.storage_url))
-        _refuse_difference(run.folder, configs.differences(stored, run.config))
+        _refuse_difference(run.folder, stored, run.config)
         before = attributes[DATA]
         if before["fingerprint"] != data.fingerprint:
             raise UserError(
@@ -204,6 +212,18 @@ def network_of(run: Run, number: int | None = None) -> Architecture:
     return replace(network, name=f"{run.name}-{number}")
 
 
+def verdict(run: Run, number: int | None) -> str:
+    """What became of a candidate, in a line; without a number of the best."""
+    candidates = records(load(run).candidates)
+    record = best(run, candidates) if number is None else next(one for one in candidates if one.number == number)
+    if record.outcome != "trained" or record.best_val_accuracy is None:
+        return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}"
+    return (
+        f"trained: best {record.best_val_accuracy:.2%} in epoch {record.best_epoch} of {record.epochs}, "
+        f"rank {ranked(candidates).index(record) + 1}"
+    )
+
+
 def best(run: Run, candidates: list[Record]) -> Record:
     """The best trained candidate.
 
@@ -213,7 +233,7 @@ def best(run: Run, candidates: list[Record]) -> Record:
     if first := ranked(candidates):
         return first[0]
     there = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts(candidates).items())
-    raise UserError(f"{run.name}: no candidate has been trained yet ({there}); go on with: python -m search run {run.name}")
+    raise UserError(f"{run.name}: no candidate has been trained yet ({there}); go on with: {run.command}")
 
 
 def _data_facts(data: Dataset) -> dict[str, Any]:
@@ -325,7 +345,15 @@ def _config(folder: Path, stored: dict[str, Any]) -> StudyConfig:
     return configs.parse(stored["config"], str(folder / "config.json"))
 
 
-def _refuse_difference(folder: Path, found: list[str]) -> None:
+def _refuse_difference(folder: Path, stored: StudyConfig, asked: StudyConfig) -> None:
+    found = configs.differences(stored, asked)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise UserError(f"{folder}: {found[0]}{more}; go on with what it has, or pass --out with a new folder")
+        options = configs.options_back(stored, asked)
+        back = f"go on with {options}" if options else "go on with what it has"
+        raise UserError(f"{folder}: {found[0]}{more}; {back}, or pass --out with a new folder")
+
+
+def _called(study: str, out: Path | None, storage: str | None) -> str:
+    options = {"--out": out, "--storage": storage and masked(storage)}
+    return shlex.join([study, *(str(word) for pair in options.items() if pair[1] for word in pair)])

@@ -44,7 +44,8 @@ def candidate(run: Run, number: int | None = None) -> Trained:
         raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
     if trials[number].state != TrialState.COMPLETE:
         outcome = trials[number].user_attrs.get("outcome", trials[number].state.name.lower())
-        raise UserError(f"{run.name} {number}: this trial was not trained ({outcome}); see: python -m search top {run.name}")
+        told = f"python -m search show {run.called or run.name} {number}"
+        raise UserError(f"{run.name} {number}: this trial was not trained ({outcome}); see: {told}")
     return _trained(run, studies, trials[number], run.folder / "trials" / str(number), f"{run.name}-{number}")
 
 
@@ -58,9 +59,7 @@ def reference(run: Run, name: str) -> Trained:
     for trial in studies.references.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         if trial.user_attrs.get("reference") == name:
             return _trained(run, studies, trial, run.folder / "references" / name, name)
-    raise UserError(
-        f"{name}: not trained in {run.folder}; train it with: python -m search run {run.name} --reference {name}"
-    )
+    raise UserError(f"{name}: not trained in {run.folder}; train it with: {run.command} --reference {name}")
 
 
 def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name: str) -> Trained:

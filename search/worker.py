@@ -72,7 +72,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     if order.references:
         return "done"
     task = replace(task, base_accuracy=_base(run, studies))
-    emit({"event": "base", "accuracy": task.base_accuracy, "chance": 1 / data.classes})
+    emit({"event": "base", "accuracy": task.base_accuracy, "classes": data.classes})
     return _train_candidates(run, studies, task, redraw)
 
 

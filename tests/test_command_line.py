@@ -226,7 +226,7 @@ BAD_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "path traversal": ("run ../../x", ("'../../x'", "no study of this name")),
     "study typo": ("run quickstrat", ("did you mean 'quickstart'?",)),
     "study file missing": ("run {folder}/none.toml", ("no such study file",)),
-    "top before run": ("top {study} --out {new}", ("nothing has run", "python -m search run")),
+    "top before run": ("top {study} --out {new}", ("nothing has run", "python -m search run {study} --out {new}")),
     "reference typo": ("show eip_b", ("'eip_b'", "eip-b")),
     "no such network file": ("show {folder}/none.json", ("none.json", "No such file")),
     "network file no JSON": ("show {folder}/text.json", ("text.json",)),

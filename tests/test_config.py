@@ -26,6 +26,7 @@ from search.config import (
     find,
     flat,
     load,
+    options_back,
     parse,
     safe_name,
 )
@@ -278,6 +279,20 @@ def test_a_difference_gives_the_key_and_both_values() -> None:
     assert "recipe.epochs is 2 here, not 3" in found
     assert "recipe.batch_size is 64 here, not 128" in found
     assert len(found) == 3
+
+
+def test_a_difference_that_options_made_is_undone_with_those_options() -> None:
+    stored = parse(plain(recipe={"epochs": 5, "batch_size": 32}), "a")
+    assert options_back(stored, parse(plain(recipe={"epochs": 2, "batch_size": 32}), "b")) == "--epochs 5"
+    assert options_back(stored, parse(plain(), "b")) in ("--epochs 5 --batch-size 32", "--batch-size 32 --epochs 5")
+    assert options_back(stored, parse(plain(budget={"params": 9}), "b")) is None
+
+
+def test_a_folder_that_holds_a_study_file_names_it(tmp_path: Path) -> None:
+    (tmp_path / "my study").mkdir()
+    path = tmp_path / "my study" / "study.toml"
+    path.write_text("", encoding="utf-8")
+    assert find(str(path.parent)) == find(str(path)) == ("my_study", path)
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

@@ -256,10 +256,11 @@ def test_splits_are_frozen_stratified_and_apart(which: str, protocol: str, image
 
 def test_digits_fall_into_three_fixed_parts() -> None:
     course, holdout = _load(name="digits"), _load(name="digits", protocol="holdout", holdout=0.4)
+    scaled = "digits (scikit-learn's 0 to 16 scaled to 0 to 255)"  # who exports the winner must scale them too
     assert course.summary() == (
-        "digits: 1,438 training, 359 validation images of 8x8x1, 10 classes (course: validation is the test split)"
+        f"{scaled}: 1,438 training, 359 validation images of 8x8x1, 10 classes (course: validation is the test split)"
     )
-    assert holdout.summary() == "digits: 1,079 training, 359 validation, 359 test images of 8x8x1, 10 classes (holdout)"
+    assert holdout.summary() == f"{scaled}: 1,079 training, 359 validation, 359 test images of 8x8x1, 10 classes (holdout)"
     np.testing.assert_array_equal(course.x_val, holdout.x_test)
     assert sorted(_keys(course.x_train)) == sorted(_keys(holdout.x_train) + _keys(holdout.x_val))
     x, y = _digit_images()

@@ -237,6 +237,15 @@ def test_each_point_can_fail_alone(asked: str, layers: tuple[Layer, ...], change
     assert failed_checks(layers, **changes) == {asked}
 
 
+def test_to_beat_a_base_that_hardly_learnt_is_no_point_kept() -> None:
+    run, network = hand_made(base="base.json"), Architecture((8, 8, 1), 10, GOOD)
+    for accuracy, beats in ((0.19, False), (0.21, True)):
+        board = leaderboard(run, [record(0, 0.9)], [record(0, accuracy, reference="base")])
+        check = page.checks(run.config, network, 500, board)[-1]
+        assert (check.asked, check.holds) == ("beats the base", beats)
+        assert ("hardly learnt" in check.evidence) is not beats
+
+
 def test_the_last_that_fits_is_under_the_budget() -> None:
     assert failed_checks(GOOD, params=7_999) == set()
 
@@ -318,7 +327,7 @@ def test_the_study_note_tells_how_far_it_has_come() -> None:
 
 def test_only_the_course_protocol_speaks_of_the_test_images_as_measured_on() -> None:
     assert "measured on the test images" in notes.study_note(hand_made(protocol="course"), [], [])
-    assert "They flatter" in notes.study_note(hand_made(protocol="course"), [], [])
+    assert "It flatters" in notes.study_note(hand_made(protocol="course"), [], [])
     assert "test images are not looked at" in notes.study_note(hand_made(protocol="holdout"), [], [])
 
 

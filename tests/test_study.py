@@ -33,6 +33,7 @@ from search.study import (
     ranked,
     records,
     take_up,
+    verdict,
 )
 from space import parameters
 
@@ -418,6 +419,14 @@ def test_a_trials_network_is_that_of_its_parameters(run: Run, study: optuna.Stud
     assert network_of(run, 0) == network_of(run)
     assert network_of(run).name == "tiny-0"
     assert network_of(run).input == (8, 8, 1)
+
+
+def test_the_verdict_on_a_trial_is_its_scores_or_its_reason(run: Run, study: optuna.Study) -> None:
+    study.tell(start(study, run.config, index=0, **TRAINED), 0.5)
+    reason = "9,000 parameters, the budget is under 2,000"
+    study.tell(start(study, run.config, index=1, outcome="rejected", reason=reason), state=TrialState.PRUNED)
+    assert verdict(run, None) == verdict(run, 0) == "trained: best 50.00% in epoch 1 of 0, rank 1"
+    assert verdict(run, 1) == f"rejected: {reason}"
 
 
 @pytest.mark.parametrize("number", [-1, 1, 99])
