@@ -18,6 +18,7 @@ from search.errors import UserError
 if TYPE_CHECKING:
     from search.architecture import Architecture
     from search.study import Run
+    from search.winner import Trained
 
 app = typer.Typer(
     add_completion=False,
@@ -149,6 +150,7 @@ def export(
     if _is_study(network):
         paths = _export_trained(network, number, reference, to, forms, storage, out)
     else:
+        from search.config import safe_name
         from search.export import export as write
         from search.pixels import Pixels
 
@@ -156,7 +158,7 @@ def export(
         forms = forms if form else ("py", "json")
         paths = write(
             architecture, to or Path.cwd(), weights=None, facts={}, pixels=Pixels(), recipe=None, forms=forms,
-            stem=architecture.name,
+            stem=safe_name(architecture.name),
         )  # fmt: skip
     for path in paths.values():
         print(_short(path.resolve()))
@@ -196,7 +198,6 @@ def worker() -> None:
     from report.notes import save_study, save_trial_note, study_note, trial_note
     from report.page import write_report
     from search import winner
-    from search.export import export as write
     from search.study import Studies, records
     from search.worker import main
 
@@ -208,11 +209,7 @@ def worker() -> None:
         save_study(studies.candidates, study_note(run, *known), learning_curves(run, *known))
 
     def finish(run: Run, studies: Studies) -> None:
-        best = winner.candidate(run)
-        write(
-            best.architecture, run.folder, weights=best.weights, facts=best.facts, pixels=best.pixels, recipe=best.recipe,
-            heading=best.heading,
-        )  # fmt: skip
+        _write(winner.candidate(run), run.folder)
         write_report(run, studies)
 
     main(annotate, redraw, finish)
@@ -224,17 +221,21 @@ def _export_trained(
 ) -> dict[str, Path]:  # fmt: skip
     from search import winner
     from search.device import load_backend
-    from search.export import export as write
     from search.study import find
 
     run = find(study, out, storage)
     best = winner.reference(run, reference) if reference else winner.candidate(run, number)
     if set(forms) - {"json"}:
         load_backend()
-    stem = reference or "best_model"
-    return write(
-        best.architecture, to or run.folder, weights=best.weights, facts=best.facts, pixels=best.pixels, recipe=best.recipe,
-        heading=best.heading, forms=forms, stem=stem,
+    return _write(best, to or run.folder, forms=forms, stem=reference or "best_model")
+
+
+def _write(best: Trained, folder: Path, **options: Any) -> dict[str, Path]:
+    from search.export import export
+
+    return export(
+        best.architecture, folder, weights=best.weights, facts=best.facts, pixels=best.pixels, recipe=best.recipe,
+        heading=best.heading, **options,
     )  # fmt: skip
 
 
@@ -298,7 +299,7 @@ def main() -> NoReturn:
     try:
         status = app(sys.argv[1:] or ["--help"], prog_name="python -m search", standalone_mode=False)
     except typer.TyperException as error:
-        _fail(f"{getattr(error, 'format_message', error.__str__)()} See: python -m search --help", 2)
+        _fail(f"{error.format_message().rstrip('.')}. See: python -m search --help", 2)
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

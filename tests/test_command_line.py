@@ -447,3 +447,13 @@ def test_output_that_nobody_reads_is_no_fault() -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False, timeout=SECONDS)
     os.close(writer)
     assert done.stderr == ""
+
+
+def test_the_name_in_an_architecture_file_never_becomes_a_path(tmp_path: Path) -> None:
+    network = json.loads((ROOT / "studies" / "references" / "eip-b.json").read_text(encoding="utf-8"))
+    (tmp_path / "net.json").write_text(json.dumps(network | {"name": "../../outside"}), encoding="utf-8")
+    (tmp_path / "to").mkdir()
+    ended = search("export", str(tmp_path / "net.json"), "--to", str(tmp_path / "to"))
+    assert ended.status == 0, ended
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["outside.json", "outside.py"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.json", "to"]
