@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -68,6 +68,11 @@ def reference(trial: optuna.Trial, task: Task, architecture: Architecture, recip
     return _train(trial, architecture, recipe, price(architecture), task, task.folder / "references" / name)
 
 
+def checkpoint_path(folder: Path, reference: str | None, index: int) -> Path:
+    """Where a trial leaves off; known by its logical index, so that a retry finds it."""
+    return folder / "checkpoints" / f"{reference or 'candidate'}-{index}.npz"
+
+
 def _price_or_reject(trial: optuna.Trial, architecture: Architecture, task: Task) -> Price:
     try:
         cost = price(architecture)
@@ -106,14 +111,14 @@ def _twin(trial: optuna.Trial, key: str) -> str | None:
 
 
 def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Price, task: Task, folder: Path) -> float:
-    from search.model import build
     from search.train import Epoch, TrialOver, fit
 
-    seed = derive(task.config.search.seed, trial.user_attrs.get("reference", "candidate"), trial.user_attrs["index"])
+    name, index = trial.user_attrs.get("reference", "candidate"), trial.user_attrs["index"]
+    seed = derive(task.config.search.seed, name, index)
+    checkpoint = checkpoint_path(task.folder, trial.user_attrs.get("reference"), index)
     about = {"params": cost.params, "macs": cost.macs, "receptive_field": cost.receptive_field, "seed": seed}
     _set(trial, about)
     task.emit({"event": "trial", "number": trial.number, "reference": trial.user_attrs.get("reference")} | about)
-    started = time.monotonic()
 
     def on_epoch(epoch: Epoch) -> None:
         trial.report(epoch.val_accuracy, epoch.epoch)
@@ -123,8 +128,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         task.emit({"event": "step", "number": trial.number, "step": step, "steps": steps})
 
     try:
-        model = build(architecture, seed=seed, initializer=recipe.initializer)
-        training = fit(model, task.data, recipe, seed=seed, on_epoch=on_epoch, on_step=on_step)
+        training = fit(architecture, task.data, recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
         _keep(folder, architecture, recipe, training)
     except TrialOver as over:
         _end(trial, over.outcome, over.reason, architecture, task)
@@ -137,8 +141,8 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         raise TrialOver("failed", reason) from error
     _score(trial, training.best.val_accuracy, training.best.epoch, training.history[-1].val_accuracy, task)
     trial.set_user_attr("epochs", len(training.history))
-    trial.set_user_attr("seconds", time.monotonic() - started)
-    _end(trial, "trained", None, architecture, task)
+    spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}
+    _end(trial, "trained", None, architecture, task, spent)
     return training.best.val_accuracy
 
 
@@ -146,7 +150,7 @@ def _keep(folder: Path, architecture: Architecture, recipe: Recipe, training: Tr
     """Leave in the trial's folder what `search.winner` reads back."""
     write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
     told = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
-    write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict()})
+    write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict(), "precision": training.precision})
     write_weights(folder / "weights.npz", training.best_weights)
 
 
@@ -156,10 +160,17 @@ def _score(trial: optuna.Trial, best: float, epoch: int, final: float, task: Tas
         trial.set_user_attr("delta_vs_base", best - task.base_accuracy)
 
 
-def _end(trial: optuna.Trial, outcome: str, reason: str | None, architecture: Architecture | None, task: Task) -> None:
-    _set(trial, {"outcome": outcome} | ({"reason": reason} if reason else {}))
+def _end(
+    trial: optuna.Trial,
+    outcome: str,
+    reason: str | None,
+    architecture: Architecture | None,
+    task: Task,
+    spent: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    _set(trial, {"outcome": outcome} | ({"reason": reason} if reason else {}) | dict(spent))
     task.annotate(trial, architecture, task)
-    task.emit({"event": "end", "number": trial.number, "outcome": outcome, "reason": reason})
+    task.emit({"event": "end", "number": trial.number, "outcome": outcome, "reason": reason} | dict(spent))
 
 
 def _set(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:

@@ -34,8 +34,9 @@ def prepare_device() -> Device:
     """Set the backend up for repeatable trainings that leave the rest of the machine alone, and describe the device.
 
     Must come before the first operation. One inter-op thread makes batch norm's update order, and so the training,
-    repeatable on a CPU; memory growth keeps TensorFlow from taking a whole GPU.
+    repeatable on a CPU; memory growth, and no preallocation under JAX, let several processes share a GPU.
     """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import keras
 
     if keras.backend.backend() == "jax":
@@ -50,6 +51,42 @@ def prepare_device() -> Device:
         names = [tf.config.experimental.get_device_details(card).get("device_name", "GPU") for card in cards]
         return Device("gpu", f"training on {names[0]} with TensorFlow {tf.__version__}")
     return _cpu(f"TensorFlow {tf.__version__}")
+
+
+def is_accelerated() -> bool:
+    """Whether trainings run on something faster than the CPU."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return bool(jax.default_backend() != "cpu")
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def dtype_policy(precision: str) -> str:
+    """Keras' policy for a recipe's precision; "auto" computes in bfloat16 on a GPU that does so in hardware.
+
+    NVIDIA's have done since compute capability 8.0.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if is_accelerated() and _capability() >= 8 else "float32"
+    return {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+
+
+def _capability() -> float:
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return float(getattr(jax.devices()[0], "compute_capability", 0) or 0)
+    import tensorflow as tf
+
+    card = tf.config.list_physical_devices("GPU")[0]
+    return float(tf.config.experimental.get_device_details(card).get("compute_capability", (0, 0))[0])
 
 
 def _describe_jax() -> Device:

@@ -117,7 +117,7 @@ class RunView:
         if outcome != "trained":
             self.console.print(f"{name}: [red]{outcome.replace('_', ' ')}[/], {event['reason']}", highlight=False)
         else:
-            top, seconds = self.epoch["top"], time.monotonic() - self.started
+            top, seconds = self.epoch["top"], event["seconds"]
             if not reference:
                 self.trained += 1
                 self.seconds.append(seconds)
@@ -125,7 +125,9 @@ class RunView:
             against = f", {100 * (top - self.base):+.2f} against the base" if self.base and not reference else ""
             count = "" if reference else f"  [dim]{self.trained}/{self.goal}, {self.rejected} rejected[/]"
             self.console.print(
-                f"{name}: {self.trial['params']:,} params, best {top:.2%}{against}, {seconds:.0f} s{count}", highlight=False
+                f"{name}: {self.trial['params']:,} params, best {top:.2%}{against}, {seconds:.0f} s "
+                f"({event['compile_seconds']:.0f} s to compile){count}",
+                highlight=False,
             )
         self.trial = {}
 

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,14 +61,14 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({type(error).__name__})") from None
 
 
-def write_weights(path: Path, weights: Weights) -> None:
-    """Write the weights of a network, in the order of Keras' `get_weights()`, as an .npz."""
-    arrays: dict[str, Any] = {_key(index): array for index, array in enumerate(weights)}
-    write(path, lambda stream: np.savez(stream, allow_pickle=False, **arrays))
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays as an .npz."""
+    named: dict[str, Any] = dict(arrays)
+    write(path, lambda stream: np.savez(stream, allow_pickle=False, **named))
 
 
-def read_weights(path: Path) -> list[npt.NDArray[Any]]:
-    """Read what `write_weights` wrote; nothing is unpickled.
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read what `write_arrays` wrote; nothing is unpickled.
 
     Raises:
         UserError: the file cannot be read or holds something else.
@@ -77,11 +77,30 @@ def read_weights(path: Path) -> list[npt.NDArray[Any]]:
         with path.open("rb") as file, zipfile.ZipFile(file):  # stricter than NumPy, and it closes
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                return [archive[_key(index)] for index in range(len(archive.files))]
+                return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise UserError(f"{path}: weights cannot be read ({error.strerror or error})") from None
     except (ValueError, KeyError, EOFError, MemoryError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         why = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: damaged, or no weights of a study ({why}); train again or take another file") from None
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write the weights of a network, in the order of Keras' `get_weights()`, as an .npz."""
+    write_arrays(path, {_key(index): array for index, array in enumerate(weights)})
+
+
+def read_weights(path: Path) -> list[npt.NDArray[Any]]:
+    """Read what `write_weights` wrote.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
+    arrays = read_arrays(path)
+    try:
+        return [arrays[_key(index)] for index in range(len(arrays))]
+    except KeyError as error:
+        why = f"no {error}"
         raise UserError(f"{path}: damaged, or no weights of a study ({why}); train again or take another file") from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import keras
 
@@ -28,27 +28,51 @@ from search.seeds import derive
 from search.source import identifier
 
 
-def build(architecture: Architecture, *, seed: int = 0, initializer: str = "glorot_uniform") -> keras.Model:
+def build(
+    architecture: Architecture,
+    *,
+    seed: int = 0,
+    initializer: str = "glorot_uniform",
+    layers: Any = keras.layers,
+    dtype: str = "float32",
+) -> keras.Model:
     """The network, float32 images (batch, height, width, channels) in, probabilities (batch, classes) out.
 
     Initial weights and dropout masks depend on the seed alone. Layers bear the names of their resolved rows.
+
+    Args:
+        layers: where layer classes are taken from; an engine brings faster ones with the same weights in the same order.
+        dtype: Keras dtype policy, "float32" or "mixed_bfloat16"; weights and the softmax are float32 in both.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.geometry.resolve`.
     """
     inputs = keras.Input(architecture.input, name="image")
-    outputs = _chain(inputs, resolve(architecture), seed, initializer)
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        outputs = _chain(inputs, resolve(architecture), _Making(seed, initializer, layers))
+    finally:
+        keras.config.set_dtype_policy(usual)
     return keras.Model(inputs, outputs, name=identifier(architecture.name))
 
 
-def _chain(x: Any, rows: tuple[Resolved, ...], seed: int, initializer: str) -> Any:
+class _Making(NamedTuple):
+    """What all layers of a network are made with."""
+
+    seed: int
+    initializer: str
+    layers: Any
+
+
+def _chain(x: Any, rows: tuple[Resolved, ...], making: _Making) -> Any:
     for row in rows:
-        x = _apply(x, row, seed, initializer)
+        x = _apply(x, row, making)
     return x
 
 
-def _apply(x: Any, row: Resolved, seed: int, initializer: str) -> Any:
-    layers = keras.layers
+def _apply(x: Any, row: Resolved, making: _Making) -> Any:
+    seed, initializer, layers = making
     name, layer = row.name, row.layer
 
     def weights(part: str) -> Any:
@@ -122,7 +146,6 @@ def _apply(x: Any, row: Resolved, seed: int, initializer: str) -> Any:
             opened = layers.Activation(layer.function, name=f"{name}_{layer.function}")(x[..., :half])
             return layers.Multiply(name=name)([opened, x[..., half:]])
         case Residual():
-            branch = _chain(x, row.branch, seed, initializer)
-            return layers.Add(name=name)([branch, _chain(x, row.shortcut, seed, initializer)])
+            return layers.Add(name=name)([_chain(x, row.branch, making), _chain(x, row.shortcut, making)])
         case _:
             assert_never(layer)

@@ -54,6 +54,14 @@ class OneCycle(BaseModel):
     start: Annotated[float, Field(ge=1, le=1e6)] = 25.0
 
 
+class Linear(BaseModel):
+    """Straight up to learning_rate over `warmup` of all steps, then straight down to 0."""
+
+    model_config = _FORBID
+    kind: Literal["linear"] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Plateau(BaseModel):
     """Times `factor` whenever the validation loss has not fallen for `patience` epochs."""
 
@@ -63,19 +71,25 @@ class Plateau(BaseModel):
     patience: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
-SCHEDULES = (Constant, InverseTime, Cosine, OneCycle, Plateau)
-Schedule = Annotated[Constant | InverseTime | Cosine | OneCycle | Plateau, Field(discriminator="kind")]
+SCHEDULES = (Constant, InverseTime, Cosine, OneCycle, Linear, Plateau)
+Schedule = Annotated[Constant | InverseTime | Cosine | OneCycle | Linear | Plateau, Field(discriminator="kind")]
 
 
 class Augment(BaseModel):
-    """How training images are varied, each image anew in each epoch; validation images never are."""
+    """How training images are varied, each image anew each time it is seen; validation images never are.
+
+    `flip = "alternating"` turns half of the images in the first pass and from then on every image in every other pass.
+    """
 
     model_config = _FORBID
-    flip: bool = False  # left-right, half of the images
+    passes: Annotated[int, Field(ge=1, le=1000)] = 1  # over all images in one epoch, each in an order of its own
+    flip: bool | Literal["alternating"] = False  # left-right, half of the images
     crop: Annotated[int, Field(ge=0, le=64)] = 0  # pixels of reflected border, of which the image's size is cut out
     shift: _Fraction = 0.0  # of height and width, up to, either way
     zoom: _Fraction = 0.0  # up to, in and out
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, up to, either way
+    cutout: Annotated[int, Field(ge=0, le=256)] = 0  # side in pixels of a square that is set to the mean
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0  # alpha of the Beta distribution of a batch's mixing share
 
 
 class Recipe(BaseModel):
@@ -89,6 +103,9 @@ class Recipe(BaseModel):
     momentum: _Fraction = 0.9  # of sgd, Nesterov's
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decoupled, on kernels only
     label_smoothing: _Fraction = 0.0
+    clip_norm: Annotated[float, Field(ge=0, le=1e12)] = 0.0  # longest gradient over all weights together; 0: as it is
+    ema: _Fraction = 0.0  # decay of the moving average of the weights that is then ranked and kept; 0: none
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of compute; auto: bfloat16 on a GPU that has it
     initializer: Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] = "glorot_uniform"
     normalize: bool = False  # per channel, after the division by 255
     schedule: Schedule = Constant()
@@ -108,6 +125,10 @@ def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
             if progress < warmup:
                 return peak * (1 / start + (1 - 1 / start) * progress / warmup)
             return peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+        case Linear(warmup=warmup):
+            total = recipe.epochs * steps_per_epoch
+            rising = min(round(warmup * total), total - 1)
+            return peak * min((step + 1) / max(1, rising), (total - step) / (total - rising))
         case _:
             return peak
 
@@ -134,6 +155,9 @@ def _fixed(value: Value) -> Domain:
     return Choices((value,))
 
 
+_NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "augment")
+
+
 class RecipeSpace(BaseModel):
     """The [recipe] table: each of these numbers and names is fixed, or searched like a dimension of the space."""
 
@@ -145,6 +169,9 @@ class RecipeSpace(BaseModel):
     momentum: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.9)
     weight_decay: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
     label_smoothing: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
+    clip_norm: Annotated[Domain, _number(0, 1e12)] = _fixed(0.0)
+    ema: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = _fixed("glorot_uniform")
     normalize: Annotated[Domain, _searched(one_of((True, False)))] | None = None  # None: as [data] says
     schedule: Schedule = Constant()
@@ -157,7 +184,7 @@ class RecipeSpace(BaseModel):
     @property
     def domains(self) -> dict[str, Domain]:
         """Everything that may be searched, fixed or not."""
-        names = type(self).model_fields.keys() - {"epochs", "schedule", "augment"}
+        names = type(self).model_fields.keys() - set(_NOT_SEARCHED)
         return {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
 
 
@@ -175,5 +202,5 @@ def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
 def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) -> Recipe:
     """The recipe in which searched values are those drawn, or the first of their domain where none was."""
     values = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
-    fixed = {"epochs": space.epochs, "schedule": space.schedule, "augment": space.augment, "normalize": normalize}
-    return Recipe.model_validate(fixed | values)
+    fixed = {name: getattr(space, name) for name in _NOT_SEARCHED}
+    return Recipe.model_validate({"normalize": normalize} | fixed | values)

@@ -1,8 +1,7 @@
-"""Trains one network under one recipe, on Keras. Knows nothing of Optuna, studies or files.
+"""Trains one network under one recipe. Knows nothing of Optuna or studies; the arithmetic is in `search.engine`.
 
-`fit` is the seam behind which a faster engine can come: images and a recipe in, one record an epoch out. Every random
-draw - order, augmentation, dropout, weights - comes from the seed, so that the same seed on the same machine, versions
-and threads gives the same training.
+Every random draw comes from (seed, epoch), so that the same seed on the same machine, versions and threads gives the same
+training, also when it was stopped after any epoch and taken up again from its checkpoint.
 """
 
 from __future__ import annotations
@@ -10,22 +9,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
-from search.augment import augment
+from search import checkpoint as checkpoints
+from search.architecture import Architecture
+from search.checkpoint import Checkpoint
 from search.data import Dataset, channel_statistics
+from search.device import dtype_policy, is_accelerated
+from search.engine.epoch import plan_epoch
+from search.engine.interface import open_engine
 from search.pixels import Pixels
-from search.recipe import Plateau, Recipe, rate_at
-from search.seeds import generator
+from search.recipe import Plateau, Recipe
 
-VALIDATION_BATCH = 500
+CALL_SECONDS = 1.0  # of one compiled call on a CPU: so long a signal waits
 
 Outcome = Literal["diverged", "out_of_memory", "failed"]
+Weights = tuple[npt.NDArray[np.float32], ...]
 
 
 class TrialOver(Exception):
@@ -41,7 +45,8 @@ class TrialOver(Exception):
 class Epoch:
     """One row of a training log; the learning rate is that of the epoch's last step.
 
-    Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights move.
+    Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights move. With a moving
+    average in the recipe the validation figures are the average's, and those of the raw weights stand beside them.
     """
 
     epoch: int  # from 1
@@ -51,6 +56,8 @@ class Epoch:
     val_accuracy: float
     learning_rate: float
     seconds: float
+    raw_val_loss: float | None = None
+    raw_val_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +66,43 @@ class Training:
 
     history: tuple[Epoch, ...]
     best: Epoch
-    best_weights: tuple[npt.NDArray[np.float32], ...]
+    best_weights: Weights
     pixels: Pixels
+    precision: str  # Keras dtype policy of compute
+    compile_seconds: float
+    checkpoint_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """All that the training took: compiling, epochs, checkpoints."""
+        return self.compile_seconds + self.checkpoint_seconds + sum(epoch.seconds for epoch in self.history)
 
 
 def fit(
-    model: keras.Model,
+    architecture: Architecture,
     data: Dataset,
     recipe: Recipe,
     *,
     seed: int,
+    checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Training:
-    """Train the model in place for all epochs of the recipe, the partial last batch of each included.
+    """Train the network for all epochs of the recipe, the partial last batch of each included.
 
     Args:
-        on_epoch: called after each epoch's validation; what it raises ends the training.
-        on_step: called with (steps done, steps in all) after each step.
+        checkpoint: written after each epoch; where it holds an earlier part of this very training, that is gone on with.
+        on_epoch: called after each epoch, those taken from a checkpoint included; what it raises ends the training.
+        on_step: called with (steps done, steps in all) after each compiled call: about once a second.
 
     Raises:
         TrialOver: the loss or a validation figure is not finite, or memory ran out.
     """
     try:
-        return _fit(model, data, recipe, seed, on_epoch, on_step)
+        return _fit(architecture, data, recipe, seed, checkpoint, on_epoch, on_step)
     except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        told = f"{type(error).__name__} {error}"  # TensorFlow has a class for it, JAX a word in the message
+        if isinstance(error, MemoryError) or "ResourceExhausted" in told or "RESOURCE_EXHAUSTED" in told:
             raise TrialOver("out_of_memory", f"out of memory at batch size {recipe.batch_size}") from error
         raise
 
@@ -98,84 +116,81 @@ def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:
 
 
 def _fit(
-    model: keras.Model,
+    architecture: Architecture,
     data: Dataset,
     recipe: Recipe,
     seed: int,
+    checkpoint: Path | None,
     on_epoch: Callable[[Epoch], None],
     on_step: Callable[[int, int], None],
 ) -> Training:
-    pixels = pixels_of(data, recipe)
-    steps = math.ceil(len(data.x_train) / recipe.batch_size)
-    labels = np.eye(data.classes, dtype=np.float32)
-    validation = (pixels.apply(data.x_val), labels[data.y_val])
-    compile_model(model, recipe)
-    plateau = _PlateauCuts(recipe)
+    pixels, policy = pixels_of(data, recipe), dtype_policy(recipe.precision)
+    engine = open_engine(architecture, data, recipe, pixels, seed=seed, dtype=policy)
+    identity = checkpoints.identity(architecture, data, recipe, seed, policy)
     history: list[Epoch] = []
-    best: tuple[Epoch, Any] | None = None
-    for number in range(recipe.epochs):
+    best: tuple[Epoch, Weights] | None = None
+    plateau, checkpoint_seconds = _PlateauCuts(recipe), 0.0
+    if found := checkpoints.read(checkpoint, identity):
+        engine.restore(found.state)
+        history = [Epoch(**row) for row in found.history]
+        best = history[found.best], found.best_weights
+        for epoch in history:
+            plateau.see(epoch.val_loss)
+            on_epoch(epoch)
+    call_length = _CallLength()
+    for number in range(len(history), recipe.epochs):
         started = time.monotonic()
-        sums = np.zeros(2)  # of loss and accuracy over images; Keras' own start anew with every train_on_batch
-        for index, images, targets in _batches(data, recipe, seed, number):
-            rate = rate_at(recipe, number * steps + index, steps) * plateau.factor
-            model.optimizer.learning_rate = rate
-            logs = model.train_on_batch(pixels.apply(images), labels[targets], return_dict=True)
-            sums += len(images) * np.array([float(logs["loss"]), float(logs["accuracy"])])
-            _check("loss", float(logs["loss"]), number, index)
-            on_step(number * steps + index + 1, recipe.epochs * steps)
-        found = model.evaluate(*validation, batch_size=VALIDATION_BATCH, verbose=0, return_dict=True)
-        _check("validation loss", float(found["loss"]), number, steps - 1)
-        loss, accuracy = (sums / len(data.x_train)).tolist()
-        val_loss, val_accuracy = float(found["loss"]), float(found["accuracy"])
-        epoch = Epoch(number + 1, loss, accuracy, val_loss, val_accuracy, rate, time.monotonic() - started)
+        plan = plan_epoch(recipe, len(data.x_train), seed, number, factor=plateau.factor)
+        engine.begin(plan)
+        for first, last in call_length.calls(plan.steps):
+            sums = engine.train(first, last)
+            _check("loss", sums.loss, number, last)
+            on_step(number * plan.steps + last, recipe.epochs * plan.steps)
+        raw = engine.evaluate()
+        ranked = engine.evaluate(averaged=True) if recipe.ema else raw
+        _check("validation loss", ranked[0], number, plan.steps)
+        seen = len(plan.order)
+        epoch = Epoch(
+            *(number + 1, sums.loss / seen, sums.correct / seen, *ranked, float(plan.rates[-1]), time.monotonic() - started),
+            *(raw if recipe.ema else ()),
+        )
         history.append(epoch)
         if best is None or epoch.val_accuracy > best[0].val_accuracy:
-            best = epoch, tuple(model.get_weights())
+            best = epoch, tuple(engine.weights(averaged=recipe.ema > 0))
+            for weight in best[1]:  # an infinite variance in batch normalisation leaves every figure finite
+                _check("largest weight", float(np.abs(weight).max(initial=0)), number, plan.steps)
         plateau.see(epoch.val_loss)
+        if checkpoint and number + 1 < recipe.epochs:
+            rows = [asdict(row) for row in history]
+            written = Checkpoint(tuple(engine.state()), rows, best[0].epoch - 1, best[1])
+            checkpoint_seconds += checkpoints.write(checkpoint, identity, written)
         on_epoch(epoch)
     assert best is not None
-    return Training(tuple(history), *best, pixels)
-
-
-def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Give the model its optimizer and loss.
-
-    XLA is off on TensorFlow: its depthwise convolutions are 5 to 10 times slower on a CPU.
-    """
-    decay = recipe.weight_decay or None
-    match recipe.optimizer:
-        case "adam":
-            optimizer = keras.optimizers.Adam(recipe.learning_rate, weight_decay=decay)
-        case "adamw":
-            optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
-        case "sgd":
-            optimizer = keras.optimizers.SGD(
-                recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=decay
-            )
-    if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=keras.backend.backend() != "tensorflow",
-    )
-
-
-def _batches(
-    data: Dataset, recipe: Recipe, seed: int, epoch: int
-) -> Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-    """(index, images, labels) of each batch of an epoch, in an order and a variation that (seed, epoch) decides."""
-    order = generator(seed, "order", epoch).permutation(len(data.x_train))
-    variation = generator(seed, "augment", epoch)
-    for index, start in enumerate(range(0, len(order), recipe.batch_size)):
-        chosen = order[start : start + recipe.batch_size]
-        yield index, augment(data.x_train[chosen], recipe.augment, variation), data.y_train[chosen]
+    return Training(tuple(history), *best, pixels, policy, engine.compile_seconds, checkpoint_seconds)
 
 
 def _check(what: str, value: float, epoch: int, step: int) -> None:
     if not math.isfinite(value):
-        raise TrialOver("diverged", f"the {what} became {value} in epoch {epoch + 1}, step {step + 1}")
+        raise TrialOver("diverged", f"the {what} became {value} in epoch {epoch + 1}, by step {step}")
+
+
+class _CallLength:
+    """How many steps one compiled call takes: the whole epoch on a GPU, on a CPU as many as fit into CALL_SECONDS."""
+
+    def __init__(self) -> None:
+        self.whole = is_accelerated()
+        self.length = 1
+
+    def calls(self, steps: int) -> Iterator[tuple[int, int]]:
+        """(first, last) of each call of an epoch; the result does not depend on them."""
+        first = 0
+        while first < steps:
+            last = steps if self.whole else min(steps, first + self.length)
+            started = time.monotonic()
+            yield first, last
+            a_step = (time.monotonic() - started) / (last - first)
+            self.length = max(1, min(4 * self.length, int(CALL_SECONDS / max(a_step, 1e-6))))
+            first = last
 
 
 class _PlateauCuts:

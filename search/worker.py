@@ -6,6 +6,7 @@ JSON lines, and it ends with its supervisor, whatever ends that.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 import optuna
 from optuna.trial import TrialState
 
-from objective import Annotate, Emit, Task, candidate, reference
+from objective import Annotate, Emit, Task, candidate, checkpoint_path, reference
 from search import config as configs
 from search import plan, references
 from search import recipe as recipes
@@ -178,6 +179,11 @@ def _one_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float], 
 
     study.sampler = _sampler(run.config.search.sampler, derive(run.config.search.seed, "sampler", index))
     study.optimize(indexed, n_trials=1, catch=(TrialOver,))
+    ended = study.get_trials(deepcopy=False)[-1].user_attrs  # and told: until then its checkpoint may be needed
+    checkpoint = checkpoint_path(run.folder, ended.get("reference"), index)
+    for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.stem}.part*")):  # parts: of a process that was killed
+        left.unlink(missing_ok=True)
+    gc.collect()  # a network and its compiled functions hold each other
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -35,6 +35,7 @@ from search.layers import (
     Softmax,
     SpatialSeparableConv,
 )
+from search.recipe import Augment, Constant, Cosine, InverseTime, Linear, OneCycle, Plateau, Recipe
 from space import Head, Order, Pyramid, parameters
 
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
@@ -227,6 +228,27 @@ def narrow(layers: tuple[Layer, ...], filters: int = 2) -> tuple[Layer, ...]:
     return tuple(
         replace(layer, filters=filters) if isinstance(layer, SeparableConv | SpatialSeparableConv | Conv) else layer
         for layer in layers
+    )
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+SCHEDULES = (Constant(), InverseTime(rate=0.3), Cosine(), OneCycle(), Linear(), Linear(warmup=0.4), Plateau())
+
+
+@st.composite
+def recipes(draw: Draw) -> Recipe:
+    """A training of few epochs, in what its epochs are made of: batches, passes, schedule, flips, mixing."""
+    return Recipe(
+        epochs=draw(st.integers(1, 4)),
+        batch_size=draw(st.integers(1, 70)),
+        learning_rate=draw(st.sampled_from((1e-3, 0.1, 3.0))),
+        schedule=draw(st.sampled_from(SCHEDULES)),
+        augment=Augment(
+            passes=draw(st.integers(1, 3)),
+            flip=draw(st.sampled_from((False, True, "alternating"))),
+            mixup=draw(st.sampled_from((0.0, 0.2, 1.0))),
+        ),
     )
 
 

@@ -96,11 +96,13 @@ def _domains(numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 FRACTIONS = st.floats(0, 0.99)
+FLIPS = st.sampled_from([True, False, "alternating"])
 SCHEDULES = st.sampled_from(
     [
         {"kind": "constant"},
         {"kind": "cosine"},
         {"kind": "one-cycle", "warmup": 0.1},
+        {"kind": "linear", "warmup": 0.1},
         {"kind": "plateau", "patience": 2},
         {"kind": "inverse-time", "rate": 0.3},
     ]
@@ -114,11 +116,14 @@ RECIPES = st.fixed_dictionaries(
         "momentum": _domains(FRACTIONS),
         "weight_decay": _domains(FRACTIONS),
         "label_smoothing": _domains(FRACTIONS),
+        "clip_norm": _domains(st.floats(0, 10)),
+        "ema": FRACTIONS,
+        "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
         "optimizer": st.sampled_from(["adam", ["adamw", "sgd"]]),
         "initializer": st.sampled_from(["he_normal", ["he_uniform", "glorot_normal"]]),
         "normalize": st.sampled_from([True, False, [True, False]]),
         "schedule": SCHEDULES,
-        "augment": st.fixed_dictionaries({}, optional={"flip": st.booleans(), "crop": st.integers(0, 8), "zoom": FRACTIONS}),
+        "augment": st.fixed_dictionaries({}, optional={"flip": FLIPS, "crop": st.integers(0, 8), "mixup": FRACTIONS}),
     },
 )
 TABLES = st.fixed_dictionaries(
@@ -230,6 +235,9 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "recipe.momentum": (0.9, 0.8),
     "recipe.weight_decay": (0.0, 0.1),
     "recipe.label_smoothing": (0.0, 0.1),
+    "recipe.clip_norm": (0.0, 1.0),
+    "recipe.ema": (0.0, 0.99),
+    "recipe.precision": ("auto", "float32"),
     "recipe.initializer": ("glorot_uniform", "he_normal"),
     "recipe.normalize": (True, False),
     "recipe.schedule": ({"kind": "plateau", "factor": 0.5}, {"kind": "plateau", "factor": 0.4}),

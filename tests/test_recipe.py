@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from search.recipe import (
     Constant,
     Cosine,
     InverseTime,
+    Linear,
     OneCycle,
     Plateau,
     Recipe,
@@ -85,8 +87,37 @@ def test_one_cycle_peaks_where_it_says() -> None:
     assert max(abs(right - left) for left, right in itertools.pairwise(seen)) < 0.01  # no jump anywhere
 
 
+def test_linear_climbs_to_the_peak_and_comes_down_to_almost_nothing() -> None:
+    plain = rates(Recipe(epochs=5, learning_rate=0.8, schedule=Linear()), 2)
+    assert plain == pytest.approx([0.8 * left / 10 for left in range(10, 0, -1)])
+    warmed = rates(Recipe(epochs=5, learning_rate=0.8, schedule=Linear(warmup=0.4)), 2)
+    assert warmed == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, *(0.8 * left / 6 for left in range(5, 0, -1))])
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 40), st.integers(1, 40))
+def test_linear_is_straight_either_way_at_any_warmup(warmup: float, epochs: int, steps: int) -> None:
+    seen = rates(Recipe(epochs=epochs, learning_rate=0.5, schedule=Linear(warmup=warmup)), steps)
+    top = seen.index(max(seen))
+    assert max(seen) == pytest.approx(0.5)
+    assert abs(top - warmup * len(seen)) <= 2
+    for side in (seen[: top + 1], seen[top + 1 :]):
+        assert np.diff(side, 2) == pytest.approx(0, abs=1e-12)
+    assert min(seen) > 0
+
+
 @given(
-    st.sampled_from((Constant(), Cosine(), OneCycle(), InverseTime(rate=0.3), Plateau())),
+    st.sampled_from(
+        (
+            Constant(),
+            Cosine(),
+            OneCycle(),
+            InverseTime(rate=0.3),
+            Linear(),
+            Linear(warmup=0.9),
+            Linear(warmup=0.999),
+            Plateau(),
+        )
+    ),
     st.integers(1, 20),
     st.integers(1, 20),
 )
@@ -103,12 +134,19 @@ def test_the_defaults_are_the_plain_published_recipe() -> None:
     assert (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.learning_rate) == (50, 128, "adam", 1e-3)
     assert recipe.initializer == "glorot_uniform"
     assert recipe.schedule == Constant()
-    assert recipe.augment == Augment(flip=False, crop=0, shift=0.0, zoom=0.0, rotation=0.0)
+    assert (recipe.clip_norm, recipe.ema, recipe.precision) == (0, 0, "auto")
+    assert recipe.augment == Augment(passes=1, flip=False, crop=0, shift=0.0, zoom=0.0, rotation=0.0, cutout=0, mixup=0.0)
 
 
 def test_a_recipe_survives_its_file() -> None:
     recipe = Recipe(
-        schedule=OneCycle(warmup=0.2), augment=Augment(flip=True, crop=4, rotation=10), optimizer="sgd", learning_rate=1
+        schedule=Linear(warmup=0.2),
+        augment=Augment(passes=2, flip="alternating", crop=4, rotation=10, cutout=3, mixup=0.2),
+        optimizer="sgd",
+        learning_rate=1,
+        clip_norm=2,
+        ema=0.99,
+        precision="bfloat16",
     )
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
     assert Recipe.model_validate(recipe.model_dump()) == recipe
@@ -134,6 +172,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "momentum 1": ({"momentum": 1.0}, "momentum"),
     "decay negative": ({"weight_decay": -1e-4}, "weight_decay"),
     "smoothing 1": ({"label_smoothing": 1.0}, "label_smoothing"),
+    "clip negative": ({"clip_norm": -1.0}, "clip_norm"),
+    "clip infinite": ({"clip_norm": float("inf")}, "clip_norm"),
+    "average of everything": ({"ema": 1.0}, "ema"),
+    "average negative": ({"ema": -0.1}, "ema"),
+    "average a bool": ({"ema": True}, "ema"),
+    "precision": ({"precision": "float16"}, "precision"),
     "initializer": ({"initializer": "he"}, "initializer"),
     "normalize a number": ({"normalize": 1}, "normalize"),
     "schedule a word": ({"schedule": "cosine"}, "schedule"),
@@ -145,10 +189,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "warmup 0": ({"schedule": {"kind": "one-cycle", "warmup": 0.0}}, "schedule"),
     "warmup 1": ({"schedule": {"kind": "one-cycle", "warmup": 1.0}}, "schedule"),
     "start below 1": ({"schedule": {"kind": "one-cycle", "start": 0.5}}, "schedule"),
+    "linear warmup 1": ({"schedule": {"kind": "linear", "warmup": 1.0}}, "schedule"),
+    "linear warmup negative": ({"schedule": {"kind": "linear", "warmup": -0.1}}, "schedule"),
     "factor 1": ({"schedule": {"kind": "plateau", "factor": 1.0}}, "schedule"),
     "patience 0": ({"schedule": {"kind": "plateau", "patience": 0}}, "schedule"),
     "patience a fraction": ({"schedule": {"kind": "plateau", "patience": 2.5}}, "schedule"),
     "flip a number": ({"augment": {"flip": 1}}, "augment"),
+    "flip a word": ({"augment": {"flip": "always"}}, "augment"),
+    "no passes": ({"augment": {"passes": 0}}, "augment"),
+    "passes a fraction": ({"augment": {"passes": 1.5}}, "augment"),
+    "cutout negative": ({"augment": {"cutout": -1}}, "augment"),
+    "cutout a fraction": ({"augment": {"cutout": 0.5}}, "augment"),
+    "mixup negative": ({"augment": {"mixup": -0.1}}, "augment"),
+    "mixup NaN": ({"augment": {"mixup": float("nan")}}, "augment"),
     "crop negative": ({"augment": {"crop": -1}}, "augment"),
     "shift 1": ({"augment": {"shift": 1.0}}, "augment"),
     "rotation too far": ({"augment": {"rotation": 181}}, "augment"),
@@ -175,6 +228,7 @@ SEARCHED = {
     "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
     "weight_decay": {"low": 0.0, "high": 0.05, "step": 0.01},
     "label_smoothing": [0.0, 0.1],
+    "clip_norm": [0.0, 1.0],
     "momentum": {"low": 0.8, "high": 0.9},
     "initializer": ["he_normal", "glorot_uniform"],
     "normalize": [True, False],
@@ -194,7 +248,7 @@ def test_every_searchable_part_reaches_the_recipe() -> None:
     of = RecipeSpace.model_validate({"epochs": 7, **SEARCHED})
     drawn = {f"recipe.{name}": value for name, value in (
         ("batch_size", 256), ("optimizer", "sgd"), ("learning_rate", 0.05), ("weight_decay", 0.02),
-        ("label_smoothing", 0.1), ("momentum", 0.85), ("initializer", "he_normal"), ("normalize", False),
+        ("label_smoothing", 0.1), ("clip_norm", 1.0), ("momentum", 0.85), ("initializer", "he_normal"), ("normalize", False),
     )}  # fmt: skip
     expected = Recipe(
         epochs=7,
@@ -203,6 +257,7 @@ def test_every_searchable_part_reaches_the_recipe() -> None:
         learning_rate=0.05,
         weight_decay=0.02,
         label_smoothing=0.1,
+        clip_norm=1.0,
         momentum=0.85,
         initializer="he_normal",
         normalize=False,
@@ -253,7 +308,9 @@ def test_the_fixed_parts_reach_the_recipe() -> None:
         "batch_size": 32,
         "learning_rate": 1,
         "schedule": {"kind": "inverse-time", "rate": 0.3},
-        "augment": {"flip": True, "crop": 4},
+        "augment": {"flip": "alternating", "crop": 4, "passes": 2},
+        "ema": 0.99,
+        "precision": "float32",
     }
     recipe = complete(RecipeSpace.model_validate(table), {}, False)
     assert recipe == Recipe.model_validate({**table, "normalize": False})
@@ -274,6 +331,8 @@ SEARCHED_BAD: dict[str, tuple[dict[str, Any], str]] = {
     "one bad choice": ({"optimizer": ["adam", "rmsprop"]}, "optimizer"),
     "empty": ({"optimizer": []}, "optimizer"),
     "epochs searched": ({"epochs": [10, 20]}, "epochs"),
+    "average searched": ({"ema": [0.0, 0.99]}, "ema"),
+    "precision searched": ({"precision": ["auto", "float32"]}, "precision"),
     "schedule searched": ({"schedule": [{"kind": "cosine"}]}, "schedule"),
     "range of optimizers": ({"optimizer": {"low": "adam", "high": "sgd"}}, "optimizer"),
     "top not reached": ({"batch_size": {"low": 32, "high": 100, "step": 32}}, "batch_size"),

@@ -1,0 +1,76 @@
+"""A training after one of its epochs, in a file: complete, written whole or not at all, used only for that very training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from search.architecture import Architecture, fingerprint
+from search.data import Dataset
+from search.errors import UserError
+from search.files import read_arrays, write_arrays
+from search.recipe import Recipe
+
+Arrays = tuple[npt.NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that the epochs to come depend on; what is random in them comes from (seed, epoch)."""
+
+    state: Arrays  # of the engine
+    history: Sequence[Mapping[str, Any]]  # rows of the log so far
+    best: int  # index of the best row
+    best_weights: Arrays
+
+
+def identity(architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, policy: str) -> str:
+    """Names a training with all that its bits depend on: network, recipe, data, seed, and the machine and versions too."""
+    backend = keras.backend.backend()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parts = [
+        *(fingerprint(architecture), recipe.model_dump(mode="json"), data.fingerprint, seed, policy),
+        *(backend, keras.__version__, _version(backend), np.__version__, platform.machine(), cores),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write(path: Path, named: str, checkpoint: Checkpoint) -> float:
+    """Write a checkpoint in place of the one before; the seconds that it took."""
+    started = time.monotonic()
+    about = {"identity": named, "history": list(checkpoint.history), "best": checkpoint.best}
+    arrays = {f"state{index:04}": array for index, array in enumerate(checkpoint.state)}
+    arrays |= {f"best{index:04}": array for index, array in enumerate(checkpoint.best_weights)}
+    write_arrays(path, {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)} | arrays)
+    return time.monotonic() - started
+
+
+def read(path: Path | None, named: str) -> Checkpoint | None:
+    """The checkpoint of the training of this identity; None where there is none, or a damaged one, or another's."""
+    if path is None or not path.exists():
+        return None
+    try:
+        arrays = read_arrays(path)
+        about = json.loads(arrays.pop("about").tobytes())
+        if about["identity"] != named:
+            return None
+    except (UserError, KeyError, ValueError, TypeError, AttributeError):  # the last two where it holds other kinds of things
+        return None
+    state, best = ([arrays[key] for key in sorted(arrays) if key.startswith(kind)] for kind in ("state", "best"))
+    return Checkpoint(tuple(state), about["history"], about["best"], tuple(best))
+
+
+def _version(backend: str) -> str:
+    module: Any = __import__(backend)
+    return str(module.__version__)
