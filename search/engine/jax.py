@@ -101,6 +101,7 @@ class JaxEngine:
         self._full, self._remainder = divmod(seen, recipe.batch_size)
         steps = self._full + bool(self._remainder)
         self._plan = Plan(jnp.zeros(seen, int), jnp.zeros(seen, bool), jnp.zeros(steps), jnp.zeros(steps), jnp.int32(0))
+        self._sums = jnp.zeros([steps, len(Sums._fields)])  # of each step, so that they add up alike however calls are cut
         self._prepare = jax.jit(self._batch, static_argnums=3)
         sizes = {size for size in (recipe.batch_size * bool(self._full), self._remainder) if size}
         self._train = {size: self._compile(size) for size in sizes}
@@ -110,16 +111,15 @@ class JaxEngine:
     def begin(self, plan: EpochPlan) -> None:
         new = (plan.order, plan.flipped, plan.rates, plan.shares, plan.seed)
         self._plan = Plan(*(jnp.array(value, old.dtype) for value, old in zip(new, self._plan, strict=True)))
+        self._sums = jnp.zeros_like(self._sums)
 
     def train(self, first: int, last: int) -> Sums:
-        loss = hits = 0.0
         whole = (self.recipe.batch_size, first, min(last, self._full))
         for size, start, end in (whole, (self._remainder, max(first, self._full), last)):
             if start < end:
-                bounds = np.int32(start), np.int32(end)
-                self._state, sums = self._train[size](self._state, self._plan, self.data, *bounds)
-                loss, hits = loss + float(sums[0]), hits + float(sums[1])
-        return Sums(loss, hits)
+                carried, bounds = (self._state, self._sums), (np.int32(start), np.int32(end))
+                self._state, self._sums = self._train[size](carried, self._plan, self.data, *bounds)
+        return Sums(*np.array(self._sums, np.float64).sum(axis=0).tolist())
 
     def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
         loss, hits, count = map(float, self._evaluate(*self._parts(averaged), *self._validation))
@@ -145,7 +145,7 @@ class JaxEngine:
     def _compile(self, size: int) -> Any:
         """Steps on batches of one size; how many steps is left open."""
         steps = jax.jit(functools.partial(self._steps, size), donate_argnums=0)
-        return steps.lower(self._state, self._plan, self.data, np.int32(0), np.int32(0)).compile()
+        return steps.lower((self._state, self._sums), self._plan, self.data, np.int32(0), np.int32(0)).compile()
 
     def _batch(self, plan: Plan, data: Any, step: Any, size: int) -> tuple[Any, Any]:
         self.draws.at(plan.seed, step)
@@ -155,15 +155,14 @@ class JaxEngine:
         images = augment(images, flipped, self.draws.uniform([size, DRAWS], AUGMENT_STREAM), how, self.pixels)
         return mixup(images, targets, plan.shares[step]) if how.mixup else (images, targets)
 
-    def _steps(self, size: int, state: State, plan: Plan, data: Any, first: Any, last: Any) -> Any:
+    def _steps(self, size: int, carried: Any, plan: Plan, data: Any, first: Any, last: Any) -> Any:
         def body(step: Any, carried: Any) -> Any:
-            before, loss, hits = carried
+            state, sums = carried
             images, targets = self._batch(plan, data, step, size)
-            after, more_loss, more_hits = self._step(before, plan.rates[step], images, targets)
-            return after, loss + more_loss, hits + more_hits
+            after, *more = self._step(state, plan.rates[step], images, targets)
+            return after, sums.at[step].set(jnp.stack(more))
 
-        after, *sums = lax.fori_loop(first, last, body, (state, jnp.float32(0), jnp.float32(0)))
-        return after, sums
+        return lax.fori_loop(first, last, body, carried)
 
     def _step(self, state: State, rate: Any, images: Any, targets: Any) -> tuple[State, Any, Any]:
         def mean_loss(trainable: list[Any]) -> Any:

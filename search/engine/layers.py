@@ -69,7 +69,7 @@ class ShiftedDepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc
 
 
 class ShiftedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
-    """As comparisons of shifted images: XLA's gradient is a slow scatter. Of equal values the first has it, as there."""
+    """As comparisons of shifted images: XLA's windows and their gradients are slow. Of equals the first has it, as there."""
 
     def call(self, inputs: Any) -> Any:
         first, *others = _windows(self, inputs, self.pool_size, (1, 1), -math.inf)
