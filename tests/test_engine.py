@@ -20,8 +20,8 @@ from search.architecture import Architecture
 from search.data import Dataset, load_dataset
 from search.engine.epoch import plan_epoch
 from search.engine.interface import optimizer_of, validation_of
-from search.engine.layers import Draws, ShiftedSeparableConv2D
-from search.engine.tensorflow import FusedBatchNormalization, TensorFlowDraws, TensorFlowEngine
+from search.engine.layers import ShiftedSeparableConv2D, dropout_of
+from search.engine.tensorflow import FusedBatchNormalization, TensorFlowDraws, TensorFlowEngine, pooled_dropout_of
 from search.layers import (
     Activation,
     AveragePool,
@@ -41,7 +41,6 @@ from search.layers import (
 from search.model import build
 from search.pixels import Pixels
 from search.recipe import Recipe
-from search.seeds import derive
 
 ROOT = Path(__file__).parent.parent
 CLOSE = 1e-5
@@ -85,20 +84,15 @@ def engine_of(data: Dataset, recipe: Recipe, network: Architecture = PYRAMID, **
     return TensorFlowEngine(network, data, recipe, Pixels((0.3,), (0.4,)), seed=3, **rest)
 
 
-def masked_dropout(draws: Draws) -> type[keras.layers.Layer]:
-    """Plain inverted dropout, told by the engine's draws which values to keep."""
+def masked_dropout(engine: TensorFlowEngine) -> type[keras.layers.Layer]:
+    """Plain dropout by the very masks that the engine's layer of this name applies in the step that its draws stand at."""
 
     class Masked(keras.layers.Layer):  # type: ignore[misc]
         def __init__(self, rate: float, seed: int, **rest: Any) -> None:
             super().__init__(**rest)
-            self.rate = rate
 
         def call(self, inputs: Any, training: bool = False) -> Any:
-            if not training:
-                return inputs
-            bits = draws.bits(tf.shape(inputs), derive(0, "dropout", self.name))
-            kept = tf.cast(bits, tf.int32) >= round(self.rate * 65536)
-            return tf.where(kept, inputs / (1 - round(self.rate * 65536) / 65536), 0.0)
+            return inputs * engine.model.get_layer(self.name).mask_of(tf.shape(inputs)) if training else inputs
 
     return Masked
 
@@ -106,8 +100,8 @@ def masked_dropout(draws: Draws) -> type[keras.layers.Layer]:
 class KerasStep:
     """Keras' own training step on standard layers, dropout masks apart."""
 
-    def __init__(self, network: Architecture, recipe: Recipe, draws: Draws) -> None:
-        layers = SimpleNamespace(**vars(keras.layers) | {"Dropout": masked_dropout(draws)})
+    def __init__(self, network: Architecture, recipe: Recipe, engine: TensorFlowEngine) -> None:
+        layers = SimpleNamespace(**vars(keras.layers) | {"Dropout": masked_dropout(engine)})
         self.model = build(network, seed=0, layers=layers)
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
         self.model.compile(optimizer_of(recipe), loss, run_eagerly=True, jit_compile=False)
@@ -163,7 +157,7 @@ def test_each_step_is_keras_own(name: str, network: Architecture, digits: Datase
     """
     recipe = Recipe.model_validate({"epochs": 6, "batch_size": 40} | RECIPES[name])
     engine = engine_of(digits, recipe, network)
-    reference = KerasStep(network, recipe, engine.draws)
+    reference = KerasStep(network, recipe, engine)
     errors = []
     for epoch in range(5):
         plan = plan_epoch(recipe, len(digits.x_train), 5, epoch)
@@ -188,7 +182,7 @@ def test_gradients_are_keras_own(network: Architecture, digits: Dataset) -> None
     """Of every tensor, as far as it is not small beside the others, where rounding is all that is left of it."""
     recipe = Recipe(epochs=1, batch_size=40)
     engine = engine_of(digits, recipe, network)
-    reference = KerasStep(network, recipe, engine.draws)
+    reference = KerasStep(network, recipe, engine)
     engine.begin(plan_epoch(recipe, len(digits.x_train), 5, 0))
     for step in range(3):
         images, targets = engine.batch(tf.constant(step))
@@ -354,21 +348,40 @@ def test_draws_depend_on_seed_step_and_stream_alone() -> None:
     assert [drawn(*place) for place in places] == [drawn(*place) for place in places]
 
 
-def test_bits_are_even_and_dropout_keeps_its_share_and_the_mean() -> None:
+def test_bits_are_even_and_do_not_depend_on_their_neighbours() -> None:
     draws = TensorFlowDraws()
     draws.at(7, 3)
     bits = draws.bits([1001, 99], 5).numpy()
     assert bits.dtype == np.uint16
     assert abs(bits.mean() - 32767.5) < 5 * 65536 / np.sqrt(12 * bits.size)
     assert abs(np.corrcoef(bits[:, :-1].ravel(), bits[:, 1:].ravel())[0, 1]) < 5 / np.sqrt(bits.size)
-    from search.engine.layers import dropout_of
 
-    layer = dropout_of(draws)(rate=0.3, seed=0, name="dropout")
-    ones = np.ones((100, 1000), np.float32)
-    dropped = layer(ones, training=True).numpy()
-    assert abs((dropped == 0).mean() - 0.3) < 5 * np.sqrt(0.21 / ones.size)
-    np.testing.assert_allclose(dropped[dropped > 0], 1 / 0.7, rtol=1e-4)
+
+@pytest.mark.parametrize("kind", [dropout_of, pooled_dropout_of])
+@pytest.mark.parametrize("rate", [0.05, 0.3])
+def test_dropout_drops_its_share_and_keeps_the_mean(kind: Any, rate: float) -> None:
+    draws = TensorFlowDraws()
+    inputs = keras.Input((25, 40))
+    layer = kind(draws)(rate=rate, seed=9, name="dropout")
+    keras.Model(inputs, layer(inputs))
+    if hasattr(layer, "draw"):
+        layer.draw(100)
+    ones, masks = np.ones((100, 25, 40), np.float32), []
+    for seed, step in ((7, 3), (7, 4), (8, 3), (7, 3)):
+        draws.at(seed, step)
+        dropped = layer(ones, training=True).numpy()
+        assert abs((dropped == 0).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / ones.size)
+        np.testing.assert_allclose(dropped[dropped > 0], 1 / (1 - rate), rtol=1e-4)
+        flat = dropped.ravel() > 0
+        for other in (flat[1:], *(mask[1:] for mask in masks[:3] if len(masks) < 3)):
+            assert abs(np.corrcoef(flat[:-1], other)[0, 1]) < 5 / np.sqrt(ones.size)
+        masks.append(flat)
+    assert np.array_equal(masks[0], masks[3])
+    assert not np.array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
     np.testing.assert_array_equal(layer(ones, training=False), ones)
+    draws.at(7, 3)
+    np.testing.assert_array_equal(layer(ones[:7], training=True).numpy().ravel() > 0, masks[0][:7000])  # a partial batch
 
 
 # --- memory -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from search.architecture import Architecture
 from search.data import Dataset
+from search.device import is_accelerated
 from search.engine.augment import DRAWS, augment, mixup, normalize
 from search.engine.epoch import EpochPlan
 from search.engine.interface import Arrays, Sums, correct, losses, optimizer_of, validation_of
@@ -19,9 +21,12 @@ from search.engine.layers import fast_layers
 from search.model import build
 from search.pixels import Pixels
 from search.recipe import Recipe
+from search.seeds import derive
 
 LEAST_EPSILON = 1.001e-5  # that the fused operation takes on a GPU
 AUGMENT_STREAM = 0
+LINE = 16  # values of a mask that lie in one line of memory
+WINDOWS = 65_536  # places at which a mask may begin
 
 
 class TensorFlowDraws:
@@ -42,6 +47,45 @@ class TensorFlowDraws:
         return tf.stack([self.seed + (stream << 32), self.step])
 
 
+def pooled_dropout_of(draws: TensorFlowDraws) -> type[keras.layers.Layer]:
+    """A Dropout layer for a CPU, where random numbers cost more than the convolution before them.
+
+    Its masks are drawn once, and each step multiplies by a window of them at a random place: every mask is of independent
+    values; only that two steps' windows may overlap, shifted, tells it from masks drawn anew.
+    """
+
+    class Dropout(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self, rate: float, seed: int, **rest: Any) -> None:
+            super().__init__(**rest)
+            self.rate, self.seed = rate, seed
+            self.stream = derive(0, "dropout", self.name)
+
+        def draw(self, images: int) -> None:
+            """Draw the masks, for batches of up to so many images."""
+            if self.rate:
+                size = images * math.prod(self.input.shape[1:])
+                uniform = tf.random.stateless_uniform([-(-size // LINE) + WINDOWS, LINE], [self.seed, 0])
+                self.masks = tf.cast(tf.cast(uniform >= self.rate, tf.float32) / (1 - self.rate), self.compute_dtype)
+
+        def mask_of(self, shape: Any) -> Any:
+            """The mask of the step that the draws stand at."""
+            count = tf.reduce_prod(shape)
+            first = tf.cast(draws.uniform([], self.stream) * WINDOWS, tf.int32)
+            lines = self.masks[first : first + (count + LINE - 1) // LINE]  # whole lines of memory: no copy is made
+            return tf.reshape(tf.reshape(lines, [-1])[:count], shape)
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            return inputs * self.mask_of(tf.shape(inputs)) if training and self.rate else inputs
+
+    return Dropout
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _apart(x: Any) -> Any:
+    """The same, kept from being fused with what comes next."""
+    return tf.raw_ops.Snapshot(input=x), lambda gradient: gradient
+
+
 class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Batch normalisation in one operation each way, for (n, h, w, c); other inputs take Keras' way.
 
@@ -54,7 +98,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if len(inputs.shape) != 4 or self.epsilon < LEAST_EPSILON:
             return tf.cast(super().call(tf.cast(inputs, tf.float32), training=training), inputs.dtype)
-        narrow = inputs.dtype != tf.float32 and inputs.shape[-1] % 16 and not tf.config.list_physical_devices("GPU")
+        narrow = inputs.dtype != tf.float32 and inputs.shape[-1] % 16 and not is_accelerated()
         x = tf.cast(inputs, tf.float32) if narrow else inputs  # bfloat16 falls back to a slow path there
         moving = ([], []) if training else (self.moving_mean.value, self.moving_variance.value)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -70,6 +114,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
             n = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
             self._move(self.moving_mean, mean)
             self._move(self.moving_variance, variance * ((n - 1) / n))
+            if x.shape[-1] % 8:  # fused with the activation it is slower still, on a CPU
+                y = _apart(y)
         return tf.cast(y, inputs.dtype)
 
     def _move(self, average: Any, value: Any) -> None:
@@ -92,8 +138,14 @@ class TensorFlowEngine:
     ) -> None:
         started = time.monotonic()
         self.recipe, self.pixels, self.draws = recipe, pixels, TensorFlowDraws()
-        layers = fast_layers(self.draws, BatchNormalization=FusedBatchNormalization)
+        faster: dict[str, Any] = {"BatchNormalization": FusedBatchNormalization}
+        if not is_accelerated():
+            faster["Dropout"] = pooled_dropout_of(self.draws)
+        layers = fast_layers(self.draws, **faster)
         self.model = build(architecture, seed=seed, initializer=recipe.initializer, layers=layers, dtype=dtype)
+        for layer in self.model.layers:
+            if hasattr(layer, "draw"):
+                layer.draw(min(recipe.batch_size, len(data.x_train) * recipe.augment.passes))
         self.optimizer = optimizer_of(recipe)
         self.optimizer.build(self.model.trainable_variables)
         self.averages = [tf.Variable(weight.value) for weight in self.model.weights] if recipe.ema else []
