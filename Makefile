@@ -1,4 +1,4 @@
-# make run     set up, then the quickstart study (two to three minutes on 2 cores)
+# make run     set up, then the quickstart study (about a minute on 2 cores)
 # make test    set up, then every test
 # GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages never mix
 .DEFAULT_GOAL := help

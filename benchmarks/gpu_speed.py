@@ -47,6 +47,8 @@ def main() -> None:
                 found["alone"][one] = finish(begin(one, asked))
                 report(one, found["alone"][one])
                 asked.json.write_text(json.dumps(found, indent=1) + "\n")  # what is measured stays, whatever comes
+    if all("failed" in one for one in found["alone"].values()):
+        sys.exit("nothing could be trained")
     best = min((one for one in found["alone"] if one.startswith("eip-b/")), key=lambda one: seconds(found["alone"][one]))
     for count in map(int, asked.processes.split(",")):
         together = [finish(process) for process in [begin(best, asked) for _ in range(count)]]

@@ -147,8 +147,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [EVERY_KIND, PYRAMID], ids=lambda network: network.name)
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [*((name, EVERY_KIND) for name in RECIPES), ("adam", PYRAMID), ("augmented", PYRAMID)],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_each_step_is_keras_own(name: str, network: Architecture, digits: Dataset) -> None:
     """Loss, and what the step changes in weights, batch norm's averages and the optimizer's memory; 20 steps of a training.
 
@@ -412,9 +415,9 @@ print(*used)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc, which Linux has")
 def test_memory_grows_little_with_each_training() -> None:
     """What does grow is given back when the worker is recycled, after search.recycle_after trials."""
-    words = [sys.executable, "-c", TRAIN, "12"]
+    words = [sys.executable, "-c", TRAIN, "8"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     used = done.stdout.split()
-    growth = (float(used[-1]) - float(used[3])) / 8  # MiB a training, once pools are filled
+    growth = (float(used[-1]) - float(used[2])) / 5  # MiB a training, once pools are filled
     assert growth < 15, used
