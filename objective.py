@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -68,9 +67,9 @@ def reference(trial: optuna.Trial, task: Task, architecture: Architecture, recip
     return _train(trial, architecture, recipe, price(architecture), task, task.folder / "references" / name)
 
 
-def checkpoint_path(folder: Path, reference: str | None, index: int) -> Path:
-    """Where a trial leaves off; known by its logical index, so that a retry finds it."""
-    return folder / "checkpoints" / f"{reference or 'candidate'}-{index}.npz"
+def checkpoint_path(folder: Path, attributes: Mapping[str, Any]) -> Path:
+    """Where a trial with these user attributes leaves off; known by its logical index, so that a retry finds it."""
+    return folder / "checkpoints" / f"{attributes.get('reference', 'candidate')}-{attributes['index']}.npz"
 
 
 def _price_or_reject(trial: optuna.Trial, architecture: Architecture, task: Task) -> Price:
@@ -113,9 +112,8 @@ def _twin(trial: optuna.Trial, key: str) -> str | None:
 def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Price, task: Task, folder: Path) -> float:
     from search.train import Epoch, TrialOver, fit
 
-    name, index = trial.user_attrs.get("reference", "candidate"), trial.user_attrs["index"]
-    seed = derive(task.config.search.seed, name, index)
-    checkpoint = checkpoint_path(task.folder, trial.user_attrs.get("reference"), index)
+    seed = derive(task.config.search.seed, trial.user_attrs.get("reference", "candidate"), trial.user_attrs["index"])
+    checkpoint = checkpoint_path(task.folder, trial.user_attrs)
     about = {"params": cost.params, "macs": cost.macs, "receptive_field": cost.receptive_field, "seed": seed}
     _set(trial, about)
     task.emit({"event": "trial", "number": trial.number, "reference": trial.user_attrs.get("reference")} | about)
@@ -142,7 +140,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
     _score(trial, training.best.val_accuracy, training.best.epoch, training.history[-1].val_accuracy, task)
     trial.set_user_attr("epochs", len(training.history))
     spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}
-    _end(trial, "trained", None, architecture, task, spent)
+    _end(trial, "trained", None, architecture, task, **spent)
     return training.best.val_accuracy
 
 
@@ -161,16 +159,11 @@ def _score(trial: optuna.Trial, best: float, epoch: int, final: float, task: Tas
 
 
 def _end(
-    trial: optuna.Trial,
-    outcome: str,
-    reason: str | None,
-    architecture: Architecture | None,
-    task: Task,
-    spent: Mapping[str, float] = MappingProxyType({}),
+    trial: optuna.Trial, outcome: str, reason: str | None, architecture: Architecture | None, task: Task, **spent: float
 ) -> None:
-    _set(trial, {"outcome": outcome} | ({"reason": reason} if reason else {}) | dict(spent))
+    _set(trial, spent | ({"reason": reason} if reason else {}) | {"outcome": outcome})  # the outcome last: all is there then
     task.annotate(trial, architecture, task)
-    task.emit({"event": "end", "number": trial.number, "outcome": outcome, "reason": reason} | dict(spent))
+    task.emit({"event": "end", "number": trial.number, "outcome": outcome, "reason": reason} | spent)
 
 
 def _set(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:

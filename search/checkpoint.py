@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from search.architecture import Architecture, fingerprint
 from search.data import Dataset
+from search.device import cores
 from search.errors import UserError
 from search.files import read_arrays, write_arrays
 from search.recipe import Recipe
@@ -38,10 +38,9 @@ class Checkpoint:
 def identity(architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, policy: str) -> str:
     """Names a training with all that its bits depend on: network, recipe, data, seed, and the machine and versions too."""
     backend = keras.backend.backend()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parts = [
         *(fingerprint(architecture), recipe.model_dump(mode="json"), data.fingerprint, seed, policy),
-        *(backend, keras.__version__, _version(backend), np.__version__, platform.machine(), cores),
+        *(backend, keras.__version__, _version(backend), np.__version__, platform.machine(), cores()),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

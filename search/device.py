@@ -53,6 +53,11 @@ def prepare_device() -> Device:
     return _cpu(f"TensorFlow {tf.__version__}")
 
 
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_accelerated() -> bool:
     """Whether trainings run on something faster than the CPU."""
     import keras
@@ -99,9 +104,8 @@ def _describe_jax() -> Device:
 
 
 def _cpu(backend: str) -> Device:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Device(
         "cpu",
-        f"training on the CPU ({cores} cores, {backend}), no GPU was found: 50 epochs of CIFAR-10 take hours a trial, "
+        f"training on the CPU ({cores()} cores, {backend}), no GPU was found: 50 epochs of CIFAR-10 take hours a trial, "
         "not minutes; --images and --epochs make a study smaller",
     )

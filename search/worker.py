@@ -180,7 +180,7 @@ def _one_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float], 
     study.sampler = _sampler(run.config.search.sampler, derive(run.config.search.seed, "sampler", index))
     study.optimize(indexed, n_trials=1, catch=(TrialOver,))
     ended = study.get_trials(deepcopy=False)[-1].user_attrs  # and told: until then its checkpoint may be needed
-    checkpoint = checkpoint_path(run.folder, ended.get("reference"), index)
+    checkpoint = checkpoint_path(run.folder, ended)
     for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.stem}.part*")):  # parts: of a process that was killed
         left.unlink(missing_ok=True)
     gc.collect()  # a network and its compiled functions hold each other

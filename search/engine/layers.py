@@ -34,8 +34,8 @@ class Draws(Protocol):
 def dropout_of(draws: Draws) -> type[keras.layers.Layer]:
     """A Dropout layer on these draws.
 
-    A value is dropped where 16 random bits fall below rate * 65536, half the cost of a float each; the rest is scaled by
-    the share that is so kept, which differs from 1 - rate by less than 1e-5.
+    A value is dropped where 16 random bits fall below rate * 65536, half the random words that floats take; the rest is
+    scaled by the share that is so kept, which differs from 1 - rate by less than 1e-5.
     """
 
     class Dropout(keras.layers.Layer):  # type: ignore[misc]
