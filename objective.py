@@ -6,23 +6,20 @@ trained by the same code. All that a finished trial is to carry is written while
 
 from __future__ import annotations
 
-import hashlib
-import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import optuna
 
-import space
-from search import recipe as recipes
-from search.architecture import Architecture, fingerprint, to_dict
+from search.architecture import Architecture, to_dict
+from search.candidate import DataFacts, Refusal, judge
 from search.config import StudyConfig
 from search.cost import Price, price
 from search.data import Dataset
 from search.files import write_json, write_weights
-from search.layers import ArchitectureError
 from search.recipe import Recipe
 from search.seeds import derive
 
@@ -31,6 +28,13 @@ if TYPE_CHECKING:
 
 Emit = Callable[[Mapping[str, Any]], None]
 Annotate = Callable[[optuna.Trial, Architecture | None, "Task"], None]
+
+
+class Clock(Protocol):
+    """Watches the limits of a study; see `search.limits`."""
+
+    def check(self, trial_seconds: float) -> None: ...
+    def trial_is_over(self, trial_seconds: float) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -43,105 +47,138 @@ class Task:
     base_accuracy: float | None  # None while the base itself is trained
     emit: Emit  # takes events for whoever watches: trial, step, epoch
     annotate: Annotate  # writes a note on a trial that is about to end
+    claim: Callable[[str, int], bool]  # claims a key for a trial of this logical index
+    clock: Clock
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a candidate depends on of the data."""
+        return DataFacts(self.data.input_shape, self.data.classes, self.data.fingerprint)
 
 
 def candidate(trial: optuna.Trial, task: Task) -> float:
     """Train the network that the sampler proposes; its best validation accuracy.
 
     Raises:
-        optuna.TrialPruned: the candidate was rejected (never built), or its training diverged.
+        optuna.TrialPruned: the candidate was rejected (never built), fell behind at a rung, or its training diverged.
         TrialOver: it could not be trained.
     """
-    architecture = space.suggest(task.config.space, trial, task.data.input_shape, task.data.classes)
-    recipe = recipes.suggest(task.config.recipe, trial, task.config.data.normalize)
-    cost = _price_or_reject(trial, architecture, task)
-    key = _key(architecture, recipe, task)
-    _reject(trial, _twin(trial, key), architecture, task)
-    trial.set_user_attr("key", key)
-    return _train(trial, architecture, recipe, cost, task, task.folder / "trials" / str(trial.number))
+    if not task.config.parameters:
+        _ = trial.relative_params  # Optuna asks the sampler, which knows when there is nothing new, only for a parameter
+    values = {name: domain.suggest(trial, name) for name, domain in task.config.parameters.items()}
+    found = judge(task.config, task.facts, values)
+    _constrain(trial, found.cost, task)
+    if isinstance(found, Refusal):
+        _reject(trial, found.reason, found.architecture, task)
+    if not task.claim(found.key, trial.user_attrs["index"]):
+        _reject(trial, "the same network and recipe as another trial", found.architecture, task)
+    _set(trial, {"key": found.key})
+    stream = ("candidate", trial.user_attrs["index"]) if found.repeat is None else ("repeat", found.repeat)
+    return _train(trial, found.architecture, found.recipe, found.cost, task, Place(f"trials/{trial.number}", stream, True))
 
 
 def reference(trial: optuna.Trial, task: Task, architecture: Architecture, recipe: Recipe) -> float:
     """Train a known network under its own recipe; its best validation accuracy. No budget holds for it."""
     name = trial.user_attrs["reference"]
-    return _train(trial, architecture, recipe, price(architecture), task, task.folder / "references" / name)
+    place = Place(f"references/{name}", (name, trial.user_attrs["index"]))
+    return _train(trial, architecture, recipe, price(architecture), task, place)
+
+
+def again(trial: optuna.Trial, task: Task, architecture: Architecture, recipe: Recipe) -> float:
+    """Train a contender of the finals from scratch on one of the fresh seeds, which all contenders share."""
+    name, seed = trial.user_attrs["contender"], trial.user_attrs["repeat"]
+    place = Place(f"{name}-{seed}", ("finals", seed))
+    return _train(trial, architecture, recipe, price(architecture), task, place)
 
 
 def checkpoint_path(folder: Path, attributes: Mapping[str, Any]) -> Path:
     """Where a trial with these user attributes leaves off; known by its logical index, so that a retry finds it."""
-    return folder / "checkpoints" / f"{attributes.get('reference', 'candidate')}-{attributes['index']}.npz"
+    name = attributes.get("contender", attributes.get("reference", "candidate"))
+    return folder / "checkpoints" / f"{name}-{attributes['index']}.npz"
 
 
-def _price_or_reject(trial: optuna.Trial, architecture: Architecture, task: Task) -> Price:
-    try:
-        cost = price(architecture)
-    except ArchitectureError as error:
+@dataclass(frozen=True)
+class Place:
+    """Where a training is kept in the task's folder, the stream of its seed, and whether it may be pruned at a rung."""
+
+    folder: str
+    stream: tuple[str, int]
+    is_candidate: bool = False
+
+
+def _constrain(trial: optuna.Trial, cost: Price | None, task: Task) -> None:
+    """Tell Optuna how the candidate stands to the budget, and people what it costs."""
+    if cost is None:
         trial.set_constraint("exists", 1.0)
-        _reject(trial, f"cannot exist: {error}", None, task)
-        raise AssertionError from None  # a rejection does not return
-    trial.set_constraint("params", float(cost.params - (task.config.budget.params - 1)))
-    trial.set_user_attr("params", cost.params)
-    trial.set_user_attr("macs", cost.macs)
-    _reject(trial, task.config.budget.refusal(architecture, cost), architecture, task)
-    return cost
-
-
-def _reject(trial: optuna.Trial, reason: str | None, architecture: Architecture | None, task: Task) -> None:
-    """End the trial without a value where there is a reason to."""
-    if reason is None:
         return
+    trial.set_constraint("params", float(cost.params - (task.config.budget.params - 1)))
+    _set(trial, {"params": cost.params, "macs": cost.macs})
+
+
+def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None, task: Task) -> NoReturn:
+    """End the trial without a value."""
     _end(trial, "rejected", reason, architecture, task)
     raise optuna.TrialPruned(reason)
 
 
-def _key(architecture: Architecture, recipe: Recipe, task: Task) -> str:
-    """What was trained: the canonical network, the recipe with its epochs, the data."""
-    parts = [fingerprint(architecture), recipe.model_dump(mode="json"), task.data.fingerprint]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _twin(trial: optuna.Trial, key: str) -> str | None:
-    """Why the key need not be trained again."""
-    for other in trial.study.get_trials(deepcopy=False):
-        known = other.number < trial.number and other.user_attrs.get("outcome") in ("trained", "diverged")
-        if known and other.user_attrs.get("key") == key:
-            return f"the same network and recipe as trial {other.number}"
-    return None
-
-
-def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Price, task: Task, folder: Path) -> float:
+def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Price, task: Task, place: Place) -> float:
     from search.train import Epoch, TrialOver, fit
 
-    seed = derive(task.config.search.seed, trial.user_attrs.get("reference", "candidate"), trial.user_attrs["index"])
-    checkpoint = checkpoint_path(task.folder, trial.user_attrs)
+    seed = derive(task.config.search.seed, *place.stream)
     about = {"params": cost.params, "macs": cost.macs, "receptive_field": cost.receptive_field, "seed": seed}
     _set(trial, about)
-    task.emit({"event": "trial", "number": trial.number, "reference": trial.user_attrs.get("reference")} | about)
+    refused = sum(trial.user_attrs.get("refused", {}).values())
+    task.emit({"event": "trial", "number": trial.number, "refused": refused, **_named(trial)} | about)
+    seconds, since = 0.0, time.monotonic()  # of the epochs so far, also those of a process that was killed; their end
 
-    def on_epoch(epoch: Epoch) -> None:
+    def on_epoch(epoch: Epoch) -> bool:
+        nonlocal seconds, since
+        seconds, since = seconds + epoch.seconds, time.monotonic()
         trial.report(epoch.val_accuracy, epoch.epoch)
         task.emit({"event": "epoch", "number": trial.number, "epochs": recipe.epochs} | asdict(epoch))
+        at_rung = place.is_candidate and epoch.epoch in task.config.rungs
+        return at_rung and trial.should_prune() and "warm_start" not in trial.user_attrs
 
     def on_step(step: int, steps: int) -> None:
         task.emit({"event": "step", "number": trial.number, "step": step, "steps": steps})
+        spent = seconds + time.monotonic() - since
+        task.clock.check(spent)
+        if place.is_candidate and (reason := task.clock.trial_is_over(spent)):
+            raise TrialOver("timed_out", reason)
 
     try:
+        checkpoint = checkpoint_path(task.folder, trial.user_attrs)
         training = fit(architecture, task.data, recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
-        _keep(folder, architecture, recipe, training)
+        _keep(task.folder / place.folder, architecture, recipe, training)
     except TrialOver as over:
+        _set(trial, {"seconds": seconds + time.monotonic() - since})
         _end(trial, over.outcome, over.reason, architecture, task)
-        if over.outcome == "diverged":
+        if over.outcome in ("diverged", "timed_out"):
             raise optuna.TrialPruned(over.reason) from None
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         _end(trial, "failed", reason, architecture, task)
         raise TrialOver("failed", reason) from error
-    _score(trial, training.best.val_accuracy, training.best.epoch, training.history[-1].val_accuracy, task)
-    trial.set_user_attr("epochs", len(training.history))
+    return _score(trial, architecture, recipe, training, task)
+
+
+def _score(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, training: Training, task: Task) -> float:
+    """Write down what came of a training; its best validation accuracy."""
+    best, epochs = training.best.val_accuracy, len(training.history)
+    final = training.history[-1].val_accuracy
+    _set(
+        trial, {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final, "epochs": epochs}
+    )
+    if task.base_accuracy is not None:
+        trial.set_user_attr("delta_vs_base", best - task.base_accuracy)
     spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}
+    if epochs < recipe.epochs:
+        reason = f"{final:.2%} after {epochs} of {recipe.epochs} epochs, behind others at that rung"
+        _end(trial, "pruned_at_rung", reason, architecture, task, **spent)
+        raise optuna.TrialPruned(reason)
     _end(trial, "trained", None, architecture, task, **spent)
-    return training.best.val_accuracy
+    return best
 
 
 def _keep(folder: Path, architecture: Architecture, recipe: Recipe, training: Training) -> None:
@@ -152,10 +189,9 @@ def _keep(folder: Path, architecture: Architecture, recipe: Recipe, training: Tr
     write_weights(folder / "weights.npz", training.best_weights)
 
 
-def _score(trial: optuna.Trial, best: float, epoch: int, final: float, task: Task) -> None:
-    _set(trial, {"best_val_accuracy": best, "best_epoch": epoch, "final_val_accuracy": final})
-    if task.base_accuracy is not None:
-        trial.set_user_attr("delta_vs_base", best - task.base_accuracy)
+def _named(trial: optuna.Trial) -> dict[str, Any]:
+    """What is trained, for whoever watches, where it is no candidate of the search."""
+    return {key: trial.user_attrs[key] for key in ("reference", "contender", "repeat") if key in trial.user_attrs}
 
 
 def _end(

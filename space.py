@@ -2,29 +2,44 @@
 
 A `Pyramid` is a plain stack of separable-convolution blocks with pools between them and a small head. Its parameters are
 static - the same names and ranges for every trial, a block beyond the depth is ignored - so that a sampler sees one joint
-space. `suggest` asks a trial for them and builds the architecture; `encode` finds the parameters of a given one.
+space. A `Fixed` space holds networks that are given, so that a study can search the recipe alone.
 
-Edit the [space] table of a study file to search elsewhere; the records of layers are in `search.layers`.
+`suggest` asks a trial for the parameters and builds the architecture; `search.encode` finds those of a given one. Edit the
+[space] table of a study file to search elsewhere; the records of layers are in `search.layers`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import islice, product
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, assert_never, get_args
 
-from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, field_serializer, model_validator
 
-from search.architecture import Architecture, canonical
-from search.domain import Choices, Dimension, Domain, Range, Trial, Value, dimension, fixed, fraction, one_of, whole
+from search.architecture import Architecture, from_json
+from search.domain import (
+    Choices,
+    Dimension,
+    Domain,
+    Range,
+    Trial,
+    Value,
+    dimension,
+    fixed,
+    fraction,
+    one_of,
+    parse_domain,
+    whole,
+)
+from search.errors import UserError, nearest
 from search.layers import (
     LARGEST,
     Activation,
+    ArchitectureError,
     AveragePool,
     BatchNorm,
-    ConvLayer,
     Dense,
     Dropout,
     Function,
@@ -43,12 +58,6 @@ Pool = Literal["max", "average"]
 Head = Literal["conv", "dense", "conv-dense"]
 
 MOST_BLOCKS = 64
-MOST_COMBINATIONS = 100_000  # of pool positions that `encode` tries
-
-
-class NotInSpace(ValueError):
-    """The architecture is no point of the space: the message names the parameter and the value it does not take."""
-
 
 _SIZE = whole(1, LARGEST)
 _BLOCKS = Annotated[Dimension, dimension(whole(1, MOST_BLOCKS), "net")]
@@ -142,9 +151,6 @@ class Pyramid(BaseModel):
         return _layout(self)
 
 
-Space = Pyramid
-
-
 @dataclass(frozen=True)
 class Layout:
     """The names of a space's parameters: `keys[dimension][index]`, the sampled domains, and the fixed values."""
@@ -173,12 +179,119 @@ def _layout(space: Pyramid) -> Layout:
     return Layout(keys, sampled, {key: domain.first for key, domain in domains.items() if domain.is_fixed})
 
 
+def _network_names(raw: object) -> Domain:
+    def check(value: Any) -> Value:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f'must be the name of a network, such as "eip-c", not {value!r}')
+        return value
+
+    if isinstance(raw, Mapping):
+        raise ValueError(f'takes a name or a list of names, such as ["eip-c", "eip-d"], not {dict(raw)!r}')
+    return raw if isinstance(raw, Choices) else parse_domain(raw, check)
+
+
+class Fixed(BaseModel):
+    """A network that is given, or several to choose from by name, for a study that searches the recipe alone.
+
+    `networks` holds each of them as `search.architecture.to_dict` writes it, so that a stored configuration needs no other
+    file. It is left out of a study file, and filled in where that is read.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["fixed"] = "fixed"
+    network: Annotated[Choices, BeforeValidator(_network_names)]
+    networks: dict[str, dict[str, JsonValue]] = {}
+
+    @field_serializer("network")
+    def _plain(self, value: Choices) -> Any:
+        return value.plain()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Fixed:
+        missing = [str(name) for name in self.network.values if self.networks and name not in self.networks]
+        if missing:
+            raise ValueError(f"network: no {missing[0]!r} among the networks given, {nearest(missing[0], self.networks)}")
+        _ = self.architectures  # a bad one is told now
+        return self
+
+    @cached_property
+    def architectures(self) -> dict[str, Architecture]:
+        """The networks by name.
+
+        Raises:
+            ValueError: one of them is no architecture.
+        """
+        return {name: _architecture(name, plain) for name, plain in self.networks.items()}
+
+    def given(self, name: Value) -> Architecture:
+        """The network of this name.
+
+        Raises:
+            ValueError: it has not been filled in.
+        """
+        if name not in self.architectures:
+            raise ValueError(f"networks: {name!r} is not there; they are filled in where a study file is read")
+        return self.architectures[str(name)]
+
+
+def _architecture(name: str, plain: Mapping[str, JsonValue]) -> Architecture:
+    try:
+        return from_json(json.dumps(plain))
+    except UserError as error:
+        problem = str(error).removeprefix("architecture: ").removeprefix("file: ")
+        raise ValueError(f"networks.{name}: {problem}") from None
+
+
+# --- spaces of either kind -------------------------------------------------------------------------------------------
+
+Space = Pyramid | Fixed
+
+
+class _Kind(BaseModel):
+    kind: Literal["pyramid", "fixed"] = "pyramid"
+
+
+def record_of(table: object) -> type[Pyramid] | type[Fixed]:
+    """The record that a [space] table is read as: by its kind, a pyramid where it tells none."""
+    return Fixed if isinstance(table, Mapping) and table.get("kind") == "fixed" else Pyramid
+
+
+def _read(raw: object) -> Space:
+    if isinstance(raw, Pyramid | Fixed):
+        return raw
+    if isinstance(raw, Mapping):
+        _Kind.model_validate(raw)  # tells of an unknown kind with those that there are
+    return record_of(raw).model_validate(raw)
+
+
+# Not pydantic's own union: that puts the kind into the place of a fault, `space.pyramid.width`.
+AnySpace = Annotated[Space, BeforeValidator(_read)]
+
+
 # --- from parameters to a network ------------------------------------------------------------------------------------
 
 
 def parameters(space: Space) -> dict[str, Domain]:
     """The sampled parameters, by name, in a fixed order: the same for every trial."""
-    return space.layout.sampled
+    match space:
+        case Pyramid():
+            return space.layout.sampled
+        case Fixed():
+            return {} if space.network.is_fixed else {"network": space.network}
+        case _:
+            assert_never(space)
+
+
+def widths(space: Space) -> tuple[str, ...]:
+    """The sampled parameters that are numbers of channels, in the order of the blocks."""
+    match space:
+        case Pyramid():
+            return tuple(name for name in dict.fromkeys(space.layout.keys["width"]) if name in space.layout.sampled)
+        case Fixed():
+            return ()
+        case _:
+            assert_never(space)
 
 
 def suggest(space: Space, trial: Trial, input_shape: tuple[int, int, int], classes: int) -> Architecture:
@@ -192,7 +305,27 @@ def build(space: Space, values: Mapping[str, Value], input_shape: tuple[int, int
 
     Raises:
         KeyError: a sampled parameter is missing.
+        ArchitectureError: a given network is for other images.
     """
+    match space:
+        case Pyramid():
+            return _pyramid(space, values, input_shape, classes)
+        case Fixed():
+            return _given(space, values, input_shape, classes)
+        case _:
+            assert_never(space)
+
+
+def _given(space: Fixed, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int) -> Architecture:
+    name = space.network.first if space.network.is_fixed else values["network"]
+    found = space.given(name)
+    if (found.input, found.classes) != (input_shape, classes):
+        needs, has = (f"{'x'.join(map(str, shape))}" for shape in (found.input, input_shape))
+        raise ArchitectureError(f"takes images of {needs} in {found.classes} classes, not {has} in {classes}", str(name))
+    return found
+
+
+def _pyramid(space: Pyramid, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int) -> Architecture:
     at: Any = {**space.layout.fixed, **values}
     keys = space.layout.keys
     depth = at["blocks"]
@@ -258,7 +391,7 @@ def _pool(kind: str, dropout: float) -> tuple[Layer, ...]:
     return (pool, Dropout(dropout)) if dropout > 0 else (pool,)
 
 
-def _head(space: Space, at: Any, classes: int) -> tuple[Layer, ...]:
+def _head(space: Pyramid, at: Any, classes: int) -> tuple[Layer, ...]:
     dense = (Dense(classes),) if at["head"] != "conv" else ()
     if at["head"] == "dense":
         return GlobalAveragePool(), *dense, Softmax()
@@ -276,194 +409,3 @@ def _head(space: Space, at: Any, classes: int) -> tuple[Layer, ...]:
         at["head_bias"],
     )
     return *scores, GlobalAveragePool(), *dense, Softmax()
-
-
-# --- from a network to its parameters --------------------------------------------------------------------------------
-
-
-def encode(space: Space, architecture: Architecture) -> dict[str, Value]:
-    """The sampled parameters with which `build` gives this network back (in canonical form).
-
-    Raises:
-        NotInSpace: no parameters do; names the nearest reason found.
-    """
-    layers = canonical(architecture).layers
-    reason = NotInSpace("the layers are no stack of convolution blocks, pools and a head")
-    for head, blocks, scores in _splits(layers, architecture.classes):
-        for order in _shared_orders(space):
-            try:
-                values = _Encoder(space).encode(head, blocks, scores, order)
-            except NotInSpace as error:
-                reason = error
-                continue
-            if canonical(build(space, values, architecture.input, architecture.classes)).layers == layers:
-                return values
-    raise reason
-
-
-@dataclass
-class _Segment:
-    """A convolution with what follows it up to the next one, and the pool that closes it."""
-
-    conv: ConvLayer
-    after: list[Layer]
-    pool: MaxPool | AveragePool | None = None
-    pool_dropout: float = 0.0
-
-    def matches(self, order: str) -> bool:
-        """Whether the layers after the convolution stand in this order, a dropout at rate 0 left out."""
-        parts = [part for part in order.split("-")[1:] if part != "dropout" or self.dropout > 0]
-        kinds = {"bn": BatchNorm, "act": Activation, "dropout": Dropout}
-        return len(parts) == len(self.after) and all(
-            isinstance(layer, kinds[part]) for part, layer in zip(parts, self.after, strict=True)
-        )
-
-    @property
-    def dropout(self) -> float:
-        return next((layer.rate for layer in self.after if isinstance(layer, Dropout)), 0.0)
-
-
-def _splits(layers: tuple[Layer, ...], classes: int) -> list[tuple[str, list[_Segment], _Segment | None]]:
-    """The ways to read the layers as (head, blocks, head convolution)."""
-    body = list(layers[:-1])
-    has_dense = bool(body) and body[-1] == Dense(classes)
-    body = body[:-1] if has_dense else body
-    if not body or not isinstance(body.pop(), GlobalAveragePool):
-        return []
-    segments: list[_Segment] = []
-    for layer in body:
-        match layer:
-            case SeparableConv() | SpatialSeparableConv():
-                segments.append(_Segment(layer, []))
-            case _ if not segments:
-                return []
-            case MaxPool() | AveragePool() if segments[-1].pool is None:
-                segments[-1].pool = layer
-            case Dropout(rate) if segments[-1].pool and not segments[-1].pool_dropout:
-                segments[-1].pool_dropout = rate
-            case BatchNorm() | Activation() | Dropout() if segments[-1].pool is None:
-                segments[-1].after.append(layer)
-            case _:
-                return []
-    splits: list[tuple[str, list[_Segment], _Segment | None]] = []
-    if len(segments) > 1 and segments[-1].conv.filters == classes and segments[-1].pool is None:
-        splits.append(("conv-dense" if has_dense else "conv", segments[:-1], segments[-1]))
-    return [*splits, ("dense", segments, None)] if has_dense and segments else splits
-
-
-def _shared_orders(space: Space) -> tuple[str | None, ...]:
-    """The orders to try where one serves the whole net, else None: each block has its own."""
-    return tuple(str(value) for value in space.order.values) if space.order.per == "net" else (None,)
-
-
-def _plainest(segment: _Segment, orders: Sequence[str]) -> str | None:
-    """The first order that the segment matches, one without dropout before one whose dropout would have to be 0."""
-    return min((one for one in orders if segment.matches(one)), key=lambda one: "dropout" in one, default=None)
-
-
-class _Encoder:
-    """Collects the value that each part of a network needs; a value that nothing needs keeps its domain's first."""
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        self.values: dict[str, Value] = {}
-
-    def encode(self, head: str, blocks: list[_Segment], scores: _Segment | None, order: str | None) -> dict[str, Value]:
-        self.need("blocks", 0, len(blocks))
-        for index, segment in enumerate(blocks):
-            self.block(index, segment, order)
-        self.pools(blocks)
-        self.need("head", 0, head)
-        if scores:
-            self.head(scores, len(blocks))
-        for name, domain in parameters(self.space).items():
-            self.values.setdefault(name, domain.first)
-        return {name: self.values[name] for name in parameters(self.space)}
-
-    def need(self, dimension: str, index: int, value: Value) -> None:
-        layout = self.space.layout
-        keys = layout.keys[dimension]
-        if index >= len(keys):
-            raise NotInSpace(f"{dimension}: there are at most {len(keys)}")
-        key = keys[index]
-        domain = layout.sampled.get(key) or Choices((layout.fixed[key],))
-        found = domain.find(value)
-        if found is None:
-            raise NotInSpace(f"{key}: {value} is not {domain}")
-        if self.values.setdefault(key, found) != found:
-            raise NotInSpace(f"{key}: {value} and {self.values[key]} in one net, and it is sampled once for the net")
-
-    def block(self, index: int, segment: _Segment, order: str | None) -> None:
-        conv = segment.conv
-        if conv.use_bias:
-            raise NotInSpace(f"block {index + 1}: a convolution with bias")
-        self.convolution(index, conv)
-        key = self.space.layout.keys["order"][min(index, self.space.most_blocks - 1)]
-        domain = self.space.layout.sampled.get(key) or Choices((self.space.layout.fixed[key],))
-        assert isinstance(domain, Choices)
-        orders = [order] if order else [str(value) for value in domain.values]
-        fitting = _plainest(segment, orders)
-        if fitting is None:
-            raise NotInSpace(f"{key}: no declared order puts block {index + 1} so")
-        self.need("order", index, fitting)
-        if "dropout" in fitting:
-            self.need("dropout", index, segment.dropout)
-        self.after(index, segment)
-
-    def convolution(self, index: int, conv: ConvLayer) -> None:
-        self.need("width", index, conv.filters)
-        self.need("kernel", index, conv.kernel)
-        self.need("stride", index, conv.stride)
-        if conv.kernel > 1:
-            self.need("padding", index, conv.padding)
-        self.need("convolution", index, "separable" if isinstance(conv, SeparableConv) else "spatial_separable")
-
-    def after(self, index: int, segment: _Segment) -> None:
-        for layer in segment.after:
-            if isinstance(layer, Activation):
-                self.need("activation", index, layer.function)
-            elif isinstance(layer, BatchNorm):
-                self.need("momentum", 0, layer.momentum)
-                self.need("epsilon", 0, layer.epsilon)
-
-    def pools(self, blocks: list[_Segment]) -> None:
-        pooled = [(index + 1, segment) for index, segment in enumerate(blocks) if segment.pool]
-        self.need("pools", 0, len(pooled))
-        self.positions(tuple(place for place, _ in pooled), len(blocks))
-        for pool, (_, segment) in enumerate(pooled):
-            self.need("pool_kind", pool, "max" if isinstance(segment.pool, MaxPool) else "average")
-            self.need("pool_dropout", pool, segment.pool_dropout)
-
-    def positions(self, places: tuple[int, ...], depth: int) -> None:
-        """Positions that put the pools so: each on its own where that can be, else by trying the declared ones together."""
-        space = self.space
-        keys = space.layout.keys["pool_position"][: len(places)]
-        declared = {key: self._positions_of(key) for key in keys}
-        singly = {
-            key: [position for position in declared[key] if -(-position * depth // space.most_blocks) == place]
-            for key, place in zip(keys, places, strict=True)
-        }
-        for choices in (singly, declared):
-            for combination in islice(product(*choices.values()), MOST_COMBINATIONS):
-                at = dict(zip(choices, combination, strict=True))
-                if pool_places([at[key] for key in keys], depth, space.most_blocks) == places:
-                    self.values.update(at)
-                    return
-        raise NotInSpace(f"pool_position: no declared positions put pools behind blocks {', '.join(map(str, places))}")
-
-    def _positions_of(self, key: str) -> list[int]:
-        domain = self.space.layout.sampled.get(key) or Choices((self.space.layout.fixed[key],))
-        return [position for position in range(1, self.space.most_blocks + 1) if domain.find(position) is not None]
-
-    def head(self, scores: _Segment, depth: int) -> None:
-        self.need("head_kernel", 0, scores.conv.kernel)
-        if scores.conv.kernel > 1:
-            self.need("head_padding", 0, scores.conv.padding)
-        self.need("head_bias", 0, scores.conv.use_bias)
-        order = _plainest(scores, [str(one) for one in self.space.head_order.values])
-        if order is None:
-            raise NotInSpace("head_order: no declared order puts the head so")
-        self.need("head_order", 0, order)
-        if "dropout" in order:
-            self.need("head_dropout", 0, scores.dropout)
-        self.after(depth - 1, scores)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from plotly.graph_objects import Figure
 
-from search.study import Record, Run, base_accuracy, base_name, ranked
+from search.study import Record, Run, base_accuracy, ranked
 
 # Okabe and Ito, "Color Universal Design", 2008, without its black and its yellow; the best candidate takes the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -35,7 +35,7 @@ def curves(run: Run, candidates: list[Record], references: list[Record], top: in
     A base that is a plain accuracy has no curve: its level is drawn over the epochs of the recipe.
     """
     networks = {record.reference or "": _rounded(record.curve) for record in reversed(ranked(references))}
-    base, level = base_name(run.config), base_accuracy(run.config, references)
+    base, level = run.config.base_name, base_accuracy(run.config, references)
     found = []
     if base in networks:
         found.append(Curve(base if base == "base" else f"base {base}", "base", networks.pop(base)))

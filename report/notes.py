@@ -7,19 +7,19 @@ as the study goes on. What a person writes in the dashboard below `YOURS` stays.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
 from plotly.graph_objects import Figure
 
-from report.tables import leaderboard
+from report.tables import leaderboard, refusal_words
 from search.architecture import Architecture
 from search.config import StudyConfig
 from search.cost import Budget, price_layer
 from search.geometry import flatten, resolve
 from search.layers import describe
-from search.study import Record, Run, base_name
+from search.study import Record, Run
 
 GRAPH = "learning-curves"  # the same name each time, so that the figure is replaced
 YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
@@ -55,7 +55,8 @@ def study_note(run: Run, candidates: list[Record], references: list[Record]) -> 
         f"Which network {kinds}strictly {limits} classifies {escaped(config.data.name or 'these images')} best?",
         f"**Best so far:** {_best_line(board)}",
         f"**Base:** {_base_line(config, board)}",
-        f"**Trials:** {counts}; the study ends with {config.search.trials} trained.",
+        f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
+        *([f"**Refused before training:** {escaped(refused)}."] if (refused := refusal_words(candidates)) else []),
         f"**Protocol {config.protocol}:** {protocol_words(config)}",
         "## How to read the columns",
         _COLUMNS.format(references=escaped(f"{run.name}.references")),
@@ -125,13 +126,27 @@ def escaped(text: object) -> str:
     return re.sub(r"[\\`*{}\[\]<>|#$~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(str(text).split()))
 
 
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "--:") -> str:
+    """Rows of cells as a Markdown table, all but the first column aligned to the right."""
+    lines = [tuple(columns), *(tuple(row) for row in rows)]
+    lines.insert(1, (":--", *[align] * (len(lines[0]) - 1)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 _COLUMNS = """\
 - **Value**, Objective 0 in the plots, is the best validation accuracy of one training, a fraction (0.9 is 90%).
-- **Pruned** trials have no value: they were rejected and never built, or diverged; `outcome` and `reason` tell.
+- **Pruned** trials have no value: they fell behind at a rung, diverged, or were rejected and never built; `outcome` and
+  `reason` tell. What the sampler itself refuses is drawn again and is no trial: `refused` counts it.
 - **params** and **macs** are the network's parameters and its multiply-adds for one image.
 - **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's accuracy.
 - **delta_vs_base** is the value less the base's best, 0.01 being one point; it compares single trainings.
 - The base itself is in the study {references}; each trial's own note shows its network layer by layer."""
+
+
+def _rungs(config: StudyConfig) -> str:
+    if not config.rungs:
+        return ""
+    return f" or pruned at a rung (after {', '.join(map(str, config.rungs))} of {config.recipe.epochs} epochs)"
 
 
 def _score(attributes: Mapping[str, Any], budget: Budget) -> str:
@@ -156,7 +171,7 @@ def _best_line(board: Mapping[str, Any]) -> str:
 
 
 def _base_line(config: StudyConfig, board: Mapping[str, Any]) -> str:
-    base, name = board["base"], base_name(config)
+    base, name = board["base"], config.base_name
     if name is None:
         return f"an accuracy to beat, {base['best_val_accuracy']:.2%}."
     if base is None:

@@ -12,16 +12,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from report.notes import against_base, escaped, layer_rows, layer_table, protocol_words
-from report.tables import leaderboard
+from report.evidence import effects_section, finals_section
+from report.notes import against_base, escaped, layer_rows, layer_table, protocol_words, table
+from report.tables import leaderboard, refusal_words
 from search.architecture import Architecture
 from search.config import ROOT, StudyConfig, flat, hardly_learnt
+from search.confirmation import confirmed
 from search.errors import UserError
 from search.export import versions
 from search.files import read_json, write_text
 from search.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
 from search.references import find
-from search.study import DATA, Run, Studies, base_name, best, network_of, records
+from search.study import DATA, Run, Studies, best, network_of, records
 
 MOST_EPOCHS = 50  # that the task allows a training
 SUMMARY_WIDTH = 100
@@ -50,14 +52,17 @@ def write_report(run: Run, studies: Studies) -> Path:
     candidates = records(studies.candidates)
     number = best(run, candidates).number
     board = leaderboard(run, candidates, records(studies.references))
-    network, base = network_of(run, number), base_name(run.config)
+    network, base = network_of(run, number), run.config.base_name
     params, summary = keras_summary(network)
+    refused, finals, effects = refusal_words(candidates), confirmed(run), effects_section(run, studies.candidates)
     sections = [
         f"# {escaped(run.name)}: {_title(board, network.classes)}",
         _verdict(board, network.classes),
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
         f"## The base\n\n{_base(run.config, board)}",
-        f"## Leaderboard\n\n{_leaderboard(board)}",
+        f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRefused before training: {refused}." if refused else ""),
+        *([f"## Confirmed on fresh seeds\n\n{finals_section(finals)}"] if finals else []),
+        *([f"## What each factor does\n\n{effects}"] if effects else []),
         f"## The winner: trial {number}\n\n{layer_table(network)}",
         f"## The winner as Keras sees it\n\n```text\n{summary}\n```",
         f"## Checklist\n\n{_checklist(checks(run.config, network, params, board))}",
@@ -146,7 +151,7 @@ def _verdict(board: Board, classes: int) -> str:
 
 
 def _base(config: StudyConfig, board: Board) -> str:
-    name, base = base_name(config), board["base"]
+    name, base = config.base_name, board["base"]
     if name is None:
         return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
     rows, layers = ([_cells("this run", base)] if base else []), ""
@@ -156,7 +161,7 @@ def _base(config: StudyConfig, board: Board) -> str:
         layers = f"\n\n{layer_table(known.architecture)}"
         if known.published:
             rows.append(_cells("published", {"params": None} | known.published.model_dump()))
-    return f"{escaped(name)}\n\n{_table(('', 'params', 'best', 'epoch', 'last epoch'), rows)}{layers}"
+    return f"{escaped(name)}\n\n{table(('', 'params', 'best', 'epoch', 'last epoch'), rows)}{layers}"
 
 
 def _leaderboard(board: Board) -> str:
@@ -172,7 +177,7 @@ def _leaderboard(board: Board) -> str:
         lines.append((str(row["rank"] or ""), *_cells(str(row["number"]), row), gap, last))
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     columns = ("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base", "seconds")
-    return f"{_table(columns, lines)}\n\n{counts}"
+    return f"{table(columns, lines)}\n\n{counts}"
 
 
 def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -183,7 +188,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _checklist(found: Iterable[Check]) -> str:
     rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in found]
-    return _table(("", "asked", "found"), rows, align=":--")
+    return table(("", "asked", "found"), rows, align=":--")
 
 
 def _log(run: Run, name: str | None) -> str:
@@ -196,7 +201,7 @@ def _log(run: Run, name: str | None) -> str:
     except (UserError, KeyError, TypeError, ValueError):
         return f"The log was not found in the run folder ({escaped(name)})."
     columns = [key.replace("_", " ").replace("val ", "validation ") for key in _LOG]
-    return f"{_table(columns, rows)}\n\nThe best validation accuracy is that of epoch {top}."
+    return f"{table(columns, rows)}\n\nThe best validation accuracy is that of epoch {top}."
 
 
 def _asked(config: StudyConfig, data: Mapping[str, Any]) -> str:
@@ -207,9 +212,3 @@ def _asked(config: StudyConfig, data: Mapping[str, Any]) -> str:
         f"```text\n{settings}\n```\n\n- Data: {escaped(data['summary'])}; fingerprint {data['fingerprint']}\n"
         f"- Classes: {classes}\n- Versions where this page was written: {used}"
     )
-
-
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "--:") -> str:
-    lines = [tuple(columns), *(tuple(row) for row in rows)]
-    lines.insert(1, (":--", *[align] * (len(lines[0]) - 1)))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from search.study import Record, Run, base_accuracy, base_name, counts, ranked
+from search.study import Record, Run, base_accuracy, counts, ranked, refusals
+
+SAMPLE = 5  # sizes of refused proposals that are shown
 
 
 def leaderboard(run: Run, candidates: list[Record], references: list[Record]) -> dict[str, Any]:
@@ -13,11 +15,12 @@ def leaderboard(run: Run, candidates: list[Record], references: list[Record]) ->
     `base` is None until the base is trained; for a plain accuracy only `best_val_accuracy` is known of it.
     """
     base = base_accuracy(run.config, references)
-    name = base_name(run.config)
+    name = run.config.base_name
     trained = {record.reference: record for record in reversed(ranked(references))}
     opponent = _scores(trained[name]) if name in trained else {"params": None} | dict.fromkeys(_SCORES[1:])
     best_first = ranked(candidates)
-    others = [record for record in candidates if record not in best_first and record.outcome not in _HIDDEN]
+    others = [record for record in candidates if record.outcome not in ("trained", *_HIDDEN)]
+    others.sort(key=lambda one: (-one.epochs, -(one.best_val_accuracy or 0), one.number))  # pruned late before pruned early
     return {
         "study": run.name,
         "budget": {"params": run.config.budget.params},
@@ -28,7 +31,21 @@ def leaderboard(run: Run, candidates: list[Record], references: list[Record]) ->
             *(_trial(record, base, None) for record in others),
         ],
         "counts": counts(candidates),
+        "refusals": dict(refusals(candidates)),
     }
+
+
+def refusal_words(candidates: list[Record]) -> str | None:
+    """What the sampler refused, by rule, with a sample of sizes; None where it refused nothing."""
+    told = [f"{count:,} {rule}" for rule, count in refusals(candidates).most_common()]
+    sizes = sorted({size for record in candidates for size in record.refused_params})
+    some = (
+        [f"{sizes[round(index * (len(sizes) - 1) / (SAMPLE - 1))]:,}" for index in range(SAMPLE)]
+        if len(sizes) > SAMPLE
+        else [f"{size:,}" for size in sizes]
+    )
+    sample = f" (parameters of some: {', '.join(some)})" if some else ""
+    return f"{', '.join(told)}{sample}" if told else None
 
 
 _SCORES = ("params", "best_val_accuracy", "best_epoch", "final_val_accuracy")

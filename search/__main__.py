@@ -31,37 +31,59 @@ Study = Annotated[str, typer.Argument(help="a name under studies/, or the path o
 Out = Annotated[Path | None, typer.Option(help="the run folder, instead of studies/NAME/run", file_okay=False)]
 Storage = Annotated[str | None, typer.Option(help="a database URL, instead of study.db in the run folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+# what overrides the study file, see `search.config.OPTIONS`
+Data = Annotated[str | None, typer.Option(help=".npz, cifar-10-batches-py folder or .tar.gz, or binary version")]
+Epochs = Annotated[int | None, typer.Option(help="of each training")]
+Trials = Annotated[int | None, typer.Option(help="trained candidates, in total")]
+Images = Annotated[int | None, typer.Option(help="training images to take, the other splits in proportion")]
+Seed = Annotated[int | None, typer.Option(help="the root of all randomness")]
+BatchSize = Annotated[int | None, typer.Option(help="images a step")]
 
 
 @app.command()
-def plan(study: Study, as_json: AsJson = False) -> None:
-    """What the space holds: the share that fits the budget, smallest and largest net."""
+def plan(
+    study: Study,
+    data: Data = None,
+    epochs: Epochs = None,
+    trials: Trials = None,
+    images: Images = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    probe: Annotated[bool, typer.Option("--probe", help="time a few trainings on this machine, about a minute")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the space holds: the share that fits the budget, smallest and largest net; with --probe the time it takes."""
     from search import config
     from search.data import shape_of
     from search.plan import survey
+    from search.probe import forecast, read
 
     name, path = config.find(study)
-    asked = config.load(path)
-    found = survey(
-        asked.space, asked.budget, *shape_of(asked.data.name, asked.data.path, asked.protocol, asked.data.holdout)
-    )
+    asked = config.load(path, _overrides(data, epochs, trials, images, seed, batch_size))
+    wish, timed = asked.data, None
+    given = read(asked) if probe or wish.path else None  # what has no path may have to be downloaded, by Keras
+    shape = shape_of(wish.name, None, asked.protocol, wish.holdout) if given is None else (given.input_shape, given.classes)
+    found = survey(asked.space, asked.budget, *shape, seed=asked.search.seed)
+    if given and probe:
+        with _console(stderr=as_json).status("drawing candidates") as status:
+            timed = forecast(asked, given, status.update)
     if as_json:
         keys = ("share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second")
-        return _print_json({key: getattr(found, key) for key in keys})
+        return _print_json({key: getattr(found, key) for key in keys} | (timed.to_dict() if timed else {}))
     from search.display import print_survey
 
-    print_survey(_console(), name, asked.budget.params, found)
+    print_survey(_console(), name, asked.budget.params, found, timed)
 
 
 @app.command()
 def run(
     study: Study,
-    data: Annotated[str | None, typer.Option(help=".npz, cifar-10-batches-py folder or .tar.gz, or binary version")] = None,
-    epochs: Annotated[int | None, typer.Option(help="of each training")] = None,
-    trials: Annotated[int | None, typer.Option(help="trained candidates, in total")] = None,
-    images: Annotated[int | None, typer.Option(help="training images to take, the other splits in proportion")] = None,
-    seed: Annotated[int | None, typer.Option(help="the root of all randomness")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images a step")] = None,
+    data: Data = None,
+    epochs: Epochs = None,
+    trials: Trials = None,
+    images: Images = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
     reference: Annotated[
         list[str] | None, typer.Option(help="train this known network for the leaderboard, and no candidates")
     ] = None,
@@ -70,15 +92,11 @@ def run(
 ) -> None:
     """Start or resume a study: train the base, then candidates until N of them are trained."""
     from search import study as studies
-    from search.config import OPTIONS
     from search.display import RunView
     from search.order import order_of
     from search.supervisor import supervise
 
-    given = {"data": str(Path(data).resolve()) if data else None, "images": images, "epochs": epochs}
-    given |= {"batch-size": batch_size, "trials": trials, "seed": seed}
-    overrides = {key: given[option[2:]] for key, option in OPTIONS.items() if given[option[2:]] is not None}
-    asked = studies.ask(study, overrides, out, storage)
+    asked = studies.ask(study, _overrides(data, epochs, trials, images, seed, batch_size), out, storage)
     console = _console()
     console.print(f"{asked.name} -> {_short(asked.folder)}", highlight=False, soft_wrap=True)
     with RunView(console) as view:
@@ -131,6 +149,45 @@ def show(
         from search import study
 
         console.print(study.verdict(study.find(network, out, storage), number), highlight=False)
+
+
+@app.command()
+def finals(
+    study: Study,
+    top: Annotated[int, typer.Option(help="how many of the best to train again", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="fresh seeds, the same for all", min=1)] = 5,
+    control: Annotated[str | None, typer.Option(help="random: a random search of equal cost beside them")] = None,
+    again: Annotated[bool, typer.Option("--again", help="read the test images another time")] = False,
+    only_show: Annotated[bool, typer.Option("--show", help="what they came to; train and read nothing")] = False,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Train the best few and the base again on fresh seeds; means, intervals, verdict; the test set, once."""
+    from search import confirmation
+    from search import study as studies
+    from search.display import RunView
+    from search.order import Finals, order_of
+    from search.supervisor import supervise
+
+    if control not in (None, "random"):
+        raise UserError(f"--control: must be random, not {control!r}")
+    found = studies.find(study, out, storage)
+    if not only_show:
+        studies.best(found, studies.records(studies.load(found).candidates))  # refuse before TensorFlow is loaded
+        confirmation.refuse_second_reading(found, again)
+        with RunView(_console(stderr=as_json)) as view:
+            supervise(found, order_of(found, finals=Finals(top, seeds, control is not None, again)), view)
+    confirmed = confirmation.confirmed(found)
+    if confirmed is None:
+        raise UserError(
+            f"{study}: no finals have been held to their end; hold them with: python -m search finals {found.called}"
+        )
+    if as_json:
+        return _print_json(confirmation.to_json(found, confirmed))
+    from search.display_finals import print_finals
+
+    print_finals(_console(), found, confirmed)
 
 
 @app.command()
@@ -215,6 +272,17 @@ def worker() -> None:
     main(annotate, redraw, finish)
 
 
+def _overrides(
+    data: str | None, epochs: int | None, trials: int | None, images: int | None, seed: int | None, batch_size: int | None
+) -> dict[str, Any]:
+    """What the command line overrides, by the key of the study file."""
+    from search.config import OPTIONS
+
+    given = {"data": str(Path(data).resolve()) if data else None, "images": images, "epochs": epochs}
+    given |= {"batch-size": batch_size, "trials": trials, "seed": seed}
+    return {key: given[option[2:]] for key, option in OPTIONS.items() if given[option[2:]] is not None}
+
+
 def _export_trained(
     study: str, number: int | None, reference: str | None, to: Path | None, forms: tuple[str, ...], storage: str | None,
     out: Path | None,
@@ -275,19 +343,25 @@ def _board(found: Run) -> dict[str, Any]:
 
 
 def _print_top(found: Run, console: Any) -> None:
+    from report.tables import leaderboard, refusal_words
     from search.display import print_leaderboard
+    from search.study import load, records
 
-    print_leaderboard(console, _board(found), found.config)
+    loaded = load(found)
+    candidates = records(loaded.candidates)
+    print_leaderboard(console, leaderboard(found, candidates, records(loaded.references)), found.config)
+    if refused := refusal_words(candidates):
+        console.print(f"Refused before training: {refused}.", highlight=False)
 
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def _console() -> Any:
+def _console(*, stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 120, stderr=stderr)
 
 
 def _short(path: Path) -> str:

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from search import architecture as architectures
+from search import recipe as recipes
+from search.architecture import to_dict
 from search.cost import Budget
+from search.domain import Domain, Range, Value
 from search.errors import UserError, first_place, first_problem, nearest
-from search.recipe import SCHEDULES, Augment, RecipeSpace
-from space import Pyramid
+from search.recipe import DECAYING, NAMES_OF_DECAYING, SCHEDULES, Augment, Recipe, RecipeSpace, as_tuple
+from space import AnySpace, parameters, record_of
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "studies"
+REFERENCES = STUDIES / "references"
 
 # What may change on resume: no key of it can alter the result of a trial.
-FREE = frozenset({"data.path", "search.trials", "search.recycle_after", "search.stall_minutes"})
+FREE = frozenset(
+    {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes"}
+    | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
+)
+TRIALS = 20  # trained, where a study does not say; a grid's default is all of it
 
 OPTIONS = {  # of the command line, by the key that they override
     "data.path": "--data",
@@ -56,15 +66,57 @@ class DataConfig(BaseModel):
         return self
 
 
-class SearchConfig(BaseModel):
-    """How long and how to search, and how the worker process is kept in hand."""
+class Rungs(BaseModel):
+    """After `first`, `first * factor`, ... epochs only about one in `factor` candidates goes on (successive halving)."""
 
     model_config = _STRICT
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20  # trained ones
-    sampler: Literal["tpe", "random"] = "tpe"
+    first: Annotated[int, Field(ge=1)]
+    factor: Annotated[int, Field(ge=2)] = 3
+
+    def before(self, epochs: int) -> tuple[int, ...]:
+        """The epochs at which a candidate may be pruned, in a training of so many."""
+        found, rung = [], self.first
+        while rung < epochs:
+            found.append(rung)
+            rung *= self.factor
+        return tuple(found)
+
+
+class SearchConfig(BaseModel):
+    """How to search, and how the worker process is kept in hand."""
+
+    model_config = _STRICT
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # trained ones, those pruned at a rung included
+    sampler: Literal["tpe", "random", "nsga2", "grid"] = "tpe"
+    fit: Literal["reject", "fill"] = "reject"  # fill: widths are proportions, scaled to the largest net under the budget
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1  # seeds that every cell of a grid is trained on
+    warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # references and architecture files, tried first
+    rungs: Rungs | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     recycle_after: Annotated[int, Field(ge=1)] = 20  # trials that one worker process trains
     stall_minutes: Annotated[float, Field(gt=0)] = 15.0  # without a sign of life, then the worker is stopped
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> SearchConfig:
+        if self.rungs and self.sampler in ("nsga2", "grid"):
+            why = "learns nothing from a pruned trial" if self.sampler == "nsga2" else "wants all of its cells in full"
+            raise ValueError(f"rungs: the {self.sampler} sampler {why}; take tpe or random, or leave rungs out")
+        if self.sampler == "grid" and self.fit == "fill":
+            raise ValueError('fit: "fill" changes the widths that a grid lists; leave it out')
+        if self.repeats > 1 and self.sampler != "grid":
+            raise ValueError('repeats: cells are repeated by sampler = "grid"; finals trains the best of a search again')
+        return self
+
+
+class StopConfig(BaseModel):
+    """When a study ends before it has its trials, and how long one of them may take; what is left out is no limit."""
+
+    model_config = _STRICT
+    hours: Annotated[float, Field(gt=0)] | None = None  # of one `run`, by the clock
+    device_hours: Annotated[float, Field(gt=0)] | None = None  # that all trainings of the study take together
+    accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None  # to reach
+    patience: Annotated[int, Field(ge=1)] | None = None  # trained trials in a row without a better one
+    trial_minutes: Annotated[float, Field(gt=0)] | None = None  # of one trial
 
 
 class StudyConfig(BaseModel):
@@ -75,9 +127,10 @@ class StudyConfig(BaseModel):
     base: str | float  # a reference, an architecture file, or an accuracy to beat
     data: DataConfig
     budget: Budget
-    space: Pyramid
+    space: AnySpace
     recipe: RecipeSpace = RecipeSpace()
     search: SearchConfig = SearchConfig()
+    stop: StopConfig = StopConfig()
 
     @field_validator("base", mode="before")
     @classmethod
@@ -85,6 +138,55 @@ class StudyConfig(BaseModel):
         if isinstance(value, bool) or (isinstance(value, int | float) and not 0 < value < 1):
             raise ValueError(f"an accuracy to beat is a fraction between 0 and 1, not {value!r}")
         return value
+
+    @model_validator(mode="after")
+    def _searchable(self) -> StudyConfig:
+        if self.search.rungs:
+            for schedule in self.recipe.schedules or (self.recipe.schedule,):
+                if not isinstance(schedule, DECAYING):
+                    kind = f"the {schedule.kind} schedule"
+                    raise ValueError(f"search.rungs: {kind} does not decay to zero by a rung; take {NAMES_OF_DECAYING}")
+            if self.search.rungs.first >= self.recipe.epochs:
+                epochs = f"a training has {self.recipe.epochs} epochs"
+                raise ValueError(f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}")
+        if self.search.sampler == "grid":
+            endless = [name for name, domain in self.parameters.items() if domain.count is None]
+            if endless:
+                raise ValueError(f"{endless[0]}: a grid cannot list a range without a step; give it one, or a list")
+        return self
+
+    @property
+    def base_name(self) -> str | None:
+        """The name of the base in the study of references, None where the base is a plain accuracy."""
+        return safe_name(Path(self.base).stem) if isinstance(self.base, str) else None
+
+    @property
+    def parameters(self) -> dict[str, Domain]:
+        """Everything that is searched, by the name of its parameter: the same for every trial."""
+        repeats: dict[str, Domain] = {"repeat": Range(0, self.search.repeats - 1, 1)} if self.search.repeats > 1 else {}
+        return repeats | parameters(self.space) | recipes.parameters(self.recipe)
+
+    @property
+    def trials(self) -> int:
+        """How many trained trials the study asks for: what it says, the whole grid, or TRIALS."""
+        whole = self.size if self.search.sampler == "grid" else TRIALS
+        return self.search.trials or whole or TRIALS
+
+    @property
+    def size(self) -> int | None:
+        """How many points the search has; None where a range is continuous."""
+        counts = [domain.count for domain in self.parameters.values()]
+        return None if None in counts else math.prod(count or 0 for count in counts)
+
+    def recipe_of(self, drawn: Mapping[str, Value]) -> Recipe:
+        """The recipe of a trial with these parameters, its schedule begun anew at every rung."""
+        recipe = recipes.complete(self.recipe, drawn, self.data.normalize)
+        return recipe.model_copy(update={"restarts": self.rungs})
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which a candidate may be pruned."""
+        return self.search.rungs.before(self.recipe.epochs) if self.search.rungs else ()
 
     def dump(self) -> dict[str, Any]:
         """All of it as plain JSON values; `parse` reads it back."""
@@ -108,7 +210,7 @@ def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | No
     except ValidationError as error:
         key = ".".join(str(part) for part in first_place(error)[:2])
         source = OPTIONS[key] if overridden and key in overridden else where
-        raise UserError(f"{source}: {first_problem(error, _known(error))}") from None
+        raise UserError(f"{source}: {first_problem(error, _known(error, raw))}") from None
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
@@ -123,15 +225,39 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
-    if isinstance(base := raw.get("base"), str) and base.endswith(".json"):
-        raw["base"] = _portable((path.parent / base).resolve())
+    if is_file(raw.get("base")):
+        raw["base"] = _portable((path.parent / raw["base"]).resolve())
+    if isinstance(table := raw.get("search"), dict) and isinstance(names := table.get("warm_start"), list):
+        table["warm_start"] = [_portable((path.parent / one).resolve()) if is_file(one) else one for one in names]
     if isinstance(data := raw.get("data"), dict) and isinstance(data.get("path"), str):
         data["path"] = str((path.parent / data["path"]).resolve())
+    if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:
+        raw["space"] = table | _given(table.get("network"), path)
     for key, value in (overrides or {}).items():
         table, _, name = key.partition(".")
         if isinstance(raw.setdefault(table, {}), dict):
             raw[table][name] = value
     return parse(raw, str(path), overrides)
+
+
+def _given(names: object, path: Path) -> dict[str, Any]:
+    """The networks of a fixed space, read from their files now: a stored configuration is then complete by itself."""
+    found = {}
+    for name in names if isinstance(names, list) else [names]:
+        if isinstance(name, str):
+            file = path.parent / name if is_file(name) else REFERENCES / f"{name}.json"
+            known = sorted(one.stem for one in REFERENCES.glob("*.json"))
+            if not file.is_file():
+                raise UserError(
+                    f"space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
+                )
+            found[safe_name(file.stem)] = to_dict(architectures.load(file))
+    return {"network": list(found) if isinstance(names, list) else next(iter(found), names), "networks": found}
+
+
+def is_file(name: object) -> bool:
+    """Whether a network is named by the path of its file and not as a reference."""
+    return isinstance(name, str) and name.endswith(".json")
 
 
 def find(study: str) -> tuple[str, Path]:
@@ -193,14 +319,16 @@ def _portable(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
-def _known(error: ValidationError) -> list[str]:
+def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     """The keys that the table in question does take."""
     models: dict[str, type[BaseModel]] = {
         "data": DataConfig,
         "budget": Budget,
-        "space": Pyramid,
+        "space": record_of(raw.get("space")),
         "recipe": RecipeSpace,
         "search": SearchConfig,
+        "search.rungs": Rungs,
+        "stop": StopConfig,
         "recipe.augment": Augment,
     }
     table = ".".join(str(part) for part in first_place(error)[:-1])

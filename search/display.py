@@ -18,11 +18,9 @@ from search.cost import price_layer
 from search.geometry import flatten, resolve
 from search.layers import describe
 from search.plan import Survey
+from search.probe import Forecast
 
 Event = dict[str, Any]
-
-
-MANY_REJECTIONS = 50
 
 
 class RunView:
@@ -31,7 +29,8 @@ class RunView:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal)
-        self.goal = self.trained = self.rejected = self.rejected_in_a_row = 0
+        self.goal = self.trained = self.rejected = 0
+        self.phase = ""  # what is done instead of the search: finals, their control
         self.classes = 2
         self.base: float | None = None
         self.best: tuple[float, int] | None = None  # accuracy, number of the trial
@@ -61,8 +60,11 @@ class RunView:
             case "base":
                 self.base, self.classes = event["accuracy"], event["classes"]
                 self._warn_near_chance(self.base, "The base")
+            case "phase":
+                self._phase(event)
             case "trial":
                 self.trial, self.epoch, self.share_done, self.started = event, {}, 0.0, time.monotonic()
+                self.rejected += event["refused"]
             case "step":
                 self.share_done = event["step"] / event["steps"]
             case "epoch":
@@ -74,6 +76,8 @@ class RunView:
                 self._end(event)
             case "lost":
                 self.console.print(f"[red]The worker {event['reason']}[/]; the run goes on.", highlight=False)
+            case "enough":
+                self.console.print(f"[yellow]The study ends here[/]: {event['text']}.", highlight=False)
             case "finishing":
                 self.trial = {}
                 if self.best:
@@ -91,39 +95,44 @@ class RunView:
 
     def _found(self, event: Event) -> None:
         self.goal, first = event["trials"], not self.goal
-        self.trained, self.rejected = event["trained"], event["rejected"]
+        self.trained, self.rejected = event["done"], event["rejected"]
         self.best = tuple(event["best"]) if event["best"] else None
         if first and (self.trained or self.rejected or event["failed"]):
             self.console.print(
-                f"Found {self.trained} trained of {self.goal}, {self.rejected} rejected, {event['failed']} failed; "
+                f"Found {self.trained} of {self.goal} done, {self.rejected} rejected, {event['failed']} failed; "
                 + ("nothing is left to train." if self.trained >= self.goal else "going on."),
                 highlight=False,
             )
+
+    def _phase(self, event: Event) -> None:
+        if event["text"] != self.phase:
+            self.console.print(f"{event['text'][0].upper()}{event['text'][1:]}.", highlight=False)
+            self.best, self.seconds, self.rejected = None, [], 0
+        self.phase, self.goal, self.trained = event["text"], event["goal"], event["done"]
 
     def _end(self, event: Event) -> None:
         number, outcome = event["number"], event["outcome"]
         if outcome == "rejected":
             self.rejected += 1
-            self.rejected_in_a_row += 1
-            if self.rejected_in_a_row == MANY_REJECTIONS:
-                self.console.print(
-                    f"[yellow]{MANY_REJECTIONS} proposals in a row were rejected[/]; lower widths or blocks of the space "
-                    "help; python -m search plan shows the share that fits.",
-                    highlight=False,
-                )
             return
-        self.rejected_in_a_row = 0
         name, reference = self._name(), self.trial.get("reference")
-        if outcome != "trained":
+        if outcome == "pruned_at_rung":
+            self.trained += 1
+            self.seconds.append(event["seconds"])
+            count = f"  [dim]{self.trained}/{self.goal}[/]"
+            self.console.print(f"{name}: {self.trial['params']:,} params, pruned, {event['reason']}{count}", highlight=False)
+        elif outcome != "trained":
             self.console.print(f"{name}: [red]{outcome.replace('_', ' ')}[/], {event['reason']}", highlight=False)
         else:
             top, seconds = self.epoch["top"], event["seconds"]
             if not reference:
                 self.trained += 1
                 self.seconds.append(seconds)
-                self.best = max(self.best or (0.0, -1), (top, number), key=lambda pair: pair[0])
+                if not self.phase:
+                    self.best = max(self.best or (0.0, -1), (top, number), key=lambda pair: pair[0])
             against = f", {100 * (top - self.base):+.2f} against the base" if self.base and not reference else ""
-            count = "" if reference else f"  [dim]{self.trained}/{self.goal}, {self.rejected} rejected[/]"
+            tally = "" if self.phase else f", {self.rejected} rejected"
+            count = "" if reference else f"  [dim]{self.trained}/{self.goal}{tally}[/]"
             self.console.print(
                 f"{name}: {self.trial['params']:,} params, best {top:.2%}{against}, {seconds:.0f} s "
                 f"({event['compile_seconds']:.0f} s to compile){count}",
@@ -132,13 +141,15 @@ class RunView:
         self.trial = {}
 
     def _name(self) -> str:
+        if "contender" in self.trial:
+            return f"{self.trial['contender']}, seed {self.trial['repeat'] + 1}"
         return self.trial.get("reference") or f"trial {self.trial.get('number', '?')}"
 
     def _line(self) -> Text:
         if not self.goal:
             return Text("starting: TensorFlow takes a few seconds to load", style="dim")
         if not self.trial:
-            return Text(f"{self.trained}/{self.goal} trained, {self.rejected} rejected", style="dim")
+            return Text(self.phase or f"{self.trained}/{self.goal} trained, {self.rejected} rejected", style="dim")
         parts = [self._name(), f"{self.trial['params']:,} params"]
         if self.epoch:
             parts.append(f"epoch {self.epoch['epoch']}/{self.epoch['epochs']}, accuracy {self.epoch['val_accuracy']:.2%}")
@@ -212,8 +223,8 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def print_survey(console: Console, name: str, budget: int, found: Survey) -> None:
-    """What a space holds, with a histogram of its sizes."""
+def print_survey(console: Console, name: str, budget: int, found: Survey, timed: Forecast | None = None) -> None:
+    """What a space holds, with a histogram of its sizes, and how long the study takes."""
     low, high = found.interval
     console.print(
         f"{name}: {found.share_that_fits:.1%} of {found.draws:,} random draws fit under {budget:,} parameters "
@@ -229,6 +240,42 @@ def print_survey(console: Console, name: str, budget: int, found: Survey) -> Non
         fits = "green" if (index + 1) * width <= budget else "yellow" if index * width < budget else "dim"
         bar = "█" * round(share * 60)
         console.print(f"{index * width:>11,.0f} [{fits}]{bar}[/] {share:.1%}", highlight=False)
+    hint = "[dim]--probe times a few trainings on this machine and forecasts the whole study[/]"
+    console.print(_forecast(timed, time.time()) if timed else hint, highlight=False)
+
+
+def _forecast(timed: Forecast, now: float) -> str:
+    count = f"{timed.trials:,} trial{'s' if timed.trials > 1 else ''}"
+    base = "" if timed.seconds_of_base is None else f", the base {_about(timed.seconds_of_base)}"
+    return (
+        f"about {_about(timed.seconds)} on this machine ({count} of {_from_to(timed.cheap, timed.dear)}{base}); "
+        f"started now, it ends {_moment(now + timed.seconds, now)}"
+    )
+
+
+def _about(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    parts = ((hours // 24, "days"), (hours % 24, "h")) if hours >= 48 else ((minutes // 60, "h"), (minutes % 60, "min"))
+    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
+
+
+def _from_to(low: float, high: float) -> str:
+    first, last = _about(low), _about(high)
+    if first == last:
+        return first
+    alike = first.split()[1:] == last.split()[1:] and len(first.split()) == 2
+    return f"{first.split()[0] if alike else first} to {last}"
+
+
+def _moment(then: float, now: float) -> str:
+    """A moment in local time, by the minute, with its day where that is not today."""
+    end, today = time.localtime(then), time.localtime(now)
+    day = "" if end[:3] == today[:3] else time.strftime("on %A %d %B ", end)
+    return day + time.strftime("at %H:%M", end)
 
 
 def print_network(console: Console, architecture: Architecture, facts: dict[str, Any]) -> None:

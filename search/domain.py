@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BeforeValidator
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
 Value = int | float | str | bool
 Per = Literal["net", "block", "pool"]
+
+CLOSE = 1e-9  # values nearer than this are the same: what arithmetic makes of 0.15 is 0.15
 
 
 class Trial(Protocol):
@@ -42,6 +48,21 @@ class Choices:
     def first(self) -> Value:
         return self.values[0]
 
+    @property
+    def count(self) -> int | None:
+        """How many values there are."""
+        return len(self.values)
+
+    def declared(self) -> Iterator[Value]:
+        """Every value, as they are written."""
+        return iter(self.values)
+
+    def distribution(self) -> BaseDistribution:
+        """What Optuna records of a parameter that `suggest` asked for."""
+        from optuna.distributions import CategoricalDistribution  # half a second, and only a search needs it
+
+        return CategoricalDistribution(self.values)
+
     def suggest(self, trial: Trial, name: str) -> Value:
         value: Value = trial.suggest_categorical(name, self.values)
         return value
@@ -52,6 +73,29 @@ class Choices:
     def find(self, value: Value) -> Value | None:
         """The declared value that equals `value`, or None."""
         return next((own for own in self.values if own == value), None)
+
+    def at(self, place: int) -> float:
+        """The value at a place, the lowest at 0."""
+        return self._ascending[place]
+
+    def place(self, limit: float) -> int:
+        """The place of the largest value up to `limit` (to a billionth), that of the lowest where all are above it."""
+        return max(bisect_right(self._ascending, limit + CLOSE) - 1, 0)
+
+    def at_most(self, limit: float) -> float:
+        """The largest value up to `limit` (to a billionth), or the lowest where all are above it.
+
+        Raises:
+            TypeError: the values are no numbers.
+        """
+        return self.at(self.place(limit))
+
+    @property
+    def _ascending(self) -> list[float]:
+        numbers = [value for value in self.values if not isinstance(value, str | bool)]
+        if len(numbers) < len(self.values):
+            raise TypeError(f"{self}: only numbers have an order")
+        return sorted(numbers)
 
     def plain(self) -> Any:
         """As a study file writes it."""
@@ -88,6 +132,23 @@ class Range:
         assert self.step is not None
         return round((self.high - self.low) / self.step) + 1
 
+    @property
+    def count(self) -> int | None:
+        """How many values there are, None for a continuous range."""
+        return None if self.step is None else self.size
+
+    def declared(self) -> Iterator[Value]:
+        """Every value of a stepped range, the lowest first."""
+        return (self.at(place) for place in range(self.size))
+
+    def distribution(self) -> BaseDistribution:
+        """What Optuna records of a parameter that `suggest` asked for."""
+        from optuna.distributions import FloatDistribution, IntDistribution  # half a second, and only a search needs it
+
+        if self.is_whole:
+            return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
+        return FloatDistribution(self.low, self.high, self.log, self.step)
+
     def suggest(self, trial: Trial, name: str) -> Value:
         if self.is_whole:
             return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
@@ -96,7 +157,7 @@ class Range:
 
     def draw(self, generator: random.Random) -> Value:
         if self.step is not None and not self.log:
-            return self._at(generator.randrange(self.size))
+            return self.at(generator.randrange(self.size))
         if self.log:
             drawn = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
             return round(drawn) if self.is_whole else drawn
@@ -108,12 +169,22 @@ class Range:
             return None
         if self.step is None:
             return value if self.low <= value <= self.high else None
-        nearest = self._at(round((value - self.low) / self.step))
-        return nearest if abs(nearest - value) < 1e-9 and self.low <= nearest <= self.high else None
+        nearest = self.at(round((value - self.low) / self.step))
+        return nearest if abs(nearest - value) < CLOSE and self.low <= nearest <= self.high else None
 
-    def _at(self, index: int) -> int | float:
+    def at(self, place: int) -> float:
+        """The value at a place of a stepped range, the lowest at 0."""
         assert self.step is not None
-        return self.low + index * self.step if self.is_whole else round(self.low + index * self.step, 10)
+        return self.low + place * self.step if self.is_whole else round(self.low + place * self.step, 10)
+
+    def place(self, limit: float) -> int:
+        """The place of the largest value up to `limit` (to a billionth of a step), the lowest's where all are above."""
+        assert self.step is not None
+        return math.floor((min(max(limit, self.low), self.high) - self.low) / self.step + CLOSE)
+
+    def at_most(self, limit: float) -> float:
+        """The largest value up to `limit` (to a billionth of a step), or the lowest where all are above it."""
+        return self.at(self.place(limit)) if self.step is not None else float(min(max(limit, self.low), self.high))
 
     def plain(self) -> Any:
         """As a study file writes it."""

@@ -32,20 +32,22 @@ class Survey:
     proposals_per_second: float
 
 
-def survey(space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int, draws: int = SURVEY) -> Survey:
+def survey(
+    space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int, draws: int = SURVEY, seed: int = 0
+) -> Survey:
     """Draw uniformly from the space and price.
 
     Raises:
         UserError: no network of the space fits the budget, or its input.
     """
     least = check(space, budget, input_shape, classes)
-    generator = random.Random(0)
+    generator = random.Random(seed)
     sizes, fitting = [], []
     started = time.perf_counter()
     for _ in range(draws):
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
-        architecture = build(space, values, input_shape, classes)
         try:
+            architecture = build(space, values, input_shape, classes)
             cost = price(architecture)
         except ArchitectureError:
             continue

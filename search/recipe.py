@@ -6,10 +6,19 @@ A `Recipe` is one training; a `RecipeSpace`, the [recipe] table of a study file,
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_validator,
+)
 
 from search.domain import Choices, Domain, Trial, Value, one_of, parse_domain
 
@@ -72,6 +81,8 @@ class Plateau(BaseModel):
 
 
 SCHEDULES = (Constant, InverseTime, Cosine, OneCycle, Linear, Plateau)
+DECAYING = (Cosine, OneCycle, Linear)  # to zero by the last step
+NAMES_OF_DECAYING = "cosine, linear or one-cycle"
 Schedule = Annotated[Constant | InverseTime | Cosine | OneCycle | Linear | Plateau, Field(discriminator="kind")]
 
 
@@ -92,6 +103,11 @@ class Augment(BaseModel):
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0  # alpha of the Beta distribution of a batch's mixing share
 
 
+def as_tuple(value: Any) -> Any:
+    """What JSON and TOML give as a list, for a field that is strictly a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Recipe(BaseModel):
     """One training, complete."""
 
@@ -109,13 +125,30 @@ class Recipe(BaseModel):
     initializer: Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] = "glorot_uniform"
     normalize: bool = False  # per channel, after the division by 255
     schedule: Schedule = Constant()
+    restarts: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuple)
+    ] = ()  # epochs after which the schedule begins anew
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _restarts_can_be(self) -> Recipe:
+        if list(self.restarts) != sorted({epoch for epoch in self.restarts if epoch < self.epochs}):
+            raise ValueError(f"restarts must ascend and lie before the last epoch, {self.epochs}, not {list(self.restarts)}")
+        if self.restarts and not isinstance(self.schedule, DECAYING):
+            raise ValueError(f"{self.schedule.kind} does not decay to zero, which restarts need; take {NAMES_OF_DECAYING}")
+        return self
 
 
 def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step (from 0) of the whole training; a plateau's cuts are left to the loop."""
+    """The learning rate of a step (from 0) of the whole training; a plateau's cuts are left to the loop.
+
+    With restarts the schedule runs its whole course up to each of them, and begins anew (Loshchilov and Hutter, 2017).
+    """
     peak = recipe.learning_rate
-    progress = step / (recipe.epochs * steps_per_epoch)
+    here = bisect_right(recipe.restarts, step // steps_per_epoch)
+    begin, end = (0, *recipe.restarts)[here], (*recipe.restarts, recipe.epochs)[here]
+    step, total = step - begin * steps_per_epoch, (end - begin) * steps_per_epoch
+    progress = step / total
     match recipe.schedule:
         case InverseTime(rate=rate):
             return peak / (1 + rate * (step // steps_per_epoch))
@@ -126,7 +159,6 @@ def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
                 return peak * (1 / start + (1 - 1 / start) * progress / warmup)
             return peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
         case Linear(warmup=warmup):
-            total = recipe.epochs * steps_per_epoch
             rising = min(round(warmup * total), total - 1)
             return peak * min((step + 1) / max(1, rising), (total - step) / (total - rising))
         case _:
@@ -155,7 +187,7 @@ def _fixed(value: Value) -> Domain:
     return Choices((value,))
 
 
-_NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "augment")
+_NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "schedules", "augment", "augments")
 
 
 class RecipeSpace(BaseModel):
@@ -175,7 +207,18 @@ class RecipeSpace(BaseModel):
     initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = _fixed("glorot_uniform")
     normalize: Annotated[Domain, _searched(one_of((True, False)))] | None = None  # None: as [data] says
     schedule: Schedule = Constant()
+    schedules: Annotated[tuple[Schedule, ...], BeforeValidator(as_tuple)] = ()  # to search, instead of one schedule
     augment: Augment = Augment()
+    augments: Annotated[tuple[Augment, ...], BeforeValidator(as_tuple)] = ()  # likewise
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> RecipeSpace:
+        for name, one, several in (("schedule", Constant(), self.schedules), ("augment", Augment(), self.augments)):
+            if several and getattr(self, name) != one:
+                raise ValueError(f"{name}s: {name} is given too; leave one of them out")
+            if len({label(each) for each in several}) < len(several):
+                raise ValueError(f"{name}s: names the same {name} twice")
+        return self
 
     @field_serializer("*", mode="wrap")
     def _plain(self, value: Any, otherwise: SerializerFunctionWrapHandler) -> Any:
@@ -185,7 +228,10 @@ class RecipeSpace(BaseModel):
     def domains(self) -> dict[str, Domain]:
         """Everything that may be searched, fixed or not."""
         names = type(self).model_fields.keys() - set(_NOT_SEARCHED)
-        return {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
+        found: dict[str, Domain] = {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
+        for name, several in (("schedule", self.schedules), ("augment", self.augments)):
+            found |= {name: Choices(tuple(map(label, several)))} if several else {}
+        return found
 
 
 def parameters(space: RecipeSpace) -> dict[str, Domain]:
@@ -201,6 +247,16 @@ def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
 
 def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) -> Recipe:
     """The recipe in which searched values are those drawn, or the first of their domain where none was."""
-    values = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
-    fixed = {name: getattr(space, name) for name in _NOT_SEARCHED}
+    values: dict[str, Any] = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
+    fixed = {name: getattr(space, name) for name in ("epochs", "ema", "precision", "schedule", "augment")}
+    for name, several in (("schedule", space.schedules), ("augment", space.augments)):
+        if several:
+            values[name] = next(one for one in several if label(one) == values[name])
     return Recipe.model_validate({"normalize": normalize} | fixed | values)
+
+
+def label(part: BaseModel) -> str:
+    """A schedule or an augmentation in a few words, such as `inverse-time, rate 0.319`: its value as a parameter."""
+    given = part.model_dump(exclude_defaults=True)
+    words = [f"{name} {value}" if not isinstance(value, bool) else name for name, value in given.items()]
+    return ", ".join([*([part.kind] if "kind" in type(part).model_fields else []), *words]) or "none"  # type: ignore[attr-defined]

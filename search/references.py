@@ -11,11 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from search import architecture as architectures
 from search.architecture import Architecture
-from search.config import STUDIES, safe_name
+from search.config import REFERENCES, StudyConfig, safe_name
 from search.errors import UserError, first_problem, nearest
 from search.recipe import Recipe
-
-FOLDER = STUDIES / "references"
 
 
 class Published(BaseModel):
@@ -47,7 +45,7 @@ class Reference:
 
 def names() -> list[str]:
     """The references that ship with the project."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    return sorted(path.stem for path in REFERENCES.glob("*.json"))
 
 
 def find(name: str) -> Reference:
@@ -56,7 +54,7 @@ def find(name: str) -> Reference:
     Raises:
         UserError: there is none, or its files break a rule.
     """
-    path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
+    path = Path(name) if name.endswith(".json") else REFERENCES / f"{name}.json"
     if not name.endswith(".json") and name not in names():
         raise UserError(f"{name!r}: no reference of this name, {nearest(name, names())}; or pass an architecture file")
     architecture = architectures.load(path)
@@ -74,3 +72,15 @@ def _sheet(path: Path) -> _Sheet | None:
         raise UserError(f"{path}: {first_problem(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
+
+
+def recipe_of(config: StudyConfig, reference: Reference) -> Recipe:
+    """How a study trains a reference: by its own recipe, or the study's, for the study's epochs.
+
+    With rungs the base takes the study's schedule, which decays to zero by each of them, so that it can be compared there.
+    """
+    own = (reference.recipe or config.recipe_of({})).model_copy(update={"epochs": config.recipe.epochs})
+    if config.rungs and reference.name == config.base_name:
+        study = config.recipe_of({})
+        own = own.model_copy(update={"schedule": study.schedule, "restarts": study.restarts, "ema": study.ema})
+    return own

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,17 @@ from space import build
 
 CONFIG = "config"
 DATA = "data"
+KINDS = ("references", "control", "finals")  # of the studies beside the candidates', NAME.KIND
 MOST_ATTEMPTS = 2  # of a trial whose process dies
 
-TRAINED = ("trained",)
+REFUSED = "refused"  # user attribute: how many proposals broke which rule before this trial's was found
+REFUSED_PARAMS = "refused_params"  # user attribute: parameters of the first of them
+
+COUNTED = ("trained", "pruned_at_rung")  # towards the number of trials that a study asks for
 FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
-_VERDICTS = {"trained": TrialState.COMPLETE, "rejected": TrialState.PRUNED, "diverged": TrialState.PRUNED}
+_VERDICTS = {"trained": TrialState.COMPLETE} | dict.fromkeys(
+    ("pruned_at_rung", "rejected", "diverged", "timed_out"), TrialState.PRUNED
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,9 @@ class Record:
     epochs: int
     seconds: float | None
     curve: tuple[float, ...]  # validation accuracy of each epoch
+    refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
+    refused_params: tuple[int, ...]  # parameters of a sample of them
+    warm_start: str | None  # the known network that was queued
 
 
 def named(study: str, out: Path | None) -> tuple[str, Path, Path]:
@@ -158,6 +168,21 @@ def load(run: Run) -> Studies:
         raise UserError(f"{masked(run.storage_url)}: holds no study {run.name!r}; see --storage and --out") from None
 
 
+def sibling(run: Run, kind: str) -> optuna.Study:
+    """The study NAME.kind in the storage of a run, created on first use: "finals", "control"."""
+    storage = open_storage(run.storage_url, create=False)
+    name = f"{run.name}.{kind}"
+    return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+
+
+def every(run: Run) -> list[optuna.Study]:
+    """All studies of a run that there are."""
+    storage = open_storage(run.storage_url, create=False)
+    there = set(optuna.get_all_study_names(storage))
+    names = [run.name, *(f"{run.name}.{kind}" for kind in KINDS)]
+    return [optuna.load_study(storage=storage, study_name=name) for name in names if name in there]
+
+
 # --- what is there ---------------------------------------------------------------------------------------------------
 
 
@@ -169,26 +194,36 @@ def records(study: optuna.Study) -> list[Record]:
 
 def ranked(found: list[Record]) -> list[Record]:
     """The trained ones, the best first: by best validation accuracy, then fewest parameters, then number."""
-    trained = [record for record in found if record.outcome in TRAINED]
+    trained = [record for record in found if record.outcome == "trained"]
     return sorted(trained, key=lambda record: (-(record.best_val_accuracy or 0), record.params or 0, record.number))
 
 
 def counts(found: list[Record]) -> dict[str, int]:
-    """How many trials were trained, pruned at a rung, rejected and failed."""
+    """How many trials were trained, pruned at a rung, rejected (within the sampler too) and failed."""
     seen = Counter("failed" if record.outcome in FAILED else record.outcome for record in found)
+    seen["rejected"] += refusals(found).total()
     return {outcome: seen[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
 
 
-def base_name(config: StudyConfig) -> str | None:
-    """The name of the base in the study of references, None where the base is a plain accuracy."""
-    return configs.safe_name(Path(config.base).stem) if isinstance(config.base, str) else None
+def progress(found: list[Record]) -> int:
+    """How many trials count towards the number that the study asks for."""
+    return sum(record.outcome in COUNTED for record in found)
+
+
+def refusals(found: list[Record]) -> Counter[str]:
+    """How many proposals the sampler refused, by the rule that they broke."""
+    told = Counter[str]()
+    for record in found:
+        if record.outcome != "interrupted":  # its retry has them too
+            told.update(record.refused)
+    return told
 
 
 def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None:
     """What a candidate has to beat: the base's best validation accuracy, None while it has not been trained."""
     if isinstance(config.base, float):
         return config.base
-    name = base_name(config)
+    name = config.base_name
     return next((record.best_val_accuracy for record in ranked(references) if record.reference == name), None)
 
 
@@ -263,6 +298,9 @@ def _record(trial: FrozenTrial) -> Record:
         epochs=len(curve),
         seconds=attributes.get("seconds"),
         curve=curve,
+        refused=attributes.get(REFUSED, {}),
+        refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
+        warm_start=attributes.get("warm_start"),
     )
 
 
@@ -279,6 +317,9 @@ def next_index(study: optuna.Study) -> int:
     if queued:
         return int(queued[0].user_attrs["index"])
     return 1 + max((trial.user_attrs.get("index", -1) for trial in trials), default=-1)
+
+
+_INHERITED = ("reference", "fingerprint", "warm_start", "contender", "repeat", REFUSED, REFUSED_PARAMS)
 
 
 def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = "the run was stopped") -> list[int]:
@@ -301,7 +342,7 @@ def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = 
         again = outcome == "interrupted" or (outcome == "failed" and attempt <= MOST_ATTEMPTS)
         if again and index not in _queued(study):  # queued first: a crash in between leaves one trial queued, not none
             kept = {"index": index, "attempt": attempt, "retry_of": trial.number}
-            kept |= {key: attributes[key] for key in ("reference", "fingerprint") if key in attributes}
+            kept |= {key: attributes[key] for key in _INHERITED if key in attributes}
             drawn = trial.params if "params" in attributes else {}  # priced, so complete; else drawn again, the same
             study.enqueue_trial(drawn, user_attrs=kept)
         storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted" if again else outcome)

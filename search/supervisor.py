@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from search.config import ROOT
 from search.errors import UserError
 from search.order import Order, StudyStopped, encode_order
-from search.study import FAILED, Run, load, take_up
+from search.study import FAILED, Run, every, take_up
 
 MOST_FAILURES = 5  # in a row, before the run stops
 STOP_SECONDS = 5.0  # that a worker is given between SIGTERM and SIGKILL
@@ -62,8 +63,10 @@ def supervise(run: Run, order: Order, view: View) -> None:
 
 def _supervise(run: Run, order: Order, view: View, lock: IO[str]) -> None:
     failures: list[str] = []
+    hours, started = run.config.stop.hours, time.monotonic()
     while True:
-        end, reason = _watch(run, order, view, failures, lock)
+        left = None if hours is None else max(0.0, 3600 * hours - (time.monotonic() - started))
+        end, reason = _watch(run, replace(order, seconds_left=left), view, failures, lock)
         match end:
             case "done":
                 return
@@ -163,10 +166,9 @@ def _take_up(run: Run, outcome: str = "interrupted", reason: str = "the run was 
     """Queue again what a worker that is gone was training; nothing is there before the first trial."""
     if not (run.folder / "config.json").is_file():
         return []
-    studies = load(run)
     return [
         number
-        for study in (studies.references, studies.candidates)
+        for study in every(run)
         for number in take_up(study, outcome=outcome, reason=f"the worker {reason}" if outcome != "interrupted" else reason)
     ]
 

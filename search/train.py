@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,14 @@ from search.data import Dataset, channel_statistics
 from search.device import dtype_policy, is_accelerated
 from search.engine.epoch import plan_epoch
 from search.engine.interface import open_engine
+from search.model import build
 from search.pixels import Pixels
 from search.recipe import Plateau, Recipe
 
+EVALUATION_BATCH = 500
 CALL_SECONDS = 1.0  # of one compiled call on a CPU: so long a signal waits
 
-Outcome = Literal["diverged", "out_of_memory", "failed"]
+Outcome = Literal["diverged", "timed_out", "out_of_memory", "failed"]
 Weights = tuple[npt.NDArray[np.float32], ...]
 
 
@@ -85,14 +87,14 @@ def fit(
     *,
     seed: int,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Training:
     """Train the network for all epochs of the recipe, the partial last batch of each included.
 
     Args:
         checkpoint: written after each epoch; where it holds an earlier part of this very training, that is gone on with.
-        on_epoch: called after each epoch, those taken from a checkpoint included; what it raises ends the training.
+        on_epoch: called after each epoch, those taken from a checkpoint included; the training ends with it if it says True.
         on_step: called with (steps done, steps in all) after each compiled call: about once a second.
 
     Raises:
@@ -115,13 +117,27 @@ def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:
     return Pixels(tuple(mean.tolist()), tuple(std.tolist()))
 
 
+def accuracy(
+    architecture: Architecture, weights: Weights | list[npt.NDArray[Any]], pixels: Pixels, images: Any, labels: Any
+) -> float:
+    """The share of images, uint8 (n, height, width, channels), that a trained network tells right."""
+    model = build(architecture)
+    model.set_weights(list(weights))
+    hits = 0
+    for first in range(0, len(images), EVALUATION_BATCH):
+        batch = pixels.apply(images[first : first + EVALUATION_BATCH])
+        predicted = np.asarray(model(batch, training=False)).argmax(axis=-1)
+        hits += int((predicted == labels[first : first + EVALUATION_BATCH]).sum())
+    return hits / len(images)
+
+
 def _fit(
     architecture: Architecture,
     data: Dataset,
     recipe: Recipe,
     seed: int,
     checkpoint: Path | None,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: Callable[[Epoch], bool | None],
     on_step: Callable[[int, int], None],
 ) -> Training:
     pixels, policy = pixels_of(data, recipe), dtype_policy(recipe.precision)
@@ -129,16 +145,18 @@ def _fit(
     identity = checkpoints.identity(architecture, data, recipe, seed, policy)
     history: list[Epoch] = []
     best: tuple[Epoch, Weights] | None = None
-    plateau, checkpoint_seconds = _PlateauCuts(recipe), 0.0
+    plateau, checkpoint_seconds, stop = _PlateauCuts(recipe), 0.0, False
     if found := checkpoints.read(checkpoint, identity):
         engine.restore(found.state)
         history = [Epoch(**row) for row in found.history]
         best = history[found.best], found.best_weights
         for epoch in history:
             plateau.see(epoch.val_loss)
-            on_epoch(epoch)
+            stop = bool(on_epoch(epoch))
     call_length = _CallLength()
     for number in range(len(history), recipe.epochs):
+        if stop:
+            break
         started = time.monotonic()
         plan = plan_epoch(recipe, len(data.x_train), seed, number, factor=plateau.factor)
         engine.begin(plan)
@@ -164,7 +182,7 @@ def _fit(
             rows = [asdict(row) for row in history]
             written = Checkpoint(tuple(engine.state()), rows, best[0].epoch - 1, best[1])
             checkpoint_seconds += checkpoints.write(checkpoint, identity, written)
-        on_epoch(epoch)
+        stop = bool(on_epoch(epoch))
     assert best is not None
     return Training(tuple(history), *best, pixels, policy, engine.compile_seconds, checkpoint_seconds)
 

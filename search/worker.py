@@ -1,4 +1,4 @@
-"""One process that trains trials: first the base and other references, then candidates until the study has its N.
+"""One process that trains trials: the base and other references, then candidates until the study has its N; or its finals.
 
 It is started and watched by `search.supervisor`: an order comes in as one JSON line on standard input, events go out as
 JSON lines, and it ends with its supervisor, whatever ends that.
@@ -6,7 +6,6 @@ JSON lines, and it ends with its supervisor, whatever ends that.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -20,21 +19,36 @@ from typing import Any, NoReturn
 import optuna
 from optuna.trial import TrialState
 
-from objective import Annotate, Emit, Task, candidate, checkpoint_path, reference
+from objective import Annotate, Emit, Task, reference
 from search import config as configs
 from search import plan, references
-from search import recipe as recipes
 from search.architecture import fingerprint
+from search.candidate import DataFacts, Refusal, judge
+from search.claims import Claims, claims_of
 from search.cost import price
 from search.data import Dataset, load_dataset
+from search.encode import NotInSpace, encode
 from search.errors import UserError
+from search.finals import hold_finals
 from search.layers import ArchitectureError
-from search.order import Order, StudyStopped
+from search.limits import Enough, Limits
+from search.order import Order, StudyStopped, decode_order
 from search.references import Reference
-from search.seeds import derive
-from search.study import Run, Studies, base_accuracy, base_name, counts, create, load, next_index, ranked, records
+from search.sampler import Exhausted
+from search.study import (
+    Run,
+    Studies,
+    base_accuracy,
+    counts,
+    create,
+    load,
+    progress,
+    ranked,
+    records,
+    take_up,
+)
+from search.trial import run_candidate, run_trial
 
-MOST_REJECTIONS = 1000  # in a row, before the space is taken to hold nothing (more)
 STEP_SECONDS = 0.25  # between two events about the steps of an epoch
 
 Redraw = Callable[[Run, Studies], None]
@@ -53,8 +67,10 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     """
     run = order.run
     data = _data(run)
+    facts = DataFacts(data.input_shape, data.classes, data.fingerprint)
     plan.check(run.config.space, run.config.budget, data.input_shape, data.classes)
     opponents = _references(run, order.references, data)
+    known = [_warm_start(run, name, facts) for name in run.config.search.warm_start]
 
     studies = create(run, data)
 
@@ -62,19 +78,44 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
 
     device = prepare_device()
     emit({"event": "device", "text": device.description, "data": data.summary()})
+    claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left)
+    task = Task(run.config, data, run.folder, None, emit, annotate, claims.claim, limits)
+    if order.finals:  # what ends a search does not end its finals
+        patient = Limits(configs.StopConfig(trial_minutes=run.config.stop.trial_minutes), None)
+        return hold_finals(run, studies, order.finals, replace(task, clock=patient))
+    _queue(studies.candidates, known)
     found = records(studies.candidates)
     first = next(iter(ranked(found)), None)
     best = [first.best_val_accuracy, first.number] if first else None
-    emit({"event": "found", "trials": run.config.search.trials, "best": best} | counts(found))
-    task = Task(run.config, data, run.folder, None, emit, annotate)
-    for opponent in opponents:
-        _train_reference(run, studies, opponent, task)
-    redraw(run, studies)
-    if order.references:
-        return "done"
-    task = replace(task, base_accuracy=_base(run, studies))
-    emit({"event": "base", "accuracy": task.base_accuracy, "classes": data.classes})
-    return _train_candidates(run, studies, task, redraw)
+    emit({"event": "found", "trials": run.config.trials, "done": progress(found), "best": best} | counts(found))
+    try:
+        for opponent in opponents:
+            limits.count(_spent(studies))
+            _train_reference(run, studies, opponent, task)
+        redraw(run, studies)
+        if order.references:
+            return "done"
+        task = replace(task, base_accuracy=_base(run, studies))
+        emit({"event": "base", "accuracy": task.base_accuracy, "classes": data.classes})
+        return _train_candidates(run, studies, task, claims, limits, redraw)
+    except Enough as reached:
+        for study in (studies.references, studies.candidates):
+            take_up(study, reason=f"{reached}")
+        return _enough(run, studies, emit, f"{reached}")
+
+
+def _enough(run: Run, studies: Studies, emit: Emit, reason: str) -> str:
+    """The study ends here; without a trained candidate there is nothing to show for it."""
+    if not ranked(records(studies.candidates)):
+        raise StudyStopped(
+            f"{reason} before a candidate was trained; raise that limit in [stop], and the same command goes on"
+        )
+    emit({"event": "enough", "text": reason})
+    return "done"
+
+
+def _spent(studies: Studies) -> list[Any]:
+    return [*records(studies.candidates), *records(studies.references)]
 
 
 def _data(run: Run) -> Dataset:
@@ -107,10 +148,40 @@ def _shape(shape: tuple[int, int, int]) -> str:
     return "x".join(map(str, shape))
 
 
+def _warm_start(run: Run, name: str, facts: DataFacts) -> tuple[str, dict[str, Any]]:
+    """The parameters with which the space expresses a known network, which is then queued first.
+
+    Raises:
+        UserError: the space cannot express it, or it does not fit.
+    """
+    known = references.find(str(configs.ROOT / name) if configs.is_file(name) else name)
+    out = "leave it out of search.warm_start"
+    try:
+        values = encode(run.config.space, known.architecture)
+    except NotInSpace as error:
+        why = f"{known.name} is no network of this space ({error}); widen the space, or {out}"
+        raise UserError(f"search.warm_start: {why}") from None
+    first = {name: domain.first for name, domain in run.config.parameters.items()}
+    if isinstance(found := judge(run.config, facts, first | values), Refusal):
+        remedy = f"raise the budget, or {out}" if found.rule == "over budget" else out
+        raise UserError(f"search.warm_start: {known.name}: {found.reason}; {remedy}")
+    return known.name, values
+
+
+def _queue(study: optuna.Study, known: list[tuple[str, dict[str, Any]]]) -> None:
+    """Queue the known networks before anything else is proposed, once."""
+    trials = study.get_trials(deepcopy=False)
+    there = {trial.user_attrs.get("warm_start") for trial in trials}
+    if any("warm_start" not in trial.user_attrs for trial in trials):
+        return
+    for index, (name, values) in enumerate(known):
+        if name not in there:
+            study.enqueue_trial(values, user_attrs={"index": index, "attempt": 1, "warm_start": name})
+
+
 def _train_reference(run: Run, studies: Studies, opponent: Reference, task: Task) -> None:
     study = studies.references
-    recipe = opponent.recipe or recipes.complete(run.config.recipe, {}, run.config.data.normalize)
-    recipe = recipe.model_copy(update={"epochs": run.config.recipe.epochs})
+    recipe = references.recipe_of(run.config, opponent)
     while True:
         seen = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("reference") == opponent.name]
         if any(trial.user_attrs["fingerprint"] != fingerprint(opponent.architecture) for trial in seen):
@@ -120,13 +191,13 @@ def _train_reference(run: Run, studies: Studies, opponent: Reference, task: Task
         _drop_other_queued(study, opponent.name)
         if not any(trial.state == TrialState.WAITING for trial in seen):
             over = [trial for trial in seen if trial.user_attrs.get("outcome") != "interrupted"]
-            if over and opponent.name != base_name(run.config):
+            if over and opponent.name != run.config.base_name:
                 return
             if over:
                 raise StudyStopped(f"the base could not be trained: {over[-1].user_attrs.get('reason', 'no reason given')}")
             known = {"reference": opponent.name, "fingerprint": fingerprint(opponent.architecture)}
             study.enqueue_trial({}, user_attrs=known | {"index": 0, "attempt": 1})
-        _one_trial(study, lambda trial: reference(trial, task, opponent.architecture, recipe), 0, run)
+        run_trial(study, lambda trial: reference(trial, task, opponent.architecture, recipe), task, 0)
 
 
 def _drop_other_queued(study: optuna.Study, name: str) -> None:
@@ -144,52 +215,27 @@ def _base(run: Run, studies: Studies) -> float:
     return accuracy
 
 
-def _train_candidates(run: Run, studies: Studies, task: Task, redraw: Redraw) -> str:
+def _train_candidates(run: Run, studies: Studies, task: Task, claims: Claims, limits: Limits, redraw: Redraw) -> str:
     study, settings = studies.candidates, run.config.search
-    trained_here = rejected_in_a_row = 0
-    while True:
-        found = records(study)
-        if counts(found)["trained"] >= settings.trials:
-            return "done"
+    trained_here = 0
+    while progress(found := records(study)) < run.config.trials:
+        if reason := limits.reached(found, _spent(studies)):
+            return _enough(run, studies, task.emit, reason)
         if trained_here >= settings.recycle_after:
             return "recycle"
-        _one_trial(study, lambda trial: candidate(trial, task), next_index(study), run)
-        last = study.get_trials(deepcopy=False)[-1].user_attrs
-        rejected = last.get("outcome") == "rejected"
-        rejected_in_a_row = rejected_in_a_row + 1 if rejected else 0
-        if rejected_in_a_row >= MOST_REJECTIONS:
+        try:
+            run_candidate(study, task, claims, run.config)
+        except Exhausted as exhausted:
+            if settings.sampler == "grid":
+                return _enough(run, studies, task.emit, "every cell of the grid was tried")
+            least = plan.smallest(run.config.space, task.data.input_shape, task.data.classes)
             raise StudyStopped(
-                f"{MOST_REJECTIONS:,} proposals in a row were rejected, the last for: {last['reason']}; "
-                "raise the budget, lower the widths of the space, or ask for fewer trials"
-            )
-        if not rejected:
-            trained_here += 1
-            redraw(run, studies)
-
-
-def _one_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float], index: int, run: Run) -> None:
-    """One trial through Optuna, its sampler seeded by the trial's logical index."""
-    from search.train import TrialOver
-
-    def indexed(trial: optuna.Trial) -> float:
-        if "index" not in trial.user_attrs:
-            trial.set_user_attr("index", index)
-            trial.set_user_attr("attempt", 1)
-        return objective(trial)
-
-    study.sampler = _sampler(run.config.search.sampler, derive(run.config.search.seed, "sampler", index))
-    study.optimize(indexed, n_trials=1, catch=(TrialOver,))
-    ended = study.get_trials(deepcopy=False)[-1].user_attrs  # and told: until then its checkpoint may be needed
-    checkpoint = checkpoint_path(run.folder, ended)
-    for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.stem}.part*")):  # parts: of a process that was killed
-        left.unlink(missing_ok=True)
-    gc.collect()  # a network and its compiled functions hold each other
-
-
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=10)
+                f"{exhausted}; the smallest network of the space has {least:,}: raise the budget, widen the space, or ask "
+                f"for {progress(found)} trials"
+            ) from None
+        trained_here += 1
+        redraw(run, studies)
+    return "done"
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -204,13 +250,12 @@ def main(annotate: Annotate, redraw: Redraw, finish: Redraw) -> NoReturn:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is for the log, not for the supervisor
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    order = Order(**json.loads(sys.stdin.readline()))
-    order = replace(order, references=tuple(order.references))
+    order = decode_order(sys.stdin.readline())
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     emit = _emitter(events)
     try:
         how = work(order, emit, annotate, redraw)
-        if how == "done" and not order.references:
+        if how == "done" and not order.references and not order.finals:
             run = order.run
             emit({"event": "finishing"})
             finish(run, load(run))

@@ -1,17 +1,37 @@
-"""A small finished run on digits, made once for all tests that read one: base, two trained candidates, one rejected."""
+"""Runs for tests: a small finished one on digits, made once for all that read one, and some whose trainings only pretend.
+
+The finished run has its base, two trained candidates and a rejected one.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import optuna
 import pytest
+from optuna.trial import FrozenTrial
 
+import objective
+from search import limits, trial, worker
 from search import study as studies
-from search.study import Run
+from search.architecture import Architecture
+from search.claims import claims_of
+from search.config import parse
+from search.data import Dataset, load_dataset
+from search.limits import Limits
+from search.pixels import Pixels
+from search.recipe import Recipe
+from search.storage import sqlite_url
+from search.study import Record, Run, Studies
+from search.trial import run_candidate
 
 ROOT = Path(__file__).parent.parent
 STUDY = f"""
@@ -74,3 +94,100 @@ def _finished(folder: Path) -> Run:
     study.enqueue_trial({name: getattr(one, "high", None) or one.choices[-1] for name, one in ranges})  # over the budget
     search("run", str(file), "--trials", "2")
     return studies.find(str(file), None, None)
+
+
+# --- trainings that only pretend -------------------------------------------------------------------------------------
+
+
+@cache
+def digits() -> Dataset:
+    """A hundred images."""
+    return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=100)
+
+
+def small_run(folder: Path, **changes: Any) -> Run:
+    """A run on digits that has not begun: small networks under 1,200 parameters, two epochs each."""
+    raw = {"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 1200}, "recipe": {"epochs": 2}} | changes
+    raw.setdefault("space", {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1})
+    return Run("tiny", folder, parse(raw, "test"), sqlite_url(folder))
+
+
+class Pretence:
+    """Stands in for trainings and for the clock."""
+
+    def __init__(self) -> None:
+        self.plays: list[float | Sequence[float] | Callable[[], float | Sequence[float]]] = []  # accuracies, one for each
+        self.seconds = 0.0  # on the clock
+        self.seconds_an_epoch = 1.0
+
+    def fit(self, architecture: Architecture, data: Dataset, recipe: Recipe, **hooks: Any) -> Any:
+        """As `search.train.fit`, with the accuracies of the next play; 0.5 where there is none."""
+        from search.train import Epoch, Training
+
+        play = self.plays.pop(0) if self.plays else 0.5
+        told = play() if callable(play) else play
+        history: list[Epoch] = []
+        for number in range(1, recipe.epochs + 1):
+            self.seconds += self.seconds_an_epoch
+            hooks["on_step"](number, recipe.epochs)
+            value = told if isinstance(told, float) else told[number - 1]
+            history.append(Epoch(number, 1.0, value, 1.0, value, 0.1, self.seconds_an_epoch))
+            if hooks["on_epoch"](history[-1]):
+                break
+        best = max(history, key=lambda epoch: epoch.val_accuracy)
+        return Training(tuple(history), best, (np.zeros(1, np.float32),), Pixels(), "float32", 0.0, 0.0)
+
+
+class Bench:
+    """A run whose trainings only pretend, in this process."""
+
+    def __init__(self, run: Run, pretence: Pretence, seconds_left: float | None = None) -> None:
+        self.run, self.pretence, self.plays = run, pretence, pretence.plays
+        self.studies: Studies = studies.create(run, digits())
+        self.events: list[Any] = []
+        self.claims, self.limits = claims_of(self.studies.candidates), Limits(run.config.stop, seconds_left)
+        self.task = objective.Task(
+            run.config, digits(), run.folder, 0.5, self.events.append, lambda *words: None, self.claims.claim, self.limits
+        )
+
+    @property
+    def study(self) -> optuna.Study:
+        """That of the candidates."""
+        return self.studies.candidates
+
+    def one_trial(self) -> FrozenTrial:
+        """The next candidate, the one that is queued if one is."""
+        begun = {trial.number for trial in self.study.trials if trial.state != optuna.trial.TrialState.WAITING}
+        run_candidate(self.study, self.task, self.claims, self.run.config)
+        (new,) = [trial for trial in self.study.trials if trial.state.is_finished() and trial.number not in begun]
+        return new
+
+    def train_candidates(self) -> str:
+        """All that the worker of this run would train; how it ends."""
+        words = (self.run, self.studies, self.task, self.claims, self.limits)
+        return worker._train_candidates(*words, lambda *words: None)
+
+    @property
+    def records(self) -> list[Record]:
+        """Of the candidates."""
+        return studies.records(self.study)
+
+
+@pytest.fixture
+def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
+    """In place of every training, and of the clock by which their limits are watched."""
+    from search import train
+
+    found = Pretence()
+    clock = SimpleNamespace(monotonic=lambda: found.seconds)
+    monkeypatch.setattr(train, "fit", found.fit)
+    monkeypatch.setattr(objective, "time", clock)
+    monkeypatch.setattr(limits, "time", clock)
+    monkeypatch.setattr(trial, "gc", SimpleNamespace(collect=lambda: 0))  # a quarter of a second, and nothing was trained
+    return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path, pretence: Pretence) -> Bench:
+    """A small run whose trainings only pretend."""
+    return Bench(small_run(tmp_path / "run"), pretence)

@@ -26,7 +26,7 @@ from search.engine.epoch import EpochPlan
 from search.engine.interface import Sums
 from search.files import read_arrays, write_arrays
 from search.layers import Activation, BatchNorm, Conv, Dense, Dropout, GlobalAveragePool, SeparableConv, Softmax
-from search.recipe import Augment, Plateau, Recipe
+from search.recipe import Augment, Cosine, Plateau, Recipe
 from search.train import Epoch, Training, fit
 
 ROOT = Path(__file__).parent.parent
@@ -235,6 +235,28 @@ def test_what_on_epoch_raises_at_an_epoch_that_was_there_ends_the_training(prete
     assert len(checkpoint_of(pretence.path)["history"]) == 3
 
 
+def test_a_training_that_was_over_where_it_left_off_is_over_when_taken_up_again(pretence: Pretence) -> None:
+    """As a candidate that was pruned, and killed before that was written down: nothing is trained, nothing opened anew."""
+    begun(pretence.run, pretence.path, 3)
+    steps: list[int] = []
+    training = pretence.run(
+        checkpoint=pretence.path, on_epoch=lambda epoch: epoch.epoch == 3, on_step=lambda step, total: steps.append(step)
+    )
+    assert steps == []
+    whole = pretence.run()
+    assert [asdict(row) | {"seconds": 0} for row in training.history] == figures(whole)[0][:3]
+    assert training.best == max(training.history, key=lambda epoch: epoch.val_accuracy)
+    shorter = pretence.run(on_epoch=lambda epoch: epoch.epoch == 3)
+    assert figures(training) == figures(shorter)
+
+
+def test_a_training_that_is_over_later_than_where_it_left_off_goes_on_till_then(pretence: Pretence) -> None:
+    begun(pretence.run, pretence.path, 1)
+    training = pretence.run(checkpoint=pretence.path, on_epoch=lambda epoch: epoch.epoch == 3)
+    assert len(training.history) == 3
+    assert figures(training) == figures(pretence.run(on_epoch=lambda epoch: epoch.epoch == 3))
+
+
 def test_a_checkpoint_is_there_before_its_epoch_is_told(pretence: Pretence) -> None:
     there: list[int] = []
     pretence.run(checkpoint=pretence.path, on_epoch=lambda epoch: there.append(len(checkpoint_of(pretence.path)["history"])))
@@ -345,6 +367,11 @@ def test_the_same_training_has_one_identity_whatever_its_network_is_called(digit
     named = [checkpoints.identity(net, digits, EVERYTHING, 5, "float32") for net in (NETWORK, replace(NETWORK, name="b"))]
     assert named[0] == named[1]
     assert len(named[0]) == 64
+
+
+def test_another_restart_of_the_schedule_is_another_training(digits: Dataset) -> None:
+    recipes = [Recipe(epochs=4, schedule=Cosine(), restarts=restarts) for restarts in ((), (1,), (2,), (1, 2), (1, 3))]
+    assert len({checkpoints.identity(NETWORK, digits, recipe, 5, "float32") for recipe in recipes}) == 5
 
 
 def test_identity_holds_the_policy_and_what_computes(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -429,7 +429,7 @@ def test_top_json_has_the_promised_keys(home: Home) -> None:
     ended = search("top", *home.words, "--json")
     board = json.loads(ended.out)
     assert (ended.status, ended.err) == (0, "")
-    assert board.keys() == {"study", "budget", "base", "references", "trials", "counts"}
+    assert board.keys() == {"study", "budget", "base", "references", "trials", "counts", "refusals"}
     assert board["budget"] == {"params": 2000}
     assert board["base"].keys() == SCORES
     assert [row.keys() - {"name"} for row in board["references"]] == [SCORES]
@@ -437,6 +437,7 @@ def test_top_json_has_the_promised_keys(home: Home) -> None:
     keys = {"rank", "number", "delta_vs_base", "epochs", "seconds", "outcome"} | SCORES
     assert [trial.keys() for trial in board["trials"]] == [keys]
     assert board["counts"] == {"trained": 1, "pruned_at_rung": 0, "rejected": 1, "failed": 0}
+    assert board["refusals"] == {}
 
 
 def test_output_that_nobody_reads_is_no_fault() -> None:

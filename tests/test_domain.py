@@ -30,6 +30,26 @@ def ranges(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Range:
     return domain
 
 
+@st.composite
+def numbers(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Domain:
+    """A stepped range, or a few numbers in any order."""
+    some = st.one_of(st.integers(1, 100), st.integers(1, 1000).map(lambda value: value / 1000))
+    choices = st.lists(some, min_size=1, max_size=8, unique=True).map(lambda values: Choices(tuple(values)))
+    domain: Domain = draw(st.one_of(ranges(), choices))
+    return domain
+
+
+def counted_up(domain: Domain) -> list[Any]:
+    """The values from the lowest up, by hand."""
+    if isinstance(domain, Choices):
+        return sorted(domain.values)
+    assert domain.step is not None
+    count = 0
+    while round(domain.low + count * domain.step, 10) <= domain.high:
+        count += 1
+    return [round(domain.low + index * domain.step, 10) for index in range(count)]
+
+
 def suggested(domain: Domain, seed: int, count: int) -> list[Value]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
@@ -133,6 +153,95 @@ def test_one_value_is_fixed() -> None:
 def test_the_same_seed_draws_the_same() -> None:
     for domain in (Range(0, 100, 1), Range(0.0, 1.0), Choices(tuple(range(50)))):
         assert domain.draw(random.Random(7)) == domain.draw(random.Random(7))
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+@given(numbers())
+@settings(max_examples=200)
+def test_every_value_has_its_place(domain: Domain) -> None:
+    values = counted_up(domain)
+    assert domain.count == len(values)
+    assert sorted(domain.declared()) == values
+    assert list(domain.declared()) == (list(domain.values) if isinstance(domain, Choices) else values)
+    assert [domain.at(place) for place in range(len(values))] == values
+    assert [domain.place(value) for value in values] == list(range(len(values)))
+    assert all(type(domain.at_most(value)) is type(domain.find(value)) for value in values)
+
+
+@given(numbers(), st.floats(-5, 700) | st.integers(-5, 700) | st.just(math.inf) | st.just(-math.inf))
+@settings(max_examples=300)
+def test_at_most_is_the_largest_value_up_to_a_limit(domain: Domain, limit: float) -> None:
+    values = counted_up(domain)
+    near = [value for value in values if abs(value - limit) < 1e-6]
+    assert near or domain.at_most(limit) == max((value for value in values if value <= limit), default=values[0])
+    for value in values:  # also what arithmetic makes of it, and no farther
+        assert domain.at_most(value) == value
+        assert domain.at_most(value * 3 / 3) == domain.at_most(math.nextafter(value, 0)) == value
+        assert domain.at_most(value - 1e-6) == max([values[0], *(one for one in values if one < value)])
+
+
+def test_at_most_of_a_continuous_range_stays_within_its_ends() -> None:
+    for limit, expected in ((-math.inf, 0.5), (0.2, 0.5), (0.7, 0.7), (1, 1.0), (2, 1.5), (math.inf, 1.5)):
+        assert Range(0.5, 1.5).at_most(limit) == expected
+        assert type(Range(0.5, 1.5).at_most(limit)) is float
+    assert Range(0.5, 1.5).count is None
+    assert Range(2, 16, 1, True).count == 15
+
+
+@pytest.mark.parametrize("values", [("max", "average"), (False, True), (3, "x")])
+def test_what_has_no_order_has_no_largest_value(values: tuple[Value, ...]) -> None:
+    with pytest.raises(TypeError, match="only numbers have an order"):
+        Choices(values).at_most(1)
+
+
+# --- what Optuna records ---------------------------------------------------------------------------------------------
+
+
+def check_distribution(domain: Domain) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    domain.suggest(trial, "x")
+    assert trial.distributions["x"] == domain.distribution()
+    assert type(trial.distributions["x"]) is type(domain.distribution())
+    again = optuna.distributions.json_to_distribution(optuna.distributions.distribution_to_json(domain.distribution()))
+    assert again == domain.distribution()  # as a database hands it back
+
+
+@given(numbers())
+@settings(max_examples=100)
+def test_the_distribution_is_what_optuna_records(domain: Domain) -> None:
+    check_distribution(domain)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        Choices(("max", "average")),
+        Choices((True, False)),
+        Choices((5,)),
+        Range(2, 64, 1, True),
+        Range(2, 64, 1),
+        Range(0.001, 0.1, None, True),
+        Range(0.001, 0.1),
+        Range(0.0, 0.3, 0.05),
+        Range(0.1, 0.4, 0.1),
+    ],
+    ids=str,
+)
+def test_the_distribution_of_every_form_is_what_optuna_records(domain: Domain) -> None:
+    check_distribution(domain)
+
+
+def test_distributions_of_different_domains_differ() -> None:
+    domains: list[Domain] = [
+        *(Range(2, 8, 1), Range(2, 8, 2), Range(2, 9, 1), Range(1, 8, 1), Range(2, 8, 1, True)),
+        *(Range(2.0, 8.0, 1.0), Range(2.0, 8.0), Range(2.0, 8.0, None, True), Choices((2, 8)), Choices((8, 2))),
+    ]
+    for index, domain in enumerate(domains):
+        assert [other.distribution() == domain.distribution() for other in domains].index(True) == index
 
 
 # --- reading and writing ---------------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from search.domain import Choices, Range
+from search.engine.epoch import plan_epoch
 from search.errors import first_problem
 from search.recipe import (
     Augment,
@@ -26,6 +27,7 @@ from search.recipe import (
     Recipe,
     RecipeSpace,
     complete,
+    label,
     parameters,
     rate_at,
     suggest,
@@ -124,6 +126,84 @@ def test_linear_is_straight_either_way_at_any_warmup(warmup: float, epochs: int,
 def test_no_rate_is_negative_or_over_the_peak(schedule: Any, epochs: int, steps: int) -> None:
     recipe = Recipe(epochs=epochs, learning_rate=0.1, schedule=schedule)
     assert all(0 <= rate <= 0.1 * (1 + 1e-12) and math.isfinite(rate) for rate in rates(recipe, steps))
+
+
+# --- restarts --------------------------------------------------------------------------------------------------------
+
+DECAYS = (Cosine(), OneCycle(), OneCycle(warmup=0.6, start=3.0), Linear(), Linear(warmup=0.5), Linear(warmup=0.999))
+
+
+@st.composite
+def restarted(draw: st.DrawFn) -> Recipe:
+    """A recipe whose schedule begins anew once or more often."""
+    epochs = draw(st.integers(2, 20))
+    restarts = draw(st.lists(st.integers(1, epochs - 1), min_size=1, max_size=4, unique=True).map(sorted))
+    schedule = draw(st.sampled_from(DECAYS))
+    return Recipe.model_validate({"epochs": epochs, "learning_rate": 0.3, "schedule": schedule, "restarts": restarts})
+
+
+@given(restarted(), st.integers(1, 20))
+def test_up_to_each_restart_the_rates_are_those_of_a_shorter_training(recipe: Recipe, steps: int) -> None:
+    lengths = [end - begin for begin, end in itertools.pairwise((0, *recipe.restarts, recipe.epochs))]
+    shorter = [recipe.model_copy(update={"restarts": (), "epochs": length}) for length in lengths]
+    assert rates(recipe, steps) == [rate for each in shorter for rate in rates(each, steps)]
+
+
+@given(restarted())
+def test_at_each_restart_the_rate_has_come_down_to_nothing_and_climbs_to_its_peak_again(recipe: Recipe) -> None:
+    """Of many steps; a linear schedule that only climbs is at its peak in the last."""
+    assume(recipe.schedule != Linear(warmup=0.999))
+    steps, seen = 500, rates(recipe, 500)
+    for begin, end in itertools.pairwise((0, *recipe.restarts, recipe.epochs)):
+        cycle = seen[begin * steps : end * steps]
+        assert 0 <= cycle[-1] < 0.3 * 0.01
+        assert max(cycle) == pytest.approx(0.3, rel=0.01)
+
+
+def test_restarts_are_counted_in_epochs_whatever_their_steps() -> None:
+    recipe = Recipe(epochs=4, learning_rate=1.0, schedule=Linear(), restarts=(1, 2))
+    assert rates(recipe, 1) == [1, 1, 1, 0.5]
+    assert rates(recipe, 2) == [1, 0.5, 1, 0.5, 1, 0.75, 0.5, 0.25]
+
+
+def test_a_plan_of_an_epoch_has_the_rates_of_its_restarts() -> None:
+    """The engines get their rates from there."""
+    recipe = Recipe(epochs=3, batch_size=10, learning_rate=1.0, schedule=Linear(), restarts=(1,))
+    plans = [plan_epoch(recipe, 20, 0, epoch) for epoch in range(3)]
+    assert [plan.rates.tolist() for plan in plans] == [[1, 0.5], [1, 0.75], [0.5, 0.25]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"restarts": [2, 1]}, "restarts must ascend and lie before the last epoch, 8, not [2, 1]"),
+        ({"restarts": [2, 2]}, "restarts must ascend"),
+        ({"restarts": [8]}, "lie before the last epoch, 8, not [8]"),
+        ({"restarts": [2, 9]}, "lie before the last epoch"),
+        ({"restarts": [0]}, "restarts.0"),
+        ({"restarts": [1.0]}, "restarts.0"),
+        ({"restarts": [True]}, "restarts.0"),
+        ({"restarts": 2}, "restarts"),
+        ({"schedule": {"kind": "constant"}}, "constant does not decay to zero"),
+        ({"schedule": {"kind": "plateau"}}, "plateau does not decay to zero, which restarts need; take cosine, linear or"),
+        ({"schedule": {"kind": "inverse-time", "rate": 0.3}}, "inverse-time does not decay to zero"),
+    ],
+)
+def test_restarts_that_cannot_be_are_refused(changes: dict[str, Any], told: str) -> None:
+    good = {"epochs": 8, "schedule": {"kind": "cosine"}, "restarts": [1, 7]}
+    assert Recipe.model_validate(good).restarts == (1, 7)
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate(good | changes)
+    assert told in first_problem(caught.value, Recipe.model_fields)
+
+
+def test_another_restart_is_another_training() -> None:
+    plain = Recipe(epochs=8, schedule=Cosine())
+    others = [plain.model_copy(update={"restarts": restarts}) for restarts in ((), (1,), (2,), (1, 2))]
+    assert len({one.model_dump_json() for one in others}) == len(set(others)) == 4
+    for one in others:
+        assert Recipe.model_validate_json(one.model_dump_json()) == one
+        assert Recipe.model_validate(one.model_dump()) == one
 
 
 # --- one recipe ------------------------------------------------------------------------------------------------------
@@ -323,6 +403,70 @@ def test_a_recipe_space_is_written_as_it_is_read(table: dict[str, Any]) -> None:
     assert RecipeSpace.model_validate(of.model_dump(mode="json")) == of
 
 
+# --- alternatives ----------------------------------------------------------------------------------------------------
+
+ALTERNATIVES = {
+    "schedules": [{"kind": "constant"}, {"kind": "inverse-time", "rate": 0.319}, {"kind": "one-cycle", "warmup": 0.2}],
+    "augments": [{}, {"flip": True, "crop": 4}, {"flip": "alternating", "rotation": 10}],
+}
+LABELS = {
+    "schedule": ("constant", "inverse-time, rate 0.319", "one-cycle, warmup 0.2"),
+    "augment": ("none", "flip, crop 4", "flip alternating, rotation 10.0"),
+}
+
+
+def test_several_schedules_and_augmentations_are_searched_by_their_labels() -> None:
+    of = RecipeSpace.model_validate(ALTERNATIVES)
+    assert parameters(of) == {f"recipe.{name}": Choices(labels) for name, labels in LABELS.items()}
+
+
+def test_each_alternative_reaches_the_recipe() -> None:
+    of, optuna_too = RecipeSpace.model_validate(ALTERNATIVES), optuna.trial.FixedTrial
+    for schedule, augment in itertools.product(range(3), range(3)):
+        drawn = {"recipe.schedule": LABELS["schedule"][schedule], "recipe.augment": LABELS["augment"][augment]}
+        expected = Recipe.model_validate(
+            {"schedule": ALTERNATIVES["schedules"][schedule], "augment": ALTERNATIVES["augments"][augment]}
+        )
+        assert complete(of, drawn, False) == suggest(of, optuna_too(drawn), False) == expected
+    assert complete(of, {}, False) == Recipe()  # the first of each
+
+
+def test_one_alternative_is_no_parameter() -> None:
+    of = RecipeSpace.model_validate({"schedules": [{"kind": "cosine"}], "augments": [{"crop": 2}]})
+    assert parameters(of) == {}
+    assert complete(of, {}, False) == Recipe(schedule=Cosine(), augment=Augment(crop=2))
+
+
+def test_alternatives_are_written_as_they_are_read() -> None:
+    of = RecipeSpace.model_validate(ALTERNATIVES)
+    again = RecipeSpace.model_validate(of.model_dump(mode="json"))
+    assert again == of
+    assert parameters(again) == parameters(of)
+    assert RecipeSpace.model_validate_json(of.model_dump_json()) == of
+
+
+PARTS = st.builds(
+    Augment,
+    passes=st.integers(1, 9),
+    flip=st.sampled_from([True, False, "alternating"]),
+    crop=st.integers(0, 64),
+    shift=st.floats(0, 0.9),
+    zoom=st.floats(0, 0.9),
+    rotation=st.floats(0, 180),
+    cutout=st.integers(0, 9),
+    mixup=st.floats(0, 10),
+) | st.sampled_from((Constant(), Plateau(), Cosine(), OneCycle(), Linear(), *DECAYS)) | st.builds(
+    InverseTime, rate=st.floats(0, 100, exclude_min=True)
+)  # fmt: skip
+
+
+@given(PARTS, PARTS)
+def test_a_label_is_that_of_one_schedule_or_augmentation_alone(one: Any, other: Any) -> None:
+    assert label(one)
+    if type(one) is type(other):
+        assert (label(one) == label(other)) == (one == other)
+
+
 SEARCHED_BAD: dict[str, tuple[dict[str, Any], str]] = {
     "half an image": ({"batch_size": {"low": 32, "high": 64, "step": 0.5}}, "batch_size"),
     "log from zero": ({"weight_decay": {"low": 0.0, "high": 0.1, "log": True}}, "weight_decay"),
@@ -337,6 +481,22 @@ SEARCHED_BAD: dict[str, tuple[dict[str, Any], str]] = {
     "range of optimizers": ({"optimizer": {"low": "adam", "high": "sgd"}}, "optimizer"),
     "top not reached": ({"batch_size": {"low": 32, "high": 100, "step": 32}}, "batch_size"),
     "momentum range to 1": ({"momentum": {"low": 0.9, "high": 1.0}}, "momentum"),
+    "schedule and schedules": (
+        {"schedule": {"kind": "cosine"}, "schedules": [{"kind": "linear"}, {"kind": "constant"}]},
+        "schedules: schedule is given too; leave one of them out",
+    ),
+    "augment and augments": ({"augment": {"crop": 1}, "augments": [{}, {"crop": 2}]}, "augments: augment is given too"),
+    "the same schedule twice": (
+        {"schedules": [{"kind": "linear"}, {"kind": "linear", "warmup": 0.0}]},
+        "schedules: names the same schedule twice",
+    ),
+    "the same augmentation twice": (
+        {"augments": [{"rotation": 10}, {"crop": 0, "rotation": 10.0}]},
+        "augments: names the same augment twice",
+    ),
+    "a bad schedule among others": ({"schedules": [{"kind": "cosine"}, {"kind": "step"}]}, "schedules.1"),
+    "a bad augmentation among others": ({"augments": [{}, {"crop": -1}]}, "augments.1.crop"),
+    "a schedule for schedules": ({"schedules": {"kind": "cosine"}}, "schedules"),
 }
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from report import figures, notes, page
 from report.notes import BEYOND, GRAPH, YOURS
-from report.tables import leaderboard
+from report.tables import leaderboard, refusal_words
 from search import config as configs
 from search import study as studies
 from search.architecture import Architecture
@@ -73,9 +73,8 @@ def table(text: str) -> list[list[str]]:
 
 
 def record(number: int, best: float, params: int = 5_000, reference: str | None = None, **changes: Any) -> Record:
-    plain = Record(
-        number, reference, "trained", None, params, 1_000, best, 2, best - 0.01, 3, 4.0, (best / 2, best, best - 0.01)
-    )
+    curve = (best / 2, best, best - 0.01)
+    plain = Record(number, reference, "trained", None, params, 1_000, best, 2, best - 0.01, 3, 4.0, curve, {}, (), None)
     return replace(plain, **changes)
 
 
@@ -89,6 +88,40 @@ def hand_made(folder: Path = Path("nowhere"), **changes: Any) -> Run:
     """A run of the quickstart's configuration that has trained nothing."""
     config = configs.load(QUICKSTART).model_copy(update=changes)
     return Run("hand_made", folder, config, sqlite_url(folder))
+
+
+# --- the leaderboard -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_ranked_stands_below_the_longest_trained_first() -> None:
+    """And what was never built, or is there again under another number, nowhere."""
+    pruned = {"outcome": "pruned_at_rung", "reason": "behind others"}
+    found = [
+        record(0, 0.5),
+        record(1, 0.7, epochs=1, **pruned),
+        record(2, 0.6, epochs=2, **pruned),
+        record(3, 0.9, epochs=1, **pruned),
+        record(4, 0.8),
+        record(5, 0.99, outcome="interrupted"),
+        record(6, 0.99, outcome="running"),
+        rejected(7),
+    ]
+    board = leaderboard(hand_made(base=0.5), found, [])
+    assert [(row["rank"], row["number"]) for row in board["trials"]] == [(1, 4), (2, 0), (None, 2), (None, 3), (None, 1)]
+    assert board["trials"][2]["outcome"] == "pruned_at_rung"
+    assert board["trials"][2]["delta_vs_base"] == pytest.approx(0.1)
+    assert board["counts"] == {"trained": 2, "pruned_at_rung": 3, "rejected": 1, "failed": 0}
+
+
+def test_what_the_sampler_refused_is_told_by_rule_with_some_sizes() -> None:
+    assert refusal_words([record(0, 0.5)]) is None
+    many = record(0, 0.5, refused={"over budget": 1200, "same network": 3}, refused_params=(9_000, 12_345, 8_000))
+    assert refusal_words([many]) == "1,200 over budget, 3 same network (parameters of some: 8,000, 9,000, 12,345)"
+    spread = replace(many, refused_params=tuple(range(1_000, 10_000, 1_000)))
+    assert refusal_words([spread]).endswith("(parameters of some: 1,000, 3,000, 5,000, 7,000, 9,000)")
+    board = leaderboard(hand_made(), [many, replace(many, number=1)], [])
+    assert board["refusals"] == {"over budget": 2400, "same network": 6}
+    assert board["counts"]["rejected"] == 2406
 
 
 # --- report.md -------------------------------------------------------------------------------------------------------
@@ -109,7 +142,9 @@ def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
         assert row[6] == f"{100 * (trial['best_val_accuracy'] - base['best_val_accuracy']):+.2f}"
     for number in (f"{winner['best_val_accuracy']:.2%}", f"{winner['params']:,}", f"{base['best_val_accuracy']:.2%}"):
         assert number in text.split("\n## ")[0], "the verdict"
-    assert section(text, "Leaderboard").endswith("2 trained, 0 pruned at rung, 1 rejected, 0 failed")
+    refused = 1 + sum(board["refusals"].values())  # the one that was queued, and what the sampler refused
+    assert f"\n\n2 trained, 0 pruned at rung, {refused} rejected, 0 failed" in section(text, "Leaderboard")
+    assert ("Refused before training" in text) == bool(board["refusals"])
 
 
 @slow
@@ -291,7 +326,7 @@ def test_the_note_of_a_trained_trial_begins_with_its_score(more: dict[str, Any],
     assert rest.startswith("| layer | options | output |")
 
 
-@pytest.mark.parametrize("outcome", ["rejected", "diverged", "out_of_memory", "timed_out", "failed"])
+@pytest.mark.parametrize("outcome", ["pruned_at_rung", "rejected", "diverged", "out_of_memory", "timed_out", "failed"])
 def test_the_note_of_any_other_trial_begins_with_the_reason(outcome: str) -> None:
     network = Architecture((8, 8, 1), 10, GOOD)
     reason = "132,410 parameters, the budget is under 100,000"
@@ -404,7 +439,8 @@ def test_run_leaves_the_report_and_the_notes(finished: Run) -> None:
 
     assert (finished.folder / "report.md").read_text(encoding="utf-8").startswith("# tiny: the base is ")
     study = studies.load(finished).candidates
-    assert "2 trained, 0 pruned at rung, 1 rejected" in get_note(study)
+    refused = 1 + sum(leaderboard(finished, *known(finished))["refusals"].values())
+    assert f"2 trained, 0 pruned at rung, {refused} rejected" in get_note(study)
     attributes = study._storage.get_study_system_attrs(study._study_id)
     for trial in study.get_trials(deepcopy=False):
         note = get_note_from_system_attrs(attributes, trial._trial_id)["body"]

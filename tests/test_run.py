@@ -17,7 +17,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,23 +25,20 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-import objective
 from search import study as studies
 from search import supervisor, worker
 from search.architecture import Architecture, fingerprint, from_json
-from search.config import parse
 from search.cost import price
-from search.data import Dataset, load_dataset
 from search.errors import UserError
 from search.files import read_arrays, read_json, read_weights
 from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.order import StudyStopped, order_of
-from search.pixels import Pixels
-from search.recipe import Recipe
 from search.references import Reference
-from search.storage import sqlite_url
-from search.study import Run, Studies, create, load, records
+from search.study import Run, create, load, records
 from search.supervisor import supervise
+from tests.runs import Bench, Pretence, bench, digits, pretence, small_run
+
+__all__ = ["bench", "pretence"]
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 180  # that a step may take on a machine that has other work
@@ -425,52 +421,7 @@ def test_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed
 # --- the objective and the worker, with a training that only pretends ------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=100)
-
-
-def small_run(folder: Path, **changes: Any) -> Run:
-    raw = {"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 1200}, "recipe": {"epochs": 2}} | changes
-    raw.setdefault("space", {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1})
-    return Run("tiny", folder, parse(raw, "test"), sqlite_url(folder))
-
-
-class Bench(NamedTuple):
-    """A run whose trainings only pretend; `fits` says what each does."""
-
-    run: Run
-    studies: Studies
-    task: objective.Task
-    fits: list[Callable[[], float]]
-
-
-@pytest.fixture
-def bench(tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    from search import train
-
-    fits: list[Callable[[], float]] = []
-
-    def fit(architecture: Architecture, data: Dataset, recipe: Recipe, **rest: Any) -> train.Training:
-        accuracy = fits.pop(0)() if fits else 0.5
-        epoch = train.Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0)
-        rest["on_epoch"](epoch)
-        return train.Training((epoch,), epoch, (np.zeros(1, np.float32),), Pixels(), "float32", 0.0, 0.0)
-
-    monkeypatch.setattr(train, "fit", fit)
-    run = small_run(tmp_path / "run")
-    task = objective.Task(run.config, digits, run.folder, 0.5, lambda event: None, lambda *words: None)
-    return Bench(run, create(run, digits), task, fits)
-
-
-def one_trial(bench: Bench, task: objective.Task | None = None) -> FrozenTrial:
-    study = bench.studies.candidates
-    index = studies.next_index(study)
-    worker._one_trial(study, lambda trial: objective.candidate(trial, task or bench.task), index, bench.run)
-    return study.trials[-1]
-
-
-def raising(error: Exception) -> Callable[[], float]:
+def raising(error: BaseException) -> Callable[[], float]:
     def fit() -> float:
         raise error
 
@@ -483,68 +434,97 @@ def over(outcome: Any) -> Callable[[], float]:
     return raising(TrialOver(outcome, "a reason"))
 
 
+class Killed(BaseException):
+    """As if the process had ended here."""
+
+
+VALUES = {"blocks": 1, "width_1": 8, "width_2": 8, "width_3": 8, "pool_position_1": 1}
+
+
 def test_the_same_network_and_recipe_is_not_trained_twice(bench: Bench) -> None:
-    first = bench.studies.candidates
-    values = {"blocks": 1, "width_1": 8, "width_2": 8, "width_3": 8, "pool_position_1": 1}
     for width in (8, 16, 8):  # of the second block, which this net does not have
-        first.enqueue_trial(values | {"width_2": width})
-        one_trial(bench)
-    assert [trial.user_attrs["outcome"] for trial in first.trials] == ["trained", "rejected", "rejected"]
-    assert {trial.user_attrs.get("reason") for trial in first.trials[1:]} == {"the same network and recipe as trial 0"}
-    assert {trial.value for trial in first.trials[1:]} == {None}
+        bench.study.enqueue_trial(VALUES | {"width_2": width})
+        bench.one_trial()
+    first, *others = bench.study.trials
+    assert [trial.user_attrs["outcome"] for trial in (first, *others)] == ["trained", "rejected", "rejected"]
+    assert {trial.user_attrs.get("reason") for trial in others} == {"the same network and recipe as another trial"}
+    assert {trial.value for trial in others} == {None}
+    assert {trial.state for trial in others} == {TrialState.PRUNED}
 
 
-def test_what_was_only_interrupted_may_be_trained_again(bench: Bench) -> None:
-    trial = one_trial(bench)
-    study = bench.studies.candidates
-    lost = study.ask()
-    lost.set_user_attr("key", trial.user_attrs.get("key", "none"))
-    studies.take_up(study)
-    assert one_trial(bench).user_attrs["outcome"] in ("trained", "rejected")
+def test_a_queued_network_over_the_budget_is_rejected_and_never_built(bench: Bench) -> None:
+    bench.study.enqueue_trial(VALUES | {"width_1": 48, "width_2": 48, "width_3": 48, "blocks": 3})
+    trial = bench.one_trial()
+    assert (trial.state, trial.user_attrs["outcome"]) == (TrialState.PRUNED, "rejected")
+    assert trial.constraints["params"] == trial.user_attrs["params"] - 1199 > 0
+    assert not (bench.run.folder / "trials").exists()
+
+
+def test_what_the_sampler_proposes_is_trained_and_its_refusals_are_no_trials(bench: Bench) -> None:
+    found = [bench.one_trial() for _ in range(12)]
+    assert {trial.user_attrs["outcome"] for trial in found} == {"trained"}
+    assert len({trial.user_attrs["key"] for trial in found}) == 12
+    assert all(trial.user_attrs["params"] < 1200 for trial in found)
+    told = [trial.user_attrs["refused"] for trial in found if "refused" in trial.user_attrs]
+    assert sum(one.get("over budget", 0) for one in told) > 12  # of this space about one in five fits
+    assert studies.counts(bench.records)["rejected"] == sum(sum(one.values()) for one in told)
+    shown = [event["refused"] for event in bench.events if event["event"] == "trial"]
+    assert sum(shown) == sum(sum(one.values()) for one in told)
+
+
+def test_what_was_only_interrupted_is_trained_by_its_retry(bench: Bench) -> None:
+    """Which holds the claim of the trial that it stands for."""
+    bench.plays.append(raising(Killed()))
+    with pytest.raises(Killed):
+        bench.one_trial()
+    (lost,) = bench.study.trials
+    assert lost.state == TrialState.RUNNING
+    studies.take_up(bench.study)
+    again = bench.one_trial()
+    assert again.user_attrs["outcome"] == "trained"
+    for name in ("key", "index", "seed"):
+        assert again.user_attrs[name] == lost.user_attrs[name]
+    assert again.params == lost.params
 
 
 @pytest.mark.parametrize(
     ("outcome", "state"),
-    [("diverged", TrialState.PRUNED), ("out_of_memory", TrialState.FAIL), ("failed", TrialState.FAIL)],
+    [
+        ("diverged", TrialState.PRUNED),
+        ("timed_out", TrialState.PRUNED),
+        ("out_of_memory", TrialState.FAIL),
+        ("failed", TrialState.FAIL),
+    ],
 )
 def test_a_training_that_is_over_ends_its_trial_and_not_the_run(outcome: str, state: TrialState, bench: Bench) -> None:
-    bench.fits.append(over(outcome))
-    trial = _trained_or_over(bench)
+    bench.plays.append(over(outcome))
+    trial = bench.one_trial()
     assert (trial.state, trial.user_attrs["outcome"], trial.user_attrs["reason"]) == (state, outcome, "a reason")
-    assert studies.counts(records(bench.studies.candidates))["failed"] == 1
-    assert _trained_or_over(bench).user_attrs["outcome"] == "trained"
-
-
-def _trained_or_over(bench: Bench) -> FrozenTrial:
-    """The next candidate that the budget admits."""
-    for _ in range(100):
-        trial = one_trial(bench)
-        if trial.user_attrs.get("outcome") != "rejected":
-            return trial
-    raise AssertionError("the budget admits nothing")
+    assert studies.counts(bench.records)["failed"] == 1
+    assert bench.one_trial().user_attrs["outcome"] == "trained"
 
 
 def test_an_error_that_nobody_foresaw_is_the_reason_of_its_trial(bench: Bench) -> None:
     """A bug in Keras, a full disk: the trial has failed, and the record says of what."""
-    bench.fits.append(raising(RuntimeError("the disk is full")))
-    with contextlib.suppress(RuntimeError):
-        _trained_or_over(bench)
-    failed = bench.studies.candidates.trials[-1]
+    bench.plays.append(raising(RuntimeError("the disk is full")))
+    failed = bench.one_trial()
     assert failed.state == TrialState.FAIL
     assert failed.user_attrs.get("outcome") == "failed"
     assert "the disk is full" in failed.user_attrs.get("reason", "")
 
 
-def test_a_retry_draws_and_trains_what_the_first_try_did(bench: Bench) -> None:
-    study = bench.studies.candidates
-    first = one_trial(bench)
-    assert first.user_attrs["index"] == 0
-    other = small_run(bench.run.folder.parent / "other")
-    again = create(other, bench.task.data)
-    worker._one_trial(again.candidates, lambda trial: objective.candidate(trial, bench.task), 0, other)
-    assert again.candidates.trials[0].params == first.params
-    worker._one_trial(study, lambda trial: objective.candidate(trial, bench.task), 1, bench.run)
-    assert study.trials[1].params != first.params
+def test_a_retry_draws_and_trains_what_the_first_try_did(bench: Bench, pretence: Pretence) -> None:
+    """Also where it was lost before its parameters were known: they come from the root seed and its logical index."""
+    other = Bench(small_run(bench.run.folder.parent / "other"), pretence)
+    first, second = bench.one_trial(), bench.one_trial()
+    lost = other.study.ask()  # before anything was drawn
+    studies.take_up(other.study)
+    again = [other.one_trial(), other.one_trial()]
+    assert [trial.number for trial in again] == [lost.number + 1, lost.number + 2]
+    for ours, theirs in zip((first, second), again, strict=True):
+        assert ours.params == theirs.params
+        assert ours.user_attrs["seed"] == theirs.user_attrs["seed"]
+    assert first.params != second.params
 
 
 SMALL = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), "small")
@@ -580,12 +560,31 @@ def test_another_network_of_the_same_name_is_refused(bench: Bench) -> None:
         worker._train_reference(bench.run, bench.studies, Reference("small", WIDE, None, None), bench.task)
 
 
-def test_a_study_that_only_rejects_stops_and_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "MOST_REJECTIONS", 5)
-    run = small_run(bench.run.folder, space={"blocks": 1, "width": 8, "pools": 0})  # a single network
-    both = Studies(bench.studies.candidates, bench.studies.references)
-    with pytest.raises(StudyStopped, match=r"5 proposals in a row were rejected, .*the same network"):
-        worker._train_candidates(run, both, replace(bench.task, config=run.config), lambda *words: None)
+FEW = {"blocks": 1, "width": [8, 16], "pools": 0}  # two networks, of 147 and 275 parameters
+
+
+@pytest.mark.parametrize("space", [FEW, FEW | {"width": 8}], ids=["two networks", "one network"])
+def test_a_space_with_fewer_networks_than_trials_stops_the_study_and_says_so(
+    space: dict[str, Any], tmp_path: Path, pretence: Pretence
+) -> None:
+    bench = Bench(small_run(tmp_path / "run", space=space), pretence)
+    there = 2 if space is FEW else 1
+    told = rf"no new network .* smallest network of the space has 147: .*ask for {there} trials"
+    with pytest.raises(StudyStopped, match=told) as caught:
+        bench.train_candidates()
+    assert len(str(caught.value).splitlines()) == 1
+    assert [record.outcome for record in bench.records].count("trained") == there
+    assert "rejected" not in {record.outcome for record in bench.records}
+
+
+def test_a_grid_is_done_when_each_of_its_cells_that_fits_was_trained(tmp_path: Path, pretence: Pretence) -> None:
+    """Of the widths 8, 16 and 80 the last is over the budget; without a number of trials all cells are asked for."""
+    space = FEW | {"width": [8, 80, 16]}
+    bench = Bench(small_run(tmp_path / "run", space=space, search={"sampler": "grid"}), pretence)
+    assert bench.run.config.trials == 3
+    assert bench.train_candidates() == "done"
+    assert [record.params for record in bench.records if record.outcome == "trained"] == [147, 275]
+    assert bench.events[-1] == {"event": "enough", "text": "every cell of the grid was tried"}
 
 
 # --- supervisor and worker, with a worker that only pretends ---------------------------------------------------------
@@ -624,6 +623,9 @@ class Recorder:
         self.events.append(event)
 
 
+STALL_MINUTES = 0.1  # a worker may take seconds to import Optuna on a machine that has other work
+
+
 class Stage(NamedTuple):
     run: Run
     view: Recorder
@@ -639,10 +641,10 @@ class Stage(NamedTuple):
 
 
 @pytest.fixture
-def stage(tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    run = small_run(tmp_path / "run", search={"stall_minutes": 0.05})
-    create(run, digits)
+    run = small_run(tmp_path / "run", search={"stall_minutes": STALL_MINUTES})
+    create(run, digits())
     real = sys.executable
 
     def plays(body: str) -> None:
@@ -735,7 +737,7 @@ def test_a_worker_without_a_sign_of_life_is_stopped_and_its_trial_timed_out(stag
     assert time.monotonic() - started < 30
     (trial,) = load(stage.run).candidates.trials
     assert (trial.state, trial.user_attrs["outcome"]) == (TrialState.FAIL, "timed_out")
-    assert "no sign of life for 0.05 minutes" in trial.user_attrs["reason"]
+    assert f"no sign of life for {STALL_MINUTES} minutes" in trial.user_attrs["reason"]
 
 
 def test_no_worker_outlives_its_run(stage: Stage) -> None:

@@ -1,8 +1,9 @@
-"""The pyramid: every declared value can be reached, and every network that can be built is found again."""
+"""The spaces: every declared value can be reached, and a table is read or refused with its reason."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,29 +12,27 @@ import optuna
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from search.architecture import Architecture, fingerprint
+from search.architecture import Architecture, fingerprint, to_dict
 from search.cost import price
 from search.domain import Choices, Domain, Range, Value
-from search.errors import first_problem
+from search.errors import first_place, first_problem
 from search.layers import (
     Activation,
+    ArchitectureError,
     AveragePool,
     BatchNorm,
-    Conv,
     Dense,
     Dropout,
-    Flatten,
     GlobalAveragePool,
     MaxPool,
-    Residual,
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
 )
-from space import NotInSpace, Pyramid, build, encode, parameters, pool_places, suggest
-from tests.strategies import ORDERS, draw_values, drawn_points, net, reference, space_tables
+from space import AnySpace, Fixed, Pyramid, Space, build, parameters, pool_places, record_of, suggest, widths
+from tests.strategies import ORDERS, architectures, drawn_points, net, reference, space_tables
 
 INPUT, CLASSES = (32, 32, 3), 10
 
@@ -64,7 +63,13 @@ def space(**table: Any) -> Pyramid:
     return Pyramid.model_validate({"blocks": 2, "width": 8, "pools": 0, **table})
 
 
-def built(of: Pyramid, values: dict[str, Value]) -> Architecture:
+def given_networks(*names: str, **changes: Any) -> Fixed:
+    """A choice among known networks."""
+    known = {name: to_dict(reference(name)) for name in names}
+    return Fixed.model_validate({"kind": "fixed", "network": list(names), "networks": known, **changes})
+
+
+def built(of: Space, values: dict[str, Value]) -> Architecture:
     return build(of, values, INPUT, CLASSES)
 
 
@@ -89,136 +94,6 @@ def points(of: Pyramid) -> Iterator[dict[str, Value]]:
 def networks(of: Pyramid) -> dict[str, Architecture]:
     """The distinct networks of a small space."""
     return {fingerprint(one): one for one in (built(of, values) for values in points(of))}
-
-
-# --- from a network to its parameters and back -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["eip-b", "eip-c", "eip-c-late", "eip-d"])
-def test_a_reference_is_a_point_of_a_wide_pyramid(name: str) -> None:
-    architecture = reference(name)
-    values = encode(WIDE, architecture)
-    again = built(WIDE, values)
-    assert fingerprint(again) == fingerprint(architecture)
-    assert price(again).params == price(architecture).params
-    assert values.keys() == parameters(WIDE).keys()
-    assert all(parameters(WIDE)[key].find(value) == value for key, value in values.items())
-
-
-@pytest.mark.parametrize("name", ["base", "eip-a"])
-def test_a_reference_with_plain_convolutions_is_in_no_pyramid(name: str) -> None:
-    with pytest.raises(NotInSpace):
-        encode(WIDE, reference(name))
-
-
-def check_round_trip(of: Pyramid, values: dict[str, Value]) -> None:
-    architecture = built(of, values)
-    found = encode(of, architecture)
-    assert list(found) == list(parameters(of))
-    assert all(parameters(of)[key].find(value) is not None for key, value in found.items())
-    assert fingerprint(built(of, found)) == fingerprint(architecture)
-
-
-@given(drawn_points())
-@settings(max_examples=400)
-def test_what_is_built_is_found_again(point: tuple[Pyramid, dict[str, Value]]) -> None:
-    check_round_trip(*point)
-
-
-@given(st.integers(0, 2**20))
-@settings(max_examples=200)
-def test_what_is_built_in_the_wide_pyramid_is_found_again(seed: int) -> None:
-    check_round_trip(WIDE, draw_values(WIDE, seed))
-
-
-SMALL: dict[str, dict[str, Any]] = {
-    "orders that differ by a dropout": {
-        "order": {"choices": ["conv-dropout-bn-act", "conv-bn-act"], "per": "block"},
-        "dropout": [0.1, 0.2],
-    },
-    "one dropout for orders that differ by it": {
-        "order": {"choices": ["conv-act-dropout-bn", "conv-act-bn"], "per": "block"},
-        "dropout": {"low": 0.0, "high": 0.2, "step": 0.1, "per": "net"},
-    },
-    "head orders that differ by a dropout": {
-        "head_order": ["conv-dropout-bn-act", "conv-bn-act"],
-        "head_dropout": [0.1, 0.2],
-    },
-    "few positions": {"blocks": 4, "pools": 2, "pool_position": [2, 4]},
-    "positions of each pool": {"blocks": 4, "pools": 2, "pool_position": {"each": [[3, 4], [1, 2]]}},
-    "one position for the net": {"blocks": 4, "pools": 2, "pool_position": {"choices": [2, 4], "per": "net"}},
-    "a dense head or a block as wide as the classes": {"width": [8, 10], "head": ["conv", "dense", "conv-dense"]},
-    "kernels of 1": {"kernel": {"choices": [1, 3], "per": "block"}, "padding": ["same", "valid"]},
-    "pools": {"blocks": {"low": 2, "high": 4}, "pools": {"low": 0, "high": 2}, "pool_dropout": [0.0, 0.1]},
-    "activations": {"activation": {"choices": ["relu", "silu"], "per": "block"}, "head_order": ["conv", "conv-act"]},
-    "nothing to sample": {},
-}
-
-
-@pytest.mark.parametrize("case", SMALL)
-def test_every_network_of_a_small_space_is_found_again(case: str) -> None:
-    for values in points(space(**SMALL[case])):
-        check_round_trip(space(**SMALL[case]), values)
-
-
-S8, BLOCK, HEAD = (
-    SeparableConv(8),
-    (SeparableConv(8), BatchNorm(0.9), Activation("relu")),
-    SeparableConv(10, 1, use_bias=True),
-)
-END = (GlobalAveragePool(), Softmax())
-
-ELSEWHERE: dict[str, tuple[tuple[Any, ...], str]] = {
-    "one block": ((*BLOCK, HEAD, *END), "blocks"),
-    "three blocks": ((*BLOCK * 3, HEAD, *END), "blocks"),
-    "width": ((*BLOCK, SeparableConv(9), *BLOCK[1:], HEAD, *END), "width"),
-    "kernel": ((*BLOCK, SeparableConv(8, 5), *BLOCK[1:], HEAD, *END), "kernel"),
-    "stride": ((*BLOCK, SeparableConv(8, 3, 2), *BLOCK[1:], HEAD, *END), "stride"),
-    "padding": ((*BLOCK, SeparableConv(8, padding="valid"), *BLOCK[1:], HEAD, *END), "padding"),
-    "spatially separable": ((*BLOCK, SpatialSeparableConv(8), *BLOCK[1:], HEAD, *END), "convolution"),
-    "bias": ((*BLOCK, SeparableConv(8, use_bias=True), *BLOCK[1:], HEAD, *END), "bias"),
-    "order": ((*BLOCK, S8, Activation("relu"), BatchNorm(0.9), HEAD, *END), "order"),
-    "dropout": ((*BLOCK, S8, Dropout(0.1), *BLOCK[1:], HEAD, *END), "order"),
-    "activation": ((*BLOCK, S8, BatchNorm(0.9), Activation("silu"), HEAD, *END), "activation"),
-    "momentum": ((*BLOCK, S8, BatchNorm(), Activation("relu"), HEAD, *END), "momentum"),
-    "epsilon": ((*BLOCK, S8, BatchNorm(0.9, 0.01), Activation("relu"), HEAD, *END), "epsilon"),
-    "pool": ((*BLOCK, MaxPool(), *BLOCK, HEAD, *END), "pools"),
-    "head kernel": ((*BLOCK * 2, SeparableConv(10, 3, use_bias=True), *END), "head_kernel"),
-    "head bias": ((*BLOCK * 2, SeparableConv(10, 1), *END), "head_bias"),
-    "head order": ((*BLOCK * 2, HEAD, Activation("relu"), *END), "head_order"),
-    "dense head": ((*BLOCK * 2, GlobalAveragePool(), Dense(10), Softmax()), "head"),
-    "dense after the scores": ((*BLOCK * 2, HEAD, GlobalAveragePool(), Dense(10), Softmax()), "blocks"),
-    "no global pool": ((*BLOCK * 2, HEAD, Flatten(), Softmax()), "no stack"),
-    "no block": ((*END,), "no stack"),
-    "hidden dense": ((*BLOCK * 2, GlobalAveragePool(), Dense(8), Dense(10), Softmax()), "no stack"),
-    "dilation": ((*BLOCK, SeparableConv(8, dilation=2), *BLOCK[1:], HEAD, *END), "no stack"),
-    "depth multiplier": ((*BLOCK, SeparableConv(8, depth_multiplier=2), *BLOCK[1:], HEAD, *END), "no stack"),
-    "residual": ((*BLOCK, Residual(BLOCK), HEAD, *END), "no stack"),
-    "plain convolution": ((*BLOCK, Conv(8), *BLOCK[1:], HEAD, *END), "no stack"),
-    "starts with a pool": ((MaxPool(), *BLOCK * 2, HEAD, *END), "no stack"),
-}
-
-
-@pytest.mark.parametrize("case", ELSEWHERE)
-def test_a_network_elsewhere_is_refused_with_its_reason(case: str) -> None:
-    layers, told = ELSEWHERE[case]
-    with pytest.raises(NotInSpace, match=told) as caught:
-        encode(space(), Architecture(INPUT, CLASSES, layers))
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_network_one_step_from_those_is_in_the_space() -> None:
-    """So that the refusals above have one cause each."""
-    assert encode(space(), Architecture(INPUT, CLASSES, (*BLOCK * 2, HEAD, *END))) == {}
-
-
-def test_pools_of_other_sizes_are_refused() -> None:
-    of = space(pools=1, pool_kind=["max", "average"])
-    for pool in (MaxPool(3), MaxPool(2, 1), AveragePool(2, padding="same")):
-        with pytest.raises(NotInSpace):
-            encode(of, Architecture(INPUT, CLASSES, (*BLOCK, pool, *BLOCK, HEAD, *END)))
-    found = encode(of, Architecture(INPUT, CLASSES, (*BLOCK, AveragePool(), *BLOCK, HEAD, *END)))
-    assert found == {"pool_position_1": 1, "pool_kind": "average"}
 
 
 # --- every declared value --------------------------------------------------------------------------------------------
@@ -417,6 +292,181 @@ def test_parameters_are_the_same_whatever_was_drawn() -> None:
 def test_a_missing_parameter_is_an_error() -> None:
     with pytest.raises(KeyError, match="width_2"):
         built(space(width=[8, 16]), {"width_1": 8})
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"width": [8, 16]}, ("width_1", "width_2")),
+        ({"width": 8}, ()),
+        ({"width": {"low": 8, "high": 16, "per": "net"}}, ("width",)),
+        ({"width": {"each": [8, [8, 16]]}}, ("width_2",)),
+        ({"width": {"each": [{"low": 8, "high": 16}, 8]}, "kernel": [1, 3]}, ("width_1",)),
+        ({"blocks": {"low": 1, "high": 3}, "width": [8, 16]}, ("width_1", "width_2", "width_3")),
+    ],
+)
+def test_widths_are_the_sampled_ones(table: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert widths(space(**table)) == expected
+
+
+@given(drawn_points())
+@settings(max_examples=100)
+def test_widths_are_what_the_blocks_are_as_wide_as(point: tuple[Pyramid, dict[str, Value]]) -> None:
+    of, values = point
+    wide = built(of, values | dict.fromkeys(widths(of), 999))
+    depth = int(values.get("blocks", of.most_blocks))
+    sampled = [not of.width.domain(index).is_fixed for index in range(depth)]
+    found = [layer.filters for layer in wide.layers if isinstance(layer, SeparableConv | SpatialSeparableConv)]
+    assert [size == 999 for size in found[:depth]] == sampled
+    assert found[depth:] in ([], [CLASSES])
+
+
+# --- networks that are given -----------------------------------------------------------------------------------------
+
+
+def test_one_given_network_leaves_nothing_to_sample() -> None:
+    of = given_networks("eip-c")
+    assert parameters(of) == {}
+    assert widths(of) == ()
+    assert built(of, {}) == reference("eip-c")
+    assert suggest(of, optuna.trial.FixedTrial({}), INPUT, CLASSES) == reference("eip-c")
+
+
+def test_several_given_networks_are_chosen_by_name() -> None:
+    of = given_networks("eip-c", "eip-c-late", "eip-d")
+    assert parameters(of) == {"network": Choices(("eip-c", "eip-c-late", "eip-d"))}
+    assert widths(of) == ()
+    for name in ("eip-c", "eip-c-late", "eip-d"):
+        assert built(of, {"network": name, "recipe.learning_rate": 0.1}) == reference(name)
+        assert suggest(of, optuna.trial.FixedTrial({"network": name}), INPUT, CLASSES) == reference(name)
+    with pytest.raises(KeyError, match="network"):
+        built(of, {})
+
+
+def test_a_given_network_is_read_once() -> None:
+    of = given_networks("eip-c", "eip-d")
+    assert built(of, {"network": "eip-d"}) is built(of, {"network": "eip-d"})
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "told"),
+    [
+        ((28, 28, 1), 10, "eip-c: takes images of 32x32x3 in 10 classes, not 28x28x1 in 10"),
+        ((32, 32, 3), 100, "eip-c: takes images of 32x32x3 in 10 classes, not 32x32x3 in 100"),
+    ],
+)
+def test_a_given_network_for_other_images_is_refused(shape: tuple[int, int, int], classes: int, told: str) -> None:
+    with pytest.raises(ArchitectureError, match=told):
+        build(given_networks("eip-c"), {}, shape, classes)
+
+
+def test_a_name_that_was_not_filled_in_is_told() -> None:
+    """By an error that nobody takes for a network that cannot exist, or for a missing parameter."""
+    with pytest.raises(ValueError, match=r"networks: 'eip-c' is not there") as caught:
+        built(given_networks("eip-c", networks={}), {})
+    assert caught.type is ValueError
+
+
+@given(st.dictionaries(st.text("abc-.é ", min_size=1, max_size=4), architectures(), min_size=1, max_size=3))
+@settings(max_examples=50)
+def test_given_networks_are_written_as_they_are_read(known: dict[str, Architecture]) -> None:
+    networks = {name: to_dict(architecture) for name, architecture in known.items()}
+    of = Fixed.model_validate({"kind": "fixed", "network": list(known), "networks": networks})
+    written = json.loads(json.dumps(of.model_dump(mode="json")))
+    assert written == {"kind": "fixed", "network": list(known) if len(known) > 1 else min(known), "networks": networks}
+    again = Fixed.model_validate(written)
+    assert again == of
+    assert again.architectures == of.architectures == known
+
+
+EIP_C = to_dict(reference("eip-c"))
+
+BAD_FIXED: dict[str, tuple[dict[str, Any], str]] = {
+    "no network": ({}, "network: Field required"),
+    "empty list": ({"network": []}, "network: an empty list has no value to choose"),
+    "twice": ({"network": ["eip-c", "eip-c"]}, "network: ['eip-c', 'eip-c'] names a value twice"),
+    "a number": ({"network": 3}, 'network: must be the name of a network, such as "eip-c", not 3'),
+    "no name": ({"network": ["eip-c", ""]}, "network: must be the name of a network, such as \"eip-c\", not ''"),
+    "a range": ({"network": {"low": 1, "high": 2}}, "network: takes a name or a list of names"),
+    "choices": ({"network": {"choices": ["eip-c"]}}, "network: takes a name or a list of names"),
+    "not given": (
+        {"network": ["eip-c", "eip-d"], "networks": {"eip-c": EIP_C}},
+        "network: no 'eip-d' among the networks given, did you mean 'eip-c'?",
+    ),
+    "unknown key": ({"network": "eip-c", "netwoks": {}}, "netwoks: unknown key, did you mean 'networks'?"),
+    "dimension": ({"network": "eip-c", "width": 8}, "width: unknown key"),
+    "networks no table": ({"network": "a", "networks": 3}, "networks: Input should be a valid dictionary, not 3"),
+    "network no table": ({"network": "a", "networks": {"a": 3}}, "networks.a: Input should be a valid dictionary, not 3"),
+    "no JSON": ({"network": "a", "networks": {"a": {"name": {1}}}}, "networks.a.name: "),
+    "empty": ({"network": "a", "networks": {"a": {}}}, "networks.a: input: Field required"),
+    "bad size": ({"network": "a", "networks": {"a": EIP_C | {"classes": 0}}}, "networks.a: input [32, 32, 3], classes 0"),
+    "bad layer": (
+        {"network": "a", "networks": {"a": EIP_C | {"layers": [{"kind": "conv", "filers": 3}]}}},
+        "networks.a: layers.0.conv.filers: unknown key, did you mean 'filters'?",
+    ),
+    "bad layer of one not chosen": (
+        {"network": "eip-c", "networks": {"eip-c": EIP_C, "a": EIP_C | {"layers": []}}},
+        "networks.a: the last layer must be a softmax",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FIXED)
+def test_a_bad_table_of_given_networks_is_told_in_one_line(case: str) -> None:
+    table, told = BAD_FIXED[case]
+    with pytest.raises(ValidationError) as caught:
+        Fixed.model_validate({"kind": "fixed"} | table)
+    line = first_problem(caught.value, Fixed.model_fields)
+    assert told in line
+    assert len(line.splitlines()) == 1
+
+
+# --- spaces of either kind -------------------------------------------------------------------------------------------
+
+
+class Holder(BaseModel):
+    """A configuration that holds a space, strict as that of a study."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    space: AnySpace
+
+
+@pytest.mark.parametrize(
+    "of", [Pyramid(), WIDE, given_networks("eip-c"), given_networks("eip-c", "eip-d")], ids=["default", "wide", "one", "two"]
+)
+def test_a_space_of_either_kind_is_read_by_its_table(of: Space) -> None:
+    assert Holder(space=of).space is of
+    written = Holder(space=of).model_dump(mode="json")
+    assert written == {"space": of.model_dump(mode="json")}
+    for again in (Holder.model_validate(written), Holder.model_validate_json(json.dumps(written))):
+        assert type(again.space) is type(of) is record_of(written["space"])
+        assert again.space == of
+
+
+def test_a_table_of_no_kind_is_a_pyramid() -> None:
+    assert Holder.model_validate({"space": {"width": 8}}).space == Pyramid.model_validate({"width": 8})
+    assert record_of({"width": 8}) is record_of({"kind": ["fixed"]}) is record_of(3) is Pyramid
+
+
+@pytest.mark.parametrize(
+    ("table", "place", "told"),
+    [
+        ({"widht": 8}, ("space", "widht"), "space.widht: unknown key, did you mean 'width'?"),
+        ({"kind": "pyramid", "width": 0}, ("space", "width"), "space.width: must be a whole number"),
+        ({"pools": 9}, ("space",), "space: pools: 9 pools need as many blocks"),
+        ({"kind": "fixed"}, ("space", "network"), "space.network: Field required"),
+        ({"kind": "fixed", "network": "a", "networks": {"a": {}}}, ("space",), "space: networks.a: input: Field required"),
+        ({"kind": "fixd"}, ("space", "kind"), "space.kind: Input should be 'pyramid' or 'fixed', not 'fixd'"),
+        ({"kind": None}, ("space", "kind"), "space.kind: Input should be 'pyramid' or 'fixed', not None"),
+        (3, ("space",), "space: Input should be a valid dictionary"),
+    ],
+)
+def test_a_fault_is_told_at_its_key_whatever_the_kind(table: Any, place: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Holder.model_validate({"space": table})
+    assert caught.value.error_count() == 1
+    assert first_place(caught.value) == place
+    assert first_problem(caught.value, record_of(table).model_fields).startswith(told)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

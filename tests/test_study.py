@@ -23,15 +23,16 @@ from search.study import (
     Run,
     Studies,
     base_accuracy,
-    base_name,
     best,
     counts,
     create,
     load,
     network_of,
     next_index,
+    progress,
     ranked,
     records,
+    refusals,
     take_up,
     verdict,
 )
@@ -84,7 +85,7 @@ def queued(study: optuna.Study) -> list[FrozenTrial]:
 
 def record(number: int, **facts: Any) -> Record:
     known: Mapping[str, Any] = dict.fromkeys(Record.__dataclass_fields__) | {"outcome": "trained", "epochs": 2, "curve": ()}
-    return Record(**known | {"number": number} | facts)
+    return Record(**known | {"number": number, "refused": {}, "refused_params": ()} | facts)
 
 
 # --- taken up after a fault ------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_what_was_trained_but_not_told_is_told_and_not_trained_again(run: Run, s
     assert counts(records(study))["trained"] == 1
 
 
-@pytest.mark.parametrize("outcome", ["rejected", "diverged"])
+@pytest.mark.parametrize("outcome", ["pruned_at_rung", "rejected", "diverged", "timed_out"])
 def test_a_verdict_that_was_not_told_is_told(outcome: str, run: Run, study: optuna.Study) -> None:
     lost = start(study, run.config, index=0, attempt=1, params=300, outcome=outcome, reason="a reason")
     take_up(study)
@@ -229,6 +230,14 @@ def test_a_lost_reference_keeps_its_name(run: Run, digits: Dataset) -> None:
     assert queued(study)[0].user_attrs["reference"] == "eip-b"
 
 
+def test_a_lost_candidate_keeps_what_was_known_of_it_before_it_was_trained(run: Run, study: optuna.Study) -> None:
+    known = {"warm_start": "eip-b", "refused": {"over budget": 3}, "refused_params": [5000]}
+    start(study, run.config, index=0, attempt=1, params=300, seed=7, key="k", **known)
+    take_up(study)
+    (again,) = queued(study)
+    assert again.user_attrs == known | {"index": 0, "attempt": 1, "retry_of": 0}
+
+
 # --- the logical index -----------------------------------------------------------------------------------------------
 
 
@@ -256,12 +265,15 @@ def test_the_next_index_is_that_of_what_is_queued_first(study: optuna.Study) -> 
 
 
 def test_a_record_holds_what_its_trial_carries(study: optuna.Study) -> None:
-    trial = start(study, index=0, seconds=3.5, macs=9, **TRAINED)
+    told = {"refused": {"over budget": 3}, "refused_params": [5000, 7000], "warm_start": "eip-b"}
+    trial = start(study, index=0, seconds=3.5, macs=9, **TRAINED, **told)
     for step, value in ((2, 0.4), (1, 0.5)):
         trial.report(value, step)
     assert records(study)[0].outcome == "running"
     study.tell(trial, 0.5)
-    assert records(study) == [Record(0, None, "trained", None, 300, 9, 0.5, 1, 0.4, epochs=2, seconds=3.5, curve=(0.5, 0.4))]
+    known = Record(0, None, "trained", None, 300, 9, 0.5, 1, 0.4, epochs=2, seconds=3.5, curve=(0.5, 0.4),
+                   refused={"over budget": 3}, refused_params=(5000, 7000), warm_start="eip-b")  # fmt: skip
+    assert records(study) == [known]
 
 
 def test_what_is_only_queued_has_no_record(study: optuna.Study) -> None:
@@ -281,6 +293,21 @@ def test_each_outcome_is_counted_where_it_belongs() -> None:
     assert list(counts([])) == ["trained", "pruned_at_rung", "rejected", "failed"]
 
 
+def test_what_the_sampler_refused_is_counted_once_though_its_trial_was_interrupted() -> None:
+    """The sampler's refusals are no trials of their own, and a retry has those of the trial that it stands for."""
+    told = {"over budget": 2, "same network": 1}
+    found = [record(0, outcome="interrupted", refused=told), record(1, refused=told), record(2, refused={"over budget": 4})]
+    found.append(record(3, outcome="rejected"))
+    assert refusals(found) == {"over budget": 6, "same network": 1}
+    assert counts(found) == {"trained": 2, "pruned_at_rung": 0, "rejected": 8, "failed": 0}
+
+
+def test_a_trial_pruned_at_a_rung_counts_towards_the_number_of_trials() -> None:
+    outcomes = ["trained", "pruned_at_rung", "pruned_at_rung", "rejected", "running", "interrupted", *FAILED]
+    found = [record(number, outcome=outcome) for number, outcome in enumerate(outcomes)]
+    assert progress(found) == 3
+
+
 def test_the_best_come_first_then_the_smaller_then_the_earlier() -> None:
     found = [
         record(0, best_val_accuracy=0.5, params=100),
@@ -289,6 +316,7 @@ def test_the_best_come_first_then_the_smaller_then_the_earlier() -> None:
         record(3, best_val_accuracy=0.9, params=200),
         record(4, best_val_accuracy=None, params=1, outcome="rejected"),
         record(5, best_val_accuracy=0.99, params=1, outcome="diverged"),
+        record(7, best_val_accuracy=0.99, params=1, outcome="pruned_at_rung"),
         record(6, best_val_accuracy=0.99, params=1, outcome="running"),
     ]
     assert [one.number for one in ranked(found)] == [2, 3, 1, 0]
@@ -305,8 +333,8 @@ def test_the_base_is_a_plain_accuracy_or_a_reference_that_was_trained() -> None:
     plain = parse(STUDY, "test")
     named = parse(STUDY | {"base": "studies/own/my net.json"}, "test")
     trained = [record(0, reference="other", best_val_accuracy=0.9), record(1, reference="my_net", best_val_accuracy=0.8)]
-    assert (base_name(plain), base_accuracy(plain, [])) == (None, 0.5)
-    assert (base_name(named), base_accuracy(named, trained)) == ("my_net", 0.8)
+    assert (plain.base_name, base_accuracy(plain, [])) == (None, 0.5)
+    assert (named.base_name, base_accuracy(named, trained)) == ("my_net", 0.8)
     assert base_accuracy(named, trained[:1]) is None
 
 
@@ -338,7 +366,8 @@ def test_a_created_run_is_found_as_it_was_configured(run: Run, digits: Dataset, 
 def test_what_may_change_goes_on(run: Run, digits: Dataset) -> None:
     study = create(run, digits).candidates
     study.tell(start(study, index=0, **TRAINED), 0.5)
-    more = make(run.folder, search={"trials": 99, "stall_minutes": 1.0, "recycle_after": 3})
+    stop = {"hours": 1.0, "device_hours": 2.0, "accuracy": 0.9, "patience": 5}
+    more = make(run.folder, search={"trials": 99, "stall_minutes": 1.0, "recycle_after": 3}, stop=stop)
     again = create(more, digits)
     assert len(again.candidates.trials) == 1
     assert load(more).candidates.user_attrs[studies.CONFIG]["search"]["trials"] == 99
@@ -348,8 +377,13 @@ def test_what_may_change_goes_on(run: Run, digits: Dataset) -> None:
 def test_another_configuration_is_refused_and_nothing_written(run: Run, digits: Dataset) -> None:
     create(run, digits)
     before = (run.folder / "config.json").read_bytes()
-    with pytest.raises(UserError, match=r"budget\.params is 2000 here, not 9; .*--out"):
-        create(make(run.folder, budget={"params": 9}), digits)
+    others = {
+        r"budget\.params is 2000 here, not 9": {"budget": {"params": 9}},
+        r"stop\.trial_minutes is null here, not 2\.0": {"stop": {"trial_minutes": 2.0}},
+    }
+    for told, changes in others.items():
+        with pytest.raises(UserError, match=rf"{told}.*--out"):
+            create(make(run.folder, **changes), digits)
     assert (run.folder / "config.json").read_bytes() == before
     assert load(run).candidates.user_attrs[studies.CONFIG] == run.config.dump()
 

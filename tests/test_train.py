@@ -36,7 +36,7 @@ from search.layers import (
     Softmax,
 )
 from search.model import build
-from search.recipe import Augment, Plateau, Recipe
+from search.recipe import Augment, Linear, Plateau, Recipe
 from search.train import Epoch, Training, TrialOver, fit, pixels_of
 
 ROOT = Path(__file__).parent.parent
@@ -303,6 +303,37 @@ def test_what_on_epoch_raises_ends_the_training(digits: Dataset, recorded: Any) 
     with pytest.raises(KeyError, match="2"):
         recorded(digits, Recipe(epochs=4, batch_size=128), {"on_epoch": stop})
     assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("said", [True, 1, "yes"])
+def test_a_training_ends_with_the_epoch_at_which_on_epoch_says_so(said: Any, digits: Dataset, recorded: Any) -> None:
+    """With the best of the epochs so far; a candidate ends so at a rung."""
+    accuracies = (0.1, 0.7, 0.3, 0.9, 0.9)
+    hooks = {"on_epoch": lambda epoch: said if epoch.epoch == 3 else None}
+    recorder, training = recorded(digits, Recipe(epochs=5, batch_size=100), hooks, accuracies=accuracies)
+    assert len(recorder.plans) == len(training.history) == 3
+    assert training.best == training.history[1]
+    assert training.best_weights[0].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("said", [False, None, 0])
+def test_a_training_goes_on_where_on_epoch_says_nothing(said: Any, digits: Dataset, recorded: Any) -> None:
+    _, training = recorded(digits, Recipe(epochs=3, batch_size=100), {"on_epoch": lambda epoch: said})
+    assert len(training.history) == 3
+
+
+def test_a_training_that_is_over_after_its_last_epoch_is_whole(digits: Dataset, recorded: Any) -> None:
+    _, training = recorded(digits, Recipe(epochs=3, batch_size=100), {"on_epoch": lambda epoch: epoch.epoch == 3})
+    assert len(training.history) == 3
+
+
+def test_a_schedule_that_begins_anew_is_trained_as_it_says(digits: Dataset, recorded: Any) -> None:
+    """300 images make three steps of 100."""
+    recipe = Recipe(epochs=4, batch_size=100, learning_rate=0.5, schedule=Linear(), restarts=(1, 2))
+    recorder, training = recorded(digits, recipe)
+    expected = [[3, 2, 1], [3, 2, 1], [3, 2.5, 2], [1.5, 1, 0.5]]
+    np.testing.assert_allclose(np.array(recorder.rates), np.array(expected) / 6, rtol=1e-6)
+    assert [epoch.learning_rate for epoch in training.history] == pytest.approx([1 / 6, 1 / 6, 2 / 6, 0.5 / 6])
 
 
 # --- how an epoch is cut into calls ----------------------------------------------------------------------------------

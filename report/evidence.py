@@ -1,0 +1,133 @@
+"""What repeated trainings tell, as Markdown: the finals of a study, and the effects of an ablation's factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from report.notes import escaped, table
+from search.confirmation import Confirmation, verdict
+from search.statistics import Comparison, Effect, effects, within
+from search.study import Run, records
+
+SCORE = "best_val_accuracy"
+BLOCK = "repeat"
+
+
+# --- finals ----------------------------------------------------------------------------------------------------------
+
+
+def finals_section(found: Confirmation) -> str:
+    """The finalists, the best mean first, each against the base and against the leader."""
+    measure = "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
+    columns = ("", "params", f"mean {measure}", "95 % interval", "spread", "in the search", "flattered by", "base", "leader")
+    rows = [
+        (
+            escaped(one.name),
+            f"{one.params:,}",
+            f"{one.mean:.2%}",
+            "" if one.interval is None else f"{one.interval[0]:.2%} to {one.interval[1]:.2%}",
+            "" if one.spread is None else f"{100 * one.spread:.2f}",
+            "" if one.search_score is None else f"{one.search_score:.2%}",
+            "" if one.winners_curse is None else f"{100 * one.winners_curse:+.2f}",
+            _versus(one.against_base),
+            _versus(one.against_leader),
+        )
+        for one in found.finalists
+    ]
+    read = f"\n\nThe test images were read at {', '.join(found.test_read)}." if found.test_read else ""
+    failed = "".join(f"\n\n{escaped(name)} is compared with none: {escaped(why)}." for name, why in found.failed.items())
+    words = verdict(found)
+    return f"{words[0].upper()}{words[1:]}\n\n{table(columns, rows)}\n\n{_FINALS}{read}{failed}"
+
+
+_FINALS = (
+    "Every network was trained from scratch on the same fresh seeds. Differences are in points, paired by seed, with 95 % "
+    "intervals; a tie is a difference that chance can make (Holm's correction for several comparisons). *Flattered by* is "
+    "the score of the search less the mean of the best validation accuracies here: the winner's curse."
+)
+
+
+def _versus(one: Comparison | None) -> str:
+    if one is None:
+        return ""
+    return f"{100 * one.difference:+.2f}{_span(one)}{', tie' if one.is_tie else ''}"
+
+
+def _span(one: Comparison | Effect) -> str:
+    return "" if one.low is None or one.high is None else f" ({100 * one.low:+.2f} to {100 * one.high:+.2f})"
+
+
+# --- ablation --------------------------------------------------------------------------------------------------------
+
+
+def effects_section(run: Run, study: optuna.Study) -> str | None:
+    """The effect of each factor of a grid study on the best validation accuracy; None where the study is no whole grid."""
+    rows, factors = grid_rows(run, study), [name for name in run.config.parameters if name != BLOCK]
+    if run.config.search.sampler != "grid" or not factors or len(rows) != run.config.size:
+        return None
+    found = effects(rows, factors, SCORE, BLOCK)
+    main = [one for one in found if len(one.factors) == 1]
+    together = [one for one in found if len(one.factors) == 2]
+    parts = [_effects_table("factor", main)]
+    if together:
+        parts.append("Two factors together: by how much the first one's effect grows with the second.\n")
+        parts[-1] += f"\n{_effects_table('factors', together)}"
+    parts += [_within(rows, factor, factors) for factor in factors if len(factors) > 1]
+    return "\n\n".join(
+        [_ABLATION.format(cells=len(rows) // run.config.search.repeats, seeds=run.config.search.repeats), *parts]
+    )
+
+
+def grid_rows(run: Run, study: optuna.Study) -> list[dict[str, Any]]:
+    """The value of each factor, the seed and the score of every trained cell."""
+    trials = study.get_trials(deepcopy=False)
+    trained = [one for one in records(study) if one.outcome == "trained"]
+    return [{BLOCK: 0} | trials[one.number].params | {SCORE: one.best_val_accuracy} for one in trained]
+
+
+_ABLATION = (
+    "{cells} cells, each trained on the same {seeds} seeds. An effect is the mean best validation accuracy at the one value "
+    "less that at the other, over all cells, in points, with its 95 % interval from what cells and seeds leave "
+    "unexplained; one that chance can make is called none (Holm's correction over the table)."
+)
+
+
+def _effects_table(what: str, found: Sequence[Effect]) -> str:
+    rows = [(escaped(_named(one)), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)) for one in found]
+    return table((what, "effect", "95 % interval", "verdict"), rows)
+
+
+def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[str]) -> str:
+    """A factor's effect at each value of every other."""
+    lines = []
+    for other in factors:
+        if other != factor:
+            for one in within(rows, factor, other, factors, SCORE, BLOCK):
+                assert one.at
+                at = f"{_short(one.at[0])} = {_word(one.at[1])}"
+                lines.append((escaped(at), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)))
+    shown = table(("where", "effect", "95 % interval", "verdict"), lines)
+    return f"{escaped(_short(factor))} by the value of each other factor:\n\n{shown}"
+
+
+def _named(one: Effect) -> str:
+    if len(one.factors) == 1:
+        return f"{_short(one.factors[0])}: {_word(one.level)} against {_word(one.against)}"
+    return " and ".join(f"{_short(name)} ({_word(level)})" for name, level in zip(one.factors, one.level, strict=True))
+
+
+def _judged(one: Effect) -> str:
+    if one.adjusted_p is None:
+        return "unknown: one seed"
+    return "none" if one.is_tie else "more" if one.difference > 0 else "less"
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("recipe.")
+
+
+def _word(value: Any) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

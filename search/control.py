@@ -1,0 +1,49 @@
+"""A random search of equal cost, to hold the search of a study against: it is the study NAME.control.
+
+What an informed search gains is what it has over this one (Li and Talwalkar, "Random Search and Reproducibility for Neural
+Architecture Search", UAI 2019). Cost is counted in epochs, and every candidate is trained in full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import optuna
+
+from objective import Task
+from search.claims import claims_of
+from search.config import StudyConfig
+from search.sampler import Exhausted
+from search.seeds import derive
+from search.study import Run, Studies, progress, records
+from search.trial import run_candidate
+
+
+def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Task, *, most: int) -> int:
+    """Train random candidates for as many epochs as the study's search took; how many trials that were, `most` at most."""
+    config, claims = control_of(run.config), claims_of(control)
+    cost = sum(record.epochs for record in records(studies.candidates) if record.outcome != "interrupted")
+    task = replace(task, config=config, folder=run.folder / "control", claim=claims.claim)
+    what = f"control: a random search of at most {cost} epochs, as many as the study's"
+    for trained in range(most):
+        known = [record for record in records(control) if record.outcome != "interrupted"]
+        if sum(record.epochs for record in known) + config.recipe.epochs > cost:
+            return trained
+        goal = cost // config.recipe.epochs
+        task.emit({"event": "phase", "text": what, "done": progress(known), "goal": goal})
+        try:
+            run_candidate(control, task, claims, config)
+        except Exhausted:
+            return trained
+    return most
+
+
+def control_of(config: StudyConfig) -> StudyConfig:
+    """The same space, budget and recipe under the random sampler, other seeds, and nothing known beforehand."""
+    search = {"sampler": "random", "warm_start": (), "repeats": 1, "seed": derive(config.search.seed, "control")}
+    return in_full(config.model_copy(update={"search": config.search.model_copy(update=search)}))
+
+
+def in_full(config: StudyConfig) -> StudyConfig:
+    """The study without rungs: every schedule runs over all epochs, and the base's is its own."""
+    return config.model_copy(update={"search": config.search.model_copy(update={"rungs": None})})

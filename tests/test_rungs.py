@@ -1,0 +1,237 @@
+"""Successive halving: whom a rung lets pass, against Optuna's own pruner, and what becomes of whom it does not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from search import study as studies
+from search import worker
+from search.architecture import Architecture
+from search.config import Rungs
+from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
+from search.references import Reference
+from search.rungs import RungPruner
+from search.study import progress, ranked, take_up
+from tests.runs import Bench, Pretence, pretence, small_run
+
+__all__ = ["pretence"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+# --- where they lie --------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.integers(2, 5), st.integers(1, 200))
+def test_rungs_lie_at_first_times_powers_of_the_factor_before_the_last_epoch(first: int, factor: int, epochs: int) -> None:
+    expected = [epoch for epoch in range(1, epochs) if any(epoch == first * factor**power for power in range(8))]
+    assert list(Rungs(first=first, factor=factor).before(epochs)) == expected
+
+
+# --- who passes ------------------------------------------------------------------------------------------------------
+
+
+def new_study(pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    return optuna.create_study(direction="maximize", pruner=pruner)
+
+
+def train(trial: optuna.Trial, curve: Sequence[float], rungs: Sequence[int], *, until: int | None = None) -> int:
+    """Report a curve as `objective` does, asking at rungs alone; the epochs trained, `until` at most."""
+    for epoch, value in enumerate(curve[:until], 1):
+        trial.report(value, epoch)
+        if epoch in rungs and trial.should_prune():
+            return epoch
+    return len(curve[:until])
+
+
+def undisturbed(pruner: optuna.pruners.BasePruner, curves: Sequence[Sequence[float]], rungs: Sequence[int]) -> list[int]:
+    """How long each of the curves is trained, one after the other."""
+    study, lengths = new_study(pruner), []
+    for curve in curves:
+        trial = study.ask()
+        lengths.append(train(trial, curve, rungs))
+        study.tell(trial, state=TrialState.PRUNED)
+    return lengths
+
+
+EPOCHS = 9
+CURVES = st.lists(
+    st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), min_size=EPOCHS, max_size=EPOCHS), min_size=1, max_size=12
+)
+
+
+@given(CURVES, st.integers(1, 3), st.integers(2, 4))
+@settings(max_examples=40)
+def test_without_interruptions_it_decides_as_optunas_own_pruner(curves: list[list[float]], first: int, factor: int) -> None:
+    own = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
+    rungs = Rungs(first=first, factor=factor)
+    every_epoch = range(1, EPOCHS + 1)  # Optuna's is asked after each: it knows for itself where its rungs are
+    assert undisturbed(RungPruner(rungs), curves, rungs.before(EPOCHS + 1)) == undisturbed(own, curves, every_epoch)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_about_one_in_factor_passes_each_rung(factor: int) -> None:
+    """Of 300 with scores by chance; a standard deviation is at most 9 at the first rung. The best of all always passes."""
+    draw, rungs = random.Random(factor), Rungs(first=1, factor=factor)
+    scores = [draw.random() for _ in range(300)]
+    curves = [[score] * factor**2 for score in scores]
+    lengths = undisturbed(RungPruner(rungs), curves, rungs.before(factor**2))
+    passed = [sum(length > epochs for length in lengths) for epochs in (1, factor)]
+    assert abs(passed[0] - 300 / factor) < 40
+    assert abs(passed[1] - passed[0] / factor) < 30
+    assert lengths[scores.index(max(scores))] == factor**2
+
+
+@given(CURVES, st.lists(st.tuples(st.integers(0, 11), st.integers(0, EPOCHS)), max_size=5), st.integers(2, 3))
+@settings(max_examples=40)
+def test_interrupted_trials_and_their_retries_count_once(
+    curves: list[list[float]], interruptions: list[tuple[int, int]], factor: int
+) -> None:
+    """A trial that is lost after some epoch, at a rung or past it, is there again: all is decided as if it had not been."""
+    rungs, lengths = Rungs(first=1, factor=factor), []
+    study = new_study(RungPruner(rungs))
+    for index, curve in enumerate(curves):
+        for _, epoch in (one for one in interruptions if one[0] == index):
+            lost = study.ask()
+            train(lost, curve, rungs.before(EPOCHS), until=epoch)
+            take_up(study)
+            assert study.trials[lost.number].user_attrs["outcome"] == "interrupted"
+        trial = study.ask()
+        trial.set_user_attr("index", index)
+        lengths.append(train(trial, curve, rungs.before(EPOCHS)))
+        study.tell(trial, state=TrialState.PRUNED)
+    assert lengths == undisturbed(RungPruner(rungs), curves, rungs.before(EPOCHS))
+
+
+def test_optunas_own_pruner_would_count_an_interrupted_trial_twice() -> None:
+    """So that the property above can fail: 0.3 is among the best half of 0.5, 0.3 and not of 0.5, 0.5, 0.3 and 0.4."""
+    found = []
+    for pruner in (
+        optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+        RungPruner(Rungs(first=1, factor=2)),
+    ):
+        study = new_study(pruner)
+        for _ in range(3):
+            trial = study.ask()
+            trial.set_user_attr("index", 0)
+            trial.report(0.5, 1)
+            trial.should_prune()
+            take_up(study)
+        trial = study.ask()
+        trial.report(0.3, 1)
+        found.append(trial.should_prune())
+    assert found == [True, False]
+
+
+# --- what becomes of a candidate -------------------------------------------------------------------------------------
+
+KNOWN = {"blocks": 1, "width_1": 8, "width_2": 8, "width_3": 8, "pool_position_1": 1}
+
+
+def rung_bench(folder: Path, pretence: Pretence, **search: Any) -> Bench:
+    """Four epochs, with rungs after the first and the second."""
+    recipe = {"epochs": 4, "schedule": {"kind": "cosine"}}
+    return Bench(small_run(folder, recipe=recipe, search={"rungs": {"first": 1, "factor": 2}} | search), pretence)
+
+
+def test_a_candidate_that_falls_behind_ends_at_its_rung(tmp_path: Path, pretence: Pretence) -> None:
+    bench = rung_bench(tmp_path / "run", pretence)
+    bench.plays += [[0.3, 0.5, 0.6, 0.7], [0.2, 0.9, 0.9, 0.9], [0.4, 0.3, 0.9, 0.9]]
+    whole, early, late = (bench.one_trial() for _ in range(3))
+    assert [trial.user_attrs["outcome"] for trial in (whole, early, late)] == ["trained", "pruned_at_rung", "pruned_at_rung"]
+    assert [trial.state for trial in (whole, early, late)] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
+    assert [len(trial.intermediate_values) for trial in (whole, early, late)] == [4, 1, 2]
+    told = ("epochs", "best_val_accuracy", "best_epoch", "final_val_accuracy", "seconds", "reason")
+    assert [late.user_attrs[name] for name in told] == [
+        *(2, 0.4, 1, 0.3, 2.0, "30.00% after 2 of 4 epochs, behind others at that rung")
+    ]
+    assert late.user_attrs["delta_vs_base"] == pytest.approx(-0.1)
+    ends = [event["outcome"] for event in bench.events if event["event"] == "end"]
+    assert ends == ["trained", "pruned_at_rung", "pruned_at_rung"]
+
+
+def test_what_is_pruned_counts_towards_the_number_of_trials_and_is_never_the_best(
+    tmp_path: Path, pretence: Pretence
+) -> None:
+    bench = rung_bench(tmp_path / "run", pretence, trials=5)
+    bench.plays += [[0.5] * 4, [0.4] * 4, [0.3] * 4, [0.6, 0.1, 0.9, 0.9], [0.1] * 4, [0.9] * 4]
+    assert bench.train_candidates() == "done"
+    assert [record.outcome for record in bench.records] == ["trained", *["pruned_at_rung"] * 4]
+    assert progress(bench.records) == 5
+    assert [record.number for record in ranked(bench.records)] == [0]
+    assert studies.counts(bench.records) | {"rejected": 0} == {"trained": 1, "pruned_at_rung": 4, "rejected": 0, "failed": 0}
+
+
+def test_a_network_known_before_is_never_pruned_and_others_are_measured_by_it(tmp_path: Path, pretence: Pretence) -> None:
+    """Nor is its retry. It stands at the rung like any other: what follows is behind it."""
+    bench = rung_bench(tmp_path / "run", pretence)
+    other = KNOWN | {"width_1": 16}
+    worker._queue(bench.study, [("first", KNOWN), ("second", other)])
+    bench.plays += [[0.5] * 4, [0.2] * 4, [0.3] * 4]
+    first, second, third = (bench.one_trial() for _ in range(3))
+    assert [trial.params for trial in (first, second)] == [KNOWN, other]
+    assert [trial.user_attrs.get("warm_start") for trial in (first, second, third)] == ["first", "second", None]
+    assert [trial.user_attrs["outcome"] for trial in (first, second, third)] == ["trained", "trained", "pruned_at_rung"]
+
+
+def test_a_network_known_before_is_not_pruned_when_it_was_interrupted(tmp_path: Path, pretence: Pretence) -> None:
+    bench = rung_bench(tmp_path / "run", pretence)
+    bench.plays += [[0.5] * 4]
+    bench.one_trial()
+    bench.study.enqueue_trial(KNOWN, user_attrs={"index": 1, "attempt": 1, "warm_start": "known"})
+    lost = bench.study.ask()
+    lost.report(0.1, 1)
+    assert lost.should_prune()
+    take_up(bench.study)
+    bench.plays += [[0.1] * 4]
+    again = bench.one_trial()
+    assert (again.user_attrs["outcome"], again.user_attrs["warm_start"]) == ("trained", "known")
+
+
+def test_known_networks_are_queued_once_and_not_behind_others(tmp_path: Path, pretence: Pretence) -> None:
+    bench, known = rung_bench(tmp_path / "run", pretence), [("first", KNOWN), ("second", KNOWN | {"width_1": 16})]
+    for _ in range(2):
+        worker._queue(bench.study, known)
+    waiting = [trial.user_attrs for trial in bench.study.get_trials(states=(TrialState.WAITING,))]
+    assert waiting == [{"index": index, "attempt": 1, "warm_start": name} for index, (name, _) in enumerate(known)]
+    for _ in range(3):
+        bench.one_trial()
+    worker._queue(bench.study, [*known, ("third", KNOWN | {"width_1": 24})])  # too late: the search has begun
+    assert bench.study.get_trials(states=(TrialState.WAITING,)) == []
+
+
+def test_no_reference_is_pruned(tmp_path: Path, pretence: Pretence) -> None:
+    """However it does beside others."""
+    bench = rung_bench(tmp_path / "run", pretence)
+    for name, play in (("good", [0.9] * 4), ("bad", [0.1] * 4)):
+        network = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), name)
+        bench.plays.append(play)
+        worker._train_reference(bench.run, bench.studies, Reference(name, network, None, None), bench.task)
+    found = studies.records(bench.studies.references)
+    assert [(record.reference, record.outcome, record.epochs) for record in found] == [
+        ("good", "trained", 4),
+        ("bad", "trained", 4),
+    ]
+
+
+def test_a_candidate_is_measured_at_its_rungs_where_its_schedule_has_come_to_zero(
+    tmp_path: Path, pretence: Pretence
+) -> None:
+    bench = rung_bench(tmp_path / "run", pretence)
+    assert bench.run.config.rungs == bench.run.config.recipe_of({}).restarts == (1, 2)
+    bench.plays += [[0.9] * 4, [0.1, 0.9, 0.9, 0.9]]
+    assert [len(bench.one_trial().intermediate_values) for _ in range(2)] == [4, 1]

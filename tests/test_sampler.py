@@ -1,0 +1,521 @@
+"""Proposals through real Optuna studies on real SQLite; the objective counts what the network costs, and trains nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+
+from search.candidate import Candidate, DataFacts, Refusal, fits, judge
+from search.claims import claims_of
+from search.config import StudyConfig, parse
+from search.domain import Value
+from search.sampler import KEPT, BudgetedSampler, Exhausted, points
+from search.seeds import derive
+from search.storage import open_storage, sqlite_url
+from search.study import REFUSED, REFUSED_PARAMS, next_index
+from search.trial import inner_sampler
+from space import widths
+
+ROOT = Path(__file__).parent.parent
+FACTS = DataFacts((32, 32, 3), 10, "0" * 16)
+SAMPLERS = ("tpe", "random", "nsga2")
+FITS = ("reject", "fill")
+BUDGET = 2_000
+SPACE: dict[str, Any] = {  # half of it fits
+    "blocks": {"low": 1, "high": 3},
+    "width": {"low": 8, "high": 64, "step": 8},
+    "dropout": {"low": 0.0, "high": 0.3, "step": 0.05, "per": "net"},
+    "order": "conv-dropout-bn-act",
+    "pools": 0,
+}
+TINY: dict[str, Any] = {"blocks": 2, "width": [8, 16, 24, 32], "pools": 0}  # 16 networks
+SEARCHED_RATE = {"epochs": 2, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+PROPOSALS = 60
+BLIND = 10  # proposals before a sampler learns
+
+
+def configured(space: Mapping[str, Any] = SPACE, params: int = BUDGET, **tables: Any) -> StudyConfig:
+    search = tables.pop("search", {})
+    plain = {"base": 0.5, "data": {"name": "cifar10"}, "budget": {"params": params}, "space": dict(space), "search": search}
+    return parse({"recipe": {"epochs": 2}} | plain | tables, "test")
+
+
+def open_study(folder: Path) -> optuna.Study:
+    """On a disk that is not waited for: nothing here cuts the power."""
+    storage = open_storage(sqlite_url(folder))
+    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    storage.engine.dispose()
+    return optuna.create_study(storage=storage, study_name="s", direction="maximize", load_if_exists=True)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return open_study(tmp_path)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def sampler_of(study: optuna.Study, config: StudyConfig, index: int) -> BudgetedSampler:
+    """As `search.trial` makes it."""
+    seed = derive(config.search.seed, "sampler", index)
+    return BudgetedSampler(inner_sampler(config.search.sampler, seed), config, FACTS, claims_of(study), seed=seed)
+
+
+def propose(study: optuna.Study, config: StudyConfig, count: int = 1) -> list[FrozenTrial]:
+    """So many trials, queued ones first, each scored by a number that its network tells."""
+    numbers: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        if "index" not in trial.user_attrs:
+            trial.set_user_attr("index", index)
+        found = judge(config, FACTS, {name: domain.suggest(trial, name) for name, domain in config.parameters.items()})
+        trial.set_user_attr("seen", trial.user_attrs)  # what the live trial shows to its objective
+        if isinstance(found, Refusal):
+            raise optuna.TrialPruned(found.reason)
+        return score(found)
+
+    for _ in range(count):
+        index = next_index(study)
+        study.sampler = sampler_of(study, config, index)
+        study.optimize(objective, n_trials=1, callbacks=[lambda _, trial: numbers.append(trial.number)])
+    return [study.trials[number] for number in numbers]
+
+
+def score(found: Candidate) -> float:
+    """What the samplers are to raise: narrow first blocks, a high learning rate."""
+    first = found.architecture.layers[0]
+    return 100 * found.recipe.learning_rate - getattr(first, "filters", 0) / 64
+
+
+def values_of(config: StudyConfig, trial: FrozenTrial) -> dict[str, Value]:
+    """The parameters as the study file declares them."""
+    found = {name: domain.find(trial.params[name]) for name, domain in config.parameters.items()}
+    assert None not in found.values(), trial.params
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def judged(config: StudyConfig, trial: FrozenTrial) -> Candidate:
+    found = judge(config, FACTS, values_of(config, trial))
+    assert isinstance(found, Candidate), found
+    return found
+
+
+def keys(config: StudyConfig, trials: list[FrozenTrial]) -> list[str]:
+    return [judged(config, trial).key for trial in trials]
+
+
+def all_keys(config: StudyConfig) -> set[str]:
+    """The key of every point that fits, counted out."""
+    found = (judge(config, FACTS, values) for values in points(config.parameters))
+    return {one.key for one in found if isinstance(one, Candidate)}
+
+
+def raised(config: StudyConfig, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Every width one step wider."""
+    steps = {name: sorted(config.parameters[name].declared()) for name in widths(config.space)}  # type: ignore[type-var]
+    return {**values, **{name: own[min(own.index(values[name]) + 1, len(own) - 1)] for name, own in steps.items()}}  # type: ignore[arg-type]
+
+
+# --- sixty proposals of each sampler ---------------------------------------------------------------------------------
+
+
+class Proposed(NamedTuple):
+    config: StudyConfig
+    trials: list[FrozenTrial]
+    claimed: dict[str, int]
+
+
+@pytest.fixture(scope="module", params=[*product(SAMPLERS, FITS)], ids="-".join)
+def proposed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Proposed:
+    sampler, fit = request.param
+    config = configured(search={"sampler": sampler, "fit": fit}, recipe=SEARCHED_RATE)
+    study = open_study(tmp_path_factory.mktemp("proposed"))
+    return Proposed(config, propose(study, config, PROPOSALS), claims_of(study).held())
+
+
+def test_every_proposal_fits_and_is_another_from_the_first_trial_on(proposed: Proposed) -> None:
+    config, trials, claimed = proposed
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * PROPOSALS
+    assert all(judged(config, trial).cost.params < BUDGET for trial in trials)
+    assert {key: index for index, key in enumerate(keys(config, trials))} == claimed
+    assert len(claimed) == PROPOSALS
+
+
+def test_every_proposal_is_complete_and_in_its_domains(proposed: Proposed) -> None:
+    for trial in proposed.trials:
+        assert list(trial.params) == list(proposed.config.parameters)
+        values_of(proposed.config, trial)
+
+
+def test_the_whole_joint_space_is_proposed_from(proposed: Proposed) -> None:
+    """Every depth, and of every width and rate both halves, before and after a sampler has begun to learn."""
+    for trials in (proposed.trials[: 2 * BLIND], proposed.trials[BLIND:]):
+        assert {trial.params["blocks"] for trial in trials} == {1, 2, 3}
+        for name, middle in (("width_1", 32), ("width_2", 32), ("width_3", 32), ("dropout", 0.15), ("recipe.learning_rate", 0.01)):
+            assert {trial.params[name] > middle for trial in trials} == {True, False}, name
+
+
+def test_what_learns_is_asked(proposed: Proposed) -> None:
+    """Later proposals score better than those before a sampler learns; random ones do not know of a score."""
+    scores = [trial.values[0] for trial in proposed.trials]
+    gain = mean(scores[-BLIND:]) - mean(scores[:BLIND])
+    assert (gain > 1.0) == (proposed.config.search.sampler != "random")
+
+
+def test_refusals_are_tallied_on_the_trial_and_told_to_its_objective(proposed: Proposed) -> None:
+    tallies = [trial.user_attrs.get(REFUSED, {}) for trial in proposed.trials]
+    assert all(set(tally) <= {"over budget", "same network"} for tally in tallies)
+    if proposed.config.search.fit == "reject":
+        assert sum(tally.get("over budget", 0) for tally in tallies) > BLIND
+    assert {} in tallies  # and nothing is written where nothing was refused
+    for trial, tally in zip(proposed.trials, tallies, strict=True):
+        assert trial.user_attrs["seen"].get(REFUSED, {}) == tally
+        sizes = trial.user_attrs.get(REFUSED_PARAMS, [])
+        assert trial.user_attrs["seen"].get(REFUSED_PARAMS, []) == sizes
+        assert len(sizes) == min(tally.get("over budget", 0), KEPT)
+        assert all(size >= BUDGET for size in sizes)
+
+
+def test_widths_under_fill_are_the_largest_that_fit(proposed: Proposed) -> None:
+    shares = [judged(proposed.config, trial).cost.params / BUDGET for trial in proposed.trials]
+    if proposed.config.search.fit == "reject":
+        assert min(shares) < 0.3
+        return
+    assert median(shares) > 0.9
+    for trial in proposed.trials:
+        values = values_of(proposed.config, trial)
+        wider = raised(proposed.config, values)
+        assert wider == values or not fits(proposed.config, FACTS, wider)
+
+
+def test_the_same_seed_proposes_the_same(proposed: Proposed, study: optuna.Study) -> None:
+    """Each trial's draws depend on its index and on what came before: here past the point where samplers learn."""
+    again = propose(study, proposed.config, BLIND + 4)
+    assert [trial.params for trial in again] == [trial.params for trial in proposed.trials[: BLIND + 4]]
+    assert [trial.user_attrs for trial in again] == [trial.user_attrs for trial in proposed.trials[: BLIND + 4]]
+
+
+def test_another_seed_proposes_others(proposed: Proposed, study: optuna.Study) -> None:
+    search = proposed.config.search.model_copy(update={"seed": 1})
+    other = propose(study, proposed.config.model_copy(update={"search": search}), 3)
+    assert not {str(trial.params) for trial in other} & {str(trial.params) for trial in proposed.trials}
+
+
+# --- where little fits -----------------------------------------------------------------------------------------------
+
+TIGHT: dict[str, Any] = {"blocks": {"low": 2, "high": 6}, "width": {"low": 8, "high": 256, "step": 8}, "pools": 0}
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_budget_that_hardly_anything_fits_is_met_by_shrinking(sampler: str, fit: str, study: optuna.Study) -> None:
+    config = configured(TIGHT, 700, search={"sampler": sampler, "fit": fit})
+    trials = propose(study, config, 4)
+    assert len(set(keys(config, trials))) == 4
+    assert len(study.get_trials(deepcopy=False)) == 4  # refusals are no trials
+    for trial in trials if fit == "reject" else []:
+        tally, sizes = trial.user_attrs[REFUSED], trial.user_attrs[REFUSED_PARAMS]
+        assert tally["over budget"] >= 330
+        assert len(sizes) == KEPT
+        assert min(sizes) >= 700
+
+
+def test_hardly_anything_is_less_than_a_thousandth(study: optuna.Study) -> None:
+    config = configured(TIGHT, 700)
+    sampler = sampler_of(study, config, 0)
+    assert sum(fits(config, FACTS, sampler._uniform()) for _ in range(4_000)) < 4
+
+
+def test_what_shrinking_passes_over_is_found_too(study: optuna.Study) -> None:
+    """A space too large to be listed, of which a few dozen fit: none is left when it is said to be exhausted."""
+    space = {"blocks": 3, "width": {"low": 8, "high": 512, "step": 8}, "pools": 0}
+    config = configured(space, 1_150, search={"sampler": "random"})
+    small = configured(space | {"width": {"low": 8, "high": 64, "step": 8}}, 1_150)
+    expected = all_keys(small)
+    assert 10 < len(expected) < 40
+    with pytest.raises(Exhausted):
+        propose(study, config, len(expected) + 1)
+    assert set(keys(config, study.get_trials(states=(TrialState.COMPLETE,)))) == expected
+
+
+# --- to the end of a space -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finite_space_is_proposed_whole_and_once(sampler: str, study: optuna.Study) -> None:
+    config = configured(TINY, 10**6, search={"sampler": sampler})
+    trials = propose(study, config, 16)
+    assert sorted(keys(config, trials)) == sorted(all_keys(config))
+    with pytest.raises(Exhausted, match=r"^no new network was found under 1,000,000 parameters, [\d,]+ proposals: same network$"):
+        propose(study, config)
+    last = study.get_trials()[-1]
+    assert (last.state, last.params, last.user_attrs["outcome"]) == (TrialState.FAIL, {}, "interrupted")
+    assert last.user_attrs["reason"] == "no new network was found under 1,000,000 parameters"
+    assert len(claims_of(study).held()) == 16
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finite_space_that_fits_in_part_is_proposed_as_far_as_it_fits(sampler: str, study: optuna.Study) -> None:
+    config = configured(TINY, 900, search={"sampler": sampler})
+    expected = all_keys(config)
+    assert 4 < len(expected) < 12
+    with pytest.raises(Exhausted, match=r"proposals: over budget"):
+        propose(study, config, 17)
+    assert sorted(keys(config, study.get_trials(states=(TrialState.COMPLETE,)))) == sorted(expected)
+
+
+def test_under_fill_a_space_ends_with_the_networks_that_fill_the_budget(study: optuna.Study) -> None:
+    config = configured(TINY, 900, search={"sampler": "random", "fit": "fill"})
+    with pytest.raises(Exhausted):
+        propose(study, config, 17)
+    trials = study.get_trials(states=(TrialState.COMPLETE,))
+    found = {tuple(trial.params.values()) for trial in trials}
+    assert len(found) == len(trials) == len(set(keys(config, trials)))
+    assert found == filling(config)
+
+
+def filling(config: StudyConfig) -> set[tuple[Value, ...]]:
+    """Pairs of widths that some pair, scaled, comes to at the largest scale that fits; by trying scales."""
+    found = set()
+    for values in points(config.parameters):
+        made = [
+            {name: max([one for one in TINY["width"] if one <= scale / 96 * int(own)], default=8) for name, own in values.items()}
+            for scale in range(1, 96 * 4 + 1)
+        ]
+        found.add(tuple([one for one in made if fits(config, FACTS, one)][-1].values()))
+    return found
+
+
+def test_an_impossible_space_is_exhausted_at_once(study: optuna.Study) -> None:
+    config = configured(TINY, 100, search={"sampler": "tpe"})
+    with pytest.raises(Exhausted, match=r"under 100 parameters, [\d,]+ proposals: over budget$"):
+        propose(study, config)
+
+
+# --- the grid --------------------------------------------------------------------------------------------------------
+
+GRID: dict[str, Any] = {"blocks": {"low": 1, "high": 2}, "width": [8, 64, 16], "pools": 0}
+CELLS = [*product((1, 2), (8, 64, 16), (8, 64, 16))]  # blocks, width_1, width_2: the last changes first
+
+
+def test_a_grid_is_listed_cell_by_cell_and_repeats_are_outermost(study: optuna.Study) -> None:
+    rates = [0.1, 0.01]
+    config = configured(
+        {"blocks": 1, "width": [8, 16], "pools": 0},
+        10**6,
+        search={"sampler": "grid", "repeats": 2},
+        recipe={"epochs": 2, "learning_rate": rates},
+    )
+    trials = propose(study, config, 8)
+    cells = [(trial.params["repeat"], trial.params["width_1"], trial.params["recipe.learning_rate"]) for trial in trials]
+    assert cells == [*product((0, 1), (8, 16), rates)]
+    assert [judged(config, trial).repeat for trial in trials] == [0, 0, 0, 0, 1, 1, 1, 1]
+    with pytest.raises(Exhausted):
+        propose(study, config)
+
+
+def test_a_grid_passes_over_what_does_not_fit_and_what_is_the_same_and_tallies_it_once(study: optuna.Study) -> None:
+    config = configured(GRID, 2_000, search={"sampler": "grid"})
+    expected, seen, tally = [], set(), {"over budget": 0, "same network": 0}
+    for cell in CELLS:
+        found = judge(config, FACTS, dict(zip(config.parameters, cell, strict=True)))
+        if isinstance(found, Refusal):
+            tally["over budget"] += 1
+        elif found.key in seen:
+            tally["same network"] += 1
+        else:
+            seen.add(found.key)
+            expected.append((cell, dict(tally)))
+    trials = propose(study, config, len(expected))
+    assert [tuple(trial.params.values()) for trial in trials] == [cell for cell, _ in expected]
+    assert min(tally.values()) > 0
+    told = {"over budget": 0, "same network": 0}
+    for trial, (_, sofar) in zip(trials, expected, strict=True):
+        told = {rule: count + trial.user_attrs.get(REFUSED, {}).get(rule, 0) for rule, count in told.items()}
+        assert told == sofar
+    with pytest.raises(Exhausted):
+        propose(study, config)
+
+
+def test_a_fixed_value_is_kept_in_a_grid(study: optuna.Study) -> None:
+    config = configured(GRID, 10**6, search={"sampler": "grid"})
+    for _ in range(2):
+        study.enqueue_trial({"blocks": 2, "width_1": 16})
+    assert [tuple(trial.params.values()) for trial in propose(study, config, 3)] == [(2, 16, 8), (2, 16, 64), (1, 8, 8)]
+
+
+# --- what is queued --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_is_fixed_in_part_is_completed_around_it(sampler: str, fit: str, study: optuna.Study) -> None:
+    """Also after samplers have begun to learn, and where the other widths must make room for the fixed one."""
+    config = configured(params=1_500, search={"sampler": sampler, "fit": fit})
+    propose(study, config, BLIND)
+    fixed = {"blocks": 3, "width_2": 40, "dropout": 0.15000000000000002}
+    for index in (50, 51):
+        study.enqueue_trial(fixed, user_attrs={"index": index})
+    trials = propose(study, config, 2)
+    assert len(set(keys(config, trials))) == 2
+    for index, trial in zip((50, 51), trials, strict=True):
+        assert trial.user_attrs["index"] == index
+        assert trial.params.items() >= fixed.items()  # as they were queued
+        values = values_of(config, trial)
+        wider = raised(config, values) | {"width_2": 40}
+        assert fit == "reject" or wider == values or not fits(config, FACTS, wider)
+
+
+def test_a_fixed_width_that_takes_most_of_the_budget_is_met_by_shrinking_the_others(study: optuna.Study) -> None:
+    """It keeps its width: to shrink it with the others and put it back would be over the budget each time."""
+    config = configured(TIGHT, 7_000, search={"sampler": "random"})
+    study.enqueue_trial({"blocks": 6, "width_3": 200})
+    (trial,) = propose(study, config)
+    assert (trial.params["blocks"], trial.params["width_3"]) == (6, 200)
+    assert judged(config, trial).cost.params < 7_000
+
+
+@pytest.mark.parametrize("fixed", [{"blocks": 3, "width_1": 32, "width_2": 32}, {"width_1": 8, "width_2": 8}])
+def test_what_cannot_be_completed_is_left_to_the_objective_and_the_study_goes_on(
+    fixed: dict[str, int], study: optuna.Study
+) -> None:
+    """All of it is over the budget; or all of it trained already."""
+    config, claims = configured(TINY | {"blocks": {"low": 1, "high": 3}}, 1_200), claims_of(study)
+    for index, values in enumerate(points(config.parameters), 100):
+        if values.items() >= {"width_1": 8, "width_2": 8}.items():
+            claims.claim(judge(config, FACTS, values).key, index)  # type: ignore[union-attr]
+    held = claims.held()
+    study.enqueue_trial(fixed)
+    (trial,) = propose(study, config)
+    assert trial.params.items() >= fixed.items()
+    assert list(trial.params) == list(config.parameters)
+    assert set(trial.user_attrs) == {"index", "seen"}
+    assert claims.held() == held
+    (after,) = propose(study, config)
+    assert keys(config, [after])[0] not in held
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "grid"])
+def test_a_queued_trial_that_has_all_its_parameters_is_not_the_samplers(sampler: str, study: optuna.Study) -> None:
+    config = configured(TINY, 900, search={"sampler": sampler})
+    fixed = {"width_1": 32, "width_2": 32}
+    assert not fits(config, FACTS, fixed)
+    study.enqueue_trial(fixed)
+    (trial,) = propose(study, config)
+    assert (trial.state, trial.params) == (TrialState.PRUNED, fixed)
+    assert set(trial.user_attrs) == {"index", "seen"}
+    assert claims_of(study).held() == {}
+    assert judged(config, propose(study, config)[0]).cost.params < 900
+
+
+# --- retries and other workers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "grid"])
+def test_a_retry_draws_what_the_lost_trial_drew(sampler: str, fit: str, study: optuna.Study) -> None:
+    if (sampler, fit) == ("grid", "fill"):
+        pytest.skip("a grid is not filled")
+    config = configured(GRID if sampler == "grid" else SPACE, search={"sampler": sampler, "fit": fit})
+    lost = propose(study, config, BLIND + 2 if sampler != "grid" else 4)[-1]
+    held = claims_of(study).held()
+    study.enqueue_trial({}, user_attrs={"index": lost.user_attrs["index"]})
+    (again,) = propose(study, config)
+    if sampler in ("grid", "random"):  # the others have learnt from the lost one, which here has a score
+        assert again.params == lost.params
+        assert again.user_attrs.get(REFUSED) == lost.user_attrs.get(REFUSED)
+        assert claims_of(study).held() == held
+    (after,) = propose(study, config)
+    assert after.user_attrs["index"] == lost.user_attrs["index"] + 1
+    assert judged(config, after).key not in held
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_trial_that_was_lost_before_its_verdict_is_drawn_again_the_same(sampler: str, study: optuna.Study) -> None:
+    config = configured(search={"sampler": sampler}, recipe=SEARCHED_RATE)
+    propose(study, config, BLIND + 2)
+    index = next_index(study)
+    study.sampler = sampler_of(study, config, index)
+    lost = study.ask()
+    lost.set_user_attr("index", index)
+    lost.suggest_int("blocks", 1, 3)
+    drawn = lost.relative_params
+    study.tell(lost, state=TrialState.FAIL)
+    held = claims_of(study).held()
+    study.enqueue_trial({}, user_attrs={"index": index})
+    (again,) = propose(study, config)
+    assert again.params == drawn
+    assert claims_of(study).held() == held
+
+
+def test_what_is_in_flight_is_not_proposed_again(study: optuna.Study) -> None:
+    """Trials that run, of which samplers know nothing."""
+    config = configured(TINY, 10**6, search={"sampler": "tpe"})
+    flying = []
+    for index in range(16):
+        study.sampler = sampler_of(study, config, index)
+        trial = study.ask()
+        flying.append(tuple(domain.suggest(trial, name) for name, domain in config.parameters.items()))
+    assert sorted(flying) == [*product(TINY["width"], repeat=2)]  # type: ignore[type-var]
+
+
+RACED = [8, 16, 24, 32, 40, 48]
+PROPOSE = """
+import json, sys
+from pathlib import Path
+import optuna
+from tests import test_sampler as test
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+folder, sampler = sys.argv[1:]
+config = test.configured(test.TINY | {"width": test.RACED}, 10**6, search={"sampler": sampler})
+study = test.open_study(Path(folder))
+print("ready", flush=True)
+sys.stdin.readline()
+proposed = []
+while True:
+    study.sampler = test.sampler_of(study, config, 0)  # the same draws in every process, as long as none has learnt
+    trial = study.ask()
+    try:
+        values = {name: domain.suggest(trial, name) for name, domain in config.parameters.items()}
+    except test.Exhausted:
+        break
+    proposed.append(list(values.values()))
+    study.tell(trial, 0.5)
+print(json.dumps(proposed))
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_propose_each_network_of_a_space_once(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    words = [sys.executable, "-c", PROPOSE, str(tmp_path)]
+    workers = [
+        subprocess.Popen([*words, sampler], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for sampler in (*SAMPLERS, "grid")
+    ]
+    for worker in workers:
+        assert worker.stdout
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:  # all at once
+        assert worker.stdin
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    proposed = [json.loads(worker.communicate(timeout=120)[0]) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0, 0]
+    assert sorted(tuple(one) for some in proposed for one in some) == [*product(RACED, repeat=2)]
+    assert sum(bool(some) for some in proposed) > 1  # or nothing was at stake
+    assert len(claims_of(study).held()) == len(RACED) ** 2
