@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, assert_never, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, field_serializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_serializer, model_validator
 
 from search.architecture import Architecture, from_json
 from search.domain import (
@@ -47,6 +47,7 @@ from search.layers import (
     Layer,
     MaxPool,
     Padding,
+    Residual,
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
@@ -194,7 +195,8 @@ class Fixed(BaseModel):
     """A network that is given, or several to choose from by name, for a study that searches the recipe alone.
 
     `networks` holds each of them as `search.architecture.to_dict` writes it, so that a stored configuration needs no other
-    file. It is left out of a study file, and filled in where that is read.
+    file. It is left out of a study file, and filled in where that is read. `momentum` is that of every batch norm, instead
+    of the networks' own: the averages of one at 0.99 lag behind a run of a few hundred steps, which then ranks the lag.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -202,6 +204,7 @@ class Fixed(BaseModel):
     kind: Literal["fixed"] = "fixed"
     network: Annotated[Choices, BeforeValidator(_network_names)]
     networks: dict[str, dict[str, JsonValue]] = {}
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] | None = None
 
     @field_serializer("network")
     def _plain(self, value: Choices) -> Any:
@@ -232,7 +235,17 @@ class Fixed(BaseModel):
         """
         if name not in self.architectures:
             raise ValueError(f"networks: {name!r} is not there; they are filled in where a study file is read")
-        return self.architectures[str(name)]
+        found = self.architectures[str(name)]
+        return found if self.momentum is None else replace(found, layers=_with_momentum(found.layers, self.momentum))
+
+
+def _with_momentum(layers: tuple[Layer, ...], momentum: float) -> tuple[Layer, ...]:
+    def changed(layer: Layer) -> Layer:
+        if isinstance(layer, Residual):
+            return Residual(_with_momentum(layer.branch, momentum), _with_momentum(layer.shortcut, momentum))
+        return replace(layer, momentum=momentum) if isinstance(layer, BatchNorm) else layer
+
+    return tuple(map(changed, layers))
 
 
 def _architecture(name: str, plain: Mapping[str, JsonValue]) -> Architecture:

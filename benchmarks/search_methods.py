@@ -1,6 +1,6 @@
 """What does keeping a search inside its budget buy? Whole studies on a fast model of accuracy, fitted to real trainings.
 
-    python benchmarks/search_methods.py seeds --data CIFAR.npz     # how far seeds spread a training
+    python benchmarks/search_methods.py seeds --data CIFAR.npz     # how far seeds spread a training, 3 minutes
     python benchmarks/search_methods.py run [--seeds 40] [--quick]
 
 Contenders have the same number of trained trials: plain Optuna as it is commonly used (its default sampler; the objective

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,9 +65,10 @@ def _span(one: Comparison | Effect) -> str:
 
 
 def effects_section(run: Run, study: optuna.Study) -> str | None:
-    """The effect of each factor of a grid study on the best validation accuracy; None where the study is no whole grid."""
-    rows, factors = grid_rows(run, study), [name for name in run.config.parameters if name != BLOCK]
-    if run.config.search.sampler != "grid" or not factors or len(rows) != run.config.size:
+    """The effect of each factor of a grid study on the best validation accuracy; None while no seed has all cells."""
+    factors = [name for name in run.config.parameters if name != BLOCK]
+    rows = grid_rows(run, study) if run.config.search.sampler == "grid" and factors else []
+    if not rows:
         return None
     found = effects(rows, factors, SCORE, BLOCK)
     main = [one for one in found if len(one.factors) == 1]
@@ -76,16 +78,17 @@ def effects_section(run: Run, study: optuna.Study) -> str | None:
         parts.append("Two factors together: by how much the first one's effect grows with the second.\n")
         parts[-1] += f"\n{_effects_table('factors', together)}"
     parts += [_within(rows, factor, factors) for factor in factors if len(factors) > 1]
-    return "\n\n".join(
-        [_ABLATION.format(cells=len(rows) // run.config.search.repeats, seeds=run.config.search.repeats), *parts]
-    )
+    seeds = len({row[BLOCK] for row in rows})
+    return "\n\n".join([_ABLATION.format(cells=len(rows) // seeds, seeds=seeds), *parts])
 
 
 def grid_rows(run: Run, study: optuna.Study) -> list[dict[str, Any]]:
-    """The value of each factor, the seed and the score of every trained cell."""
+    """The value of each factor, the seed and the score of every trained cell, of those seeds that all cells have."""
     trials = study.get_trials(deepcopy=False)
     trained = [one for one in records(study) if one.outcome == "trained"]
-    return [{BLOCK: 0} | trials[one.number].params | {SCORE: one.best_val_accuracy} for one in trained]
+    rows = [{BLOCK: 0} | trials[one.number].params | {SCORE: one.best_val_accuracy} for one in trained]
+    cells, seeds = (run.config.size or 0) // run.config.search.repeats, Counter(row[BLOCK] for row in rows)
+    return [row for row in rows if seeds[row[BLOCK]] == cells]
 
 
 _ABLATION = (

@@ -12,6 +12,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,7 +161,7 @@ class StudyConfig(BaseModel):
         """The name of the base in the study of references, None where the base is a plain accuracy."""
         return safe_name(Path(self.base).stem) if isinstance(self.base, str) else None
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Domain]:
         """Everything that is searched, by the name of its parameter: the same for every trial."""
         repeats: dict[str, Domain] = {"repeat": Range(0, self.search.repeats - 1, 1)} if self.search.repeats > 1 else {}
@@ -177,6 +178,11 @@ class StudyConfig(BaseModel):
         """How many points the search has; None where a range is continuous."""
         counts = [domain.count for domain in self.parameters.values()]
         return None if None in counts else math.prod(count or 0 for count in counts)
+
+    def declared(self, drawn: Mapping[str, Any]) -> dict[str, Value]:
+        """Parameters as the study file writes their values: 0.15, where Optuna stores 0.15000000000000002."""
+        found = {name: self.parameters[name].find(value) for name, value in drawn.items() if name in self.parameters}
+        return {name: value for name, value in found.items() if value is not None}
 
     def recipe_of(self, drawn: Mapping[str, Value]) -> Recipe:
         """The recipe of a trial with these parameters, its schedule begun anew at every rung."""
@@ -249,7 +255,7 @@ def _given(names: object, path: Path) -> dict[str, Any]:
             known = sorted(one.stem for one in REFERENCES.glob("*.json"))
             if not file.is_file():
                 raise UserError(
-                    f"space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
+                    f"{path}: space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
                 )
             found[safe_name(file.stem)] = to_dict(architectures.load(file))
     return {"network": list(found) if isinstance(names, list) else next(iter(found), names), "networks": found}
@@ -330,9 +336,10 @@ def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
         "search.rungs": Rungs,
         "stop": StopConfig,
         "recipe.augment": Augment,
+        "recipe.augments": Augment,
     }
-    table = ".".join(str(part) for part in first_place(error)[:-1])
-    if table.startswith("recipe.schedule."):  # pydantic adds the kind
-        models |= {f"recipe.schedule.{one.model_fields['kind'].default}": one for one in SCHEDULES}
+    table = ".".join(part for part in first_place(error)[:-1] if isinstance(part, str))
+    for several in ("recipe.schedule", "recipe.schedules"):  # pydantic adds the kind
+        models |= {f"{several}.{one.model_fields['kind'].default}": one for one in SCHEDULES}
     model = models.get(table, StudyConfig if not table else None)
     return list(model.model_fields) if model else []

@@ -7,12 +7,13 @@ Architecture Search", UAI 2019). Cost is counted in epochs, and every candidate 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import optuna
 
 from objective import Task
 from search.claims import claims_of
-from search.config import StudyConfig
+from search.config import StudyConfig, parse
 from search.sampler import Exhausted
 from search.seeds import derive
 from search.study import Run, Studies, progress, records
@@ -40,10 +41,16 @@ def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Ta
 
 def control_of(config: StudyConfig) -> StudyConfig:
     """The same space, budget and recipe under the random sampler, other seeds, and nothing known beforehand."""
-    search = {"sampler": "random", "warm_start": (), "repeats": 1, "seed": derive(config.search.seed, "control")}
-    return in_full(config.model_copy(update={"search": config.search.model_copy(update=search)}))
+    seed = derive(config.search.seed, "control")
+    return _searched(config, sampler="random", rungs=None, warm_start=[], repeats=1, seed=seed)
 
 
 def in_full(config: StudyConfig) -> StudyConfig:
     """The study without rungs: every schedule runs over all epochs, and the base's is its own."""
-    return config.model_copy(update={"search": config.search.model_copy(update={"rungs": None})})
+    return _searched(config, rungs=None)
+
+
+def _searched(config: StudyConfig, **changes: Any) -> StudyConfig:
+    """The study, searched otherwise; read anew, as a copy would keep what was computed from the old one."""
+    plain = config.dump()
+    return parse(plain | {"search": plain["search"] | changes}, "configuration")

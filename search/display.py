@@ -227,10 +227,10 @@ def print_survey(console: Console, name: str, budget: int, found: Survey, timed:
     """What a space holds, with a histogram of its sizes, and how long the study takes."""
     low, high = found.interval
     console.print(
-        f"{name}: {found.share_that_fits:.1%} of {found.draws:,} random draws fit under {budget:,} parameters "
-        f"(95 % interval {low:.1%} to {high:.1%})\n"
+        f"{name}: {found.share_that_fits:.1%} of {found.draws:,} random draws fit under {budget:,} parameters\n"
+        f"95 % interval {low:.1%} to {high:.1%}; {found.proposals_per_second:,.0f} proposals a second\n"
         f"smallest found {found.smallest_params:,}, largest that fits {found.largest_params_that_fit:,}, largest "
-        f"{found.largest_params:,}; {found.proposals_per_second:,.0f} proposals a second",
+        f"{found.largest_params:,}",
         highlight=False,
     )
     width = max(found.largest_params / 12, 1)
@@ -248,8 +248,8 @@ def _forecast(timed: Forecast, now: float) -> str:
     count = f"{timed.trials:,} trial{'s' if timed.trials > 1 else ''}"
     base = "" if timed.seconds_of_base is None else f", the base {_about(timed.seconds_of_base)}"
     return (
-        f"about {_about(timed.seconds)} on this machine ({count} of {_from_to(timed.cheap, timed.dear)}{base}); "
-        f"started now, it ends {_moment(now + timed.seconds, now)}"
+        f"about {_about(timed.seconds)} on this machine ({count} of {_from_to(timed.cheap, timed.dear)}{base})\n"
+        f"started now, it would end {_moment(now + timed.seconds, now)}"
     )
 
 

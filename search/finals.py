@@ -106,12 +106,11 @@ def _base(run: Run, studies: Studies) -> Contender:
 
 def _best(run: Run, kind: str, study: optuna.Study, top: int, data: DataFacts) -> list[Contender]:
     """The best of a search; a network that a grid repeats is one."""
-    trials, domains, found = study.get_trials(deepcopy=False), run.config.parameters, list[Contender]()
+    trials, config, found = study.get_trials(deepcopy=False), in_full(run.config), list[Contender]()
     for record in ranked(records(study)):
-        params = trials[record.number].params
-        drawn = {name: own for name, value in params.items() if (own := domains[name].find(value)) is not None}
-        network = space.build(run.config.space, drawn, data.input_shape, data.classes)
-        recipe = in_full(run.config).recipe_of(drawn)
+        drawn = config.declared(trials[record.number].params)
+        network = space.build(config.space, drawn, data.input_shape, data.classes)
+        recipe = config.recipe_of(drawn)
         if all((one.architecture, one.recipe) != (network, recipe) for one in found):
             name, score = f"{kind}-{record.number}", record.best_val_accuracy
             found.append(Contender(name, record.number, score, price(network).params, network, recipe))

@@ -11,7 +11,7 @@ from search.cost import Budget, price
 from search.domain import Choices, Domain, Value
 from search.errors import UserError
 from search.layers import ArchitectureError
-from space import Space, build, parameters
+from space import Fixed, Space, build, parameters, widths
 
 DRAWS = 2_000  # for the smallest network
 SURVEY = 10_000  # for the share that fits: an interval of +-1 point at worst
@@ -84,8 +84,8 @@ def smallest(space: Space, input_shape: tuple[int, int, int], classes: int) -> i
     found: int | None = None
     for number in range(DRAWS):
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
-        floors = ("width", "blocks") if number % 2 else ("width",)
-        values |= {name: _lowest(domain) for name, domain in parameters(space).items() if name.startswith(floors)}
+        floors = {*widths(space), "blocks"} if number % 2 else set(widths(space))
+        values |= {name: _lowest(domain) for name, domain in parameters(space).items() if name in floors}
         try:
             params = price(build(space, values, input_shape, classes)).params
         except ArchitectureError:
@@ -103,6 +103,8 @@ def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], class
     found = smallest(space, input_shape, classes)
     if found is None:
         shape = "x".join(map(str, input_shape))
+        if isinstance(space, Fixed):
+            raise UserError(f"space: none of its networks takes images of {shape} in {classes} classes; name others")
         raise UserError(f"space: none of its networks fits images of {shape}; take fewer pools or strides, or padding same")
     if found >= budget.params:
         raise UserError(

@@ -131,7 +131,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         if not self._is_grid:
             for _ in range(SAMPLED):
                 drawn = self._inner.sample_relative(study, trial, self._distributions)
-                values = self._uniform() | self._declared(drawn) | fixed
+                values = self._uniform() | self._config.declared(drawn) | fixed
                 yield self._scaled(values, fixed) if fills else values
             for _ in range(UNIFORM):
                 values = self._uniform() | fixed
@@ -148,15 +148,10 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
     def _fixed(self, trial: FrozenTrial) -> Values:
         """What a person has set of this trial."""
         given: Values = trial.system_attrs.get("fixed_params", {})
-        return given | self._declared(given)
+        return given | self._config.declared(given)
 
     def _uniform(self) -> Values:
         return {name: domain.draw(self._generator) for name, domain in self._domains.items()}
-
-    def _declared(self, drawn: Mapping[str, Any]) -> Values:
-        """As the study file writes the values: 0.15, where Optuna computes 0.15000000000000002."""
-        found = {name: self._domains[name].find(value) for name, value in drawn.items() if name in self._domains}
-        return {name: value for name, value in found.items() if value is not None}
 
     def _scaled(self, values: Values, fixed: Values) -> Values:
         """With the widths scaled to the largest network that fits; as it is where even the narrowest does not."""

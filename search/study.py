@@ -241,7 +241,8 @@ def network_of(run: Run, number: int | None = None) -> Architecture:
         raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
     data = studies.candidates.user_attrs[DATA]
     try:
-        network = build(run.config.space, trials[number].params, tuple(data["input"]), data["classes"])
+        drawn = run.config.declared(trials[number].params)
+        network = build(run.config.space, drawn, tuple(data["input"]), data["classes"])
     except KeyError:
         raise UserError(f"{run.name} {number}: this trial was stopped before its network was proposed") from None
     return replace(network, name=f"{run.name}-{number}")

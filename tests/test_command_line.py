@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,12 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from search.config import STUDIES
+from search.architecture import to_dict
+from search.config import STUDIES, parse
 from search.cost import price
 from search.data import load_dataset
 from search.study import ask, create, network_of
-from space import parameters
+from space import build, parameters
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120
@@ -191,6 +193,24 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "no data": (_edit('[data]\nname = "digits"', ""), ("data", "required")),
     "data typo": (_edit('"digits"', '"digit"'), ("data.name", "'digits'", "'digit'")),
     "sampler typo": (_extra("search", 'sampler = "tpe2"'), ("search.sampler", "'tpe'", "'tpe2'")),
+    # networks known before
+    "warm start typo": (_extra("search", 'warm_start = ["eip_c"]'), ("'eip_c'", "did you mean 'eip-c'?")),
+    "warm start missing": (_extra("search", 'warm_start = ["none.json"]'), ("none.json", "No such file")),
+    "warm start over the budget": (
+        _extra("search", 'warm_start = ["large.json", "base.json"]'),
+        ("search.warm_start: large: ", " parameters, the budget is under 2,000", "raise the budget"),
+    ),
+    "warm start of another space": (
+        _extra("search", 'warm_start = ["base.json"]'),
+        ("search.warm_start: base is no network of this space (", "widen the space, or leave it out of search.warm_start"),
+    ),
+    # rungs and limits
+    "rungs where the rate stays": (
+        _extra("search", "rungs = { first = 1 }"),
+        ("search.rungs: the constant schedule does not decay to zero", "take cosine, linear or one-cycle"),
+    ),
+    "unknown key of rungs": (_extra("search", "rungs = { fist = 1 }"), ("search.rungs.fist", "did you mean 'first'?")),
+    "unknown key of stop": (_edit("[search]", "[stop]\nhour = 3\n[search]"), ("stop.hour", "did you mean 'hours'?")),
 }
 
 
@@ -200,9 +220,17 @@ def test_a_bad_study_file_is_refused_and_its_run_left_alone(fault: str, unchange
     (tmp_path / "tiny.toml").write_bytes(content())
     (tmp_path / "base.json").write_text(BASE, encoding="utf-8")
     (tmp_path / "shrinks.json").write_text(SHRINKS_TOO_FAR, encoding="utf-8")
+    (tmp_path / "large.json").write_text(_large(), encoding="utf-8")
     folder = tmp_path / "run" if _needs_worker(fault) else unchanged.run
     assert_refused(search("run", tmp_path / "tiny.toml", "--out", folder), *hints)
     assert not (tmp_path / "run" / "study.db").exists()
+
+
+def _large() -> str:
+    """The largest network of the study's space, which does not fit its budget."""
+    of = parse(tomllib.loads(STUDY) | {"base": 0.5}, "study").space
+    values = {"blocks": 3, "width_1": 48, "width_2": 48, "width_3": 48, "pool_position_1": 1}
+    return json.dumps(to_dict(build(of, values, (8, 8, 1), 10)))
 
 
 def _needs_worker(fault: str) -> bool:
@@ -214,6 +242,10 @@ def _needs_worker(fault: str) -> bool:
         "base file that cannot exist",
         "base for other images",
         "nothing fits the images",
+        "warm start typo",
+        "warm start missing",
+        "warm start over the budget",
+        "warm start of another space",
     }
 
 
@@ -319,6 +351,7 @@ OTHER_STUDIES = {
     "protocol": (('"holdout"', '"course"'), 'protocol is "holdout" here, not "course"'),
     "base": (('"base.json"', "0.9"), "base is "),
     "holdout": (('"digits"', '"digits"\nholdout = 0.2'), "data.holdout is 0.1 here, not 0.2"),
+    "minutes": (("[search]", "[stop]\ntrial_minutes = 3\n[search]"), "stop.trial_minutes is null here, not 3.0"),
 }
 
 

@@ -14,13 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import references
+from search.architecture import to_dict
 from search.config import (
     FREE,
     OPTIONS,
     ROOT,
     STUDIES,
+    TRIALS,
     DataConfig,
+    Rungs,
     SearchConfig,
+    StopConfig,
     StudyConfig,
     differences,
     find,
@@ -126,6 +130,7 @@ RECIPES = st.fixed_dictionaries(
         "augment": st.fixed_dictionaries({}, optional={"flip": FLIPS, "crop": st.integers(0, 8), "mixup": FRACTIONS}),
     },
 )
+POSITIVE = st.integers(1, 9) | st.floats(1e-6, 1e6)
 TABLES = st.fixed_dictionaries(
     {
         "base": st.sampled_from(["base", "own.json", 0.84]),
@@ -138,7 +143,26 @@ TABLES = st.fixed_dictionaries(
     optional={
         "protocol": st.sampled_from(["course", "holdout"]),
         "recipe": RECIPES,
-        "search": st.fixed_dictionaries({}, optional={"trials": st.integers(1, 99), "seed": st.integers(0, 2**63 - 1)}),
+        "search": st.fixed_dictionaries(
+            {},
+            optional={
+                "trials": st.integers(1, 99),
+                "seed": st.integers(0, 2**63 - 1),
+                "sampler": st.sampled_from(["tpe", "random", "nsga2"]),
+                "fit": st.sampled_from(["reject", "fill"]),
+                "warm_start": st.lists(st.sampled_from(["eip-c", "own.json"]), max_size=2),
+            },
+        ),
+        "stop": st.fixed_dictionaries(
+            {},
+            optional={
+                "hours": POSITIVE,
+                "device_hours": POSITIVE,
+                "accuracy": st.floats(0.01, 0.99),
+                "patience": st.integers(1, 99),
+                "trial_minutes": POSITIVE,
+            },
+        ),
     },
 )
 
@@ -171,6 +195,8 @@ PLACES = [
     *(f"space.{key}" for key in Pyramid.model_fields),
     *(f"recipe.{key}" for key in RecipeSpace.model_fields),
     *(f"search.{key}" for key in SearchConfig.model_fields),
+    *(f"search.rungs.{key}" for key in Rungs.model_fields),
+    *(f"stop.{key}" for key in StopConfig.model_fields),
 ]
 
 
@@ -179,11 +205,9 @@ PLACES = [
 @given(junk=JUNK)
 def test_whatever_stands_at_a_key_is_taken_as_it_is_or_refused_in_one_line(place: str, junk: object) -> None:
     raw = plain()
-    table, _, key = place.partition(".")
-    if key:
-        raw[table][key] = junk
-    else:
-        raw[table] = junk
+    if place.startswith("search.rungs"):
+        raw["recipe"]["schedule"] = {"kind": "cosine"}
+    _put(raw, place, junk)
     try:
         config = parse(raw, "file")
     except UserError as error:
@@ -193,10 +217,22 @@ def test_whatever_stands_at_a_key_is_taken_as_it_is_or_refused_in_one_line(place
     assert parse(json.loads(json.dumps(config.dump())), "dump").dump() == config.dump()
 
 
+def _put(raw: dict[str, Any], place: str, value: object) -> None:
+    """Set what stands at a dotted key."""
+    *tables, key = place.split(".")
+    table = raw
+    for name in tables:
+        table = table.setdefault(name, {"first": 1} if name == "rungs" else {})
+    table[key] = value
+
+
 # --- the digest and what may differ on resume ------------------------------------------------------------------------
 
-# Another value for every key that there is, two ways to write some: the first makes the study that is changed.
-OTHERS: dict[str, tuple[Any, Any]] = {
+COSINE = {"kind": "cosine"}
+
+# Another value for every key that there is, two ways to write some: the first makes the study that is changed. Some go only
+# with others, which then stand third; None there: left out.
+OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "protocol": ("holdout", "course"),
     "base": (0.5, 0.6),
     "data.name": ("digits", "cifar10"),
@@ -206,7 +242,7 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "data.normalize": (False, True),
     "budget.params": (2000, 1999),
     "budget.separable_only": (True, False),
-    "space.kind": ("pyramid", None),  # there is no other yet
+    "space.kind": ("pyramid", "fixed"),  # with other keys, see below
     "space.blocks": ({"low": 2, "high": 3}, {"low": 2, "high": 4}),
     "space.width": ({"low": 8, "high": 48, "step": 8}, {"low": 8, "high": 48, "step": 4}),
     "space.kernel": (3, [3, 5]),
@@ -241,37 +277,71 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "recipe.initializer": ("glorot_uniform", "he_normal"),
     "recipe.normalize": (True, False),
     "recipe.schedule": ({"kind": "plateau", "factor": 0.5}, {"kind": "plateau", "factor": 0.4}),
+    "recipe.schedules": ([COSINE, {"kind": "linear"}], [COSINE, {"kind": "constant"}], {"recipe.schedule": None}),
     "recipe.augment": ({"flip": True, "crop": 2}, {"flip": True, "crop": 3}),
+    "recipe.augments": ([{}, {"crop": 2}], [{}, {"crop": 3}], {"recipe.augment": None}),
     "search.trials": (2, 3),
     "search.sampler": ("tpe", "random"),
+    "search.fit": ("reject", "fill"),
+    "search.repeats": (2, 3, {"search.sampler": "grid"}),
+    "search.warm_start": (["eip-c"], ["eip-c", "eip-d"]),
+    "search.rungs": (None, {"first": 1}, {"recipe.schedule": COSINE}),
+    "search.rungs.first": (1, 2, {"recipe.schedule": COSINE, "recipe.epochs": 9}),
+    "search.rungs.factor": (2, 3, {"recipe.schedule": COSINE}),
     "search.seed": (0, 1),
     "search.recycle_after": (20, 21),
     "search.stall_minutes": (15.0, 16.0),
+    "stop.hours": (None, 2.0),
+    "stop.device_hours": (3.0, 4.0),
+    "stop.accuracy": (0.9, 0.8),
+    "stop.patience": (5, None),
+    "stop.trial_minutes": (10.0, 11.0),
 }
-MAY_CHANGE = {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes"}
+MAY_CHANGE = {
+    *("data.path", "search.trials", "search.recycle_after", "search.stall_minutes"),
+    *("stop.hours", "stop.device_hours", "stop.accuracy", "stop.patience"),
+}
 
 
-def _changed(changed_key: str | None = None) -> StudyConfig:
-    raw: dict[str, Any] = {"data": {}, "budget": {}, "space": {}, "recipe": {}, "search": {}}
-    for place, (first, other) in OTHERS.items():
-        table, _, key = place.rpartition(".")
-        (raw[table] if table else raw)[key] = other if place == changed_key else first
+def _changed(key: str, which: int) -> StudyConfig:
+    """The study of all first values, with one of the values of a key and what goes with it."""
+    _, _, *rest = OTHERS[key]
+    values = {place: value[0] for place, value in OTHERS.items() if len(value) == 2}
+    values |= {key: OTHERS[key][which]} | (rest[0] if rest else {})
+    raw: dict[str, Any] = {}
+    for place, value in values.items():
+        if value is not None or place == key:
+            _put(raw, place, value)
     return parse(raw, "study")
 
 
 def test_every_key_that_there_is_is_tried() -> None:
-    assert set(OTHERS) == set(PLACES) - {"data", "budget", "space", "recipe", "search"}
+    assert set(OTHERS) == set(PLACES) - {"data", "budget", "space", "recipe", "search", "stop"}
     assert FREE == MAY_CHANGE
 
 
 @pytest.mark.parametrize("key", sorted(OTHERS.keys() - {"space.kind"}))
 def test_the_digest_holds_all_that_can_change_a_result_and_nothing_else(key: str) -> None:
-    stored, asked = _changed(), _changed(key)
+    stored, asked = _changed(key, 0), _changed(key, 1)
     assert stored != asked
     assert (stored.digest == asked.digest) == (key in MAY_CHANGE)
     found = differences(stored, asked)
     assert (found == []) == (key in MAY_CHANGE)
     assert all(text.startswith(key) and " here, not " in text for text in found)
+
+
+def test_another_network_that_is_given_is_another_study() -> None:
+    """By another name, and by the same name with another network."""
+    networks = {name: to_dict(references.find(name).architecture) for name in ("eip-c", "eip-d")}
+    tables = [
+        {"network": "eip-c", "networks": networks},
+        {"network": "eip-d", "networks": networks},
+        {"network": ["eip-c", "eip-d"], "networks": networks},
+        {"network": "eip-c", "networks": {"eip-c": networks["eip-d"]}},
+    ]
+    found = [parse(plain(space={"kind": "fixed"} | table), "file") for table in tables]
+    assert len({one.digest for one in found}) == 4
+    assert all(differences(found[0], one) for one in found[1:])
 
 
 def test_the_digest_is_that_of_values_not_of_writing() -> None:
@@ -315,6 +385,15 @@ def _extra(table: str, line: str) -> Callable[[], bytes]:
     return _edit(f"[{table}]\n", f"[{table}]\n{line}\n")
 
 
+def _rungs(table: str, line: str = "") -> Callable[[], bytes]:
+    text = STUDY.replace("[recipe]\n", '[recipe]\nschedule = { kind = "linear" }\n')
+    return lambda: text.replace("[search]\n", f"[search]\nrungs = {{ {table} }}\n{line}\n").encode()
+
+
+def _stop(line: str) -> Callable[[], bytes]:
+    return lambda: f"{STUDY}\n[stop]\n{line}\n".encode()
+
+
 # Some forty more go through the command line in test_command_line.py.
 BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "UTF-16": (lambda: STUDY.encode("utf-16"), ("no valid TOML",)),
@@ -335,7 +414,66 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "value twice": (_edit("pools = 1", "kernel = [3, 3]"), ("space.kernel", "twice")),
     "low above high": (_edit("low = 1, high = 3", "low = 3, high = 1"), ("space.blocks", "low must be below high")),
     "kernel of 0": (_edit("pools = 1", "kernel = 0"), ("space.kernel", "not 0")),
-    "unknown kind": (_extra("space", 'kind = "piramid"'), ("space.kind", "'pyramid'", "'piramid'")),
+    "unknown kind": (_extra("space", 'kind = "piramid"'), ("space.kind", "'pyramid'", "'fixed'", "'piramid'")),
+    "no sampler": (_extra("search", 'sampler = "cmaes"'), ("search.sampler", "'tpe'", "'nsga2'", "'grid'", "'cmaes'")),
+    "unknown fit": (_extra("search", 'fit = "full"'), ("search.fit", "'reject' or 'fill'", "'full'")),
+    "one warm start": (_extra("search", 'warm_start = "eip-c"'), ("search.warm_start", "'eip-c'")),
+    "rungs that are a number": (_extra("search", "rungs = 3"), ("search.rungs", "3")),
+    "rungs from 0": (_rungs("first = 0"), ("search.rungs.first", "not 0")),
+    "rungs by 1": (_rungs("first = 1, factor = 1"), ("search.rungs.factor", "not 1")),
+    "rungs from nowhere": (_rungs("factor = 2"), ("search.rungs.first", "required")),
+    "first rung after the last epoch": (
+        _rungs("first = 2"),
+        ("search.rungs: the first is after 2 epochs, and a training has 2 epochs",),
+    ),
+    "rungs where the rate stays": (
+        _extra("search", "rungs = { first = 1 }"),
+        ("toml: search.rungs: the constant schedule does not decay to zero by a rung", "take cosine, linear or one-cycle"),
+    ),
+    "rungs where one of the rates stays": (
+        lambda: _rungs("first = 1")().replace(
+            b'schedule = { kind = "linear" }', b'schedules = [{kind="linear"}, {kind="plateau"}]'
+        ),
+        ("search.rungs: the plateau schedule does not decay",),
+    ),
+    "rungs for nsga2": (
+        _rungs("first = 1", 'sampler = "nsga2"'),
+        ("rungs: the nsga2 sampler learns nothing from a pruned trial", "take tpe or random, or leave rungs out"),
+    ),
+    "rungs in a grid": (
+        _rungs("first = 1", 'sampler = "grid"'),
+        ("rungs: the grid sampler wants all of its cells in full",),
+    ),
+    "a grid that fills": (
+        _extra("search", 'sampler = "grid"\nfit = "fill"'),
+        ('fit: "fill" changes the widths that a grid lists; leave it out',),
+    ),
+    "repeats of no grid": (_extra("search", "repeats = 3"), ('repeats: cells are repeated by sampler = "grid"',)),
+    "no repeats": (_extra("search", 'sampler = "grid"\nrepeats = 0'), ("search.repeats", "not 0")),
+    "endless grid": (
+        lambda: _extra("search", 'sampler = "grid"')().replace(
+            b"batch_size = 64", b"learning_rate = { low = 0.1, high = 0.2 }\nmomentum = [0.8, 0.9]"
+        ),
+        ("toml: recipe.learning_rate: a grid cannot list a range without a step; give it one, or a list",),
+    ),
+    "no hours": (_stop("hours = 0"), ("stop.hours", "not 0")),
+    "no device hours": (_stop("device_hours = -1.0"), ("stop.device_hours", "not -1.0")),
+    "accuracy in percent": (_stop("accuracy = 95"), ("stop.accuracy", "not 95")),
+    "accuracy of 1": (_stop("accuracy = 1.0"), ("stop.accuracy", "not 1.0")),
+    "no patience": (_stop("patience = 0"), ("stop.patience", "not 0")),
+    "patience of half a trial": (_stop("patience = 1.5"), ("stop.patience", "1.5")),
+    "no minutes": (_stop("trial_minutes = 0"), ("stop.trial_minutes", "not 0")),
+    "minutes in words": (_stop('trial_minutes = "five"'), ("stop.trial_minutes", "'five'")),
+    "schedule and schedules": (
+        _extra("recipe", 'schedule = { kind = "cosine" }\nschedules = [{ kind = "linear" }, { kind = "cosine" }]'),
+        ("recipe: schedules: schedule is given too; leave one of them out",),
+    ),
+    "no such network": (
+        lambda: STUDY.replace(
+            STUDY[STUDY.index("blocks =") : STUDY.index("[recipe]")], 'kind = "fixed"\nnetwork = "eip_c"\n'
+        ).encode(),
+        ("space.network: 'eip_c' is no reference", "did you mean 'eip-c'?", "or give an architecture file"),
+    ),
     "position past the depth": (_extra("space", "pool_position = 4"), ("pool_position", "no block past 3")),
     "infinite learning rate": (_extra("recipe", "learning_rate = inf"), ("recipe.learning_rate", "inf")),
     "learning rate that is no number": (_extra("recipe", "learning_rate = nan"), ("recipe.learning_rate", "nan")),
@@ -373,17 +511,30 @@ MISSPELT = [
     ("recipe.augment.rotate", "rotation"),
     ("recipe.schedule.warm_up", "warmup"),
     ("search.sede", "seed"),
+    ("search.warmstart", "warm_start"),
+    ("search.rungs.frist", "first"),
+    ("search.rungs.factors", "factor"),
+    ("stop.hour", "hours"),
+    ("stop.acuracy", "accuracy"),
+    ("stop.patients", "patience"),
+    ("recipe.schedules.1.warm_up", "warmup"),
+    ("recipe.augments.1.rotate", "rotation"),
 ]
 
 
 @pytest.mark.parametrize(("place", "meant"), MISSPELT)
 def test_an_unknown_key_is_told_with_the_nearest(place: str, meant: str) -> None:
     raw = plain()
-    raw["recipe"] |= {"augment": {"flip": True}, "schedule": {"kind": "one-cycle"}}
+    raw |= {"stop": {}}
+    raw["search"]["rungs"] = {"first": 1}
+    if place.startswith(("recipe.schedules", "recipe.augments")):
+        raw["recipe"] |= {"augments": [{}, {"flip": True}], "schedules": [{"kind": "cosine"}, {"kind": "one-cycle"}]}
+    else:
+        raw["recipe"] |= {"augment": {"flip": True}, "schedule": {"kind": "one-cycle"}}
     *tables, key = place.split(".")
-    table = raw
+    table: Any = raw
     for name in tables:
-        table = table[name]
+        table = table[int(name) if name.isdigit() else name]
     table[key] = 1
     with pytest.raises(UserError) as caught:
         parse(raw, "file")
@@ -449,6 +600,103 @@ def test_an_override_of_what_is_no_table_is_the_files_fault(table: str, tmp_path
     assert told(caught).startswith(f"{path}: search")
 
 
+# --- what is searched, and for how long ------------------------------------------------------------------------------
+
+FINITE = {"blocks": [1, 2], "width": {"low": 8, "high": 16, "step": 8}, "pools": 0}  # 2 x 2 x 2 points
+ONE = {"blocks": 1, "width": 8, "pools": 0}
+
+
+def test_a_study_asks_for_its_number_of_trials_or_the_whole_grid_or_twenty() -> None:
+    for search, trials in (
+        ({}, TRIALS),
+        ({"trials": 3}, 3),
+        ({"sampler": "grid"}, 8),
+        ({"sampler": "grid", "trials": 3}, 3),
+    ):
+        assert parse(plain(space=FINITE, search=search), "file").trials == trials
+    assert TRIALS == 20
+    assert parse(plain(space=FINITE, search={"sampler": "grid", "repeats": 3}), "file").trials == 24
+
+
+def test_a_space_of_one_network_is_a_grid_of_one_cell() -> None:
+    config = parse(plain(space=ONE, search={"sampler": "grid"}), "file")
+    assert (config.parameters, config.size, config.trials) == ({}, 1, 1)
+
+
+def test_the_size_of_a_search_is_that_of_all_that_is_searched() -> None:
+    config = parse(plain(space=FINITE, recipe={"batch_size": [16, 32, 64]}), "file")
+    assert config.size == 24
+    assert list(config.parameters) == ["blocks", "width_1", "width_2", "recipe.batch_size"]
+    endless = parse(plain(space=FINITE, recipe={"learning_rate": {"low": 0.1, "high": 0.2}}), "file")
+    assert endless.size is None
+
+
+def test_the_repeats_of_a_grid_are_a_parameter_of_their_own() -> None:
+    search = {"sampler": "grid", "repeats": 3}
+    config = parse(plain(space=ONE, search=search), "file")
+    assert list(config.parameters) == ["repeat"]
+    assert list(config.parameters["repeat"].declared()) == [0, 1, 2]
+    assert config.recipe_of({"repeat": 2}) == config.recipe_of({})
+
+
+def test_the_schedule_of_a_trial_begins_anew_at_each_rung() -> None:
+    recipe = {"epochs": 10, "schedule": COSINE, "batch_size": [16, 32]}
+    config = parse(plain(recipe=recipe, search={"rungs": {"first": 1, "factor": 3}}), "file")
+    assert config.rungs == (1, 3, 9)
+    assert config.recipe_of({"recipe.batch_size": 32}).restarts == (1, 3, 9)
+    assert config.recipe_of({"recipe.batch_size": 32}).batch_size == 32
+    without = parse(plain(recipe=recipe), "file")
+    assert (without.rungs, without.recipe_of({}).restarts) == ((), ())
+
+
+def test_with_rungs_the_base_takes_the_schedule_of_the_study_and_no_other_reference_does() -> None:
+    """So that it can be laid beside the candidates at a rung; what else it was published with, it keeps."""
+    study = {"recipe": {"epochs": 8, "schedule": COSINE, "ema": 0.9}, "search": {"rungs": {"first": 2}}}
+    config, plainly = parse(plain(base="eip-c", **study), "file"), parse(plain(base="eip-c", recipe=study["recipe"]), "file")
+    base, other = references.find("eip-c"), references.find("eip-d")
+    own = base.recipe
+    assert own is not None
+    assert own.schedule.kind == "inverse-time"
+    with_rungs = references.recipe_of(config, base)
+    assert (with_rungs.epochs, with_rungs.schedule.kind, with_rungs.restarts, with_rungs.ema) == (8, "cosine", (2, 6), 0.9)
+    assert with_rungs.learning_rate == own.learning_rate
+    for found, reference in ((plainly, base), (config, other)):
+        told = references.recipe_of(found, reference)
+        assert reference.recipe is not None
+        assert told == reference.recipe.model_copy(update={"epochs": 8})
+
+
+def test_a_study_of_given_networks_holds_them(tmp_path: Path) -> None:
+    """So that it goes on when a file of one has gone; by the name of the file, where it is one."""
+    (tmp_path / "my net.json").write_bytes((STUDIES / "quickstart" / "base.json").read_bytes())
+    begin, end = STUDY.index("blocks ="), STUDY.index("[recipe]")
+    for network, names in (('"eip-c"', ["eip-c"]), ('["eip-c", "my net.json"]', ["eip-c", "my_net"])):
+        text = f'{STUDY[:begin]}kind = "fixed"\nnetwork = {network}\n{STUDY[end:]}'
+        config = load(written(tmp_path, text))
+        assert list(config.space.networks) == names  # type: ignore[union-attr]
+        assert config.space.architectures["eip-c"] == references.find("eip-c").architecture  # type: ignore[union-attr]
+        assert parse(json.loads(json.dumps(config.dump())), "stored") == config
+        assert list(config.parameters) == (["network"] if len(names) > 1 else [])
+
+
+def test_the_number_of_trials_may_grow_on_resume_and_a_limit_change() -> None:
+    """From none, and to none, too."""
+    stored = parse(plain(search={"rungs": {"first": 1}}, recipe={"epochs": 2, "schedule": COSINE}), "a")
+    changed = stored.dump() | {"stop": {"hours": 1.0, "accuracy": 0.9, "patience": 3, "device_hours": 9.0}}
+    changed["search"]["trials"] = 99
+    asked = parse(changed, "b")
+    assert differences(stored, asked) == differences(asked, stored) == []
+    assert stored.digest == asked.digest
+    slower = parse(changed | {"stop": {"trial_minutes": 5}}, "c")
+    assert differences(stored, slower) == ["stop.trial_minutes is null here, not 5.0"]
+    without = stored.dump()
+    without["search"]["rungs"] = None
+    assert differences(stored, parse(without, "d")) == [
+        "search.rungs.first is 1 here, not null",
+        "search.rungs.factor is 3 here, not null",
+    ]
+
+
 # --- paths and names -------------------------------------------------------------------------------------------------
 
 
@@ -467,6 +715,13 @@ def test_a_base_outside_the_checkout_and_data_are_found_from_the_study_file(
     config = load(Path("sub/study.toml"))
     assert config.base == str(tmp_path / "base.json")
     assert config.data.path == str(tmp_path / "sub" / "own" / "set.npz")
+
+
+def test_known_networks_are_found_from_the_study_file_and_told_from_the_root_of_the_checkout(tmp_path: Path) -> None:
+    names = f'["eip-c", "../own.json", "{STUDIES}/quickstart/base.json"]'
+    (tmp_path / "sub").mkdir()
+    config = load(written(tmp_path / "sub", STUDY.replace("[search]", f"[search]\nwarm_start = {names}")))
+    assert config.search.warm_start == ("eip-c", str(tmp_path / "own.json"), "studies/quickstart/base.json")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -157,6 +157,7 @@ def test_ties_are_named(tmp_path: Path) -> None:
     found = course(tmp_path, scores, base=0.5)
     assert "a tie with trial-12 and control-0;" in verdict(found)
     assert "above the base's 50.00%" in verdict(found)
+    assert "control: the best of a random search" in printed(found)
 
 
 def test_a_plain_accuracy_is_a_base_without_trainings(tmp_path: Path) -> None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search import worker
 from search.config import StopConfig
+from search.files import read_arrays, write_arrays
 from search.limits import Enough, Limits, since_the_best
 from search.order import StudyStopped
 from search.references import Reference
 from search.study import FAILED, Record, counts, progress, records, take_up
-from tests.runs import Bench, Pretence, pretence, small_run
-from tests.test_run import SMALL
+from tests.processes import STUDY, Climbed, Ended, candidates, climbed, reopened, start, write_study
+from tests.runs import SMALL, Bench, Pretence, pretence, small_run
 
-__all__ = ["pretence"]
+__all__ = ["climbed", "pretence"]
 
 HOUR = 3600.0
 
@@ -34,9 +37,7 @@ def _quiet() -> Iterator[None]:
 
 
 def record(number: int, accuracy: float | None = 0.5, outcome: str = "trained", seconds: float | None = 1.0) -> Record:
-    return Record(
-        number, None, outcome, None, 300, 9, accuracy, 1, accuracy, 2, seconds, (), refused={}, refused_params=(), warm_start=None
-    )  # fmt: skip
+    return Record(number, None, outcome, None, 300, 9, accuracy, 1, accuracy, 2, seconds, (), {}, (), None)
 
 
 def limits(seconds_left: float | None = None, **stop: Any) -> Limits:
@@ -246,3 +247,84 @@ def test_no_reference_is_too_slow(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, trial_minutes=0.001)
     worker._train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
     assert [one.outcome for one in records(bench.studies.references)] == ["trained"]
+
+
+# --- as a user runs it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_study_that_is_asked_for_an_accuracy_that_it_has_ends_at_once(climbed: Climbed) -> None:
+    """The limits of a run may be others than those of the one before."""
+    text = climbed.study.read_text(encoding="utf-8")
+    climbed.study.write_text(text.replace("patience = 4", "accuracy = 0.2"), encoding="utf-8")
+    ended = start(climbed.study)
+    assert (ended.status, ended.err) == (0, "")
+    assert "The study ends here: 20.00% was reached." in ended.out
+    assert candidates(climbed.study) == climbed.after
+
+
+ENDLESS = STUDY.replace('"base.json"', "0.5").replace("epochs = 6", "epochs = 100_000").replace("trials = 2", "trials = 1")
+
+
+class Limited(NamedTuple):
+    """A study of endless trainings, run until its device hours were spent, then with more until its first timed out."""
+
+    first: Ended
+    second: Ended
+    left_off: list[dict[str, Any]]  # rows of the checkpoint between the two
+    between: list[FrozenTrial]
+    after: list[FrozenTrial]
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory, climbed: Climbed) -> Limited:
+    """Seconds that are enough to compile on this machine, with what else it does now, and for some epochs more."""
+    compiling = max(trial.user_attrs["compile_seconds"] for trial in climbed.after)
+    seconds = 2 + 3 * compiling
+    trial_seconds = seconds + 2 + 3 * compiling
+
+    def asked(device_seconds: float) -> str:
+        return f"{ENDLESS}\n[stop]\ndevice_hours = {device_seconds / HOUR}\ntrial_minutes = {trial_seconds / 60}\n"
+
+    folder = tmp_path_factory.mktemp("limited")
+    study = write_study(folder, asked(seconds))
+    first, between = start(study), candidates(study)
+    path = reopened(study).folder / "checkpoints" / "candidate-0.npz"
+    arrays = read_arrays(path)
+    about = json.loads(arrays["about"].tobytes())
+    about["history"][0]["val_accuracy"] = 0.123  # which no training gives, so that whoever tells it has read it here
+    write_arrays(path, arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    write_study(folder, asked(trial_seconds + 0.1))
+    return Limited(first, start(study), about["history"], between, candidates(study))
+
+
+@pytest.mark.slow
+def test_device_hours_end_a_study_inside_its_first_trial_which_waits(limited: Limited) -> None:
+    assert (limited.first.status, limited.first.err.count("\n")) == (1, 1)
+    assert "device-hours before a candidate was trained; raise that limit in [stop]" in limited.first.err
+    lost, queued = limited.between
+    assert (lost.state, lost.user_attrs["outcome"]) == (TrialState.FAIL, "interrupted")
+    assert "the study had its" in lost.user_attrs["reason"]
+    assert queued.state == TrialState.WAITING
+    assert len(limited.left_off) >= 1
+
+
+@pytest.mark.slow
+def test_the_same_command_with_more_of_them_goes_on_from_the_checkpoint(limited: Limited) -> None:
+    again = limited.after[1]
+    seen = [again.intermediate_values[epoch] for epoch in range(1, len(limited.left_off) + 1)]
+    assert seen == [row["val_accuracy"] for row in limited.left_off]
+    assert seen[0] == 0.123
+    assert len(again.intermediate_values) > len(limited.left_off)
+
+
+@pytest.mark.slow
+def test_a_trial_that_took_too_long_is_told_and_not_tried_again(limited: Limited) -> None:
+    again = limited.after[1]
+    assert (again.state, again.user_attrs["outcome"]) == (TrialState.PRUNED, "timed_out")
+    assert "took longer than" in again.user_attrs["reason"]
+    assert "trial 1: timed out, took longer than" in limited.second.out
+    assert [trial.user_attrs["index"] for trial in limited.after[:2]] == [0, 0]
+    assert 0 not in [trial.user_attrs["index"] for trial in limited.after[2:]]
+    assert limited.second.status == 1  # device hours again, and still nothing was trained
+    assert "device-hours before a candidate was trained" in limited.second.err

@@ -6,15 +6,18 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from search import plan
+from search.architecture import to_dict
 from search.cost import Budget, price
 from search.data import load_dataset, shape_of
 from search.errors import UserError
-from space import Pyramid, build
+from space import Fixed, Pyramid, build
 
 ROOT = Path(__file__).parent.parent
 SHAPE, CLASSES = (8, 8, 1), 10
@@ -70,8 +73,70 @@ def test_the_shape_of_a_named_set_is_that_of_its_images() -> None:
     assert shape_of("digits", None, "holdout", 0.1) == (digits.input_shape, digits.classes)
 
 
+def test_draws_follow_the_seed() -> None:
+    space = Pyramid.model_validate(TINY)
+    drawn = [plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=50, seed=seed).sizes for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_network_for_other_images_among_those_given_is_one_that_does_not_fit() -> None:
+    here = build(Pyramid.model_validate(TINY), {"width_1": 8, "width_2": 8, "pool_position_1": 1}, SHAPE, CLASSES)
+    networks = {"here": to_dict(here), "elsewhere": to_dict(replace(here, input=(32, 32, 3)))}
+    space = Fixed.model_validate({"network": list(networks), "networks": networks})
+    found = plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=200)
+    assert set(found.sizes) == {price(here).params}
+    assert found.interval[0] < 0.5 < found.interval[1]
+
+
+# --- the verb --------------------------------------------------------------------------------------------------------
+
+LOOK = """
+import sys
+from search.__main__ import main
+try:
+    main()
+finally:
+    print(sorted({"tensorflow", "keras", "jax"} & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    x, y = np.zeros((1_100, 8, 8), np.uint8), np.arange(1_100) % 10
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    return path
+
+
+def search(*words: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(("-c", code) if code else ("-m", "search")), *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_plan_takes_the_options_of_run_and_does_not_load_tensorflow(images: Path) -> None:
+    options = ["--epochs", "2", "--trials", "3", "--batch-size", "16", "--data", str(images), "--images", "1050"]
+    done = search("plan", "quickstart", *options, code=LOOK)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert "--probe" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--data none.npz", "none.npz: no such file"),
+        ("--data {images} --images 1101", "images is 1101, digits takes"),
+        ("--trials 0", "--trials: search.trials"),
+        ("--batch-size 0", "--batch-size: recipe.batch_size"),
+        ("--seed -1", "--seed: search.seed"),
+    ],
+)
+def test_a_bad_option_is_refused_in_a_line(options: str, told: str, images: Path) -> None:
+    done = search("plan", "quickstart", *options.format(images=images).split())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert told in done.stderr
+
+
 def test_plan_prints_the_keys_of_its_contract() -> None:
-    command = [sys.executable, "-m", "search", "plan", "quickstart", "--json"]
-    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    found = json.loads(search("plan", "quickstart", "--json").stdout)
     assert list(found) == ["share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second"]
     assert 0 < found["smallest_params"] < found["largest_params_that_fit"] < 8_000

@@ -15,7 +15,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,93 +35,24 @@ from search.order import StudyStopped, order_of
 from search.references import Reference
 from search.study import Run, create, load, records
 from search.supervisor import supervise
-from tests.runs import Bench, Pretence, bench, digits, pretence, small_run
+from tests.processes import (
+    BASE,
+    SECONDS,
+    STUDY,
+    Ended,
+    begin,
+    candidates,
+    end,
+    outcomes,
+    reopened,
+    start,
+    trained,
+    worker_of,
+    write_study,
+)
+from tests.runs import SMALL, Bench, Pretence, bench, digits, pretence, small_run
 
 __all__ = ["bench", "pretence"]
-
-ROOT = Path(__file__).parent.parent
-SECONDS = 180  # that a step may take on a machine that has other work
-
-BASE = """{"name": "base", "input": [8, 8, 1], "classes": 10, "layers": [
-  {"kind": "conv", "filters": 16}, {"kind": "activation", "function": "relu"}, {"kind": "max_pool"},
-  {"kind": "flatten"}, {"kind": "dense", "units": 10}, {"kind": "softmax"}]}"""
-STUDY = """
-base = "base.json"
-data = { name = "digits", images = 300 }
-budget = { params = 1_200 }
-
-[space]
-blocks = { low = 1, high = 3 }
-width = { low = 8, high = 48, step = 8 }
-dropout = { low = 0.0, high = 0.2, step = 0.05 }
-order = ["conv-bn-act", "conv-dropout-bn-act"]
-pools = 1
-
-[recipe]
-epochs = 6
-batch_size = 32
-learning_rate = 0.02
-augment = { crop = 1 }
-
-[search]
-trials = 2
-"""
-
-
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def write_study(folder: Path, text: str = STUDY) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "base.json").write_text(BASE, encoding="utf-8")
-    (folder / "tiny.toml").write_text(text, encoding="utf-8")
-    return folder / "tiny.toml"
-
-
-def begin(study: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "search", "run", str(study), *words],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def end(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=SECONDS)
-    return Ended(process.returncode, out, err)
-
-
-def start(study: Path, *words: str) -> Ended:
-    """`python -m search run STUDY`, to its end."""
-    return end(begin(study, *words))
-
-
-def reopened(study: Path) -> Run:
-    return studies.find(str(study), None, None)
-
-
-def candidates(study: Path) -> list[FrozenTrial]:
-    return load(reopened(study)).candidates.get_trials()
-
-
-def trained(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if trial.user_attrs.get("outcome") == "trained"]
-
-
-def outcomes(trials: list[FrozenTrial]) -> dict[int, list[str]]:
-    """What became of each logical index, try after try."""
-    found: dict[int, list[str]] = {}
-    for trial in trials:
-        found.setdefault(trial.user_attrs["index"], []).append(trial.user_attrs.get("outcome", trial.state.name))
-    return found
-
 
 # --- undisturbed -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +91,7 @@ def test_a_run_trains_as_many_as_asked_and_ends_in_a_leaderboard(calm: Calm) -> 
 @pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_says_what_it_found(calm: Calm) -> None:
     assert calm.after[1] == calm.after[0]
-    assert "Found 2 trained of 2" in calm.again.out
+    assert "Found 2 of 2 done" in calm.again.out
     assert "nothing is left to train" in calm.again.out
 
 
@@ -169,25 +99,20 @@ def test_the_same_command_again_trains_nothing_and_says_what_it_found(calm: Calm
 def test_more_trials_are_a_total_and_leave_those_that_are_there(calm: Calm) -> None:
     assert len(trained(calm.after[2])) == 3
     assert calm.after[2][: len(calm.after[0])] == calm.after[0]
-    assert "Found 2 trained of 3" in calm.more.out
+    assert "Found 2 of 3 done" in calm.more.out
 
 
 @pytest.mark.slow
 def test_each_candidate_has_an_outcome_that_fits_its_state(calm: Calm) -> None:
-    seen = Counter(trial.user_attrs["outcome"] for trial in calm.after[2])
-    assert seen.keys() == {"trained", "rejected"}
+    """What the sampler refuses is no trial."""
+    assert {trial.user_attrs["outcome"] for trial in calm.after[2]} == {"trained"}
     for trial in calm.after[2]:
-        if trial.user_attrs["outcome"] == "rejected":
-            assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, None, {})
-            assert f"{trial.user_attrs['params']:,} parameters, the budget is under 1,200" in trial.user_attrs["reason"]
-            assert trial.constraints["params"] == trial.user_attrs["params"] - 1199 > 0
-            assert not (reopened(calm.study).folder / "trials" / str(trial.number)).exists()
-        else:
-            assert (trial.state, trial.value) == (TrialState.COMPLETE, trial.user_attrs["best_val_accuracy"])
-            assert trial.user_attrs["params"] < 1200
-            assert trial.constraints["params"] == trial.user_attrs["params"] - 1199 <= 0
-            assert max(trial.intermediate_values.values()) == trial.value
-            assert sorted(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+        assert (trial.state, trial.value) == (TrialState.COMPLETE, trial.user_attrs["best_val_accuracy"])
+        assert trial.user_attrs["params"] < 1200
+        assert trial.constraints["params"] == trial.user_attrs["params"] - 1199 <= 0
+        assert max(trial.intermediate_values.values()) == trial.value
+        assert sorted(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+        assert (reopened(calm.study).folder / "trials" / str(trial.number)).is_dir()
 
 
 @pytest.mark.slow
@@ -274,12 +199,6 @@ def stop_at_checkpoint(run: Run, process: subprocess.Popen[str], child: int) -> 
                 return found[0]
             os.kill(child, signal.SIGCONT)
         time.sleep(0.001)
-
-
-def worker_of(process: subprocess.Popen[str]) -> int:
-    """The process id of a run's worker."""
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(child)
 
 
 class Stormy(NamedTuple):
@@ -527,7 +446,6 @@ def test_a_retry_draws_and_trains_what_the_first_try_did(bench: Bench, pretence:
     assert first.params != second.params
 
 
-SMALL = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), "small")
 WIDE = Architecture((8, 8, 1), 10, (SeparableConv(99), GlobalAveragePool(), Dense(10), Softmax()), "wide")
 
 
@@ -623,6 +541,7 @@ class Recorder:
         self.events.append(event)
 
 
+PYTHON = sys.executable
 STALL_MINUTES = 0.1  # a worker may take seconds to import Optuna on a machine that has other work
 
 
@@ -640,21 +559,25 @@ class Stage(NamedTuple):
         return len((self.run.folder.parent / "turns").read_text())
 
 
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    run = small_run(tmp_path / "run", search={"stall_minutes": STALL_MINUTES})
+def stage_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Stage:
+    """A run whose worker is a script."""
+    run = small_run(folder / "run", search={"stall_minutes": STALL_MINUTES}, **changes)
     create(run, digits())
-    real = sys.executable
 
     def plays(body: str) -> None:
-        script = tmp_path / "pretender"
-        script.write_text(PRETENDER.format(python=real, folder=str(tmp_path), body=body), encoding="utf-8")
+        script = folder / "pretender"
+        script.write_text(PRETENDER.format(python=PYTHON, folder=str(folder), body=body), encoding="utf-8")
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
 
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.5)
-    yield Stage(run, Recorder(), plays)
+    return Stage(run, Recorder(), plays)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield stage_of(tmp_path, monkeypatch)
     optuna.logging.set_verbosity(optuna.logging.INFO)
 
 
@@ -662,6 +585,20 @@ def test_workers_follow_each_other_until_one_is_done(stage: Stage) -> None:
     stage.plays('say(event="recycle" if turn < 2 else "done")')
     stage.supervise()
     assert stage.turns == 3
+
+
+def test_each_worker_is_told_what_is_left_of_the_hours_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of the run, however many workers it takes; without a limit, nothing."""
+    told = 'say(event="left", seconds=order["seconds_left"]); say(event="recycle" if turn < 2 else "done")'
+    for hours in (None, 1.0):
+        stage = stage_of(tmp_path / str(hours), monkeypatch, stop={"hours": hours})
+        stage.plays(told)
+        stage.supervise()
+        left = [event["seconds"] for event in stage.view.events]
+        if hours is None:
+            assert left == [None] * 3
+        else:
+            assert 3600 >= left[0] > left[1] > left[2] > 3600 - SECONDS
 
 
 def test_a_torn_line_is_passed_over(stage: Stage) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import random
+import signal
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +21,29 @@ from optuna.trial import TrialState
 
 from search import study as studies
 from search import worker
-from search.architecture import Architecture
+from search.architecture import Architecture, fingerprint, from_json
 from search.config import Rungs
+from search.files import read_json
 from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.references import Reference
 from search.rungs import RungPruner
 from search.study import progress, ranked, take_up
+from tests.processes import (
+    SECONDS,
+    Climbed,
+    begin,
+    board,
+    candidates,
+    climbed,
+    end,
+    reopened,
+    start,
+    worker_of,
+    write_climbing,
+)
 from tests.runs import Bench, Pretence, pretence, small_run
 
-__all__ = ["pretence"]
+__all__ = ["climbed", "pretence"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -235,3 +255,109 @@ def test_a_candidate_is_measured_at_its_rungs_where_its_schedule_has_come_to_zer
     assert bench.run.config.rungs == bench.run.config.recipe_of({}).restarts == (1, 2)
     bench.plays += [[0.9] * 4, [0.1, 0.9, 0.9, 0.9]]
     assert [len(bench.one_trial().intermediate_values) for _ in range(2)] == [4, 1]
+
+
+# --- as a user runs it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_study_with_rungs_ends_with_some_trained_and_some_pruned(climbed: Climbed) -> None:
+    assert (climbed.ended.status, climbed.ended.err) == (0, "")
+    assert "no better candidate came in 4 trained trials" in climbed.ended.out
+    told = climbed.board["counts"]
+    assert told["pruned_at_rung"] > 0 < told["trained"]
+    assert told["trained"] + told["pruned_at_rung"] == len(climbed.after) >= 5
+    assert f"{len(climbed.after)}/30" in climbed.ended.out  # those that were pruned are counted
+    for trial in climbed.after:
+        epochs, pruned = len(trial.intermediate_values), trial.user_attrs["outcome"] == "pruned_at_rung"
+        assert epochs in ((1, 2) if pruned else (4,))
+        assert trial.state == (TrialState.PRUNED if pruned else TrialState.COMPLETE)
+
+
+@pytest.mark.slow
+def test_the_leaderboard_ranks_what_was_trained_to_its_end_and_lists_the_rest_below(climbed: Climbed) -> None:
+    rows = climbed.board["trials"]
+    full = [row for row in rows if row["outcome"] == "trained"]
+    assert [row["rank"] for row in rows] == [*range(1, len(full) + 1), *[None] * (len(rows) - len(full))]
+    assert {row["outcome"] for row in rows[len(full) :]} == {"pruned_at_rung"}
+    assert full[0]["best_val_accuracy"] == max(row["best_val_accuracy"] for row in full)
+    shown = json.loads((reopened(climbed.study).folder / "best_model.json").read_text(encoding="utf-8"))
+    assert shown["params"] == full[0]["params"]
+    assert [row["epochs"] for row in rows[: len(full)]] == [4] * len(full)
+    assert all(row["epochs"] < 4 for row in rows[len(full) :])
+
+
+@pytest.mark.slow
+def test_a_study_begins_with_the_known_networks_and_prunes_none_of_them(climbed: Climbed) -> None:
+    good, poor, *others = climbed.after
+    assert [trial.user_attrs.get("warm_start") for trial in (good, poor)] == ["good", "poor"]
+    assert not any("warm_start" in trial.user_attrs for trial in others)
+    for trial in (good, poor):
+        known = from_json((climbed.study.parent / f"{trial.user_attrs['warm_start']}.json").read_text(encoding="utf-8"))
+        assert fingerprint(studies.network_of(reopened(climbed.study), trial.number)) == fingerprint(known)
+        assert len(trial.intermediate_values) == 4
+    assert poor.intermediate_values[1] < good.intermediate_values[1]  # any other would have been pruned for it
+
+
+@pytest.mark.slow
+def test_every_training_of_a_study_with_rungs_begins_its_schedule_anew_at_each_and_the_base_is_never_pruned(
+    climbed: Climbed,
+) -> None:
+    folder = reopened(climbed.study).folder
+    (base,) = studies.load(reopened(climbed.study)).references.trials
+    assert (base.state, sorted(base.intermediate_values)) == (TrialState.COMPLETE, [1, 2, 3, 4])
+    for place in (folder / "references" / "base", *(folder / "trials").iterdir()):
+        recipe = read_json(place / "training.json")["recipe"]
+        assert (recipe["schedule"]["kind"], recipe["restarts"]) == ("one-cycle", [1, 2])
+        rates = [row["learning_rate"] for row in read_json(place / "history.json")]
+        assert all(rate < 0.001 for rate in rates[:2])  # of the last step before a rung
+    assert len(list((folder / "trials").iterdir())) == len(climbed.after)  # also what was pruned is kept
+
+
+AT_RUNG = """
+SELECT number FROM trials JOIN studies USING (study_id) WHERE study_name = 'tiny' AND state = 'RUNNING' AND number > 0
+  AND EXISTS (SELECT 1 FROM trial_intermediate_values seen WHERE seen.trial_id = trials.trial_id)
+"""
+
+
+def kill_past_a_rung(study: Path) -> int:
+    """Begin the study and kill it, worker and all, while a later candidate is past its first rung; that one's number."""
+    process, deadline = begin(study), time.monotonic() + SECONDS
+    database = f"file:{study.parent / 'tiny-run' / 'study.db'}?mode=ro"
+    while True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(database, uri=True)) as db:
+            if db.execute(AT_RUNG).fetchall():
+                child = worker_of(process)
+                os.kill(child, signal.SIGSTOP)
+                time.sleep(0.05)  # it is halted by then, and the trial may have just ended
+                if found := db.execute(AT_RUNG).fetchall():
+                    process.kill()
+                    os.kill(child, signal.SIGKILL)
+                    end(process)
+                    return int(found[0][0])
+                os.kill(child, signal.SIGCONT)
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_a_study_with_rungs_that_was_killed_and_gone_on_with_is_the_undisturbed_one(
+    climbed: Climbed, tmp_path: Path
+) -> None:
+    study = write_climbing(tmp_path / "climbing")
+    lost = kill_past_a_rung(study)
+    ended = start(study)
+    assert (ended.status, ended.err) == (0, "")
+    disturbed = candidates(study)
+    assert disturbed[lost].user_attrs["outcome"] == "interrupted"
+    assert disturbed[lost].intermediate_values
+
+    def rows(of: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{key: value for key, value in row.items() if key not in ("number", "seconds")} for row in of["trials"]]
+
+    found = board(study)
+    assert rows(found) == rows(climbed.board)
+    assert (found["counts"], found["base"]) == (climbed.board["counts"], climbed.board["base"])
+    curves = {trial.user_attrs["index"]: trial.intermediate_values for trial in disturbed}  # the retry's, where there is one
+    assert curves == {trial.user_attrs["index"]: trial.intermediate_values for trial in climbed.after}

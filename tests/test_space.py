@@ -27,6 +27,7 @@ from search.layers import (
     Dropout,
     GlobalAveragePool,
     MaxPool,
+    Residual,
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
@@ -373,7 +374,8 @@ def test_given_networks_are_written_as_they_are_read(known: dict[str, Architectu
     networks = {name: to_dict(architecture) for name, architecture in known.items()}
     of = Fixed.model_validate({"kind": "fixed", "network": list(known), "networks": networks})
     written = json.loads(json.dumps(of.model_dump(mode="json")))
-    assert written == {"kind": "fixed", "network": list(known) if len(known) > 1 else min(known), "networks": networks}
+    names = list(known) if len(known) > 1 else min(known)
+    assert written == {"kind": "fixed", "network": names, "networks": networks, "momentum": None}
     again = Fixed.model_validate(written)
     assert again == of
     assert again.architectures == of.architectures == known
@@ -576,3 +578,14 @@ def test_unusual_tables_are_read() -> None:
     assert space(width={"low": 8, "high": 64, "log": True}).width.domain(0) == Range(8, 64, 1, True)
     assert isinstance(space(width={"low": 8, "high": 64}).width.domain(0), Range)
     assert re.fullmatch("[0-9a-f]{16}", fingerprint(net()))
+
+
+def test_a_fixed_space_can_set_the_momentum_of_every_batch_norm() -> None:
+    inner = Residual((SeparableConv(8), BatchNorm(0.99)), (BatchNorm(0.5),))
+    layers = (BatchNorm(0.99, 1e-4), inner, GlobalAveragePool(), Dense(10), Softmax())
+    network = Architecture((8, 8, 8), 10, layers, name="net")
+    table = {"kind": "fixed", "network": "net", "networks": {"net": to_dict(network)}}
+    assert build(Fixed.model_validate(table), {}, (8, 8, 8), 10) == network
+    first, residual, *_ = build(Fixed.model_validate(table | {"momentum": 0.9}), {}, (8, 8, 8), 10).layers
+    assert first == BatchNorm(0.9, 1e-4)
+    assert residual == Residual((SeparableConv(8), BatchNorm(0.9)), (BatchNorm(0.9),))
