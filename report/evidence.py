@@ -41,7 +41,8 @@ def finals_section(found: Confirmation) -> str:
     read = f"\n\nThe test images were read at {', '.join(found.test_read)}." if found.test_read else ""
     failed = "".join(f"\n\n{escaped(name)} is compared with none: {escaped(why)}." for name, why in found.failed.items())
     words = verdict(found)
-    return f"{words[0].upper()}{words[1:]}\n\n{table(columns, rows)}\n\n{_FINALS}{read}{failed}"
+    told = f"\n\n{table(columns, rows)}\n\n{_FINALS}" if rows else ""
+    return f"{words[0].upper()}{words[1:]}{told}{read}{failed}"
 
 
 _FINALS = (
@@ -54,7 +55,8 @@ _FINALS = (
 def _versus(one: Comparison | None) -> str:
     if one is None:
         return ""
-    return f"{100 * one.difference:+.2f}{_span(one)}{', tie' if one.is_tie else ''}"
+    span = _span(one) or " (the same on too few seeds to say)"
+    return f"{100 * one.difference:+.2f}{span}{', tie' if one.is_tie else ''}"
 
 
 def _span(one: Comparison | Effect) -> str:

@@ -149,7 +149,8 @@ class StudyConfig(BaseModel):
                     raise ValueError(f"search.rungs: {kind} does not decay to zero by a rung; take {NAMES_OF_DECAYING}")
             if self.search.rungs.first >= self.recipe.epochs:
                 epochs = f"a training has {self.recipe.epochs} epochs"
-                raise ValueError(f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}")
+                rule = f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}"
+                raise ValueError(f"{rule}; lower it, or leave rungs out")
         if self.search.sampler == "grid":
             endless = [name for name, domain in self.parameters.items() if domain.count is None]
             if endless:

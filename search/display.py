@@ -34,6 +34,7 @@ class RunView:
         self.classes = 2
         self.base: float | None = None
         self.best: tuple[float, int] | None = None  # accuracy, number of the trial
+        self.device: Event = {}
         self.trial: Event = {}
         self.epoch: Event = {}
         self.share_done = 0.0  # of the trial that trains
@@ -52,7 +53,8 @@ class RunView:
     def show(self, event: Event) -> None:
         """Take one event of a worker in."""
         match event["event"]:
-            case "device":
+            case "device" if event != self.device:  # the same again of every fresh worker
+                self.device = event
                 self.console.print(f"{event['text'][0].upper()}{event['text'][1:]}.", highlight=False)
                 self.console.print(event["data"], highlight=False)
             case "found":

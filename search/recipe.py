@@ -105,7 +105,9 @@ class Augment(BaseModel):
 
 def as_tuple(value: Any) -> Any:
     """What JSON and TOML give as a list, for a field that is strictly a tuple."""
-    return tuple(value) if isinstance(value, list) else value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list, not {value!r}")
+    return tuple(value)
 
 
 class Recipe(BaseModel):

@@ -37,7 +37,7 @@ def configured(**changes: Any) -> StudyConfig:
 
 def over(space: Space, limit: int = 10**6, **recipe: Any) -> StudyConfig:
     """A study over this space, whatever its kind."""
-    return configured(budget={"params": limit}, recipe={"epochs": 2, **recipe}).model_copy(update={"space": space})
+    return configured(budget={"params": limit}, recipe={"epochs": 2, **recipe}, space=space)
 
 
 def given_layers(*layers: Layer, name: str = "net", facts: DataFacts = FACTS) -> Architecture:

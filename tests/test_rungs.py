@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from search import study as studies
 from search import worker
 from search.architecture import Architecture, fingerprint, from_json
+from search.candidate import Candidate, DataFacts, judge
 from search.config import Rungs
 from search.files import read_json
 from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
@@ -235,8 +236,9 @@ def test_known_networks_are_queued_once_and_not_behind_others(tmp_path: Path, pr
 
 
 def test_no_reference_is_pruned(tmp_path: Path, pretence: Pretence) -> None:
-    """However it does beside others."""
+    """However it does beside others, and whoever asks the pruner."""
     bench = rung_bench(tmp_path / "run", pretence)
+    bench.studies.references.pruner = RungPruner(Rungs(first=1, factor=2))
     for name, play in (("good", [0.9] * 4), ("bad", [0.1] * 4)):
         network = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), name)
         bench.plays.append(play)
@@ -255,6 +257,18 @@ def test_a_candidate_is_measured_at_its_rungs_where_its_schedule_has_come_to_zer
     assert bench.run.config.rungs == bench.run.config.recipe_of({}).restarts == (1, 2)
     bench.plays += [[0.9] * 4, [0.1, 0.9, 0.9, 0.9]]
     assert [len(bench.one_trial().intermediate_values) for _ in range(2)] == [4, 1]
+
+
+def test_a_network_trained_with_rungs_is_another_candidate_than_without(tmp_path: Path) -> None:
+    """Its schedule is another."""
+    recipe = {"epochs": 4, "schedule": {"kind": "cosine"}}
+    keys = set()
+    for number, rungs in enumerate((None, {"first": 1}, {"first": 2}, {"first": 3})):
+        config = small_run(tmp_path / str(number), recipe=recipe, search={"rungs": rungs}).config
+        found = judge(config, DataFacts((8, 8, 1), 10, "data"), KNOWN)
+        assert isinstance(found, Candidate)
+        keys.add(found.key)
+    assert len(keys) == 4
 
 
 # --- as a user runs it -----------------------------------------------------------------------------------------------
