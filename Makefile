@@ -35,7 +35,7 @@ run: $(READY)
 	$(BIN)/python -m search run quickstart
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -92,9 +92,6 @@ CONTENDERS = (
 )
 
 
-PAIRS = (("fill, TPE", "reject, TPE"), ("reject, TPE", "reject, random"), ("fill, TPE", "fill, random"))
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("what", choices=("seeds", "run"))
@@ -113,7 +110,6 @@ def main() -> None:
     found: dict[str, Any] = {"machine": machine(), "seeds": seeds, "trained": trained, "space": SPACE, "model": model.about}
     print(json.dumps(model.about, indent=1), flush=True)
     found["cells"] = cells(studies(model, seeds, trained), trained)
-    found["differences"] = differences(found["cells"])
     found["milliseconds"] = [timed(one, count, model) for one in CONTENDERS if one.sampler == "tpe" for count in stored]
     print(table(found))
     write_json(asked.out.with_suffix(".json"), found)
@@ -359,23 +355,12 @@ def cells(runs: Runs, trained: int) -> list[dict[str, Any]]:
                     "stored_over_budget": total["over_budget"] / total["stored"],
                     "trained_again": total["trained_again"] / total["trained"],
                     "drawn_for_a_trained": total["drawn"] / total["trained"],
-                    "last": [round(score, 5) for score in last[contender.name]],  # by seed
                     "mean_params": statistics.mean(size for run in own for size in run["params"]),
                     "mean_params_of_the_best": statistics.mean(run["best_params"] for run in own),
                     "short_of_trained": sum(len(run["params"]) < trained for run in own),
                 }
             )
     return found
-
-
-def differences(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The pairs of interest among this project's own contenders, after the last trial, paired by seed."""
-    last = {(cell["budget"], cell["contender"]): cell["last"] for cell in found}
-    return [
-        {"budget": budget} | asdict(compare({one: last[budget, one], other: last[budget, other]}, other)[0])
-        for budget in BUDGETS
-        for one, other in PAIRS
-    ]
 
 
 def summary(values: Sequence[float]) -> tuple[float, ...]:
@@ -388,7 +373,7 @@ def summary(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def timed(contender: Contender, stored: int, model: Model) -> dict[str, Any]:
-    """Milliseconds of a proposal in a study with so many stored trials, in memory and in this project's storage on disk.
+    """Milliseconds of a proposal in a study with so many stored trials, in this project's storage on disk.
 
     A proposal is one that is stored, with its parameters; those that are refused before it count towards it. The trials
     before it are random draws of the same contender.
@@ -396,32 +381,30 @@ def timed(contender: Contender, stored: int, model: Model) -> dict[str, Any]:
     before = in_memory(replace(contender, sampler="random"), TIMED_BUDGET, stored, model)
     for index in range(stored):
         before.judge(*before.propose(index))
-    found: dict[str, Any] = {"contender": contender.name, "stored": stored, "n": TIMED}
     with tempfile.TemporaryDirectory() as folder:
-        on_disk = open_storage(sqlite_url(Path(folder)))
-        for where, storage in (("memory", optuna.storages.InMemoryStorage()), ("disk", on_disk)):
-            own = optuna.create_study(storage=storage, direction="maximize")
-            own.add_trials(before.study.trials)
-            claims = claims_of(own) if where == "disk" else Claims(create_engine("sqlite://"), own._study_id)
-            for index, trial in enumerate(before.study.trials):
-                claims.claim(trial.user_attrs.get("key", str(index)), index)
-            found |= {where: proposals(Study(contender, TIMED_BUDGET, stored, model, own, claims), stored)}
-        on_disk.engine.dispose()
-    print(f"{contender.name} at {stored} trials: {found['memory']['cpu']:.0f} ms of CPU a proposal in memory", flush=True)
+        storage = open_storage(sqlite_url(Path(folder)))
+        own = optuna.create_study(storage=storage, direction="maximize")
+        own.add_trials(before.study.trials)
+        study, wall, cpu = Study(contender, TIMED_BUDGET, stored, model, own, claims_of(own)), [], []
+        for index, trial in enumerate(before.study.trials):
+            study.claims.claim(trial.user_attrs.get("key", str(index)), index)
+        for index in range(stored, stored + TIMED):
+            since, used = time.perf_counter(), time.process_time()
+            proposal = study.propose(index)
+            wall.append(1000 * (time.perf_counter() - since))
+            cpu.append(1000 * (time.process_time() - used))
+            study.judge(*proposal)
+        storage.engine.dispose()
+    spread = {
+        "wall": statistics.median(wall),
+        "cpu": statistics.median(cpu),
+        "cpu_lowest": min(cpu),
+        "cpu_highest": max(cpu),
+    }
+    drawn = study.tally["drawn"] / study.tally["stored"]
+    found = {"contender": contender.name, "stored": stored, "n": TIMED, "drawn_for_a_stored": drawn} | spread
+    print(f"{contender.name} at {stored} trials: {spread['cpu']:.0f} ms of CPU a proposal", flush=True)
     return found
-
-
-def proposals(study: Study, stored: int) -> dict[str, float]:
-    """Medians over the next few proposals."""
-    wall, cpu = list[float](), list[float]()
-    for index in range(stored, stored + TIMED):
-        since, used = time.perf_counter(), time.process_time()
-        proposal = study.propose(index)
-        wall.append(1000 * (time.perf_counter() - since))
-        cpu.append(1000 * (time.process_time() - used))
-        study.judge(*proposal)
-    found = {"cpu": statistics.median(cpu), "cpu_lowest": min(cpu), "cpu_highest": max(cpu), "wall": statistics.median(wall)}
-    return {key: round(value, 1) for key, value in found.items()} | {"drawn": study.tally["drawn"] / study.tally["stored"]}
 
 
 def machine() -> dict[str, Any]:
@@ -444,7 +427,7 @@ def table(found: dict[str, Any]) -> str:
     marks = [mark for mark in MARKS if mark <= found["trained"]]
     lines = [
         f"true accuracy (%) of the best score after N trained trials, mean and 95 % interval of {found['seeds']} seeds",
-        f"{'budget':>7} {'contender':18}" + "".join(f"{mark:>18}" for mark in marks) + "  minus plain (paired), Holm p     "
+        f"{'budget':>7} {'contender':18}" + "".join(f"{mark:>18}" for mark in marks) + "  minus plain (paired)   "
         "stored over  again  drawn/trained  mean params  of the best",
     ]
     for cell in found["cells"]:
@@ -453,26 +436,20 @@ def table(found: dict[str, Any]) -> str:
         )
         other = cell["against_plain"]
         less = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * other[k] for k in ("difference", "low", "high"))) if other else ""
-        verdict = f"p {other['adjusted_p']:.4f}" if other else ""
+        verdict = ("tie" if other["is_tie"] else "sure") if other else ""
         lines.append(
-            f"{cell['budget']:>7,} {cell['contender']:18}{scores}  {less:21} {verdict:8} {cell['stored_over_budget']:>7.1%} "
+            f"{cell['budget']:>7,} {cell['contender']:18}{scores}  {less:21} {verdict:4} {cell['stored_over_budget']:>7.1%} "
             f"{cell['trained_again']:>7.1%} {cell['drawn_for_a_trained']:>9.1f} {cell['mean_params']:>15,.0f} "
             f"{cell['mean_params_of_the_best']:>10,.0f}"
             + (f"  {cell['short_of_trained']} studies came short" if cell["short_of_trained"] else "")
         )
-    lines += ["", f"difference after {found['trained']} trials, paired by seed, 95 % interval (points)"]
-    lines += [
-        f"{row['budget']:>7,} {row['name']} minus {row['against']}: {100 * row['difference']:+.2f} "
-        f"[{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
-        for row in found["differences"]
-    ]
     lines += [
         "",
-        f"milliseconds a stored proposal, {TIMED_BUDGET:,}: CPU in memory, CPU on disk, clock on disk (drawn for one)",
+        f"milliseconds of a proposal that is stored, {TIMED_BUDGET:,} parameters: CPU (by the clock), drawn for it",
     ]
     lines += [
-        f"{row['contender']:18} {row['stored']:>5} trials: {row['memory']['cpu']:>6.0f} {row['disk']['cpu']:>6.0f} "
-        f"{row['disk']['wall']:>6.0f} ({row['disk']['drawn']:.1f})"
+        f"{row['contender']:18} {row['stored']:>5} trials: {row['cpu']:>6.0f} ({row['wall']:.0f})"
+        f", {row['drawn_for_a_stored']:.1f}"
         for row in found["milliseconds"]
     ]
     return "\n".join(lines)

@@ -151,6 +151,8 @@ class StudyConfig(BaseModel):
                 epochs = f"a training has {self.recipe.epochs} epochs"
                 rule = f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}"
                 raise ValueError(f"{rule}; lower it, or leave rungs out")
+        if not self.parameters and self.trials > 1:
+            raise ValueError("space: nothing is searched, as every value is fixed; give one a list or a range")
         if self.search.sampler == "grid":
             endless = [name for name, domain in self.parameters.items() if domain.count is None]
             if endless:

@@ -314,9 +314,9 @@ def next_index(study: optuna.Study) -> int:
     A retry inherits the index, so that seeds and the sampler's draws are those of the trial it stands for.
     """
     trials = study.get_trials(deepcopy=False)
-    queued = [trial for trial in trials if trial.state == TrialState.WAITING and "index" in trial.user_attrs]
-    if queued:
-        return int(queued[0].user_attrs["index"])
+    first = next((trial for trial in trials if trial.state == TrialState.WAITING), None)  # Optuna starts this one
+    if first and "index" in first.user_attrs:
+        return int(first.user_attrs["index"])
     return 1 + max((trial.user_attrs.get("index", -1) for trial in trials), default=-1)
 
 

@@ -229,9 +229,9 @@ def _train_candidates(run: Run, studies: Studies, task: Task, claims: Claims, li
             if settings.sampler == "grid":
                 return _enough(run, studies, task.emit, "every cell of the grid was tried")
             least = plan.smallest(run.config.space, task.data.input_shape, task.data.classes)
+            fewer = f", or ask for {done} trials" if (done := progress(found)) else ""
             raise StudyStopped(
-                f"{exhausted}; the smallest network of the space has {least:,}: raise the budget, widen the space, or ask "
-                f"for {progress(found)} trials"
+                f"{exhausted}; the smallest network of the space has {least:,}: raise the budget, widen the space{fewer}"
             ) from None
         trained_here += 1
         redraw(run, studies)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from search import worker
+import objective
+from search import device, worker
 from search.config import StopConfig
 from search.files import read_arrays, write_arrays
 from search.limits import Enough, Limits, since_the_best
-from search.order import StudyStopped
+from search.order import Finals, StudyStopped, order_of
 from search.references import Reference
 from search.study import FAILED, Record, counts, progress, records, take_up
 from tests.processes import STUDY, Climbed, Ended, candidates, climbed, reopened, start, write_study
@@ -247,6 +250,21 @@ def test_no_reference_is_too_slow(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, trial_minutes=0.001)
     worker._train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
     assert [one.outcome for one in records(bench.studies.references)] == ["trained"]
+
+
+def test_what_ends_a_search_does_not_end_its_finals(
+    tmp_path: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a trial of the random search beside them may be too slow, as in the search."""
+    tasks: list[objective.Task] = []
+    monkeypatch.setattr(worker, "hold_finals", lambda run, studies, asked, task: tasks.append(task) or "done")
+    monkeypatch.setattr(device, "prepare_device", lambda: SimpleNamespace(description="none"))
+    run = small_run(tmp_path / "run", stop={"hours": 1, "device_hours": 1, "accuracy": 0.1, "trial_minutes": 1})
+    order = replace(order_of(run, finals=Finals()), seconds_left=0.0)
+    assert worker.work(order, lambda event: None, lambda *words: None, lambda *words: None) == "done"
+    tasks[0].clock.check(9 * HOUR)
+    assert tasks[0].clock.trial_is_over(59) is None
+    assert tasks[0].clock.trial_is_over(60) == "took longer than 1 minutes"
 
 
 # --- as a user runs it -----------------------------------------------------------------------------------------------

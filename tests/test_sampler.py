@@ -190,7 +190,10 @@ def test_refusals_are_tallied_on_the_trial_and_told_to_its_objective(proposed: P
     assert all(set(tally) <= {"over budget", "same network"} for tally in tallies)
     if proposed.config.search.fit == "reject":
         assert sum(tally.get("over budget", 0) for tally in tallies) > BLIND / 2
-    assert {} in tallies  # and nothing is written where nothing was refused
+    assert {} in tallies
+    assert all(
+        trial.user_attrs.get(REFUSED) != {} for trial in proposed.trials
+    )  # nothing is written where nothing was refused
     for trial, tally in zip(proposed.trials, tallies, strict=True):
         assert trial.user_attrs["seen"].get(REFUSED, {}) == tally
         sizes = trial.user_attrs.get(REFUSED_PARAMS, [])
@@ -267,6 +270,17 @@ def test_what_shrinking_passes_over_is_found_too(study: optuna.Study) -> None:
     with pytest.raises(Exhausted):
         propose(study, config, len(expected) + 1)
     assert set(keys(config, study.get_trials(states=(TrialState.COMPLETE,)))) == expected
+
+
+def test_one_network_among_thousands_is_found_by_listing_them(study: optuna.Study) -> None:
+    """All widths are the same, so that nothing shrinks: of 4,096 sets of kernels only the last listed one fits."""
+    kernels = {"choices": [15, 13, 11, 9, 7, 5, 3, 1], "per": "block"}
+    config = configured({"blocks": 4, "width": 8, "kernel": kernels, "pools": 0}, 480)
+    (trial,) = propose(study, config)
+    assert set(trial.params.values()) == {1}
+    assert trial.user_attrs[REFUSED]["over budget"] > 4_095
+    with pytest.raises(Exhausted):
+        propose(study, config)
 
 
 # --- to the end of a space -------------------------------------------------------------------------------------------
@@ -371,8 +385,10 @@ def test_a_grid_passes_over_what_does_not_fit_and_what_is_the_same_and_tallies_i
 def test_a_fixed_value_is_kept_in_a_grid(study: optuna.Study) -> None:
     config = configured(GRID, 10**6, search={"sampler": "grid"})
     for _ in range(2):
-        study.enqueue_trial({"blocks": 2, "width_1": 16})
-    assert [tuple(trial.params.values()) for trial in propose(study, config, 3)] == [(2, 16, 8), (2, 16, 64), (1, 8, 8)]
+        study.enqueue_trial({"blocks": 2, "width_2": 16})
+    trials = propose(study, config, 3)
+    assert [tuple(trial.params.values()) for trial in trials] == [(2, 8, 16), (2, 64, 16), (1, 8, 8)]
+    assert all(REFUSED not in trial.user_attrs for trial in trials)  # each cell with it is looked at once
 
 
 # --- what is queued --------------------------------------------------------------------------------------------------

@@ -478,3 +478,9 @@ def test_a_trial_that_was_stopped_before_its_proposal_has_no_network(run: Run, s
 
 def test_both_studies_are_passed_by_name() -> None:
     assert list(Studies.__dataclass_fields__) == ["candidates", "references"]
+
+
+def test_a_trial_that_a_person_queued_has_an_index_of_its_own(study: optuna.Study) -> None:
+    study.enqueue_trial({"x": 0.5})
+    study.enqueue_trial({"x": 0.6}, user_attrs={"index": 3, "attempt": 1})
+    assert next_index(study) == 4  # and not that of the retry behind it
