@@ -96,7 +96,7 @@ def grid_rows(run: Run, study: optuna.Study) -> list[dict[str, Any]]:
 _ABLATION = (
     "{cells} cells, each trained on the same {seeds} seeds. An effect is the mean best validation accuracy at the one value "
     "less that at the other, over all cells, in points, with its 95 % interval from what cells and seeds leave "
-    "unexplained; one that chance can make is called none (Holm's correction over the table)."
+    "unexplained. One that may be chance among so many is named so, whatever its own interval says (Holm's correction)."
 )
 
 
@@ -127,7 +127,7 @@ def _named(one: Effect) -> str:
 def _judged(one: Effect) -> str:
     if one.adjusted_p is None:
         return "unknown: one seed"
-    return "none" if one.is_tie else "more" if one.difference > 0 else "less"
+    return "may be chance" if one.is_tie else "more" if one.difference > 0 else "less"
 
 
 def _short(name: str) -> str:
