@@ -16,13 +16,13 @@ from report.evidence import effects_section, finals_section
 from report.notes import against_base, escaped, layer_rows, layer_table, protocol_words, table
 from report.tables import leaderboard, refusal_words
 from search.architecture import Architecture
-from search.config import ROOT, StudyConfig, flat, hardly_learnt
+from search.config import StudyConfig, flat, hardly_learnt
 from search.confirmation import confirmed
 from search.errors import UserError
 from search.export import versions
 from search.files import read_json, write_text
 from search.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
-from search.references import find
+from search.references import named
 from search.study import DATA, Run, Studies, best, network_of, records
 
 MOST_EPOCHS = 50  # that the task allows a training
@@ -156,8 +156,7 @@ def _base(config: StudyConfig, board: Board) -> str:
         return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
     rows, layers = ([_cells("this run", base)] if base else []), ""
     with contextlib.suppress(UserError):  # the file may have gone since
-        path = str(config.base)
-        known = find(str(ROOT / path) if path.endswith(".json") else path)
+        known = named(str(config.base))
         layers = f"\n\n{layer_table(known.architecture)}"
         if known.published:
             rows.append(_cells("published", {"params": None} | known.published.model_dump()))

@@ -33,7 +33,7 @@ def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Ta
         goal = cost // config.recipe.epochs
         task.emit({"event": "phase", "text": what, "done": progress(known), "goal": goal})
         try:
-            run_candidate(control, task, claims, config)
+            run_candidate(control, task, claims)
         except Exhausted:
             return trained
     return most

@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 
 import space
 from objective import Task, again, checkpoint_path
-from search import config as configs
 from search import references
 from search.architecture import Architecture, fingerprint
 from search.candidate import DataFacts
@@ -29,7 +28,7 @@ from search.files import Weights, read_weights
 from search.limits import Limits
 from search.order import Finals
 from search.recipe import Recipe
-from search.study import Run, Studies, ranked, records, sibling
+from search.study import Run, Studies, drop_queued, ranked, records, sibling
 from search.trial import run_trial
 
 
@@ -95,7 +94,7 @@ def contenders(run: Run, studies: Studies, control: optuna.Study | None, top: in
 
 def _base(run: Run, studies: Studies) -> Contender:
     named = str(run.config.base)
-    base = references.find(str(configs.ROOT / named) if configs.is_file(named) else named)
+    base = references.named(named)
     trained = [one for one in studies.references.get_trials(deepcopy=False) if one.user_attrs.get("reference") == base.name]
     if any(one.user_attrs["fingerprint"] != fingerprint(base.architecture) for one in trained):
         raise UserError(f"{named}: no longer the network that this run has trained; put that back, or pass another --out")
@@ -124,9 +123,7 @@ def _queue(study: optuna.Study, wanted: Sequence[tuple[str, int]], task: Task) -
     there = trainings(study)
     for pair, trial in list(there.items()):
         if trial.state == TrialState.WAITING and pair not in wanted:
-            study._storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted")
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            drop_queued(study, trial)
             checkpoint_path(task.folder, trial.user_attrs).unlink(missing_ok=True)
     last = max((trial.user_attrs["index"] for trial in study.get_trials(deepcopy=False)), default=-1)
     for index, (name, seed) in enumerate([pair for pair in wanted if pair not in there], last + 1):

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search import config as configs
 from search import references
 from search.architecture import Architecture
 from search.candidate import Candidate, DataFacts, fits, judge
@@ -28,7 +27,6 @@ from search.data import Dataset, load_dataset
 from search.engine.epoch import EpochPlan, plan_epoch
 from search.errors import UserError
 from search.fill import largest_that_fits
-from search.layers import ArchitectureError
 from search.recipe import Recipe
 from search.references import Reference
 from search.seeds import derive
@@ -130,18 +128,8 @@ def base_of(config: StudyConfig, data: Dataset) -> Reference | None:
     """
     if not isinstance(config.base, str):
         return None
-    found = references.find(str(configs.ROOT / config.base) if configs.is_file(config.base) else config.base)
-    try:
-        price(found.architecture)
-    except ArchitectureError as error:
-        raise UserError(f"{found.name}: this network cannot exist: {error}") from None
-    needs, classes = found.architecture.input, found.architecture.classes
-    if (needs, classes) != (data.input_shape, data.classes):
-        shapes = ["x".join(map(str, shape)) for shape in (needs, data.input_shape)]
-        raise UserError(
-            f"{found.name}: takes images of {shapes[0]} in {classes} classes, and {data.name} has {shapes[1]} in "
-            f"{data.classes}; name another base, or an accuracy to beat such as 0.84"
-        )
+    found = references.named(config.base)
+    references.check(found, data)
     return found
 
 

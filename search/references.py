@@ -5,15 +5,20 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from search import architecture as architectures
 from search.architecture import Architecture
-from search.config import REFERENCES, StudyConfig, safe_name
+from search.config import REFERENCES, ROOT, StudyConfig, is_file, safe_name
+from search.cost import price
 from search.errors import UserError, first_problem, nearest
+from search.layers import ArchitectureError
 from search.recipe import Recipe
+
+if TYPE_CHECKING:
+    from search.data import Dataset
 
 
 class Published(BaseModel):
@@ -61,6 +66,34 @@ def find(name: str) -> Reference:
     sheet = _sheet(path.with_suffix(".toml"))
     own = safe_name(path.stem)
     return Reference(own, architecture, sheet.recipe if sheet else None, sheet.published if sheet else None)
+
+
+def named(name: str) -> Reference:
+    """A reference as a stored configuration names it: files inside the checkout relative to it.
+
+    Raises:
+        UserError: see `find`.
+    """
+    return find(str(ROOT / name) if is_file(name) else name)
+
+
+def check(reference: Reference, data: Dataset) -> None:
+    """Refuse a network that cannot be trained on these images.
+
+    Raises:
+        UserError: it cannot exist, or is for other images or classes.
+    """
+    try:
+        price(reference.architecture)
+    except ArchitectureError as error:
+        raise UserError(f"{reference.name}: this network cannot exist: {error}") from None
+    needs, classes = reference.architecture.input, reference.architecture.classes
+    if (needs, classes) != (data.input_shape, data.classes):
+        shapes = ["x".join(map(str, shape)) for shape in (needs, data.input_shape)]
+        raise UserError(
+            f"{reference.name}: takes images of {shapes[0]} in {classes} classes, and {data.name} has {shapes[1]} in "
+            f"{data.classes}; name another base, or an accuracy to beat such as 0.84"
+        )
 
 
 def _sheet(path: Path) -> _Sheet | None:

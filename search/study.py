@@ -352,6 +352,13 @@ def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = 
     return closed
 
 
+def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Take a trial from the queue; Optuna ends only what has been started."""
+    study._storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted")
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
 def _queued(study: optuna.Study) -> set[int]:
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return {trial.user_attrs["index"] for trial in waiting if "index" in trial.user_attrs}

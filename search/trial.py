@@ -9,7 +9,6 @@ import optuna
 
 from objective import Task, candidate, checkpoint_path
 from search.claims import Claims
-from search.config import StudyConfig
 from search.rungs import RungPruner
 from search.sampler import BudgetedSampler
 from search.seeds import derive
@@ -18,17 +17,14 @@ from search.study import next_index
 STARTUP = 10  # trials drawn at random before a sampler learns from what came of them
 
 
-def run_candidate(study: optuna.Study, task: Task, claims: Claims, config: StudyConfig) -> None:
-    """Let the study's sampler propose a candidate, or take the one that is queued, and train it.
-
-    Args:
-        config: whose sampler and seed are used; the control of the finals has others than the study.
+def run_candidate(study: optuna.Study, task: Task, claims: Claims) -> None:
+    """Let the task's sampler propose a candidate, or take the one that is queued, and train it.
 
     Raises:
         Exhausted: the space holds nothing new that fits.
         Enough: a limit of the study was reached; the trial is left to be taken up.
     """
-    index = next_index(study)
+    index, config = next_index(study), task.config
     seed = derive(config.search.seed, "sampler", index)
     study.sampler = BudgetedSampler(inner_sampler(config.search.sampler, seed), config, task.facts, claims, seed=seed)
     study.pruner = RungPruner(config.search.rungs) if config.search.rungs else optuna.pruners.NopPruner()

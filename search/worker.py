@@ -20,27 +20,26 @@ import optuna
 from optuna.trial import TrialState
 
 from objective import Annotate, Emit, Task, reference
-from search import config as configs
 from search import plan, references
 from search.architecture import fingerprint
 from search.candidate import DataFacts, Refusal, judge
 from search.claims import Claims, claims_of
-from search.cost import price
 from search.data import Dataset, load_dataset
 from search.encode import NotInSpace, encode
 from search.errors import UserError
 from search.finals import hold_finals
-from search.layers import ArchitectureError
 from search.limits import Enough, Limits
 from search.order import Order, StudyStopped, decode_order
 from search.references import Reference
 from search.sampler import Exhausted
 from search.study import (
+    Record,
     Run,
     Studies,
     base_accuracy,
     counts,
     create,
+    drop_queued,
     load,
     progress,
     ranked,
@@ -80,9 +79,8 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     emit({"event": "device", "text": device.description, "data": data.summary()})
     claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left)
     task = Task(run.config, data, run.folder, None, emit, annotate, claims.claim, limits)
-    if order.finals:  # what ends a search does not end its finals
-        patient = Limits(configs.StopConfig(trial_minutes=run.config.stop.trial_minutes), None)
-        return hold_finals(run, studies, order.finals, replace(task, clock=patient))
+    if order.finals:
+        return hold_finals(run, studies, order.finals, task)
     _queue(studies.candidates, known)
     found = records(studies.candidates)
     first = next(iter(ranked(found)), None)
@@ -114,7 +112,7 @@ def _enough(run: Run, studies: Studies, emit: Emit, reason: str) -> str:
     return "done"
 
 
-def _spent(studies: Studies) -> list[Any]:
+def _spent(studies: Studies) -> list[Record]:
     return [*records(studies.candidates), *records(studies.references)]
 
 
@@ -126,26 +124,11 @@ def _data(run: Run) -> Dataset:
 
 def _references(run: Run, wanted: tuple[str, ...], data: Dataset) -> list[Reference]:
     """The networks to train beside the candidates, checked against the data."""
-    names = list(wanted)
-    if not wanted and isinstance(base := run.config.base, str):
-        names = [str(configs.ROOT / base) if base.endswith(".json") else base]
-    found = [references.find(name) for name in names]
+    names = wanted or ([run.config.base] if isinstance(run.config.base, str) else [])
+    found = [references.named(name) if not wanted else references.find(name) for name in names]
     for opponent in found:
-        try:
-            price(opponent.architecture)
-        except ArchitectureError as error:
-            raise UserError(f"{opponent.name}: this network cannot exist: {error}") from None
-        needs, classes = opponent.architecture.input, opponent.architecture.classes
-        if (needs, classes) != (data.input_shape, data.classes):
-            raise UserError(
-                f"{opponent.name}: takes images of {_shape(needs)} in {classes} classes, and {data.name} has "
-                f"{_shape(data.input_shape)} in {data.classes}; name another base, or an accuracy to beat such as 0.84"
-            )
+        references.check(opponent, data)
     return found
-
-
-def _shape(shape: tuple[int, int, int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _warm_start(run: Run, name: str, facts: DataFacts) -> tuple[str, dict[str, Any]]:
@@ -154,7 +137,7 @@ def _warm_start(run: Run, name: str, facts: DataFacts) -> tuple[str, dict[str, A
     Raises:
         UserError: the space cannot express it, or it does not fit.
     """
-    known = references.find(str(configs.ROOT / name) if configs.is_file(name) else name)
+    known = references.named(name)
     out = "leave it out of search.warm_start"
     try:
         values = encode(run.config.space, known.architecture)
@@ -204,9 +187,7 @@ def _drop_other_queued(study: optuna.Study, name: str) -> None:
     """Optuna starts whatever was queued first; another reference is queued again when its own turn comes."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         if trial.user_attrs.get("reference") != name:
-            study._storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted")
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            drop_queued(study, trial)
 
 
 def _base(run: Run, studies: Studies) -> float:
@@ -224,7 +205,7 @@ def _train_candidates(run: Run, studies: Studies, task: Task, claims: Claims, li
         if trained_here >= settings.recycle_after:
             return "recycle"
         try:
-            run_candidate(study, task, claims, run.config)
+            run_candidate(study, task, claims)
         except Exhausted as exhausted:
             if settings.sampler == "grid":
                 return _enough(run, studies, task.emit, "every cell of the grid was tried")

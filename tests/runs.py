@@ -161,7 +161,7 @@ class Bench:
     def one_trial(self) -> FrozenTrial:
         """The next candidate, the one that is queued if one is."""
         begun = {trial.number for trial in self.study.trials if trial.state != optuna.trial.TrialState.WAITING}
-        run_candidate(self.study, self.task, self.claims, self.run.config)
+        run_candidate(self.study, self.task, self.claims)
         (new,) = [trial for trial in self.study.trials if trial.state.is_finished() and trial.number not in begun]
         return new
 

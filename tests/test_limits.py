@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
 import objective
-from search import device, worker
+from search import device, finals, worker
 from search.config import StopConfig
 from search.files import read_arrays, write_arrays
 from search.limits import Enough, Limits, since_the_best
@@ -257,11 +257,11 @@ def test_what_ends_a_search_does_not_end_its_finals(
 ) -> None:
     """Only a trial of the random search beside them may be too slow, as in the search."""
     tasks: list[objective.Task] = []
-    monkeypatch.setattr(worker, "hold_finals", lambda run, studies, asked, task: tasks.append(task) or "done")
+    monkeypatch.setattr(finals, "search_at_random", lambda run, studies, control, task, most: tasks.append(task) or most)
     monkeypatch.setattr(device, "prepare_device", lambda: SimpleNamespace(description="none"))
     run = small_run(tmp_path / "run", stop={"hours": 1, "device_hours": 1, "accuracy": 0.1, "trial_minutes": 1})
-    order = replace(order_of(run, finals=Finals()), seconds_left=0.0)
-    assert worker.work(order, lambda event: None, lambda *words: None, lambda *words: None) == "done"
+    order = replace(order_of(run, finals=Finals(control=True)), seconds_left=0.0)
+    assert worker.work(order, lambda event: None, lambda *words: None, lambda *words: None) == "recycle"
     tasks[0].clock.check(9 * HOUR)
     assert tasks[0].clock.trial_is_over(59) is None
     assert tasks[0].clock.trial_is_over(60) == "took longer than 1 minutes"
