@@ -46,11 +46,12 @@ bench: $(READY)
 	@for question in pricing train_speed memory; do echo "== $$question"; $(BIN)/python benchmarks/$$question.py || exit 1; done
 
 # Needs uv. Bounds are in pyproject.toml; the lock files hold the whole tree with hashes, for every platform.
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+WITH := --extra notebook --extra onnx --extra postgres --extra test
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra cpu --extra test \
-		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.txt
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra gpu --extra test \
-		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements-gpu.txt
+	$(COMPILE) --extra cpu $(WITH) --output-file requirements.txt
+	$(COMPILE) --extra gpu $(WITH) --output-file requirements-gpu.txt
+	$(COMPILE) --extra ray --constraint requirements.txt --output-file requirements-ray.txt
 
 clean:
 	rm -rf .venv .venv-gpu studies/*/run .mypy_cache .ruff_cache .pytest_cache .hypothesis
