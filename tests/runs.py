@@ -33,6 +33,7 @@ from search.recipe import Recipe
 from search.storage import sqlite_url
 from search.study import Record, Run, Studies
 from search.trial import run_candidate
+from tests.sharing import shared
 
 ROOT = Path(__file__).parent.parent
 STUDY = f"""
@@ -69,7 +70,7 @@ def search(*words: str) -> str:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that has its two candidates, to be read; `copied` makes one to be changed."""
-    return _finished(tmp_path_factory.getbasetemp() / "finished")
+    return studies.find(str(shared(tmp_path_factory, "finished", _finished) / "tiny.toml"), None, None)
 
 
 @pytest.fixture
@@ -84,9 +85,7 @@ def study_file(run: Run) -> Path:
     return run.folder.parent / "tiny.toml"
 
 
-@cache  # a fixture that two modules import is set up in each of them, and the run shall be made once
-def _finished(folder: Path) -> Run:
-    folder.mkdir()
+def _finished(folder: Path) -> None:
     file = folder / "tiny.toml"
     file.write_text(STUDY)
     search("run", str(file), "--trials", "1")
@@ -94,7 +93,6 @@ def _finished(folder: Path) -> Run:
     ranges = study.get_trials(deepcopy=False)[0].distributions.items()
     study.enqueue_trial({name: getattr(one, "high", None) or one.choices[-1] for name, one in ranges})  # over the budget
     search("run", str(file), "--trials", "2")
-    return studies.find(str(file), None, None)
 
 
 # --- trainings that only pretend -------------------------------------------------------------------------------------
