@@ -1,101 +1,257 @@
-"""The learning curves of a study: first as plain rows, then drawn with plotly.
+"""The figures of a study, drawn with plotly: learning curves, accuracy against cost, refusals.
 
-The dashboard shows a figure on its own background, light or dark, which the figure cannot know: backgrounds are left
-transparent, text and grid are a grey that reads on both, and no colour is near to white or black.
+Each is drawn from plain rows (`report.figure_rows`), stays small and quick with thousands of trials, and can be shown on
+its own: in the dashboard, in the report, in a notebook.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from plotly.graph_objects import Figure
 
-from search.study import Record, Run, base_accuracy, ranked
+from report import figure_rows as rows
+from report.figure_rows import Cost, Curve, Point, Size
+from report.figure_style import (
+    CLEAR,
+    COLOURS,
+    GREY,
+    MANY,
+    accuracy_axis,
+    axis,
+    count_axis,
+    drawn,
+    level,
+    thinned,
+)
+from report.front import pareto_front
+from search.study import Record, Run
 
-# Okabe and Ito, "Color Universal Design", 2008, without its black and its yellow; the best candidate takes the first.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#888888"
-DECIMALS = 4  # of an accuracy: a hundredth of a percent
+FRONT, TRAINED = COLOURS[0], COLOURS[1]
+UNITS: dict[Cost, str] = {"params": "parameters", "macs": "multiply-adds an image"}
+RULES = {"over budget": COLOURS[0], "same network": COLOURS[3], "cannot exist": COLOURS[2], rows.REJECTED: COLOURS[5]}
+SIZES = 600  # that are drawn of refused proposals, and of candidates beside them
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Validation accuracies (fractions) of epochs 1, 2, ... under one name."""
-
-    name: str
-    role: Literal["base", "reference", "candidate"]
-    accuracies: tuple[float, ...]
-
-
-def curves(run: Run, candidates: list[Record], references: list[Record], top: int = 5) -> list[Curve]:
-    """What is drawn: the base first, then the best candidates by rank, then the other references.
-
-    A base that is a plain accuracy has no curve: its level is drawn over the epochs of the recipe.
-    """
-    networks = {record.reference or "": _rounded(record.curve) for record in reversed(ranked(references))}
-    base, level = run.config.base_name, base_accuracy(run.config, references)
-    found = []
-    if base in networks:
-        found.append(Curve(base if base == "base" else f"base {base}", "base", networks.pop(base)))
-    elif level is not None:
-        found.append(Curve("accuracy to beat", "base", _rounded([level] * max(run.config.recipe.epochs, 2))))
-    best = ranked(candidates)[:top]
-    found += [Curve(f"trial {record.number}", "candidate", _rounded(record.curve)) for record in best]
-    return found + [Curve(name, "reference", accuracies) for name, accuracies in networks.items()]
+# --- learning curves -------------------------------------------------------------------------------------------------
 
 
 def learning_curves(run: Run, candidates: list[Record], references: list[Record], top: int = 5) -> Figure:
-    """Validation accuracy by epoch: the base dashed, the best candidates in colour, other references dotted."""
-    return _draw(curves(run, candidates, references, top))
-
-
-def _draw(rows: Sequence[Curve]) -> Figure:
-    epochs = max((len(row.accuracies) for row in rows), default=1)
-    colours = iter(COLOURS * (1 + len(rows) // len(COLOURS)))
-    traces = [_trace(row, next(colours) if row.role == "candidate" else GREY) for row in rows]
-    return Figure(
-        data=traces,
-        layout={
-            "template": "none",  # the default one is 7 kB of JSON, in a database row of every study
-            "title": {"text": "Learning curves", "font": {"size": 18}, "x": 0.02},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"color": GREY, "size": 13},
-            "xaxis": _axis("epoch") | {"tick0": 0 if epochs > 10 else 1, "dtick": max(1, -(-epochs // 10))},
-            "yaxis": _axis("validation accuracy") | {"tickformat": ".0%" if _spread(rows) > 0.1 else ".1%"},
-            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},
-            "margin": {"l": 70, "r": 20, "t": 60, "b": 60},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": COLOURS[0]},
-            "hovermode": "x unified",
-            "hoverlabel": {"bgcolor": "#f5f5f5", "font": {"color": "#202020"}},
-        },
+    """Validation accuracy by epoch: base dashed, best candidates in colour, references dash-dotted, published dotted."""
+    found = rows.curves(run, candidates, references, top)
+    epochs = max((len(row.accuracies) for row in found), default=1)
+    colours = iter(COLOURS * (1 + len(found) // len(COLOURS)))
+    traces = [_curve(row, next(colours) if row.role == "candidate" else GREY) for row in found]
+    published = sum(row.role == "published" for row in found)
+    return drawn(
+        "Learning curves",
+        traces + ([_published(published)] if published else []),
+        count_axis("epoch", epochs),
+        accuracy_axis([value for row in found for value in row.accuracies]),
+        hovermode="x unified",
     )
 
 
-def _trace(row: Curve, colour: str) -> dict[str, Any]:
-    dash = {"base": "dash", "reference": "dot", "candidate": "solid"}[row.role]
-    return {
+def _curve(row: Curve, colour: str) -> dict[str, Any]:
+    dash = {"base": "dash", "reference": "dashdot", "candidate": "solid", "published": "dot"}[row.role]
+    together = {"legendgroup": "published", "showlegend": False} if row.role == "published" else {}
+    return together | {
         "type": "scatter",
         "mode": "lines+markers" if len(row.accuracies) == 1 else "lines",
         "name": f"{row.name} ({max(row.accuracies, default=0):.2%})",
         "x": list(range(1, len(row.accuracies) + 1)),
         "y": list(row.accuracies),
-        "line": {"color": colour, "dash": dash, "width": 3 if row.role == "base" else 2},
+        "line": {"color": colour, "dash": dash, "width": {"base": 3, "published": 1.5}.get(row.role, 2)},
         "hovertemplate": "%{y:.2%}",
     }
 
 
-def _axis(title: str) -> dict[str, Any]:
-    grid = "rgba(128,128,128,0.25)"
-    return {"title": {"text": title}, "gridcolor": grid, "zeroline": False, "automargin": True}
+def _published(count: int) -> dict[str, Any]:
+    """The one line of the legend for all published logs; the pointer tells which is which."""
+    line = {"color": GREY, "dash": "dot", "width": 1.5}
+    name = f"as published ({count})"
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [None],
+        "y": [None],
+        "line": line,
+        "legendgroup": "published",
+    }
 
 
-def _rounded(accuracies: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(accuracy, DECIMALS) for accuracy in accuracies)
+# --- accuracy against cost -------------------------------------------------------------------------------------------
 
 
-def _spread(rows: Sequence[Curve]) -> float:
-    values = [value for row in rows for value in row.accuracies]
-    return max(values) - min(values) if values else 1.0
+def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record], cost: Cost = "params") -> Figure:
+    """Best validation accuracy against parameters or multiply-adds: the candidates, those pruned at a rung hollow, their
+    Pareto front, the base as a level, other references, and for parameters the budget.
+
+    What lies far off the candidates, as a base over the budget does, is shown at the edge with its cost, so that the
+    candidates can be told apart.
+    """
+    found = rows.points(run, candidates, references, cost)
+    budget = run.config.budget.params if cost == "params" else None
+    trained = [point for point in found if point.role == "candidate"]
+    pruned = [point for point in found if point.role == "pruned"]
+    low, high = _window(found, budget)
+    others = [point for point in found if point.role in ("base", "reference")]
+    traces = [
+        _networks(f"pruned at a rung ({len(pruned)})", pruned, cost, hollow=True),
+        _networks(f"trained ({len(trained)})", trained, cost, hollow=False),
+        _front(trained, high),
+        *(_base(point, cost) for point in others if point.role == "base"),
+        *(_marked(point, cost, low, high, index) for index, point in enumerate(others) if point.cost is not None),
+    ]
+    levels = [level(one.accuracy, one.name) for one in others if one.role == "base"]
+    levels += [level(budget, f"budget {budget:,}", upright=True)] if budget else []
+    return drawn(
+        f"Accuracy against {UNITS[cost].split()[0]}",
+        [trace for trace in traces if trace["x"]],
+        axis(UNITS[cost], tickformat="," if cost == "params" else "~s", range=[low, high]),
+        accuracy_axis([point.accuracy for point in found], "best validation accuracy"),
+        shapes=levels,
+        hovermode="closest",
+    )
+
+
+def _window(found: Sequence[Point], budget: int | None) -> tuple[float, float]:
+    """The costs that are shown: the candidates' and the budget, and of references what is no farther off than these span."""
+    shown = [point.cost for point in found if point.role in ("candidate", "pruned") and point.cost is not None]
+    shown += [budget] if budget else []
+    others = [point.cost for point in found if point.role in ("base", "reference") and point.cost is not None]
+    low, high = min(shown or others, default=0), max(shown or others, default=1)
+    span = max(high - low, high / 20)
+    near = [one for one in others if low - span <= one <= high + span]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.05 * max(high - low, high / 20)
+    return low - margin, high + margin
+
+
+def _networks(name: str, found: Sequence[Point], cost: Cost, *, hollow: bool) -> dict[str, Any]:
+    many = len(found) > MANY
+    look = {"color": CLEAR, "line": {"color": GREY, "width": 1}} if hollow else {"color": TRAINED}
+    return {
+        "type": "scattergl" if many else "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [point.cost for point in found],
+        "y": [point.accuracy for point in found],
+        "customdata": [int(point.name.split()[-1]) for point in found],
+        "marker": look | {"size": 5 if many else 8, "opacity": 0.5 if many else 0.85},
+        "hovertemplate": f"trial %{{customdata}}<br>%{{y:.2%}}<br>%{{x:,}} {UNITS[cost]}<extra></extra>",
+    }
+
+
+def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
+    """The best accuracy that is to be had up to each cost."""
+    costs = [point.cost or 0 for point in trained]
+    front = [trained[place] for place in pareto_front(costs, [point.accuracy for point in trained])]
+    end = front[-1:]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front",
+        "x": [*(point.cost for point in front), *(high for _ in end)],
+        "y": [point.accuracy for point in [*front, *end]],
+        "line": {"color": FRONT, "shape": "hv", "width": 2},
+        "hoverinfo": "skip",
+    }
+
+
+def _base(base: Point, cost: Cost) -> dict[str, Any]:
+    """The base's line of the legend."""
+    told = "" if base.cost is None else f", {base.cost:,} {UNITS[cost].split()[0]}"
+    name, line = f"{base.name} ({base.accuracy:.2%}{told})", {"color": GREY, "dash": "dash", "width": 1.5}
+    return {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": name, "line": line}
+
+
+def _marked(point: Point, cost: Cost, low: float, high: float, index: int) -> dict[str, Any]:
+    """A reference with its name; what lies beyond an edge is shown there, and its cost is told."""
+    assert point.cost is not None
+    beyond = "right" if point.cost > high else "left" if point.cost < low else None
+    name = "" if point.role == "base" else f"{point.name}, {point.cost:,}" if beyond else point.name  # a base has its level
+    near_right = beyond == "right" or (not beyond and point.cost - low > 0.7 * (high - low))
+    symbol = f"triangle-{beyond}" if beyond else "diamond" if point.role == "base" else "diamond-open"
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": f"{point.name} ({point.accuracy:.2%})",
+        "x": [min(max(point.cost, low), high)],
+        "y": [point.accuracy],
+        "text": [name],
+        "textposition": f"{('bottom', 'top')[index % 2]} {'left' if near_right else 'right'}",  # neighbours not alike
+        "textfont": {"color": GREY, "size": 12},
+        "marker": {"symbol": symbol, "color": GREY, "size": 11},
+        "cliponaxis": False,
+        "showlegend": False,
+        "hovertemplate": f"{point.name}<br>%{{y:.2%}}<br>{point.cost:,} {UNITS[cost]}<extra></extra>",
+    }
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refusals(run: Run, candidates: list[Record]) -> Figure | None:
+    """Where proposals were refused in the course of the study: how many by which rule, and their sizes; None if none was."""
+    groups, sizes = rows.refusals(candidates), rows.refused_sizes(candidates)
+    told = [rule for rule in RULES if any(rule in group.by_rule for group in groups)]
+    if not told:
+        return None
+    budget, last = run.config.budget.params, groups[-1].last
+    bars = [_bars(rule, groups) for rule in told]
+    trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
+    proposals = count_axis("proposals", max(sum(group.by_rule.values()) for group in groups))
+    if not sizes:
+        return drawn("Refused before training", bars, trials, proposals, barmode="stack", bargap=0.15)
+    below = [
+        _sizes("refused", sizes, "x-thin", RULES["over budget"]),
+        _sizes("trained", rows.sizes(candidates), "circle", TRAINED),
+    ]
+    return drawn(
+        "Refused before training",
+        [*bars, *below],
+        trials | {"anchor": "y2"},
+        proposals | {"domain": [0.6, 1]},
+        yaxis2=axis("parameters", domain=[0, 0.5], type="log", dtick=1),
+        shapes=[level(budget, f"budget {budget:,}", yref="y2")],
+        barmode="stack",
+        bargap=0.15,
+    )
+
+
+def _bars(rule: str, groups: Sequence[rows.Refusals]) -> dict[str, Any]:
+    width = groups[0].last - groups[0].first + 1
+    total = sum(group.by_rule.get(rule, 0) for group in groups)
+    spans = [f"trial {one.first}" if width == 1 else f"trials {one.first} to {one.last}" for one in groups]
+    return {
+        "type": "bar",
+        "name": f"{rule} ({total:,})",
+        "x": [(group.first + group.last) / 2 for group in groups],
+        "y": [group.by_rule.get(rule, 0) for group in groups],
+        "width": 0.85 * width,
+        "marker": {"color": RULES[rule], "line": {"width": 0}},
+        "customdata": spans,
+        "hovertemplate": f"%{{customdata}}: %{{y:,}} {rule}<extra></extra>",
+    }
+
+
+def _sizes(name: str, found: Sequence[Size], symbol: str, colour: str) -> dict[str, Any]:
+    shown = thinned(found, SIZES)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"size of what was {name}",
+        "x": [size.trial for size in shown],
+        "y": [size.params for size in shown],
+        "yaxis": "y2",
+        "marker": {
+            "symbol": symbol,
+            "size": 6 if len(shown) < SIZES else 4,
+            "color": colour,
+            "line": {"color": colour, "width": 1},
+        },
+        "hovertemplate": f"trial %{{x}}: %{{y:,}} parameters, {name}<extra></extra>",
+    }

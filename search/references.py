@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from search import architecture as architectures
 from search.architecture import Architecture
@@ -15,7 +15,7 @@ from search.config import REFERENCES, ROOT, StudyConfig, is_file, safe_name
 from search.cost import price
 from search.errors import UserError, first_problem, nearest
 from search.layers import ArchitectureError
-from search.recipe import Recipe
+from search.recipe import Recipe, as_tuple
 
 if TYPE_CHECKING:
     from search.data import Dataset
@@ -28,6 +28,15 @@ class Published(BaseModel):
     best_val_accuracy: Annotated[float, Field(gt=0, lt=1)]
     best_epoch: int
     final_val_accuracy: Annotated[float, Field(gt=0, lt=1)]
+    val_accuracies: Annotated[tuple[float, ...], BeforeValidator(as_tuple)] = ()  # of each epoch, where its log is known
+
+    @model_validator(mode="after")
+    def _of_one_log(self) -> Published:
+        log = self.val_accuracies
+        told = (self.best_val_accuracy, self.best_epoch, self.final_val_accuracy)
+        if log and told != (found := (max(log), log.index(max(log)) + 1, log[-1])):
+            raise ValueError(f"val_accuracies: their best, its epoch and the last are {found}, not {told}")
+        return self
 
 
 class _Sheet(BaseModel):
@@ -75,6 +84,12 @@ def named(name: str) -> Reference:
         UserError: see `find`.
     """
     return find(str(ROOT / name) if is_file(name) else name)
+
+
+def published_curves() -> dict[str, tuple[float, ...]]:
+    """The published validation accuracies of the shipped references, epoch by epoch: CIFAR-10, all its images."""
+    found = {name: find(name).published for name in names()}
+    return {name: published.val_accuracies for name, published in found.items() if published and published.val_accuracies}
 
 
 def check(reference: Reference, data: Dataset) -> None:

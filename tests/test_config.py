@@ -768,6 +768,8 @@ def test_a_shipped_reference_has_its_network_recipe_and_published_accuracy(name:
     assert found.recipe.epochs == 50
     assert found.published.final_val_accuracy <= found.published.best_val_accuracy
     assert 1 <= found.published.best_epoch <= 50
+    assert references.published_curves()[name] == found.published.val_accuracies
+    assert len(found.published.val_accuracies) == 50
 
 
 def test_all_references_that_ship_are_known() -> None:
@@ -793,6 +795,22 @@ def test_a_bad_sheet_beside_a_reference_is_told(sheet: str, tmp_path: Path) -> N
     with pytest.raises(UserError) as caught:
         references.find(str(tmp_path / "own.json"))
     assert told(caught).startswith(str(tmp_path / "own.toml"))
+
+
+def test_published_figures_that_their_own_log_contradicts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_bytes((STUDIES / "quickstart" / "base.json").read_bytes())
+    told_best = (
+        "[published]\nbest_val_accuracy = {}\nbest_epoch = 2\nfinal_val_accuracy = 0.4\nval_accuracies = [0.3, 0.5, 0.4]\n"
+    )
+    sheet, recipe = tmp_path / "own.toml", "[recipe]\nepochs = 3\n"
+    sheet.write_text(told_best.format(0.5) + recipe, encoding="utf-8")
+    published = references.find(str(tmp_path / "own.json")).published
+    assert published and published.val_accuracies == (0.3, 0.5, 0.4)
+    sheet.write_text(told_best.format(0.6) + recipe, encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"val_accuracies: their best, its epoch and the last are \(0.5, 2, 0.4\), not \(0.6"
+    ):
+        references.find(str(tmp_path / "own.json"))
 
 
 @pytest.mark.parametrize(("typo", "meant"), [("eip_b", "eip-b"), ("bse", "base"), ("../base", "base")])

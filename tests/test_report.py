@@ -394,41 +394,6 @@ def test_what_is_saved_is_replaced_and_a_persons_own_words_stay() -> None:
     assert get_note(study).startswith("third\n") and get_note(study).endswith(f"{YOURS}\n\nall mine")
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
-
-
-def test_curves_are_those_of_the_base_the_best_and_the_other_references() -> None:
-    found = [record(number, 0.5 + number / 100) for number in range(8)]
-    opponents = [record(0, 0.9, reference="base"), record(1, 0.7, reference="other")]
-    rows = figures.curves(hand_made(), [*found, rejected(8)], opponents, top=3)
-    assert [(row.name, row.role) for row in rows] == [
-        ("base", "base"),
-        ("trial 7", "candidate"), ("trial 6", "candidate"), ("trial 5", "candidate"),
-        ("other", "reference"),
-    ]  # fmt: skip
-    assert rows[1].accuracies == pytest.approx((0.285, 0.57, 0.56))
-
-
-def test_a_plain_accuracy_is_drawn_as_a_level() -> None:
-    (row,) = figures.curves(hand_made(base=0.84), [], [])
-    assert row.role == "base" and set(row.accuracies) == {0.84} and len(row.accuracies) == 10
-
-
-def test_the_figure_draws_every_row_and_stays_small() -> None:
-    curve = tuple(0.123456789 + epoch / 100 for epoch in range(50))
-    found = [record(number, 0.5, curve=curve, epochs=50) for number in range(9)]
-    figure = figures.learning_curves(hand_made(), found, [record(0, 0.9, reference="base", curve=curve)])
-    plain = json.loads(figure.to_json())
-    assert [trace["name"] for trace in plain["data"]] == ["base (61.35%)", *(f"trial {n} (61.35%)" for n in range(5))]
-    assert plain["data"][1]["x"] == list(range(1, 51))
-    assert len({trace["line"]["color"] for trace in plain["data"]}) == 6
-    assert len(figure.to_json()) < 6_000
-
-
-def test_a_study_without_trials_has_an_empty_figure() -> None:
-    assert json.loads(figures.learning_curves(hand_made(), [], []).to_json())["data"] == []
-
-
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
