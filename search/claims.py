@@ -6,11 +6,11 @@ database itself refuses the second claim to a key. It is no queue: which trial c
 
 from __future__ import annotations
 
-from typing import Any
-
 import optuna
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
+
+from search.storage import engine_of
 
 _METADATA = MetaData()
 _CLAIMS = Table(
@@ -52,5 +52,4 @@ class Claims:
 
 def claims_of(study: optuna.Study) -> Claims:
     """The claims of a study, in its own database."""
-    storage: Any = getattr(study._storage, "_backend", study._storage)  # Optuna wraps a database in a cache
-    return Claims(storage.engine, study._study_id)
+    return Claims(engine_of(study), study._study_id)

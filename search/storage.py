@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,13 @@ def masked(url: str) -> str:
     return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&]*", r"\1***", url)
 
 
-def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage:
+def open_storage(
+    url: str, *, create: bool = True, only_reads: Callable[[], bool] = lambda: False
+) -> optuna.storages.RDBStorage:
     """Connect, and create file and tables on first use (not the file without `create`).
+
+    Args:
+        only_reads: asked when a transaction begins; where it will write nothing, SQLite needs no lock and no writer waits.
 
     Raises:
         UserError: the URL cannot be read, the file lies on a network file system or is no database, or the server
@@ -54,7 +60,7 @@ def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage
             path.parent.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(is_sqlite))
         if is_sqlite:
-            _listen(storage.engine)
+            _listen(storage.engine, only_reads)
         return storage
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ImportError, KeyError, ValueError) as error:
         if isinstance(error, UserError):
@@ -74,7 +80,14 @@ def _engine_options(is_sqlite: bool) -> dict[str, Any]:
     return {"pool_pre_ping": True}
 
 
-def _listen(engine: Engine) -> None:
+def engine_of(study: optuna.Study) -> Engine:
+    """The database of a study."""
+    storage: Any = getattr(study._storage, "_backend", study._storage)  # Optuna wraps a database in a cache
+    engine: Engine = storage.engine
+    return engine
+
+
+def _listen(engine: Engine, only_reads: Callable[[], bool]) -> None:
     """Take the write lock when a transaction begins, or two processes both read a queued trial and both claim it."""
 
     @event.listens_for(engine, "connect")
@@ -85,7 +98,7 @@ def _listen(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if only_reads() else "BEGIN IMMEDIATE")
 
     engine.dispose()  # connections made before the listeners
 

@@ -67,6 +67,23 @@ def test_a_transaction_takes_the_write_lock_when_it_begins(study: optuna.Study, 
     other.close()
 
 
+def test_a_transaction_that_only_reads_takes_no_lock_and_waits_for_none(study: optuna.Study, tmp_path: Path) -> None:
+    reads = [True]
+    storage = open_storage(sqlite_url(tmp_path / "run"), only_reads=lambda: reads[0])
+    other = sqlite3.connect(tmp_path / "run" / "study.db", timeout=0, isolation_level=None)
+    with storage.engine.begin() as ours:
+        assert ours.exec_driver_sql("SELECT count(*) FROM studies").scalar() == 1
+        other.execute("BEGIN IMMEDIATE")  # a writer is let in
+        other.execute("UPDATE studies SET study_name = 'renamed'")
+        assert [one.study_name for one in storage.get_all_studies()] == ["s"]  # and the next reader waits for no writer
+        other.execute("COMMIT")
+    assert [one.study_name for one in storage.get_all_studies()] == ["renamed"]
+    reads[0] = False
+    with storage.engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
 def test_a_database_that_is_locked_for_a_while_loses_nothing(study: optuna.Study, tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "run" / "study.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
