@@ -1,8 +1,8 @@
-"""optuna-dashboard on a run, on this machine's loopback only, behind a guard.
+"""optuna-dashboard on a run, on this machine's loopback only, behind a guard, beside a study at work.
 
 The dashboard has no login and deletes a study for whoever asks. A web page elsewhere can ask too, through a name that it
 lets point to 127.0.0.1 (DNS rebinding) or by posting across sites: the guard answers only to the names of loopback, and
-changes nothing for a page of another origin.
+to no page of another origin. While it reads, it holds no lock on the database, so that no training waits for it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import contextlib
 import errno
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
+
+from report import dashboard_patches
+from report.publish import ARTIFACTS, publish_files
 from search.errors import UserError
+from search.storage import open_storage
 from search.study import Run, load
 
 if TYPE_CHECKING:
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 OURS = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)  # any port: a tunnel may begin at another
+READING = ("GET", "HEAD")
+
+_request = threading.local()  # of each thread, which answers one request at a time: whether it only reads
 
 
 def serve(run: Run, port: int, on_ready: Callable[[str], object]) -> None:
@@ -38,19 +46,21 @@ def serve(run: Run, port: int, on_ready: Callable[[str], object]) -> None:
         UserError: nothing has run yet, or the port is in use.
     """
     study = load(run).candidates
-    with _bound(guarded(_application(study._storage, run.folder / "artifacts")), port) as server:
+    with _bound(guarded(_application(run)), port) as server:
+        publish_files(study, run.folder)  # what was exported or written since the study ended
         on_ready(_directions(server.server_port, study._study_id))
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 
 
 def guarded(application: WSGIApplication) -> WSGIApplication:
-    """The application for requests that name loopback as their host, and, where they change something, as their origin."""
+    """The application for requests that name loopback as their host and, if they come from a page, as its origin."""
 
     def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if reason := refusal(environ):
             start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
             return [f"{reason}\n".encode()]
+        _request.only_reads = environ["REQUEST_METHOD"] in READING
         return application(environ, start_response)
 
     return guard
@@ -61,18 +71,23 @@ def refusal(environ: WSGIEnvironment) -> str | None:
     host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
     if not OURS.fullmatch(host):
         return "this dashboard answers to localhost only"
-    if origin is not None and environ["REQUEST_METHOD"] not in ("GET", "HEAD") and origin != f"http://{host}":
-        return "this dashboard is changed from its own pages only"
+    if origin is not None and origin != f"http://{host}":  # the dashboard lets pages of any origin read its files
+        return "this dashboard answers to its own pages only"
     return None
 
 
-def _application(storage: Any, artifacts: Path) -> WSGIApplication:
+def _application(run: Run) -> WSGIApplication:
     import optuna_dashboard
-    from optuna.artifacts import FileSystemArtifactStore
 
     logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)  # it warns where too few trials tell an importance
+    dashboard_patches.apply()
+    storage = open_storage(run.storage_url, create=False, only_reads=lambda: getattr(_request, "only_reads", False))
+    artifacts = run.folder / ARTIFACTS
     artifacts.mkdir(parents=True, exist_ok=True)
-    application: WSGIApplication = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
+    application: WSGIApplication = optuna_dashboard.wsgi(
+        optuna.storages.get_storage(storage),  # with Optuna's cache: finished trials are read once
+        artifact_store=optuna.artifacts.FileSystemArtifactStore(artifacts),
+    )
     return application
 
 

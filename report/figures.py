@@ -12,26 +12,27 @@ from typing import Any
 from plotly.graph_objects import Figure
 
 from report import figure_rows as rows
-from report.figure_rows import Cost, Curve, Point, Size
+from report.figure_refusals import refusals
+from report.figure_rows import Cost, Curve, Point
 from report.figure_style import (
     CLEAR,
     COLOURS,
     GREY,
     MANY,
+    TRAINED,
     accuracy_axis,
     axis,
     count_axis,
     drawn,
     level,
-    thinned,
 )
 from report.front import pareto_front
 from search.study import Record, Run
 
-FRONT, TRAINED = COLOURS[0], COLOURS[1]
+__all__ = ["accuracy_by_cost", "learning_curves", "refusals"]
+
+FRONT = COLOURS[0]
 UNITS: dict[Cost, str] = {"params": "parameters", "macs": "multiply-adds an image"}
-RULES = {"over budget": COLOURS[0], "same network": COLOURS[3], "cannot exist": COLOURS[2], rows.REJECTED: COLOURS[5]}
-SIZES = 600  # that are drawn of refused proposals, and of candidates beside them
 
 
 # --- learning curves -------------------------------------------------------------------------------------------------
@@ -188,70 +189,4 @@ def _marked(point: Point, cost: Cost, low: float, high: float, index: int) -> di
         "cliponaxis": False,
         "showlegend": False,
         "hovertemplate": f"{point.name}<br>%{{y:.2%}}<br>{point.cost:,} {UNITS[cost]}<extra></extra>",
-    }
-
-
-# --- refusals --------------------------------------------------------------------------------------------------------
-
-
-def refusals(run: Run, candidates: list[Record]) -> Figure | None:
-    """Where proposals were refused in the course of the study: how many by which rule, and their sizes; None if none was."""
-    groups, sizes = rows.refusals(candidates), rows.refused_sizes(candidates)
-    told = [rule for rule in RULES if any(rule in group.by_rule for group in groups)]
-    if not told:
-        return None
-    budget, last = run.config.budget.params, groups[-1].last
-    bars = [_bars(rule, groups) for rule in told]
-    trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
-    proposals = count_axis("proposals", max(sum(group.by_rule.values()) for group in groups))
-    if not sizes:
-        return drawn("Refused before training", bars, trials, proposals, barmode="stack", bargap=0.15)
-    below = [
-        _sizes("refused", sizes, "x-thin", RULES["over budget"]),
-        _sizes("trained", rows.sizes(candidates), "circle", TRAINED),
-    ]
-    return drawn(
-        "Refused before training",
-        [*bars, *below],
-        trials | {"anchor": "y2"},
-        proposals | {"domain": [0.6, 1]},
-        yaxis2=axis("parameters", domain=[0, 0.5], type="log", dtick=1),
-        shapes=[level(budget, f"budget {budget:,}", yref="y2")],
-        barmode="stack",
-        bargap=0.15,
-    )
-
-
-def _bars(rule: str, groups: Sequence[rows.Refusals]) -> dict[str, Any]:
-    width = groups[0].last - groups[0].first + 1
-    total = sum(group.by_rule.get(rule, 0) for group in groups)
-    spans = [f"trial {one.first}" if width == 1 else f"trials {one.first} to {one.last}" for one in groups]
-    return {
-        "type": "bar",
-        "name": f"{rule} ({total:,})",
-        "x": [(group.first + group.last) / 2 for group in groups],
-        "y": [group.by_rule.get(rule, 0) for group in groups],
-        "width": 0.85 * width,
-        "marker": {"color": RULES[rule], "line": {"width": 0}},
-        "customdata": spans,
-        "hovertemplate": f"%{{customdata}}: %{{y:,}} {rule}<extra></extra>",
-    }
-
-
-def _sizes(name: str, found: Sequence[Size], symbol: str, colour: str) -> dict[str, Any]:
-    shown = thinned(found, SIZES)
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": f"size of what was {name}",
-        "x": [size.trial for size in shown],
-        "y": [size.params for size in shown],
-        "yaxis": "y2",
-        "marker": {
-            "symbol": symbol,
-            "size": 6 if len(shown) < SIZES else 4,
-            "color": colour,
-            "line": {"color": colour, "width": 1},
-        },
-        "hovertemplate": f"trial %{{x}}: %{{y:,}} parameters, {name}<extra></extra>",
     }

@@ -1,8 +1,4 @@
-"""The notes that optuna-dashboard shows with a study and with each of its trials, in Markdown.
-
-A finished trial cannot be changed, so its note is written while it is alive; the study's own note and figure are replaced
-as the study goes on. What a person writes in the dashboard below `YOURS` stays.
-"""
+"""The notes that optuna-dashboard shows with a study and with each of its trials, in Markdown."""
 
 from __future__ import annotations
 
@@ -10,23 +6,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import optuna
-from plotly.graph_objects import Figure
-
 from report.tables import leaderboard, refusal_words
 from search.architecture import Architecture
 from search.config import StudyConfig
 from search.cost import Budget, price_layer
 from search.geometry import flatten, resolve
 from search.layers import describe
-from search.study import Record, Run
+from search.study import REFUSED, Record, Run
 
-GRAPH = "learning-curves"  # the same name each time, so that the figure is replaced
-YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
+OBJECTIVE = "best validation accuracy"  # the dashboard's name for the value of a trial
+FIRST = 5  # of the leaderboard that are shown
+EM_SPACE = "\u2003"
 BEYOND = " \\*"  # marks a receptive field that exceeds the image
-
-
-# --- text ------------------------------------------------------------------------------------------------------------
 
 
 def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any], budget: Budget) -> str:
@@ -41,27 +32,35 @@ def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any],
         line = _score(attributes, budget)
     else:
         line = f"**{outcome.replace('_', ' ').capitalize()}:** {escaped(attributes.get('reason', 'no reason given'))}"
-    return line + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n"
+    told = [f"{count:,} {rule}" for rule, count in attributes.get(REFUSED, {}).items()]
+    refused = f"\n\nRefused before this network was found: {', '.join(told)}." if told else ""
+    return _roomy(line + refused + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n")
 
 
-def study_note(run: Run, candidates: list[Record], references: list[Record]) -> str:
-    """What the study asks, how far it has come, and how its columns read."""
+def study_note(run: Run, candidates: list[Record], references: list[Record], finals: str | None = None) -> str:
+    """What the study asks, how far it has come, and how the dashboard reads.
+
+    Args:
+        finals: what they came to, in Markdown, where any were held.
+    """
     config, board = run.config, leaderboard(run, candidates, references)
-    limits = f"under {config.budget.params:,} parameters"
     kinds = "of separable convolutions only and " if config.budget.separable_only else ""
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+    refused = refusal_words(candidates)
+    asked = f"Which network {kinds}strictly under {config.budget.params:,} parameters classifies"
     paragraphs = [
         f"# {escaped(run.name)}",
-        f"Which network {kinds}strictly {limits} classifies {escaped(config.data.name or 'these images')} best?",
+        f"{asked} {escaped(config.data.name or 'these images')} best?",
         f"**Best so far:** {_best_line(board)}",
         f"**Base:** {_base_line(config, board)}",
         f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
-        *([f"**Refused before training:** {escaped(refused)}."] if (refused := refusal_words(candidates)) else []),
+        *([f"**Refused before training:** {escaped(refused)}."] if refused else []),
         f"**Protocol {config.protocol}:** {protocol_words(config)}",
-        "## How to read the columns",
-        _COLUMNS.format(references=escaped(f"{run.name}.references")),
+        *([f"## The first {FIRST}\n\n{_first(board)}"] if board["trials"] and board["trials"][0]["rank"] else []),
+        *([f"## Confirmed on fresh seeds\n\n{finals}"] if finals else []),
+        f"## How to read this\n\n{_HOW_TO_READ.format(references=escaped(f'{run.name}.references'))}",
     ]
-    return "\n\n".join(paragraphs) + "\n"
+    return _roomy("\n\n".join(paragraphs) + "\n")
 
 
 def layer_table(architecture: Architecture) -> str:
@@ -133,14 +132,24 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "-
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-_COLUMNS = """\
-- **Value**, Objective 0 in the plots, is the best validation accuracy of one training, a fraction (0.9 is 90%).
+def _roomy(text: str) -> str:
+    """With some space before the columns of every table, which the dashboard sets close together."""
+    return re.sub(
+        r"^\|(?! ?:?--).*", lambda row: re.sub(r"(?<=[^\\])\| (?! )", f"| {EM_SPACE}", row[0]), text, flags=re.MULTILINE
+    )
+
+
+_HOW_TO_READ = """\
+- **Value**, *best validation accuracy* in the plots, is that of one training over its epochs, a fraction (0.9 is 90%).
 - **Pruned** trials have no value: they fell behind at a rung, diverged, or were rejected and never built; `outcome` and
   `reason` tell. What the sampler itself refuses is drawn again and is no trial: `refused` counts it.
 - **params** and **macs** are the network's parameters and its multiply-adds for one image.
 - **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's accuracy.
 - **delta_vs_base** is the value less the base's best, 0.01 being one point; it compares single trainings.
-- The base itself is in the study {references}; each trial's own note shows its network layer by layer."""
+- **The graphs** of the first page: learning curves of the base and of the best; accuracy against parameters and
+  multiply-adds with the Pareto front; refused proposals. Hollow points were pruned.
+- Each trial's own note shows its network layer by layer; the base itself is in the study {references}.
+- When the study has its trials, the winner and the write-up are at the foot of the first page, to download."""
 
 
 def _rungs(config: StudyConfig) -> str:
@@ -159,6 +168,24 @@ def _score(attributes: Mapping[str, Any], budget: Budget) -> str:
         parts.append(against_base(delta))
     limit = "" if "reference" in attributes else f", the budget is under {budget.params:,}"
     return f"{', '.join(parts)}; {params:,} parameters{limit}."
+
+
+def _first(board: Mapping[str, Any]) -> str:
+    """The head of the leaderboard, the base above it."""
+    base, rows = board["base"], []
+    if base:
+        rows.append(["", "base", *_cells(base), ""])
+    for trial in board["trials"][:FIRST]:
+        gap = "" if trial["delta_vs_base"] is None else f"{100 * trial['delta_vs_base']:+.2f}"
+        if trial["rank"]:
+            rows.append([str(trial["rank"]), str(trial["number"]), *_cells(trial), gap])
+    return table(("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base"), rows)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    params = "" if row["params"] is None else f"{row['params']:,}"
+    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
+    return [params, best, str(row["best_epoch"] or ""), last]
 
 
 def _best_line(board: Mapping[str, Any]) -> str:
@@ -180,25 +207,3 @@ def _base_line(config: StudyConfig, board: Mapping[str, Any]) -> str:
         f"{escaped(name)}, {base['params']:,} parameters, {base['best_val_accuracy']:.2%} in epoch {base['best_epoch']}, "
         f"{base['final_val_accuracy']:.2%} in the last."
     )
-
-
-# --- storing ---------------------------------------------------------------------------------------------------------
-
-
-def save_trial_note(trial: optuna.Trial, text: str) -> None:
-    """Store the note of a trial; the dashboard keeps it with the study."""
-    from optuna_dashboard import save_note
-
-    save_note(trial, text)
-
-
-def save_study(study: optuna.Study, note: str, figure: Figure) -> None:
-    """Store the study's note and figure in place of those before; what a person wrote below `YOURS` stays."""
-    from optuna_dashboard import get_note, save_note, save_plotly_graph_object
-
-    before = get_note(study)
-    theirs = before.partition(YOURS)[2] if YOURS in before else before and f"\n\n{before}"
-    note += f"\n---\n\n{YOURS}{theirs}"
-    if note != before:
-        save_note(study, note)
-    save_plotly_graph_object(study, figure, graph_object_id=GRAPH)

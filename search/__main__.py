@@ -251,23 +251,23 @@ def dashboard(
 @app.command(hidden=True)
 def worker() -> None:
     """Train trials as ordered on standard input (started by `run`)."""
-    from report.figures import learning_curves
-    from report.notes import save_study, save_trial_note, study_note, trial_note
+    from report.notes import trial_note
     from report.page import write_report
+    from report.publish import Redraw, publish_files, publish_trial_note
     from search import winner
-    from search.study import Studies, records
+    from search.study import Studies
     from search.worker import main
 
-    def annotate(trial: Any, architecture: Architecture | None, task: Any) -> None:
-        save_trial_note(trial, trial_note(architecture, trial.user_attrs, task.config.budget))
+    redraw = Redraw()
 
-    def redraw(run: Run, studies: Studies) -> None:
-        known = records(studies.candidates), records(studies.references)
-        save_study(studies.candidates, study_note(run, *known), learning_curves(run, *known))
+    def annotate(trial: Any, architecture: Architecture | None, task: Any) -> None:
+        publish_trial_note(trial, trial_note(architecture, trial.user_attrs, task.config.budget))
 
     def finish(run: Run, studies: Studies) -> None:
+        redraw.now(run, studies)
         _write(winner.candidate(run), run.folder)
         write_report(run, studies)
+        publish_files(studies.candidates, run.folder)
 
     main(annotate, redraw, finish)
 

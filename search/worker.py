@@ -80,7 +80,9 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left)
     task = Task(run.config, data, run.folder, None, emit, annotate, claims.claim, limits)
     if order.finals:
-        return hold_finals(run, studies, order.finals, task)
+        how = hold_finals(run, studies, order.finals, task)
+        redraw(run, studies)
+        return how
     _queue(studies.candidates, known)
     found = records(studies.candidates)
     first = next(iter(ranked(found)), None)

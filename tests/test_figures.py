@@ -238,8 +238,9 @@ def test_refusals_are_stacked_by_rule_above_the_sizes_and_the_budget() -> None:
 
 
 def test_without_sizes_only_the_rules_are_shown_and_without_refusals_nothing() -> None:
-    figure = figures.refusals(hand_made(), [refusing(0), refusing(1, same_network=1)])
-    assert [one["name"] for one in plain(figure)["data"]] == ["same network (1)"]
+    figure = figures.refusals(hand_made(), [refusing(0), refusing(1, same_network=1, cannot_exist=2)])
+    assert [one["name"] for one in plain(figure)["data"]] == ["same network (1)", "cannot exist (2)"]
+    assert plain(figure)["layout"]["barmode"] == "stack"
     assert figures.refusals(hand_made(), [refusing(0)]) is None
 
 

@@ -44,7 +44,7 @@ from search.order import Finals
 from search.recipe import Recipe
 from search.seeds import derive
 from search.storage import open_storage
-from search.study import Run, find, records, sibling, take_up
+from search.study import Run, find, load, records, sibling, take_up
 from search.train import TrialOver
 from tests.runs import ROOT, Bench, Pretence, copied, finished, pretence, search, small_run, study_file
 
@@ -703,6 +703,14 @@ def test_finals_change_nothing_in_the_search(real: Real) -> None:
     assert search("top", path, "--json") == real.before[0]
     search("report", path)
     assert leaderboard_of(real.calm) == real.before[1]
+
+
+@pytest.mark.slow
+def test_the_dashboards_note_tells_what_the_finals_came_to(real: Real) -> None:
+    from optuna_dashboard import get_note
+
+    told = json.loads(real.ended.out)["verdict"]
+    assert f"## Confirmed on fresh seeds\n\n{told[0].upper()}{told[1:]}" in get_note(load(real.calm).candidates)
 
 
 @pytest.mark.slow

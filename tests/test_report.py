@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report import figures, notes, page
-from report.notes import BEYOND, GRAPH, YOURS
+from report import notes, page
+from report.notes import BEYOND
 from report.tables import leaderboard, refusal_words
 from search import config as configs
 from search import study as studies
@@ -323,7 +322,7 @@ def test_the_note_of_a_trained_trial_begins_with_its_score(more: dict[str, Any],
     network = Architecture((8, 8, 1), 10, GOOD)
     first, rest = notes.trial_note(network, ATTRIBUTES | more, BUDGET).split("\n\n", 1)
     assert words in first
-    assert rest.startswith("| layer | options | output |")
+    assert table(rest)[0] == ["layer", "options", "output", "receptive field", "params"]
 
 
 @pytest.mark.parametrize("outcome", ["pruned_at_rung", "rejected", "diverged", "out_of_memory", "timed_out", "failed"])
@@ -366,32 +365,28 @@ def test_only_the_course_protocol_speaks_of_the_test_images_as_measured_on() -> 
     assert "test images are not looked at" in notes.study_note(hand_made(protocol="holdout"), [], [])
 
 
-def test_what_is_saved_is_replaced_and_a_persons_own_words_stay() -> None:
-    from optuna_dashboard import get_note, save_note
-    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+def test_the_head_of_the_leaderboard_is_in_the_note() -> None:
+    base = record(0, 0.9, 82_090, reference="base")
+    note = notes.study_note(hand_made(), [record(number, 0.91 + number / 100) for number in range(8)], [base])
+    rows = table(note.split("## The first 5")[1].split("\n## ")[0])
+    assert [row[:4] for row in rows[1:3]] == [["", "base", "82,090", "90.00%"], ["1", "7", "5,000", "98.00%"]]
+    assert [row[1] for row in rows[1:]] == ["base", "7", "6", "5", "4", "3"]
+    assert rows[2][-1] == "+8.00"
+    assert "## The first" not in notes.study_note(hand_made(), [], [base])
+    assert "## Confirmed on fresh seeds\n\nwhat they came to" in notes.study_note(hand_made(), [], [], "what they came to")
 
-    study = optuna.create_study()
-    run, many = hand_made(), [record(number, 0.9) for number in range(5)]
 
-    def attributes() -> dict[str, Any]:
-        found: dict[str, Any] = study._storage.get_study_system_attrs(study._study_id)
-        return found
+def test_columns_stand_apart_in_the_dashboard() -> None:
+    """Its Markdown sets them side by side; a line that is no table, or separates a head from its rows, stays as it is."""
+    text = "a | b\n\n| a | b \\| c |  |\n| :-- | --: | --: |\n| 1 | 2 |  |\n|:--|--:|"
+    assert notes._roomy(text) == "a | b\n\n| a | \u2003b \\| c |  |\n| :-- | --: | --: |\n| 1 | \u20032 |  |\n|:--|--:|"
 
-    notes.save_study(study, "first " * 1_000, figures.learning_curves(run, many, []))
-    save_note(study, get_note(study) + "\n\nmine")
-    notes.save_study(study, "second", figures.learning_curves(run, many[:1], []))
-    assert get_note(study).startswith("second\n")
-    assert get_note(study).endswith(f"{YOURS}\n\nmine")
-    assert "first" not in get_note(study)
-    graphs = get_plotly_graph_objects(attributes())
-    assert list(graphs) == [GRAPH]
-    assert len(json.loads(graphs[GRAPH])["data"]) == 1
-    before = attributes()
-    notes.save_study(study, "second", figures.learning_curves(run, many[:1], []))
-    assert attributes() == before, "what has not changed is not written anew"
-    save_note(study, "all mine")
-    notes.save_study(study, "third", figures.learning_curves(run, many[:1], []))
-    assert get_note(study).startswith("third\n") and get_note(study).endswith(f"{YOURS}\n\nall mine")
+
+def test_what_was_refused_before_a_trial_is_in_its_note() -> None:
+    told = ATTRIBUTES | {"refused": {"over budget": 1_200, "same network": 1}}
+    note = notes.trial_note(None, told, BUDGET)
+    assert "\n\nRefused before this network was found: 1,200 over budget, 1 same network.\n" in note
+    assert "Refused" not in notes.trial_note(None, ATTRIBUTES, BUDGET)
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
