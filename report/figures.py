@@ -71,7 +71,7 @@ def _curve(row: Curve, colour: str) -> dict[str, Any]:
 def _published(count: int) -> dict[str, Any]:
     """The one line of the legend for all published logs; the pointer tells which is which."""
     line = {"color": GREY, "dash": "dot", "width": 1.5}
-    name = f"as published ({count})"
+    name = f"published, on the test images ({count})"
     return {
         "type": "scatter",
         "mode": "lines",

@@ -63,6 +63,15 @@ def study_note(run: Run, candidates: list[Record], references: list[Record], fin
     return _roomy("\n\n".join(paragraphs) + "\n")
 
 
+def references_note(run: Run) -> str:
+    """What the sibling study of a study's opponents is."""
+    return (
+        f"# {escaped(run.name)}.references\n\nThe base and other known networks that study {escaped(run.name)} compares its "
+        "candidates with, trained by the same code on the same data; the budget does not hold for them. Each trial's note "
+        "shows its network layer by layer.\n"
+    )
+
+
 def layer_table(architecture: Architecture) -> str:
     """The network as a Markdown table; a receptive field beyond the image is marked.
 

@@ -20,7 +20,7 @@ from plotly.graph_objects import Figure
 
 from report import figures
 from report.evidence import finals_section
-from report.notes import OBJECTIVE, study_note
+from report.notes import OBJECTIVE, references_note, study_note
 from search.attributes import Attributes, rewrite
 from search.confirmation import confirmed
 from search.files import write
@@ -63,6 +63,7 @@ class Redraw:
             figures.refusals(run, candidates),
         )
         publish_study(studies.candidates, note, dict(zip(GRAPHS, drawn, strict=True)))
+        publish_study(studies.references, references_note(run), {})
         self._next = self._clock() + REST * (self._clock() - begun)
 
 

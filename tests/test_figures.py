@@ -103,8 +103,8 @@ def test_published_logs_are_shown_for_all_of_cifar10_alone() -> None:
     assert [row.accuracies for row in short] == [row.accuracies[:7] for row in told], "as many epochs as are trained"
     assert rows.curves(cifar(overrides={"data.images": 5_000}), [], []) == []
     assert rows.curves(hand_made(), [], []) == []
-    figure = figures.learning_curves(cifar(), [], [])
-    assert [one["name"] for one in plain(figure)["data"] if one.get("showlegend", True)] == ["as published (6)"]
+    traces = plain(figures.learning_curves(cifar(), [], []))["data"]
+    assert [one["name"] for one in traces if one.get("showlegend", True)] == ["published, on the test images (6)"]
 
 
 def test_the_learning_curves_stay_small() -> None:

@@ -101,6 +101,7 @@ def test_a_redrawing_puts_up_the_note_and_all_graphs(bench: Bench) -> None:
     assert "Confirmed" not in get_note(bench.study)
     refused = any(trial.user_attrs.get("refused") for trial in found)
     assert set(graphs(bench.study)) == set(GRAPHS if refused else GRAPHS[:3])
+    assert "study tiny compares its candidates with" in get_note(bench.studies.references)
 
 
 class Real(Kept):
