@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 from plotly.graph_objects import Figure
 
-# Okabe and Ito, "Color Universal Design", 2008, without its black and its yellow; the best candidate takes the first.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from report.colours import COLOURS, GREY
+
 TRAINED = COLOURS[1]  # points of trained candidates
-GREY = "#7A7A7A"  # 4.3 to 1 against white, 4.4 to 1 against the dashboard's dark background
 GRID = "rgba(128,128,128,0.25)"
 CLEAR = "rgba(0,0,0,0)"
 MANY = 800  # points, from which on WebGL draws them
