@@ -126,6 +126,8 @@ def top(study: Study, as_json: AsJson = False, storage: Storage = None, out: Out
 def show(
     network: Annotated[str, typer.Argument(help="a reference, an architecture file (JSON), or a study")],
     number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
+    svg: Annotated[Path | None, typer.Option(help="draw it into this file instead", dir_okay=False)] = None,
+    html: Annotated[Path | None, typer.Option(help="a page with the drawing and the table, instead", dir_okay=False)] = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
@@ -139,12 +141,19 @@ def show(
         facts = table(architecture)
     except ArchitectureError as error:
         raise UserError(f"{network}: this network cannot exist: {error}") from None
+    if svg or html:
+        from report.network_page import write_drawings
+
+        for path in write_drawings(architecture, svg, html):
+            print(_short(path.resolve()), file=sys.stderr if as_json else sys.stdout)
     if as_json:
         return _print_json(facts)
-    from search.display import print_network
+    if svg or html:
+        return
+    from search.display_network import print_network
 
     console = _console()
-    print_network(console, architecture, facts)
+    print_network(console, architecture)
     if _is_study(network):
         from search import study
 

@@ -12,11 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.architecture import Architecture
 from search.config import StudyConfig, hardly_learnt
-from search.cost import price_layer
-from search.geometry import flatten, resolve
-from search.layers import describe
 from search.plan import Survey
 from search.probe import Forecast
 
@@ -278,37 +274,3 @@ def _moment(then: float, now: float) -> str:
     end, today = time.localtime(then), time.localtime(now)
     day = "" if end[:3] == today[:3] else time.strftime("on %A %d %B ", end)
     return day + time.strftime("at %H:%M", end)
-
-
-def print_network(console: Console, architecture: Architecture, facts: dict[str, Any]) -> None:
-    """A network layer by layer; a receptive field that exceeds the image is marked."""
-    resolved = resolve(architecture)
-    side = max(architecture.input[:2])
-    table = Table(title_justify="left", title=_headline(architecture, facts))
-    for column in ("layer", "", "output", "receptive field", "params", "multiply-adds"):
-        table.add_column(column, justify="left" if column in ("layer", "") else "right")
-    exceeded = False
-    for depth, row in flatten(resolved):
-        cost, field = price_layer(row), row.receptive_field
-        beyond = field is not None and field > side
-        exceeded = exceeded or beyond
-        table.add_row(
-            "  " * depth + row.name,
-            describe(row.layer),
-            "x".join(map(str, row.output)),
-            "" if field is None else f"{field}x{field}{' *' if beyond else ''}",
-            f"{cost.params:,}" if cost.params else "",
-            f"{cost.macs:,}" if cost.macs else "",
-            style="yellow" if beyond else "",
-        )
-    console.print(table)
-    if exceeded:
-        console.print(f"* the receptive field exceeds the image ({side}x{side}): these layers see all of it and padding")
-
-
-def _headline(architecture: Architecture, facts: dict[str, Any]) -> str:
-    field = facts["receptive_field"]
-    return (
-        f"{architecture.name or 'network'}: {facts['params']:,} parameters ({facts['trainable_params']:,} trained), "
-        f"{facts['macs']:,} multiply-adds, receptive field {'none' if field is None else f'{field[0]}x{field[1]}'}"
-    )

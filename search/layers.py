@@ -272,18 +272,19 @@ def describe(layer: Layer) -> str:
             words += ["bias"] if layer.use_bias else []
             return ", ".join(words)
         case BatchNorm():
-            return f"momentum {layer.momentum:g}"
+            return f"momentum {layer.momentum:g}" + (f", epsilon {layer.epsilon:g}" if layer.epsilon != 1e-3 else "")
         case Activation() | Gate():
             return layer.function
         case Dropout():
             return f"rate {layer.rate:g}"
         case MaxPool() | AveragePool():
             stride = layer.stride or layer.size
-            return f"{layer.size}x{layer.size}" + (f", stride {stride}" if stride != layer.size else "")
+            words = [f"{layer.size}x{layer.size}", *([f"stride {stride}"] if stride != layer.size else [])]
+            return ", ".join([*words, *(["same"] if layer.padding == "same" else [])])
         case Dense():
             return f"{layer.units} units" + ("" if layer.use_bias else ", no bias")
         case Residual():
-            return "sum of the branch and " + ("its shortcut" if layer.shortcut else "the input")
+            return "branch + shortcut" if layer.shortcut else "branch + input"
         case GlobalAveragePool() | Flatten() | Softmax():
             return ""
         case _:

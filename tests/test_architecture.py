@@ -448,6 +448,9 @@ def test_every_layer_has_words_in_a_table() -> None:
     assert describe(SpatialSeparableConv(8, 3, 2)) == "8 filters, 3x3, stride 2"
     assert describe(MaxPool(3, 2)) == "3x3, stride 2"
     assert describe(MaxPool()) == "2x2"
+    assert describe(MaxPool(3, 2, "same")) == "3x3, stride 2, same"
+    assert describe(BatchNorm()) == "momentum 0.99"
+    assert describe(BatchNorm(0.9, 1e-5)) == "momentum 0.9, epsilon 1e-05"
     assert describe(Dense(4, False)) == "4 units, no bias"
     assert set(told) == {record.__name__ for record in RECORDS}
     assert module.LARGEST == LARGEST

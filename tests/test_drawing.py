@@ -5,7 +5,10 @@ python -m pytest tests/test_drawing.py
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -14,8 +17,10 @@ from hypothesis import strategies as st
 
 from report.drawing import network_svg, percent
 from report.layout import Layout, arrange, by, typeset
-from search.architecture import Architecture
+from report.network_page import network_html, write_drawings
+from search.architecture import Architecture, from_json
 from search.cost import price, price_layer
+from search.errors import UserError
 from search.geometry import flatten, resolve
 from search.layers import Activation, BatchNorm, Conv, Gate, MaxPool, Residual, SeparableConv, describe
 from tests.strategies import REFERENCES, architectures, net, reference
@@ -116,3 +121,29 @@ def test_a_name_is_no_markup() -> None:
 
 def test_a_share_that_is_something_is_not_shown_as_nothing() -> None:
     assert [percent(*pair) for pair in ((1, 1000), (0, 5), (31, 100), (5, 5))] == ["<1 %", "0 %", "31 %", "100 %"]
+
+
+def test_the_page_opens_offline_and_holds_every_figure() -> None:
+    page = network_html(replace(DEEP, name="<b>"))
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "<b>" not in page and "<title>&lt;b&gt;</title>" in page
+    cells = re.findall(r'<td class="figure">([^<]*)</td>', page)
+    for _, row in flatten(resolve(DEEP)):
+        assert by(row.output) in cells
+        assert price_layer(row).params == 0 or f"{price_layer(row).params:,}" in cells
+    assert f"{price(DEEP).params:,}" in cells
+    held = re.search(r"<pre>(.*)</pre>", page, re.DOTALL)
+    assert held and from_json(html.unescape(held[1])) == replace(DEEP, name="<b>")
+
+
+def test_drawings_are_written_under_their_own_endings_only(tmp_path: Path) -> None:
+    paths = tmp_path / "net.svg", tmp_path / "net.html"
+    assert write_drawings(DEEP, *paths) == list(paths)
+    assert paths[0].read_text(encoding="utf-8") == network_svg(DEEP)
+    kept = tmp_path / "net.json"
+    kept.write_text("{}")
+    with pytest.raises(UserError, match=r"call it net\.svg"):
+        write_drawings(DEEP, kept, tmp_path / "other.html")
+    assert kept.read_text() == "{}" and not (tmp_path / "other.html").exists()
+    with pytest.raises(UserError, match="cannot be written"):
+        write_drawings(DEEP, None, kept / "net.html")
