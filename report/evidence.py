@@ -1,14 +1,15 @@
-"""What repeated trainings tell, as Markdown: the finals of a study, and the effects of an ablation's factors."""
+"""What repeated trainings tell, as tables and as Markdown: the finals of a study, the effects of an ablation's factors."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 
-from report.notes import escaped, table
+from report.notes import escaped, markdown
+from report.tables import Table
 from search.confirmation import Confirmation, verdict
 from search.statistics import Comparison, Effect, effects, within
 from search.study import Run, records
@@ -21,12 +22,22 @@ BLOCK = "repeat"
 
 
 def finals_section(found: Confirmation) -> str:
+    """The finalists as Markdown."""
+    told = f"\n\n{markdown(finals_table(found))}\n\n{FINALS}" if found.finalists else ""
+    return finals_verdict(found) + told + "".join(f"\n\n{escaped(line)}" for line in finals_notes(found))
+
+
+def finals_verdict(found: Confirmation) -> str:
+    """The finals in a sentence or two."""
+    words = verdict(found)
+    return words[0].upper() + words[1:]
+
+
+def finals_table(found: Confirmation) -> Table:
     """The finalists, the best mean first, each against the base and against the leader."""
-    measure = "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
-    columns = ("", "params", f"mean {measure}", "95 % interval", "spread", "in the search", "flattered by", "base", "leader")
     rows = [
         (
-            escaped(one.name),
+            one.name,
             f"{one.params:,}",
             f"{one.mean:.2%}",
             "" if one.interval is None else f"{one.interval[0]:.2%} to {one.interval[1]:.2%}",
@@ -38,16 +49,25 @@ def finals_section(found: Confirmation) -> str:
         )
         for one in found.finalists
     ]
-    read = f"\n\nThe test images were read at {', '.join(found.test_read)}." if found.test_read else ""
-    failed = "".join(f"\n\n{escaped(name)} is compared with none: {escaped(why)}." for name, why in found.failed.items())
-    words = verdict(found)
-    told = f"\n\n{table(columns, rows)}\n\n{_FINALS}" if rows else ""
-    return f"{words[0].upper()}{words[1:]}{told}{read}{failed}"
+    measured = f"mean {measure(found)}"
+    columns = ("", "params", measured, "95 % interval", "spread", "in the search", "flattered by", "base", "leader")
+    return Table(columns, rows)
 
 
-_FINALS = (
+def finals_notes(found: Confirmation) -> list[str]:
+    """When the test images were read, and who is left out, and why."""
+    read = [f"The test images were read at {', '.join(found.test_read)}."] if found.test_read else []
+    return read + [f"{name} is compared with none: {why}." for name, why in found.failed.items()]
+
+
+def measure(found: Confirmation) -> str:
+    """What finalists are compared by."""
+    return "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
+
+
+FINALS = (
     "Every network was trained from scratch on the same fresh seeds. Differences are in points, paired by seed, with 95 % "
-    "intervals; a tie is a difference that chance can make (Holm's correction for several comparisons). *Flattered by* is "
+    'intervals; a tie is a difference that chance can make (Holm\'s correction for several comparisons). "Flattered by" is '
     "the score of the search less the mean of the best validation accuracies here: the winner's curse."
 )
 
@@ -66,22 +86,34 @@ def _span(one: Comparison | Effect) -> str:
 # --- ablation --------------------------------------------------------------------------------------------------------
 
 
+class Shown(NamedTuple):
+    """Effects as they are shown: words, and what follows them."""
+
+    words: str
+    table: Table
+
+
 def effects_section(run: Run, study: optuna.Study) -> str | None:
-    """The effect of each factor of a grid study on the best validation accuracy; None while no seed has all cells."""
+    """The effects of a grid study as Markdown; None while no seed has all cells."""
+    return "\n\n".join(f"{escaped(one.words)}\n\n{markdown(one.table)}" for one in effects_shown(run, study)) or None
+
+
+def effects_shown(run: Run, study: optuna.Study) -> list[Shown]:
+    """The effect of each factor of a grid study on the best validation accuracy; none while no seed has all cells."""
     factors = [name for name in run.config.parameters if name != BLOCK]
     rows = grid_rows(run, study) if run.config.search.sampler == "grid" and factors else []
     if not rows:
-        return None
-    found = effects(rows, factors, SCORE, BLOCK)
-    main = [one for one in found if len(one.factors) == 1]
-    together = [one for one in found if len(one.factors) == 2]
-    parts = [_effects_table("factor", main)]
-    if together:
-        parts.append("Two factors together: by how much the first one's effect grows with the second.\n")
-        parts[-1] += f"\n{_effects_table('factors', together)}"
-    parts += [_within(rows, factor, factors) for factor in factors if len(factors) > 1]
-    seeds = len({row[BLOCK] for row in rows})
-    return "\n\n".join([_ABLATION.format(cells=len(rows) // seeds, seeds=seeds), *parts])
+        return []
+    found, seeds = effects(rows, factors, SCORE, BLOCK), len({row[BLOCK] for row in rows})
+    words = _ABLATION.format(cells=len(rows) // seeds, seeds=seeds)
+    shown = [Shown(words, _effects_table("factor", [one for one in found if len(one.factors) == 1]))]
+    if together := [one for one in found if len(one.factors) == 2]:
+        words = "Two factors together: by how much the first one's effect grows with the second."
+        shown.append(Shown(words, _effects_table("factors", together)))
+    for factor in factors if len(factors) > 1 else []:
+        words = f"{_short(factor)} by the value of each other factor:"
+        shown.append(Shown(words, _within(rows, factor, factors)))
+    return shown
 
 
 def grid_rows(run: Run, study: optuna.Study) -> list[dict[str, Any]]:
@@ -100,12 +132,12 @@ _ABLATION = (
 )
 
 
-def _effects_table(what: str, found: Sequence[Effect]) -> str:
-    rows = [(escaped(_named(one)), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)) for one in found]
-    return table((what, "effect", "95 % interval", "verdict"), rows)
+def _effects_table(what: str, found: Sequence[Effect]) -> Table:
+    rows = [(_named(one), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)) for one in found]
+    return Table((what, "effect", "95 % interval", "verdict"), rows)
 
 
-def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[str]) -> str:
+def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[str]) -> Table:
     """A factor's effect at each value of every other."""
     lines = []
     for other in factors:
@@ -113,9 +145,8 @@ def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[st
             for one in within(rows, factor, other, factors, SCORE, BLOCK):
                 assert one.at
                 at = f"{_short(one.at[0])} = {_word(one.at[1])}"
-                lines.append((escaped(at), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)))
-    shown = table(("where", "effect", "95 % interval", "verdict"), lines)
-    return f"{escaped(_short(factor))} by the value of each other factor:\n\n{shown}"
+                lines.append((at, f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)))
+    return Table(("where", "effect", "95 % interval", "verdict"), lines)
 
 
 def _named(one: Effect) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from report.tables import leaderboard, refusal_words
+from report.tables import Table, leaderboard, refusal_words
 from search.architecture import Architecture
 from search.config import StudyConfig
 from search.cost import Budget, price_layer
@@ -139,6 +139,11 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "-
     lines = [tuple(columns), *(tuple(row) for row in rows)]
     lines.insert(1, (":--", *[align] * (len(lines[0]) - 1)))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown(one: Table, align: str = "--:") -> str:
+    """A table of plain cells as Markdown."""
+    return table(map(escaped, one.columns), (map(escaped, row) for row in one.rows), align)
 
 
 def _roomy(text: str) -> str:

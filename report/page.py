@@ -6,24 +6,34 @@ Every number is read from the studies and the run folder or counted on the netwo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from report.evidence import effects_section, finals_section
-from report.notes import against_base, escaped, layer_rows, layer_table, protocol_words, table
-from report.tables import leaderboard, refusal_words
+from report.findings import Findings, gather
+from report.notes import escaped, layer_rows, layer_table, markdown, protocol_words, table
+from report.tables import refusal_words
+from report.words import (
+    Board,
+    base_hardly_learnt,
+    base_table,
+    beats,
+    counts_words,
+    leaderboard_table,
+    settings,
+    title,
+    verdict,
+)
 from search.architecture import Architecture
-from search.config import StudyConfig, flat, hardly_learnt
-from search.confirmation import confirmed
+from search.config import StudyConfig
 from search.errors import UserError
 from search.export import versions
 from search.files import read_json, write_text
 from search.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
 from search.references import named
-from search.study import DATA, Run, Studies, best, network_of, records
+from search.study import Run, Studies
 
 MOST_EPOCHS = 50  # that the task allows a training
 SUMMARY_WIDTH = 100
@@ -31,8 +41,6 @@ SUMMARY_WIDTH = 100
 # The columns of a training log, and how their values are written.
 _LOG = {"epoch": "{}", "loss": "{:.4f}", "accuracy": "{:.2%}", "val_loss": "{:.4f}", "val_accuracy": "{:.2%}"}
 _LOG |= {"learning_rate": "{:.3g}", "seconds": "{:.1f}"}
-
-Board = Mapping[str, Any]
 
 
 class Check(NamedTuple):
@@ -43,32 +51,33 @@ class Check(NamedTuple):
     evidence: str
 
 
-def write_report(run: Run, studies: Studies) -> Path:
+def write_report(run: Run, studies: Studies, found: Findings | None = None) -> Path:
     """Write report.md into the run folder, in one step.
+
+    Args:
+        found: what `report.findings.gather` gives for the run, where it is known already.
 
     Raises:
         UserError: no candidate has been trained yet.
     """
-    candidates = records(studies.candidates)
-    number = best(run, candidates).number
-    board = leaderboard(run, candidates, records(studies.references))
-    network, base = network_of(run, number), run.config.base_name
+    found = found or gather(run, studies)
+    board, network, base = found.board, found.network, run.config.base_name
     params, summary = keras_summary(network)
-    refused, finals, effects = refusal_words(candidates), confirmed(run), effects_section(run, studies.candidates)
+    refused, effects = refusal_words(found.candidates), effects_section(run, studies.candidates)
     sections = [
-        f"# {escaped(run.name)}: {_title(board, network.classes)}",
-        _verdict(board, network.classes),
+        f"# {escaped(run.name)}: {title(board, network.classes)}",
+        verdict(board, network.classes),
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
         f"## The base\n\n{_base(run.config, board)}",
         f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRefused before training: {refused}." if refused else ""),
-        *([f"## Confirmed on fresh seeds\n\n{finals_section(finals)}"] if finals else []),
+        *([f"## Confirmed on fresh seeds\n\n{finals_section(found.finals)}"] if found.finals else []),
         *([f"## What each factor does\n\n{effects}"] if effects else []),
-        f"## The winner: trial {number}\n\n{layer_table(network)}",
+        f"## The winner: trial {found.number}\n\n{layer_table(network)}",
         f"## The winner as Keras sees it\n\n```text\n{summary}\n```",
         f"## Checklist\n\n{_checklist(checks(run.config, network, params, board))}",
         f"## Training log of the base\n\n{_log(run, base and f'references/{base}/history.json')}",
-        f"## Training log of trial {number}\n\n{_log(run, f'trials/{number}/history.json')}",
-        f"## What was asked\n\n{_asked(run.config, studies.candidates.user_attrs[DATA])}",
+        f"## Training log of trial {found.number}\n\n{_log(run, f'trials/{found.number}/history.json')}",
+        f"## What was asked\n\n{_asked(run.config, found.data)}",
     ]
     write_text(path := run.folder / "report.md", "\n\n".join(sections) + "\n")
     return path
@@ -102,7 +111,7 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
     given, limit, winner, base = sum(map(bool, fields)), config.budget.params, board["trials"][0], board["base"]
     epochs, best_epoch, top = winner["epochs"], winner["best_epoch"], winner["best_val_accuracy"]
     against = f"{base['best_val_accuracy']:.2%}, one training each" if base else "a base that has not been trained"
-    futile = _hardly_learnt(board, network.classes)
+    futile = base_hardly_learnt(board, network.classes)
     against += f", which hardly learnt (chance is {1 / network.classes:.1%})" if futile else ""
     return [
         Check("separable convolutions only", separable > 0 == plain, f"{separable} separable, {plain} plain"),
@@ -112,77 +121,25 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
         Check("output sizes given", len(sizes) == len(rows), f"for {len(sizes)} of {len(rows)} layers"),
         Check("receptive fields given", given == len(fields), f"for {given} of the {len(fields)} layers that have one"),
         Check(f"at most {MOST_EPOCHS} epochs", 0 < epochs <= MOST_EPOCHS, f"{epochs} trained, the best is {best_epoch}"),
-        Check("beats the base", _beats(board) and not futile, f"{top:.2%} against {against}"),
+        Check("beats the base", beats(board) and not futile, f"{top:.2%} against {against}"),
     ]
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _beats(board: Board) -> bool:
-    delta = board["trials"][0]["delta_vs_base"]
-    return delta is not None and delta > 0
-
-
-def _hardly_learnt(board: Board, classes: int) -> bool:
-    """Whether the base is a network whose training came to so little that to beat it says little."""
-    base = board["base"]
-    return bool(base and base["params"]) and hardly_learnt(base["best_val_accuracy"], classes)
-
-
-def _title(board: Board, classes: int) -> str:
-    if _hardly_learnt(board, classes):
-        return "the base hardly learnt"
-    return "the base is beaten" if _beats(board) else "the base is not beaten"
-
-
-def _verdict(board: Board, classes: int) -> str:
-    winner, base, trained = board["trials"][0], board["base"], board["counts"]["trained"]
-    reached = f"{winner['best_val_accuracy']:.2%} validation accuracy with {winner['params']:,} parameters"
-    line = f"Trial {winner['number']}, the best of {trained} trained candidates, reaches {reached}"
-    if base is None:
-        return f"{line}; the base has not been trained."
-    size = f", {base['params']:,} parameters" if base["params"] else ""
-    return (
-        f"{line}, {against_base(winner['delta_vs_base'])} ({base['best_val_accuracy']:.2%}{size}). "
-        + ("The base hardly learnt, so to beat it says little. " if _hardly_learnt(board, classes) else "")
-        + "Each figure is one training, so a small difference may be chance."
-    )
-
-
 def _base(config: StudyConfig, board: Board) -> str:
     name, base = config.base_name, board["base"]
     if name is None:
         return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
-    rows, layers = ([_cells("this run", base)] if base else []), ""
+    layers = ""
     with contextlib.suppress(UserError):  # the file may have gone since
-        known = named(str(config.base))
-        layers = f"\n\n{layer_table(known.architecture)}"
-        if known.published:
-            rows.append(_cells("published", {"params": None} | known.published.model_dump()))
-    return f"{escaped(name)}\n\n{table(('', 'params', 'best', 'epoch', 'last epoch'), rows)}{layers}"
+        layers = f"\n\n{layer_table(named(str(config.base)).architecture)}"
+    return f"{escaped(name)}\n\n{markdown(base_table(config, board))}{layers}"
 
 
 def _leaderboard(board: Board) -> str:
-    best = board["base"]["best_val_accuracy"] if board["base"] else None
-    lines = [("", *_cells("base", board["base"]), "", "")] if board["base"] else []
-    for row in board["references"]:
-        gap = "" if best is None else f"{100 * (row['best_val_accuracy'] - best):+.2f}"
-        lines.append(("", *_cells(escaped(row["name"]), row), gap, ""))
-    for row in board["trials"]:
-        gap = "" if row["delta_vs_base"] is None else f"{100 * row['delta_vs_base']:+.2f}"
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        last = seconds if row["rank"] else row["outcome"].replace("_", " ")
-        lines.append((str(row["rank"] or ""), *_cells(str(row["number"]), row), gap, last))
-    counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
-    columns = ("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base", "seconds")
-    return f"{table(columns, lines)}\n\n{counts}"
-
-
-def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    params = "" if row["params"] is None else f"{row['params']:,}"
-    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
-    return name, params, best, str(row["best_epoch"] or ""), last
+    return f"{markdown(leaderboard_table(board))}\n\n{counts_words(board)}"
 
 
 def _checklist(found: Iterable[Check]) -> str:
@@ -204,10 +161,9 @@ def _log(run: Run, name: str | None) -> str:
 
 
 def _asked(config: StudyConfig, data: Mapping[str, Any]) -> str:
-    settings = "\n".join(f"{key} = {json.dumps(value)}" for key, value in flat(config.dump()))
     classes = escaped(", ".join(data["class_names"]))
     used = ", ".join(f"{package} {version}" for package, version in versions().items())
     return (
-        f"```text\n{settings}\n```\n\n- Data: {escaped(data['summary'])}; fingerprint {data['fingerprint']}\n"
+        f"```text\n{settings(config)}\n```\n\n- Data: {escaped(data['summary'])}; fingerprint {data['fingerprint']}\n"
         f"- Classes: {classes}\n- Versions where this page was written: {used}"
     )

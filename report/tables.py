@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from search.study import Record, Run, base_accuracy, counts, ranked, refusals
 
 SAMPLE = 5  # sizes of refused proposals that are shown
+
+
+class Table(NamedTuple):
+    """Cells of plain text under their columns; a page escapes them in its own way."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
 
 
 def leaderboard(run: Run, candidates: list[Record], references: list[Record]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ with, which can so never be the best candidate. What trials carry is written by 
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 from collections import Counter
@@ -189,7 +190,13 @@ def every(run: Run) -> list[optuna.Study]:
 def records(study: optuna.Study) -> list[Record]:
     """Every trial that has been started, by number."""
     started = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    return [_record(trial) for trial in study.get_trials(deepcopy=False, states=started)]
+    collects = gc.isenabled()
+    gc.disable()  # a row of the database is an object, and the collector would look through all of them again and again
+    try:
+        return [_record(trial) for trial in study.get_trials(deepcopy=False, states=started)]
+    finally:
+        if collects:
+            gc.enable()
 
 
 def ranked(found: list[Record]) -> list[Record]:
@@ -227,13 +234,16 @@ def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None
     return next((record.best_val_accuracy for record in ranked(references) if record.reference == name), None)
 
 
-def network_of(run: Run, number: int | None = None) -> Architecture:
+def network_of(run: Run, number: int | None = None, studies: Studies | None = None) -> Architecture:
     """The network of a candidate, trained or rejected; without a number that of the best.
+
+    Args:
+        studies: those of the run, where they are open: what has been read of them is not read again.
 
     Raises:
         UserError: there is no such trial, or none has been trained yet.
     """
-    studies = load(run)
+    studies = studies or load(run)
     if number is None:
         number = best(run, records(studies.candidates)).number
     trials = studies.candidates.get_trials(deepcopy=False)

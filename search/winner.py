@@ -30,13 +30,16 @@ class Trained:
     heading: Sequence[str]
 
 
-def candidate(run: Run, number: int | None = None) -> Trained:
+def candidate(run: Run, number: int | None = None, studies: Studies | None = None) -> Trained:
     """A trained candidate by its number, without one the best.
+
+    Args:
+        studies: those of the run, where they are open: what has been read of them is not read again.
 
     Raises:
         UserError: there is no such trial, it was not trained, or its files are gone.
     """
-    studies = load(run)
+    studies = studies or load(run)
     if number is None:
         number = best(run, records(studies.candidates)).number
     trials = studies.candidates.get_trials(deepcopy=False)

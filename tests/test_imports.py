@@ -79,6 +79,8 @@ ORDER = (
     "report.notes",
     "report.evidence",
     "report.publish",
+    "report.words",
+    "report.findings",
     "report.page",
     "report.dashboard_patches",
     "report.dashboard",
