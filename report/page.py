@@ -74,7 +74,7 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None) -> P
         *([f"## What each factor does\n\n{effects}"] if effects else []),
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
         f"## The winner as Keras sees it\n\n```text\n{summary}\n```",
-        f"## Checklist\n\n{_checklist(checks(run.config, network, params, board))}",
+        f"## Checklist\n\n{checklist(checks(run.config, network, params, board))}",
         f"## Training log of the base\n\n{_log(run, base and f'references/{base}/history.json')}",
         f"## Training log of trial {found.number}\n\n{_log(run, f'trials/{found.number}/history.json')}",
         f"## What was asked\n\n{_asked(run.config, found.data)}",
@@ -142,7 +142,8 @@ def _leaderboard(board: Board) -> str:
     return f"{markdown(leaderboard_table(board))}\n\n{counts_words(board)}"
 
 
-def _checklist(found: Iterable[Check]) -> str:
+def checklist(found: Iterable[Check]) -> str:
+    """The checks as a Markdown table."""
     rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in found]
     return table(("", "asked", "found"), rows, align=":--")
 

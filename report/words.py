@@ -71,7 +71,9 @@ def confirmation(found: Confirmation | None, number: int, command: str) -> Confi
         command: what holds them, where they have not been held.
     """
     if found is None:
-        return Confirmed("not held", "not confirmed yet", f"No finals have been held: {command} tells which lead is real.")
+        return Confirmed(
+            "not held", "not confirmed yet", f"No finals have been held; they tell which lead is real: {command}"
+        )
     one = next((one for one in found.finalists if one.number == number and one.name == f"trial-{number}"), None)
     if one is None:
         words = f"Trial {number} was in no finals, as they were held before it, or it did not train on every seed."

@@ -106,7 +106,7 @@ def run(
         console.print("Candidates are left alone with --reference; the same command without it trains them.")
     else:
         console.print(
-            f"The winner: {_short(asked.folder / 'best_model.py')}, .json, .keras; the write-up: report.md beside it"
+            f"The winner: {_short(asked.folder / 'best_model.py')}, .json, .keras; the write-up: report.html, .md beside it"
         )
 
 
@@ -232,15 +232,17 @@ def export(
 
 @app.command()
 def report(study: Study, storage: Storage = None, out: Out = None) -> None:
-    """The write-up (report.md): base, winner, logs, checklist."""
-    from report.page import write_report
+    """The write-up: report.html, a page that opens offline, and report.md with logs and checklist."""
+    from report.write import write_reports
     from search import study as studies
     from search.device import load_backend
 
     found = studies.find(study, out, storage)
-    studies.best(found, studies.records(studies.load(found).candidates))  # refuse before TensorFlow is loaded
+    opened = studies.load(found)
+    studies.best(found, studies.records(opened.candidates))  # refuse before TensorFlow is loaded
     load_backend()
-    print(_short(write_report(found, studies.load(found))))
+    for path in write_reports(found, opened):
+        print(_short(path))
 
 
 @app.command()
@@ -261,8 +263,8 @@ def dashboard(
 def worker() -> None:
     """Train trials as ordered on standard input (started by `run`)."""
     from report.notes import trial_note
-    from report.page import write_report
     from report.publish import Redraw, publish_files, publish_trial_note
+    from report.write import write_reports
     from search import winner
     from search.study import Studies
     from search.worker import main
@@ -274,8 +276,8 @@ def worker() -> None:
 
     def finish(run: Run, studies: Studies) -> None:
         redraw.now(run, studies)
-        _write(winner.candidate(run), run.folder)
-        write_report(run, studies)
+        _write(winner.candidate(run, studies=studies), run.folder)
+        write_reports(run, studies)
         publish_files(studies.candidates, run.folder)
 
     main(annotate, redraw, finish)

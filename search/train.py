@@ -121,14 +121,20 @@ def accuracy(
     architecture: Architecture, weights: Weights | list[npt.NDArray[Any]], pixels: Pixels, images: Any, labels: Any
 ) -> float:
     """The share of images, uint8 (n, height, width, channels), that a trained network tells right."""
+    return float((probabilities(architecture, weights, pixels, images).argmax(axis=1) == labels).mean())
+
+
+def probabilities(
+    architecture: Architecture, weights: Weights | list[npt.NDArray[Any]], pixels: Pixels, images: Any
+) -> npt.NDArray[np.float32]:
+    """What a trained network says of images, uint8 (n, height, width, channels): (n, classes), each row adds up to 1."""
     model = build(architecture)
     model.set_weights(list(weights))
-    hits = 0
+    said = []
     for first in range(0, len(images), EVALUATION_BATCH):
         batch = pixels.apply(images[first : first + EVALUATION_BATCH])
-        predicted = np.asarray(model(batch, training=False)).argmax(axis=-1)
-        hits += int((predicted == labels[first : first + EVALUATION_BATCH]).sum())
-    return hits / len(images)
+        said.append(np.asarray(model(batch, training=False), np.float32))
+    return np.concatenate(said)
 
 
 def _fit(

@@ -96,7 +96,10 @@ class _Maker:
                 break
         told = _scores(curve, found.cost) | {"index": index, "attempt": 1, "key": found.key}
         told |= {"seed": self.generator.getrandbits(31), "delta_vs_base": max(curve) - self.base}
-        told |= {"refused": {"over budget": index % 3, "same network": 1}, "refused_params": [100_500 + 90 * index]}
+        told |= {
+            "refused": {"over budget": index % 3, "same network": 1},
+            "refused_params": [self.generator.randint(100_000, 400_000)],
+        }
         if len(curve) < self.config.recipe.epochs:
             told |= {"outcome": "pruned_at_rung", "reason": f"{curve[-1]:.2%} after {len(curve)} epochs, behind others"}
         return _finished(told, curve, values, {name: one.distribution() for name, one in self.config.parameters.items()})

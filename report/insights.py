@@ -1,0 +1,148 @@
+"""The sections of the report on what the choices do: good against bad candidates, importance, where parameters pay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from report import charts, evidence, importance, marginal, positions
+from report import markup as html
+from report.findings import Findings
+from report.marginal import Gain, Marginal
+from report.markup import Section
+from report.nets import Net
+from report.tables import Table
+from space import Fixed
+
+
+def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
+    """Widths, dropout and pools of good and bad candidates; None where the study searches no network."""
+    title = "Good and bad candidates"
+    if isinstance(found.run.config.space, Fixed):
+        return None
+    one = positions.contrast(nets)
+    if one is None:
+        few = f"{len(nets)} candidates are too few to hold good against bad; it takes {positions.FEWEST}."
+        return Section("choices", title, html.paragraph(few))
+    n = len(one.best)
+    words = (
+        f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; who was pruned ranks below who was not. "
+        + ("So few show little more than chance. " if n < 10 else "")
+        + "What stands out from chance is told under importance."
+    )
+    band = (
+        "Middle value, quartiles as a band, and some single networks as thin lines; not every network has the last blocks."
+    )
+    plots = []
+    if positions.varies(nets, lambda block: block.width):
+        drawn = charts.along(one, lambda block: block.width, "channels")
+        plots.append(("Width of each block", html.figure(drawn, band, height=360)))
+    if positions.varies(nets, lambda block: block.dropout):
+        drawn = charts.along(one, lambda block: block.dropout, "dropout rate")
+        plots.append(("Dropout of each block", html.figure(drawn, band, height=360)))
+    if positions.varies(nets, lambda block: float(block.is_pooled)):
+        told = "The share of either group that pools after each block."
+        plots.append(("Pooling after each block", html.figure(charts.pools(one), told, height=360)))
+    if (table := positions.choices_table(one)).rows:
+        plots.append(("Choices of the whole network", html.table(table, "Choices of the whole network", left=(0, 1, 2))))
+    grid = "".join(f"<div><h3>{name}</h3>{plot}</div>" for name, plot in plots)
+    return Section("choices", title, f'{html.paragraph(words)}<div class="pair">{grid}</div>')
+
+
+def importances(found: Findings) -> Section:
+    """What each choice matters for being among the best tenth."""
+    study, title = found.studies.candidates, "Importance of each choice"
+    n = importance.trained(study)
+    if not found.run.config.parameters:
+        return Section("importance", title, html.paragraph("Nothing was chosen: every value is fixed."))
+    rows = importance.importances(study, found.run.config.search.seed)
+    if not rows:
+        few = f"{n} trials trained in full are too few to tell: it takes {importance.FEWEST}, better {importance.STEADY}."
+        return Section("importance", title, html.paragraph(few))
+    clear = [positions.spelt(one.name) for one in rows if one.stands_out]
+    words = (
+        f"How much each choice matters for being among the best tenth of {n:,} trials trained in full (PED-ANOVA, Optuna's "
+        "default). " + (f"These stand out from chance: {', '.join(clear)}." if clear else "None stands out from chance.")
+    )
+    few = f"{n} trials are few: from {importance.STEADY} on the figures become steady. " if n < importance.STEADY else ""
+    caption = (
+        f"Marks: what no choice reached, each measured by its own mean, when the accuracies were shuffled among the trials "
+        f"({importance.shuffles(n)} times)."
+    )
+    more = f" The {charts.MOST} most important of {len(rows)}." if len(rows) > charts.MOST else ""
+    drawn = html.figure(charts.importance(rows), caption + more)
+    return Section("importance", title, (html.notice(few.strip()) if few else "") + html.paragraph(words) + drawn)
+
+
+def parameters(found: Findings, nets: Sequence[Net]) -> Section | None:
+    """Where the next thousand parameters pay most; None where the study searches no network."""
+    title = "Where the next thousand parameters pay"
+    if isinstance(found.run.config.space, Fixed):
+        return None
+    told = marginal.marginal(found, nets)
+    if told is None:
+        full, needed = sum(net.in_full for net in nets), marginal.needed(nets)
+        few = f"{full} trials trained in full are too few, it takes {needed}"
+        why = few if full < needed else "their widths do not differ enough"
+        return Section("parameters", title, html.paragraph(f"Not to be told of these candidates: {why}."))
+    return Section("parameters", title, _paying(told))
+
+
+def _paying(told: Marginal) -> str:
+    best, clear = max(told.gains, key=lambda one: one.gain), [one for one in told.gains if one.is_clear]
+    how = (
+        "taken from the widths of all other blocks in proportion, as every candidate fills the budget"
+        if told.kind == "moved"
+        else "added to the network"
+    )
+    if not clear:
+        words = "No block stands out: what these trials say of each may be nothing."
+    elif best.is_clear and best.gain > 0:
+        words = f"They pay most in {best.name}: {_points(best.gain)} points ({_span(best)})."
+    else:
+        words = f"No block clearly gains, and {', '.join(one.name for one in clear)} clearly lose by it."
+    rows = [
+        (
+            one.name,
+            f"{one.width:,.0f}",
+            f"{one.cost:,.0f}",
+            _points(one.gain),
+            _span(one),
+            ("more" if one.gain > 0 else "less") if one.is_clear else "may be nothing",
+        )
+        for one in told.gains
+    ]
+    columns = ("", "channels now", "a channel costs", "points for 1,000 more", "95 % interval", "verdict")
+    caption = (
+        f"Points of best validation accuracy for a thousand parameters spent on a block's width, {how}; 95 % intervals."
+    )
+    about = (
+        f"A straight line through {told.n:,} trials trained in full: accuracy on the width of each block, among nets of one "
+        "depth. A channel costs parameters in its own block and in the next. The verdict allows for the number of blocks "
+        "(Holm). Returns diminish, so it holds near what the blocks have now."
+    )
+    return "".join(
+        [
+            html.paragraph(words),
+            html.figure(charts.marginal(told), caption),
+            html.table(Table(columns, rows), "Gain of each block", left=(0, 5)),
+            html.paragraph(about, "remark"),
+        ]
+    )
+
+
+def _points(gain: float) -> str:
+    return f"{100 * gain:+.3f}"
+
+
+def _span(one: Gain) -> str:
+    return f"{_points(one.low)} to {_points(one.high)}"
+
+
+def effects(found: Findings) -> Section | None:
+    """What each factor of an ablation does; None for a study that is none."""
+    shown = evidence.effects_shown(found.run, found.studies.candidates)
+    if not shown:
+        return None
+    body = "".join(f"<p>{escape(one.words)}</p>{html.table(one.table, one.words, left=(0, 3))}" for one in shown)
+    return Section("effects", "What each factor does", body)

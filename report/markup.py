@@ -1,0 +1,112 @@
+"""Parts of the HTML report. Every function takes plain text and escapes it, but for what is called `html` or a body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from plotly.graph_objects import Figure
+
+from report.tables import Table
+
+WIDE = 5  # columns, beyond which a table takes the whole width
+
+
+class Section(NamedTuple):
+    """A part of the page with an entry in its table of contents."""
+
+    id: str
+    title: str
+    body: str
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph of plain text."""
+    return f"<p{_class(kind)}>{spaced(text)}</p>"
+
+
+def table(one: Table, label: str, *, left: Sequence[int] = (0,), kinds: Mapping[int, str] | None = None) -> str:
+    """A table that scrolls in its own box; columns are aligned to the right, but for those `left`.
+
+    Args:
+        label: what it holds, for those who do not see it.
+        kinds: CSS classes of rows, by their place.
+    """
+    cells = [[escape(cell) for cell in row] for row in one.rows]
+    return table_of([escape(column) for column in one.columns], cells, label, left=left, kinds=kinds)
+
+
+def table_of(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    label: str,
+    *,
+    left: Sequence[int] = (0,),
+    kinds: Mapping[int, str] | None = None,
+) -> str:
+    """As `table`, of cells that are HTML."""
+    align = ["" if place in left else ' class="n"' for place in range(len(columns))]
+    head = "".join(f'<th scope="col"{kind}>{column}</th>' for kind, column in zip(align, columns, strict=True))
+    lines = []
+    for place, row in enumerate(rows):
+        cells = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(align, row, strict=True))
+        lines.append(f"<tr{_class((kinds or {}).get(place, ''))}>{cells}</tr>")
+    wide = ' class="wide"' if len(columns) > WIDE else ""
+    return scrolling(f"<table{wide}><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>", label)
+
+
+def scrolling(html: str, label: str) -> str:
+    """What may be wider than a phone, in a box of its own that scrolls, by the keyboard too."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{html}</div>'
+
+
+def figure(plot: Figure, caption: str, *, height: int = 420) -> str:
+    """A plotly figure, drawn by the page's script when it comes into view; the page has its title.
+
+    Args:
+        height: in pixels, of a figure that has none of its own.
+    """
+    plot.update_layout(title=None, margin={"t": 16})
+    tall = plot.layout.height or height
+    plot.update_layout(height=None)
+    data = script_data(json.loads(plot.to_json()))
+    return (
+        f'<figure><div class="plot" style="height:{tall}px" role="img" aria-label="{escape(caption)}">'
+        f"<script type='application/json'>{data}</script></div><figcaption>{spaced(caption)}</figcaption></figure>"
+    )
+
+
+def spaced(text: str) -> str:
+    """Plain text in which a number stays with its percent sign."""
+    return escape(text).replace(" %", "\u00a0%")
+
+
+def details(summary: str, html: str) -> str:
+    """What is folded until it is asked for."""
+    return f"<details><summary>{escape(summary)}</summary>{html}</details>"
+
+
+def notice(text: str, kind: str = "") -> str:
+    """A remark that must not be overlooked."""
+    return f'<div class="notice {kind}" role="note">{escape(text)}</div>'
+
+
+def code(text: str) -> str:
+    """Lines of settings or of commands."""
+    return f'<pre class="scroll" tabindex="0">{escape(text)}</pre>'
+
+
+def bar(share: float, kind: str = "") -> str:
+    """A bar of this share (0 to 1) of its cell."""
+    return f'<span class="bar {kind}"><span style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></span></span>'
+
+
+def script_data(value: Any) -> str:
+    """JSON that can stand inside a script element: nothing in it ends one, or begins a comment."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

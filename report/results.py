@@ -1,0 +1,241 @@
+"""The sections of the report on what came out: leaderboard, finals, curves, costs, the winner, its mistakes, the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from report import charts, evidence, figures
+from report import markup as html
+from report.drawing import network_svg, percent
+from report.findings import Findings
+from report.markup import Section
+from report.mistakes import Told, confused, picture
+from report.tables import Table, refusal_words
+from report.timing import Times, duration, rungs_table, saved
+from report.words import base_table, confirmation, counts_words, leaderboard_table, settings
+from search.export import versions
+
+SHOWN = 20  # trials of the leaderboard that are not folded
+MATRIX = 20  # classes, up to which the confusion matrix is a table with its numbers
+CONFUSIONS = 10  # that are listed
+
+
+def leaderboard(found: Findings) -> Section:
+    """The base, references, the best trials, and the others folded."""
+    whole, opponents = leaderboard_table(found.board), len(found.board["references"]) + bool(found.board["base"])
+    first, rest = whole.rows[: opponents + SHOWN], whole.rows[opponents + SHOWN :]
+    kinds = dict.fromkeys(range(opponents), "base") | {opponents: "winner"}
+    parts = [
+        html.table(Table(whole.columns, first), "Leaderboard", left=(1,), kinds=kinds),
+        html.paragraph(
+            f"{counts_words(found.board)}. Best is the best validation accuracy over the epochs of one training, last epoch "
+            "that of its last; trials without a rank were not trained in full.",
+            "remark",
+        ),
+    ]
+    if rest:
+        parts.insert(1, html.details(f"{len(rest):,} more", html.table(Table(whole.columns, rest), "The rest", left=(1,))))
+    base = found.run.config.base_name
+    if base is not None and (known := base_table(found.run.config, found.board)).rows:
+        parts += [f"<h3>The base{'' if base == 'base' else f', {escape(base)}'}</h3>", html.table(known, "The base")]
+    return Section("leaderboard", "Leaderboard", "".join(parts))
+
+
+def finals(found: Findings) -> Section:
+    """What fresh seeds say."""
+    held = found.finals
+    if held is None:
+        words = confirmation(None, found.number, finals_command(found)).words
+        return Section("finals", "Finals on fresh seeds", html.paragraph(words))
+    parts = [html.paragraph(evidence.finals_verdict(held))]
+    if held.finalists:
+        told = (
+            f"Mean {evidence.measure(held)} of each finalist on {held.seeds} fresh seeds with its 95 % interval, each seed, "
+            "and the best validation accuracy that the search had seen."
+        )
+        parts += [html.figure(charts.finals(held), told), html.table(evidence.finals_table(held), "Finals")]
+        parts.append(html.paragraph(evidence.FINALS, "remark"))
+    parts += [html.paragraph(line, "remark") for line in evidence.finals_notes(held)]
+    return Section("finals", "Finals on fresh seeds", "".join(parts))
+
+
+def curves(found: Findings) -> Section:
+    """Validation accuracy by epoch."""
+    known = found.run, found.candidates, found.references
+    words = "Validation accuracy by epoch: base dashed, best trials in colour, others dash-dotted, published logs dotted."
+    return Section("curves", "Learning curves", html.figure(figures.learning_curves(*known), words, height=460))
+
+
+def costs(found: Findings) -> Section:
+    """Accuracy against parameters and against multiply-adds."""
+    known = found.run, found.candidates, found.references
+    of_params = figures.accuracy_by_cost(*known, "params")
+    of_macs = figures.accuracy_by_cost(*known, "macs")
+    parts = [
+        "<h3>Parameters</h3>",
+        html.figure(
+            of_params, "Best validation accuracy against parameters; the line is the best to be had up to each size."
+        ),
+        "<h3>Multiply-adds</h3>",
+        html.figure(of_macs, "The same against the multiply-adds of one image: what a network costs to run."),
+    ]
+    return Section("costs", "Accuracy against cost", "".join(parts))
+
+
+def winner(found: Findings) -> Section:
+    """The winner layer by layer."""
+    words = (
+        f"Trial {found.number} from its input down: the size of each output, how many input pixels each way it can see, its "
+        "parameters and multiply-adds with a bar each."
+    )
+    drawn = html.scrolling(network_svg(found.network), f"Trial {found.number}, layer by layer")
+    return Section("winner", f"The winner: trial {found.number}", html.paragraph(words) + drawn)
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def mistakes(found: Findings, told: Told | str) -> Section:
+    """The confusion matrix and the worst mistakes, or why there are none."""
+    title = "What the winner gets wrong"
+    if isinstance(told, str):
+        return Section("mistakes", title, html.paragraph(f"Not shown: {told}."))
+    stored = found.board["trials"][0]["best_val_accuracy"]
+    words = (
+        f"With the weights of its best epoch the winner was asked again: {told.accuracy:.2%} of {told.images:,} validation "
+        f"images are right ({stored:.2%} when it was trained)."
+    )
+    beside = f'<div class="beside"><div>{_confusion(told)}</div><div>{_confusions(told)}</div></div>'
+    parts = [html.paragraph(words), beside]
+    if told.worst:
+        parts += [
+            "<h3>Worst mistakes</h3>",
+            html.paragraph(
+                f"Of {told.images - int(told.confusion.trace()):,} wrong answers the {len(told.worst)} that leave the least "
+                "probability for the truth."
+            ),
+            f'<ul class="mistakes">{"".join(_mistakes(told))}</ul>',
+        ]
+    return Section("mistakes", title, "".join(parts))
+
+
+def _confusion(told: Told) -> str:
+    if len(told.class_names) > MATRIX:
+        words = "Rows are what images are, columns what was said of them; point at a cell for its names and number."
+        return f"<h3>Confusion matrix</h3>{html.figure(charts.confusion(told), words)}"
+    names = [escape(name) for name in told.class_names]
+    sums = told.confusion.sum(axis=1).clip(1)
+    head = "".join(f'<th scope="col"><span>{name}</span></th>' for name in names)
+    lines = []
+    for truth, (name, row, whole) in enumerate(zip(names, told.confusion.tolist(), sums.tolist(), strict=True)):
+        cells = "".join(_cell(count, count / whole, truth == said) for said, count in enumerate(row))
+        lines.append(f'<tr><th scope="row">{name}</th>{cells}<td class="n">{row[truth] / whole:.0%}</td></tr>')
+    matrix = (
+        f'<table class="confusion"><thead><tr><th scope="col">is \\ said to be</th>{head}'
+        '<th scope="col"><span>right</span></th></tr></thead><tbody>'
+    )
+    matrix += f"{''.join(lines)}</tbody></table>"
+    return "<h3>Confusion matrix</h3>" + html.scrolling(matrix, "Confusion matrix: rows are the truth, columns the answers")
+
+
+def _cell(count: int, share: float, is_right: bool) -> str:
+    kind = ("right" if is_right else "wrong") + (" strong" if share > 0.45 else "")
+    return f'<td class="n {kind}" style="--share:{share:.3f}">{count or ""}</td>'
+
+
+def _confusions(told: Told) -> str:
+    pairs = confused(told, CONFUSIONS)
+    if not pairs:
+        return ""
+    names, sums = told.class_names, told.confusion.sum(axis=1)
+    rows = [(names[truth], names[said], f"{count:,}", f"{count / sums[truth]:.0%}") for truth, said, count in pairs]
+    listed = html.table(Table(("is", "taken for", "images", "of its class"), rows), "Most frequent confusions", left=(0, 1))
+    return f"<h3>Most frequent confusions</h3>{listed}"
+
+
+def _mistakes(told: Told) -> Iterator[str]:
+    for one in told.worst:
+        truth, said = escape(told.class_names[one.truth]), escape(told.class_names[one.said])
+        yield (
+            f'<li><img src="{picture(one.image)}" alt="an image of class {truth}" width="96" height="96">'
+            f"<span>is <b>{truth}</b></span><span>said <b>{said}</b>, {one.probability:.0%}</span></li>"
+        )
+
+
+# --- cost and configuration ------------------------------------------------------------------------------------------
+
+
+def refused(found: Findings) -> Section:
+    """What was refused before training, and what was pruned in it."""
+    words, drawn = refusal_words(found.candidates), figures.refusals(found.run, found.candidates)
+    counts = found.board["counts"]
+    parts = [html.paragraph(f"Refused before training: {words}." if words else "Nothing was refused before training.")]
+    if drawn is not None:
+        told = "Proposals refused before the network of a trial was found, by the rule that they broke, and their sizes."
+        parts.append(html.figure(drawn, told, height=460))
+    rungs, (trained, whole) = rungs_table(found.run.config, found.candidates), saved(found.run.config, found.candidates)
+    parts.append("<h3>Pruning</h3>")
+    if rungs.rows:
+        less = f"{1 - trained / whole:.0%} less than" if trained < whole else "as many as"
+        words = f"Candidates trained {trained:,} epochs, {less} the {whole:,} that all of them in full would have taken."
+        parts += [html.table(rungs, "Rungs"), html.paragraph(words, "remark")]
+    else:
+        parts.append(html.paragraph("The study has no rungs: every candidate was trained in full."))
+    if counts["failed"]:
+        parts.append(html.table(_failures(found), "Trials that failed", left=(0, 1, 2)))
+    return Section("refused", "Refusals and pruning", "".join(parts))
+
+
+def _failures(found: Findings) -> Table:
+    known = ("trained", "pruned_at_rung", "rejected", "interrupted", "running")
+    rows = [
+        (f"{one.number}", one.outcome.replace("_", " "), one.reason or "")
+        for one in found.candidates
+        if one.outcome not in known
+    ]
+    return Table(("trial", "failed", "why"), rows[:SHOWN])
+
+
+def time(spent: Times) -> Section:
+    """What the trainings took."""
+    whole = spent.seconds or 1.0
+    columns = ("", "trainings", "epochs", "time", "", "share", "compiling", "an epoch")
+    rows = [
+        (
+            escape(one.what),
+            f"{one.trainings:,}",
+            f"{one.epochs:,}",
+            duration(one.seconds),
+            html.bar(one.seconds / whole),
+            percent(round(one.seconds), round(whole)),
+            duration(one.compile_seconds),
+            f"{max(one.seconds - one.compile_seconds, 0) / one.epochs:.1f} s" if one.epochs else "",
+        )
+        for one in spent.spent
+    ]
+    words = f"All trainings together took {duration(spent.seconds)}."
+    if spent.begun and spent.ended:
+        clock = duration((spent.ended - spent.begun).total_seconds())
+        words += f" From the first start ({spent.begun:%Y-%m-%d %H:%M}) to the last end passed {clock} on the clock."
+    return Section("time", "Time spent", html.paragraph(words) + html.table_of(columns, rows, "Time spent", left=(0, 4)))
+
+
+def asked(found: Findings) -> Section:
+    """What was asked, of which data, with which versions."""
+    data = found.data
+    facts = {
+        "Data": f"{data['summary']}; fingerprint {data['fingerprint']}",
+        "Classes": ", ".join(data["class_names"]),
+        "Go on with": found.run.command,
+        "Configuration": f"digest {found.run.config.digest}",
+        "Versions where this page was written": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    folded = html.details("All settings that were in force", html.code(settings(found.run.config)))
+    return Section("asked", "Configuration and versions", f"<dl>{listed}</dl>{folded}")
+
+
+def finals_command(found: Findings) -> str:
+    """What a person types to hold finals."""
+    return found.run.command.replace("search run ", "search finals ", 1)
