@@ -14,7 +14,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from report import insights, results
+from report import effort, insights, results
 from report import markup as html
 from report.findings import Findings
 from report.markup import Section
@@ -55,9 +55,9 @@ def page(found: Findings, told: Told | str) -> str:
         insights.choices(found, candidates),
         insights.importances(found),
         insights.parameters(found, candidates),
-        results.refused(found),
-        results.time(times(found.run, found.studies.candidates)),
-        results.asked(found),
+        effort.refused(found),
+        effort.time(times(found.run, found.studies.candidates)),
+        effort.asked(found),
     ]
     shown = [section for section in sections if section]
     name = escape(found.run.name)

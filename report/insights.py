@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from report import charts, evidence, importance, marginal, positions
+from report import choice_charts, evidence, importance, marginal, positions
 from report import markup as html
 from report.findings import Findings
 from report.marginal import Gain, Marginal
@@ -35,14 +35,14 @@ def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
     )
     plots = []
     if positions.varies(nets, lambda block: block.width):
-        drawn = charts.along(one, lambda block: block.width, "channels")
+        drawn = choice_charts.along(one, lambda block: block.width, "channels")
         plots.append(("Width of each block", html.figure(drawn, band, height=360)))
     if positions.varies(nets, lambda block: block.dropout):
-        drawn = charts.along(one, lambda block: block.dropout, "dropout rate")
+        drawn = choice_charts.along(one, lambda block: block.dropout, "dropout rate")
         plots.append(("Dropout of each block", html.figure(drawn, band, height=360)))
     if positions.varies(nets, lambda block: float(block.is_pooled)):
         told = "The share of either group that pools after each block."
-        plots.append(("Pooling after each block", html.figure(charts.pools(one), told, height=360)))
+        plots.append(("Pooling after each block", html.figure(choice_charts.pools(one), told, height=360)))
     if (table := positions.choices_table(one)).rows:
         plots.append(("Choices of the whole network", html.table(table, "Choices of the whole network", left=(0, 1, 2))))
     grid = "".join(f"<div><h3>{name}</h3>{plot}</div>" for name, plot in plots)
@@ -65,12 +65,13 @@ def importances(found: Findings) -> Section:
         "default). " + (f"These stand out from chance: {', '.join(clear)}." if clear else "None stands out from chance.")
     )
     few = f"{n} trials are few: from {importance.STEADY} on the figures become steady. " if n < importance.STEADY else ""
+    k = importance.shuffles(n)
     caption = (
-        f"Marks: what no choice reached, each measured by its own mean, when the accuracies were shuffled among the trials "
-        f"({importance.shuffles(n)} times)."
+        f"Marks: the most that chance gave each choice, with the accuracies shuffled among the trials {k} times. "
+        f"Of {len(rows)} choices that do nothing about {len(rows) / (k + 1):.1f} would go beyond their marks."
     )
-    more = f" The {charts.MOST} most important of {len(rows)}." if len(rows) > charts.MOST else ""
-    drawn = html.figure(charts.importance(rows), caption + more)
+    more = f" The {choice_charts.MOST} most important of {len(rows)}." if len(rows) > choice_charts.MOST else ""
+    drawn = html.figure(choice_charts.importance(rows), caption + more)
     return Section("importance", title, (html.notice(few.strip()) if few else "") + html.paragraph(words) + drawn)
 
 
@@ -124,7 +125,7 @@ def _paying(told: Marginal) -> str:
     return "".join(
         [
             html.paragraph(words),
-            html.figure(charts.marginal(told), caption),
+            html.figure(choice_charts.marginal(told), caption),
             html.table(Table(columns, rows), "Gain of each block", left=(0, 5)),
             html.paragraph(about, "remark"),
         ]

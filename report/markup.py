@@ -68,10 +68,10 @@ def figure(plot: Figure, caption: str, *, height: int = 420) -> str:
     Args:
         height: in pixels, of a figure that has none of its own.
     """
-    plot.update_layout(title=None, margin={"t": 16})
-    tall = plot.layout.height or height
-    plot.update_layout(height=None)
-    data = script_data(json.loads(plot.to_json()))
+    drawn = json.loads(plot.to_json())
+    drawn["layout"].pop("title", None)
+    drawn["layout"]["margin"]["t"] = 16
+    tall, data = drawn["layout"].pop("height", height), script_data(drawn)
     return (
         f'<figure><div class="plot" style="height:{tall}px" role="img" aria-label="{escape(caption)}">'
         f"<script type='application/json'>{data}</script></div><figcaption>{spaced(caption)}</figcaption></figure>"

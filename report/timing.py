@@ -57,7 +57,7 @@ def times(run: Run, candidates: optuna.Study) -> Times:
     """
     kinds: dict[str, list[FrozenTrial]] = {kind: [] for kind in _ORDER}
     for study in (candidates, *(one for one in every(run) if one.study_name != run.name)):
-        of = study.study_name.removeprefix(run.name).strip(".")
+        of = "" if study is candidates else study.study_name.removeprefix(f"{run.name}.")
         for trial in study.get_trials(deepcopy=False):
             outcome = trial.user_attrs.get("outcome", "failed")
             if trial.state.is_finished() and outcome not in ("rejected", "interrupted"):

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import random
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
+import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search import references
@@ -22,11 +25,13 @@ from search import study as studies
 from search.architecture import Architecture, fingerprint
 from search.candidate import Candidate, DataFacts, fits, judge
 from search.config import ROOT, StudyConfig, load
+from search.confirmation import Confirmation, Finalist
 from search.cost import Price, price, price_layer
 from search.data import CIFAR10_CLASSES, Dataset
 from search.fill import largest_that_fits
 from search.geometry import resolve
 from search.layers import Dropout, SeparableConv
+from search.statistics import confirm
 from search.storage import sqlite_url
 from search.study import Run, Studies
 
@@ -35,6 +40,15 @@ Score = Callable[[Architecture], float]
 HOLDOUT = ROOT / "studies" / "cifar10_100k_holdout" / "study.toml"
 BEGUN = datetime(2025, 1, 1)
 SPREAD = 0.004  # of the accuracy of one training
+
+
+@contextmanager
+def storages_in_memory() -> Iterator[None]:
+    """No storage is a file in here: thousands of trials are added in a moment."""
+    opened: dict[str, optuna.storages.InMemoryStorage] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "open_storage", lambda url, **rest: opened.setdefault(url, optuna.storages.InMemoryStorage()))
+        yield
 
 
 def noise_images(classes: tuple[str, ...] = CIFAR10_CLASSES, channels: int = 3) -> Dataset:
@@ -78,6 +92,32 @@ def fill(run: Run, data: Dataset, n: int, *, score: Score = plausible, seed: int
             trials.append(made.candidate(found, values, len(trials), score(found.architecture)))
     created.candidates.add_trials(trials)
     return created
+
+
+def finals_of(scores: Mapping[str, Sequence[float]], base: str | float | None = "base") -> Confirmation:
+    """Finals with these scores on the same seeds, by name; `trial-3` is trial 3. The search had shown each 0.02 more."""
+    found = confirm(scores, base)
+    against_base, against_leader = ({one.name: one for one in group} for group in (found.against_base, found.against_leader))
+    finalists = tuple(
+        Finalist(
+            name=one.name,
+            number=int(one.name.split("-")[1]) if "-" in one.name else None,
+            params=90_000,
+            search_score=max(scores[one.name]) + 0.02,
+            best_val=tuple(scores[one.name]),
+            final_val=tuple(scores[one.name]),
+            test=(),
+            mean=one.mean,
+            spread=one.spread,
+            interval=None if one.low is None or one.high is None else (one.low, one.high),
+            winners_curse=0.02,
+            against_base=against_base.get(one.name),
+            against_leader=against_leader.get(one.name),
+        )
+        for one in found.summaries
+    )
+    seeds = len(next(iter(scores.values())))
+    return Confirmation("best_val_accuracy", seeds, finalists, found.leader, (), {})
 
 
 class _Maker:

@@ -10,11 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from report import notes, page
+from report.findings import gather
+from report.mistakes import tell
 from report.notes import BEYOND
 from report.tables import leaderboard, refusal_words
 from search import config as configs
@@ -35,9 +38,10 @@ from search.layers import (
     Softmax,
     SpatialSeparableConv,
 )
+from search.probe import read
 from search.storage import sqlite_url
 from search.study import Record, Run
-from tests.runs import copied, finished
+from tests.runs import copied, finished, search, study_file
 from tests.strategies import architectures
 
 __all__ = ["copied", "finished"]
@@ -389,7 +393,49 @@ def test_what_was_refused_before_a_trial_is_in_its_note() -> None:
     assert "Refused" not in notes.trial_note(None, ATTRIBUTES, BUDGET)
 
 
+# --- what the winner gets wrong -------------------------------------------------------------------------------------
+
+
+@slow
+def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
+    found = gather(copied, studies.load(copied))
+    answers = tell(found)
+    assert answers.accuracy == pytest.approx(found.board["trials"][0]["best_val_accuracy"])
+    assert answers.confusion.sum(axis=1).tolist() == np.bincount(read(copied.config).y_val).tolist()
+    assert answers.class_names == tuple("0123456789")
+
+
+@slow
+def test_a_winner_that_cannot_be_asked_again_says_why(copied: Run) -> None:
+    found = gather(copied, studies.load(copied))
+    with pytest.raises(UserError, match="others than the study's"):
+        tell(replace(found, data={**found.data, "fingerprint": "0" * 16}))
+    (copied.folder / "trials" / str(found.number) / "weights.npz").unlink()
+    with pytest.raises(UserError, match="weights cannot be read"):
+        tell(found)
+
+
 # --- the command line ------------------------------------------------------------------------------------------------
+
+
+@slow
+def test_run_leaves_a_page_that_agrees_with_top(finished: Run) -> None:
+    page, board = (finished.folder / "report.html").read_text(encoding="utf-8"), leaderboard(finished, *known(finished))
+    told = re.search(r'<script type="application/json" id="leaderboard">(.*?)</script>', page)
+    assert told and json.loads(told[1]) == json.loads(search("top", str(study_file(finished)), "--json")) == board
+    winner = board["trials"][0]
+    assert f"<strong>{winner['best_val_accuracy']:.2%}</strong>" in page and f"<strong>{winner['params']:,}</strong>" in page
+    assert f"{winner['best_val_accuracy']:.2%} of 359 validation images are right" in page
+    assert page.count("data:image/png;base64,") == min(24, round(359 * (1 - winner["best_val_accuracy"])))
+
+
+@slow
+def test_report_writes_both_pages_anew(copied: Run) -> None:
+    for name in ("report.html", "report.md"):
+        (copied.folder / name).unlink()
+    printed = search("report", str(study_file(copied))).split()
+    assert [Path(path).name for path in printed] == ["report.html", "report.md"]
+    assert all(Path(path).is_file() for path in printed)
 
 
 @slow

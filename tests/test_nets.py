@@ -1,0 +1,144 @@
+"""report.nets, and report.positions told from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from report.findings import gather
+from report.nets import Block, Net, blocks, nets
+from report.positions import FEWEST, QUARTILES, choices_table, contrast, pooled, profile, varies
+from search.architecture import Architecture
+from search.cost import price
+from search.geometry import resolve
+from search.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Residual,
+    SeparableConv,
+    Softmax,
+)
+from tests.synthetic import fill, noise_images, storages_in_memory, synthetic_run
+
+CONV = SeparableConv(8), BatchNorm(), Activation("relu")
+
+
+def made(*layers: Layer) -> tuple[Block, ...]:
+    return blocks(resolve(Architecture((8, 8, 3), 10, layers)))
+
+
+def net(number: int, *widths: int, accuracy: float = 0.5, in_full: bool = True, pool: int = 0, **drawn: object) -> Net:
+    found = tuple(Block(width, 0.0, 100, place == pool) for place, width in enumerate(widths, 1))
+    return Net(number, in_full, 9 if in_full else 3, accuracy, found, drawn)  # type: ignore[arg-type]
+
+
+# --- blocks of a network ---------------------------------------------------------------------------------------------
+
+
+def test_a_block_is_a_convolution_with_what_follows_up_to_a_pool() -> None:
+    found = made(
+        *CONV, Dropout(0.2), MaxPool(), Dropout(0.5), SeparableConv(16), SeparableConv(10, 1), GlobalAveragePool(), Softmax()
+    )
+    first = (9 + 8) * 3 + 4 * 8
+    assert found == (Block(8, 0.2, first, True), Block(16, 0.0, (9 + 16) * 8, False))
+
+
+def test_the_head_is_no_block_whatever_it_is_made_of() -> None:
+    assert [block.width for block in made(*CONV, GlobalAveragePool(), Dense(10), Softmax())] == [8]
+    assert [block.width for block in made(*CONV, AveragePool(), Flatten(), Dense(10), Softmax())] == [8]
+    head = SeparableConv(10, 1), GlobalAveragePool(), Dense(10), Softmax()
+    assert [block.width for block in made(*CONV, *head)] == [8]
+
+
+def test_a_residual_is_one_block_with_all_that_is_in_it() -> None:
+    inside = Residual((SeparableConv(8), Dropout(0.3), SeparableConv(8)), ())
+    found = made(*CONV, inside, MaxPool(), GlobalAveragePool(), Dense(10), Softmax())
+    assert found[1] == Block(8, 0.3, 2 * (9 + 8) * 8, True)
+
+
+def test_blocks_and_head_hold_all_parameters_of_a_candidate(tmp_path: Path) -> None:
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, recipe__epochs=3)
+        found = gather(run, fill(run, noise_images(), 12))
+        for one in nets(found):
+            whole = price_of(found, one)
+            last = one.blocks[-1].width
+            assert sum(block.params for block in one.blocks) + last + last * 10 + 10 == whole, "and the head: 1x1, 10 scores"
+            assert len(one.blocks) == one.drawn["blocks"]
+            assert [block.width for block in one.blocks] == [one.drawn[f"width_{n + 1}"] for n in range(len(one.blocks))]
+            assert sum(block.is_pooled for block in one.blocks) == one.drawn["pools"]
+
+
+def price_of(found: object, one: Net) -> int:
+    from search.study import network_of
+
+    return price(network_of(found.run, one.number, found.studies)).params  # type: ignore[attr-defined]
+
+
+def test_pruned_candidates_stand_below_and_in_the_order_of_how_far_they_came(tmp_path: Path) -> None:
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, recipe__epochs=9, search__rungs={"first": 3})
+        found = gather(run, fill(run, noise_images(), 40))
+        lucky = next(one for one in found.candidates if one.outcome == "pruned_at_rung")
+        raised = [replace(one, best_val_accuracy=0.99) if one is lucky else one for one in found.candidates]
+        found = replace(found, candidates=raised)
+        order = [(one.in_full, one.epochs, one.accuracy) for one in nets(found)]
+    assert order == sorted(order, reverse=True)
+    assert {one[0] for one in order} == {True, False}
+    assert order[0][2] == found.board["trials"][0]["best_val_accuracy"]
+
+
+# --- good and bad ----------------------------------------------------------------------------------------------------
+
+
+def test_the_quarters_are_the_first_and_the_last() -> None:
+    assert contrast([net(n, 8) for n in range(FEWEST - 1)]) is None
+    one = contrast([net(n, 8) for n in range(11)])
+    assert one and [net.number for net in one.best] == [0, 1] and [net.number for net in one.worst] == [9, 10]
+
+
+def test_a_profile_has_the_middle_and_the_quartiles_of_those_that_are_so_deep() -> None:
+    group = [net(n, 10 * (n + 1), 5) for n in range(QUARTILES)] + [net(99, 1_000)]
+    first, second = profile(group, lambda block: block.width)
+    assert (first.middle, first.n, first.span) == (50, QUARTILES + 1, (30, 70))
+    assert (second.middle, second.n, second.span) == (5, QUARTILES, (5, 5))
+    (few,) = profile(group[-1:], lambda block: block.width)
+    assert few.span is None
+    assert varies(group, lambda block: block.width) and not varies(group, lambda block: block.dropout)
+
+
+def test_pools_are_counted_among_all_networks_of_a_group() -> None:
+    shares = [
+        spot.middle
+        for spot in pooled([net(0, 8, 8, pool=1), net(1, 8, 8, 8, pool=1), net(2, 8, pool=0), net(3, 8, 8, pool=2)])
+    ]
+    assert shares == [0.5, 0.25, 0.0]
+
+
+def test_choices_of_the_whole_net_are_told_by_median_and_by_share() -> None:
+    drawn = [{"blocks": depth, "order": order, "width_1": 8, "repeat": 1, "recipe.normalize": True} for depth, order in zip(
+        (4, 6, 8, 8, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), "abaaxxxxxxxxbbbb", strict=True)]  # fmt: skip
+    one = contrast([net(n, 8, **row) for n, row in enumerate(drawn)])
+    assert one
+    table = choices_table(one)
+    assert table.columns == ("", "best 4", "worst 4")
+    assert table.rows == [
+        ("blocks", "7 (4 to 8)", "3"),
+        ("order", "a 75%, b 25%", "b 100%"),
+        ("normalize", "True 100%", "True 100%"),
+    ]
+
+
+@pytest.mark.parametrize("n", [8, 100])
+def test_a_single_network_has_no_chance_to_be_in_both_groups(n: int) -> None:
+    one = contrast([net(number, 8) for number in range(n)])
+    assert one and not {net.number for net in one.best} & {net.number for net in one.worst}
