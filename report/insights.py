@@ -12,7 +12,7 @@ from report.marginal import Gain, Marginal
 from report.markup import Section
 from report.nets import Net
 from report.tables import Table
-from space import Fixed
+from space import Fixed, widths
 
 
 def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
@@ -76,9 +76,9 @@ def importances(found: Findings) -> Section:
 
 
 def parameters(found: Findings, nets: Sequence[Net]) -> Section | None:
-    """Where the next thousand parameters pay most; None where the study searches no network."""
+    """Where the next thousand parameters pay most; None where the study searches no widths."""
     title = "Where the next thousand parameters pay"
-    if isinstance(found.run.config.space, Fixed):
+    if not widths(found.run.config.space):
         return None
     told = marginal.marginal(found, nets)
     if told is None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 CHANCE = 0.1
 
@@ -48,6 +50,26 @@ def main() -> None:
     ).stdout
     _check("the exported source rebuilds the winner", f"{board['trials'][0]['params']:,}" in summary)
     _check("the write-up is there", "# " in (folder / "run" / "report.md").read_text(encoding="utf-8"))
+    _check_page(folder / "run" / "report.html", board)
+
+
+def _check_page(path: Path, board: dict[str, Any]) -> None:
+    """The report shows the numbers that `top` prints, and what the winner gets wrong on the images that it was ranked on."""
+    page, winner, base = path.read_text(encoding="utf-8"), board["trials"][0], board["base"]
+    told = page.split('<script type="application/json" id="leaderboard">')[1].split("</script>")[0]
+    _check("the report has the leaderboard of `top --json`", json.loads(told) == board)
+    gap = f"{100 * winner['delta_vs_base']:+.2f} points"
+    for number in (f"{winner['best_val_accuracy']:.2%}", f"{winner['params']:,}", gap):
+        _check(f"the report begins with {number}", f"<strong>{number}</strong>" in page)
+    row = f'{base["params"]:,}</td><td class="n">{base["best_val_accuracy"]:.2%}</td>'
+    _check("its table has the base", f'<td>base</td><td class="n">{row}' in page)
+    right = re.search(r"asked again: ([\d.]+%) of ([\d,]+) validation images", page)
+    _check("the winner was asked again", right is not None)
+    assert right
+    images = int(right[2].replace(",", ""))
+    off = abs(float(right[1].rstrip("%")) / 100 - winner["best_val_accuracy"])
+    _check("and is as right as it was, but for a tie", off < 1.5 / images)  # other kernels of the same arithmetic
+    _check("its worst mistakes are pictures", page.count('<img src="data:image/png;base64,') == 24)
 
 
 def _search(*words: str) -> str:

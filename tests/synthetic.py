@@ -60,9 +60,9 @@ def noise_images(classes: tuple[str, ...] = CIFAR10_CLASSES, channels: int = 3) 
     return Dataset("cifar10", *parts, None, None, classes, "holdout", "0" * 16)
 
 
-def synthetic_run(folder: Path, **changes: Any) -> Run:
-    """A run of the shipped hold-out study of CIFAR-10 that has not begun; changes replace keys: `search__rungs={...}`."""
-    config = load(HOLDOUT, {key.replace("__", "."): value for key, value in changes.items()})
+def synthetic_run(folder: Path, study: Path = HOLDOUT, **changes: Any) -> Run:
+    """A run of a shipped study that has not begun; changes replace keys of its file: `search__rungs={...}`."""
+    config = load(study, {key.replace("__", "."): value for key, value in changes.items()})
     return Run("synthetic", folder, config, sqlite_url(folder))
 
 

@@ -24,6 +24,7 @@ from report.mistakes import Told, told
 from report.nets import nets
 from report.page import write_report
 from report.words import leaderboard_table
+from search.config import STUDIES
 from search.data import CIFAR10_CLASSES, CIFAR100_CLASSES
 from tests.chromium import chromium, emulate
 from tests.synthetic import fill, finals_of, noise_images, storages_in_memory, synthetic_run
@@ -33,6 +34,7 @@ __all__ = ["chromium"]
 slow = pytest.mark.slow
 
 TRIALS = 120
+ABLATION = STUDIES / "ablation_normalisation" / "study.toml"
 HOSTILE = ("</script><script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "<b>&amp;", "a|b", "<!--", "{{7*7}}")
 VOID = ("meta", "img", "br", "link", "hr", "input")
 
@@ -246,6 +248,17 @@ def test_a_base_that_is_a_plain_accuracy_or_not_trained_is_told(found: Findings)
     trials = [{**row, "delta_vs_base": None} for row in found.board["trials"]]
     page = Parsed(html.page(replace(found, board={**found.board, "base": None, "trials": trials}), "gone"))
     assert "it has not been trained" in page.words
+
+
+def test_an_ablation_has_its_effects_and_no_section_on_widths(tmp_path: Path) -> None:
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, ABLATION, recipe__epochs=2, search__repeats=2)
+        ablation = gather(run, fill(run, noise_images(), run.config.size or 0))
+        page = Parsed(html.page(ablation, "gone"))
+    ids = [section["id"] for section in page.named("section")]
+    assert "effects" in ids and not {"choices", "parameters"} & set(ids)
+    assert "each trained on the same 2 seeds" in page.words
+    assert "repeat" not in str(page.figures()), "a seed is no choice"
 
 
 def test_the_script_data_can_hold_anything() -> None:

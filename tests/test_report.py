@@ -400,7 +400,8 @@ def test_what_was_refused_before_a_trial_is_in_its_note() -> None:
 def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
     found = gather(copied, studies.load(copied))
     answers = tell(found)
-    assert answers.accuracy == pytest.approx(found.board["trials"][0]["best_val_accuracy"])
+    best = found.board["trials"][0]["best_val_accuracy"]
+    assert answers.accuracy == pytest.approx(best, abs=1.5 / 359), "but for a tie, which other kernels may decide otherwise"
     assert answers.confusion.sum(axis=1).tolist() == np.bincount(read(copied.config).y_val).tolist()
     assert answers.class_names == tuple("0123456789")
 
@@ -425,8 +426,10 @@ def test_run_leaves_a_page_that_agrees_with_top(finished: Run) -> None:
     assert told and json.loads(told[1]) == json.loads(search("top", str(study_file(finished)), "--json")) == board
     winner = board["trials"][0]
     assert f"<strong>{winner['best_val_accuracy']:.2%}</strong>" in page and f"<strong>{winner['params']:,}</strong>" in page
-    assert f"{winner['best_val_accuracy']:.2%} of 359 validation images are right" in page
-    assert page.count("data:image/png;base64,") == min(24, round(359 * (1 - winner["best_val_accuracy"])))
+    right = re.search(r"asked again: ([\d.]+)% of 359 validation images", page)
+    assert right
+    wrong = 359 - round(359 * float(right[1]) / 100)
+    assert page.count('<img src="data:image/png;base64,') == min(wrong, 24) > 0
 
 
 @slow
