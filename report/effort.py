@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from report import figures
-from report import markup as html
+from report import figures, markup
 from report.drawing import percent
 from report.findings import Findings
 from report.markup import Section
@@ -21,20 +20,20 @@ def refused(found: Findings) -> Section:
     """What was refused before training, and what was pruned in it."""
     words, drawn = refusal_words(found.candidates), figures.refusals(found.run, found.candidates)
     counts = found.board["counts"]
-    parts = [html.paragraph(f"Refused before training: {words}." if words else "Nothing was refused before training.")]
+    parts = [markup.paragraph(f"Refused before training: {words}." if words else "Nothing was refused before training.")]
     if drawn is not None:
         told = "Proposals refused before the network of a trial was found, by the rule that they broke, and their sizes."
-        parts.append(html.figure(drawn, told, height=460))
+        parts.append(markup.figure(drawn, told, height=460))
     rungs, (trained, whole) = rungs_table(found.run.config, found.candidates), saved(found.run.config, found.candidates)
     parts.append("<h3>Pruning</h3>")
     if rungs.rows:
         less = f"{1 - trained / whole:.0%} less than" if trained < whole else "as many as"
         words = f"Candidates trained {trained:,} epochs, {less} the {whole:,} that all of them in full would have taken."
-        parts += [html.table(rungs, "Rungs"), html.paragraph(words, "remark")]
+        parts += [markup.table(rungs, "Rungs"), markup.paragraph(words, "remark")]
     else:
-        parts.append(html.paragraph("The study has no rungs: every candidate was trained in full."))
+        parts.append(markup.paragraph("The study has no rungs: every candidate was trained in full."))
     if counts["failed"]:
-        parts.append(html.table(_failures(found), "Trials that failed", left=(0, 1, 2)))
+        parts.append(markup.table(_failures(found), "Trials that failed", left=(0, 1, 2)))
     return Section("refused", "Refusals and pruning", "".join(parts))
 
 
@@ -58,7 +57,7 @@ def time(spent: Times) -> Section:
             f"{one.trainings:,}",
             f"{one.epochs:,}",
             duration(one.seconds),
-            html.bar(one.seconds / whole),
+            markup.bar(one.seconds / whole),
             percent(round(one.seconds), round(whole)),
             duration(one.compile_seconds),
             f"{max(one.seconds - one.compile_seconds, 0) / one.epochs:.1f} s" if one.epochs else "",
@@ -69,7 +68,7 @@ def time(spent: Times) -> Section:
     if spent.begun and spent.ended:
         clock = duration((spent.ended - spent.begun).total_seconds())
         words += f" From the first start ({spent.begun:%Y-%m-%d %H:%M}) to the last end passed {clock} on the clock."
-    return Section("time", "Time spent", html.paragraph(words) + html.table_of(columns, rows, "Time spent", left=(0, 4)))
+    return Section("time", "Time spent", markup.paragraph(words) + markup.table_of(columns, rows, "Time spent", left=(0, 4)))
 
 
 def asked(found: Findings) -> Section:
@@ -83,5 +82,5 @@ def asked(found: Findings) -> Section:
         "Versions where this page was written": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    folded = html.details("All settings that were in force", html.code(settings(found.run.config)))
+    folded = markup.details("All settings that were in force", markup.code(settings(found.run.config)))
     return Section("asked", "Configuration and versions", f"<dl>{listed}</dl>{folded}")

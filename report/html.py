@@ -14,8 +14,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from report import effort, insights, results
-from report import markup as html
+from report import effort, insights, markup, results
 from report.findings import Findings
 from report.markup import Section
 from report.mistakes import Told, tell
@@ -73,10 +72,11 @@ def page(found: Findings, told: Told | str) -> str:
             "<body>",
             f'<div class="page"><nav aria-label="Contents"><ol>{"".join(map(_entry, shown))}</ol></nav>',
             f'<main><header id="top">{_header(found)}</header>',
+            "<noscript><p>Figures are drawn by the script in this page, which is switched off here.</p></noscript>",
             *(_card(section) for section in shown),
             f"<footer>Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>python -m search report</code>.</footer>",
             "</main></div>",
-            f'<script type="application/json" id="leaderboard">{html.script_data(found.board)}</script>',
+            f'<script type="application/json" id="leaderboard">{markup.script_data(found.board)}</script>',
             f"<script>{get_plotlyjs()}</script>",
             f"<script>{_beside('report.js')}</script>",
             "</body></html>",
@@ -99,11 +99,11 @@ def _header(found: Findings) -> str:
     words = f"Protocol {config.protocol}: {protocol_words(config)}"
     return "".join(
         [
-            html.paragraph(question, "eyebrow"),
+            markup.paragraph(question, "eyebrow"),
             f"<h1>{escape(found.run.name)}: {escape(title(board, classes))}</h1>",
-            html.paragraph(f"{verdict(board, classes)} {fresh.words}", "lead"),
+            markup.paragraph(f"{verdict(board, classes)} {fresh.words}", "lead"),
             f'<dl class="tiles {fresh.status.replace(" ", "-")}">{"".join(_tiles(found, fresh))}</dl>',
-            html.notice(words, "warning") if config.protocol == "course" else html.paragraph(words, "remark"),
+            markup.notice(words, "warning") if config.protocol == "course" else markup.paragraph(words, "remark"),
         ]
     )
 
@@ -118,7 +118,7 @@ def _tiles(found: Findings, fresh: Confirmed) -> Iterator[str]:
     epoch = f"in epoch {best['best_epoch']} of {best['epochs']}, {best['final_val_accuracy']:.2%} in the last"
     points = "" if delta is None else f"{100 * delta:+.2f} points"
     yield _tile("Best validation accuracy", f"{best['best_val_accuracy']:.2%}", epoch)
-    yield _tile("Parameters", f"{best['params']:,}", f"the budget is under {limit:,}", html.bar(best["params"] / limit))
+    yield _tile("Parameters", f"{best['params']:,}", f"the budget is under {limit:,}", markup.bar(best["params"] / limit))
     yield _tile("Against the base", points, opponent)
     yield _tile("On fresh seeds", fresh.short, "by the finals" if found.finals else "no finals have been held")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from report import choice_charts, evidence, importance, marginal, positions
-from report import markup as html
+from report import choice_charts, evidence, importance, marginal, markup, positions
 from report.findings import Findings
 from report.marginal import Gain, Marginal
 from report.markup import Section
@@ -23,7 +22,7 @@ def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
     one = positions.contrast(nets)
     if one is None:
         few = f"{len(nets)} candidates are too few to hold good against bad; it takes {positions.FEWEST}."
-        return Section("choices", title, html.paragraph(few))
+        return Section("choices", title, markup.paragraph(few))
     n = len(one.best)
     words = (
         f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; who was pruned ranks below who was not. "
@@ -36,17 +35,17 @@ def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
     plots = []
     if positions.varies(nets, lambda block: block.width):
         drawn = choice_charts.along(one, lambda block: block.width, "channels")
-        plots.append(("Width of each block", html.figure(drawn, band, height=360)))
+        plots.append(("Width of each block", markup.figure(drawn, band, height=360)))
     if positions.varies(nets, lambda block: block.dropout):
         drawn = choice_charts.along(one, lambda block: block.dropout, "dropout rate")
-        plots.append(("Dropout of each block", html.figure(drawn, band, height=360)))
+        plots.append(("Dropout of each block", markup.figure(drawn, band, height=360)))
     if positions.varies(nets, lambda block: float(block.is_pooled)):
         told = "The share of either group that pools after each block."
-        plots.append(("Pooling after each block", html.figure(choice_charts.pools(one), told, height=360)))
+        plots.append(("Pooling after each block", markup.figure(choice_charts.pools(one), told, height=360)))
     if (table := positions.choices_table(one)).rows:
-        plots.append(("Choices of the whole network", html.table(table, "Choices of the whole network", left=(0, 1, 2))))
+        plots.append(("Choices of the whole network", markup.table(table, "Choices of the whole network", left=(0, 1, 2))))
     grid = "".join(f"<div><h3>{name}</h3>{plot}</div>" for name, plot in plots)
-    return Section("choices", title, f'{html.paragraph(words)}<div class="pair">{grid}</div>')
+    return Section("choices", title, f'{markup.paragraph(words)}<div class="pair">{grid}</div>')
 
 
 def importances(found: Findings) -> Section:
@@ -54,11 +53,11 @@ def importances(found: Findings) -> Section:
     study, title = found.studies.candidates, "Importance of each choice"
     n = importance.trained(study)
     if not found.run.config.parameters:
-        return Section("importance", title, html.paragraph("Nothing was chosen: every value is fixed."))
+        return Section("importance", title, markup.paragraph("Nothing was chosen: every value is fixed."))
     rows = importance.importances(study, found.run.config.search.seed)
     if not rows:
         few = f"{n} trials trained in full are too few to tell: it takes {importance.FEWEST}, better {importance.STEADY}."
-        return Section("importance", title, html.paragraph(few))
+        return Section("importance", title, markup.paragraph(few))
     clear = [positions.spelt(one.name) for one in rows if one.stands_out]
     words = (
         f"How much each choice matters for being among the best tenth of {n:,} trials trained in full (PED-ANOVA, Optuna's "
@@ -71,8 +70,8 @@ def importances(found: Findings) -> Section:
         f"Of {len(rows)} choices that do nothing about {len(rows) / (k + 1):.1f} would go beyond their marks."
     )
     more = f" The {choice_charts.MOST} most important of {len(rows)}." if len(rows) > choice_charts.MOST else ""
-    drawn = html.figure(choice_charts.importance(rows), caption + more)
-    return Section("importance", title, (html.notice(few.strip()) if few else "") + html.paragraph(words) + drawn)
+    drawn = markup.figure(choice_charts.importance(rows), caption + more)
+    return Section("importance", title, (markup.notice(few.strip()) if few else "") + markup.paragraph(words) + drawn)
 
 
 def parameters(found: Findings, nets: Sequence[Net]) -> Section | None:
@@ -85,7 +84,7 @@ def parameters(found: Findings, nets: Sequence[Net]) -> Section | None:
         full, needed = sum(net.in_full for net in nets), marginal.needed(nets)
         few = f"{full} trials trained in full are too few, it takes {needed}"
         why = few if full < needed else "their widths do not differ enough"
-        return Section("parameters", title, html.paragraph(f"Not to be told of these candidates: {why}."))
+        return Section("parameters", title, markup.paragraph(f"Not to be told of these candidates: {why}."))
     return Section("parameters", title, _paying(told))
 
 
@@ -124,10 +123,10 @@ def _paying(told: Marginal) -> str:
     )
     return "".join(
         [
-            html.paragraph(words),
-            html.figure(choice_charts.marginal(told), caption),
-            html.table(Table(columns, rows), "Gain of each block", left=(0, 5)),
-            html.paragraph(about, "remark"),
+            markup.paragraph(words),
+            markup.figure(choice_charts.marginal(told), caption),
+            markup.table(Table(columns, rows), "Gain of each block", left=(0, 5)),
+            markup.paragraph(about, "remark"),
         ]
     )
 
@@ -145,5 +144,5 @@ def effects(found: Findings) -> Section | None:
     shown = evidence.effects_shown(found.run, found.studies.candidates)
     if not shown:
         return None
-    body = "".join(f"<p>{escape(one.words)}</p>{html.table(one.table, one.words, left=(0, 3))}" for one in shown)
+    body = "".join(f"<p>{escape(one.words)}</p>{markup.table(one.table, one.words, left=(0, 3))}" for one in shown)
     return Section("effects", "What each factor does", body)

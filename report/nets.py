@@ -59,6 +59,8 @@ def nets(found: Findings) -> list[Net]:
     for one in found.candidates:
         if one.outcome in COUNTED and one.best_val_accuracy is not None:
             drawn = config.declared(trials[one.number].params)
+            if drawn.keys() != config.parameters.keys():  # a person queued a value that the space does not declare
+                continue
             made = blocks(resolve(space.build(config.space, drawn, shape, classes)))
             in_full = one.outcome == "trained"
             seen.append(Net(one.number, in_full, one.epochs, one.best_val_accuracy, made, drawn))

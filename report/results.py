@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from report import charts, evidence, figures
-from report import markup as html
+from report import charts, evidence, figures, markup
 from report.drawing import network_svg
 from report.findings import Findings
 from report.markup import Section
@@ -25,18 +24,20 @@ def leaderboard(found: Findings) -> Section:
     first, rest = whole.rows[: opponents + SHOWN], whole.rows[opponents + SHOWN :]
     kinds = dict.fromkeys(range(opponents), "base") | {opponents: "winner"}
     parts = [
-        html.table(Table(whole.columns, first), "Leaderboard", left=(1,), kinds=kinds),
-        html.paragraph(
+        markup.table(Table(whole.columns, first), "Leaderboard", left=(1,), kinds=kinds),
+        markup.paragraph(
             f"{counts_words(found.board)}. Best is the best validation accuracy over the epochs of one training, last epoch "
             "that of its last; trials without a rank were not trained in full.",
             "remark",
         ),
     ]
     if rest:
-        parts.insert(1, html.details(f"{len(rest):,} more", html.table(Table(whole.columns, rest), "The rest", left=(1,))))
+        parts.insert(
+            1, markup.details(f"{len(rest):,} more", markup.table(Table(whole.columns, rest), "The rest", left=(1,)))
+        )
     base = found.run.config.base_name
     if base is not None and (known := base_table(found.run.config, found.board)).rows:
-        parts += [f"<h3>The base{'' if base == 'base' else f', {escape(base)}'}</h3>", html.table(known, "The base")]
+        parts += [f"<h3>The base{'' if base == 'base' else f', {escape(base)}'}</h3>", markup.table(known, "The base")]
     return Section("leaderboard", "Leaderboard", "".join(parts))
 
 
@@ -45,16 +46,16 @@ def finals(found: Findings) -> Section:
     held = found.finals
     if held is None:
         words = confirmation(None, found.number, finals_command(found)).words
-        return Section("finals", "Finals on fresh seeds", html.paragraph(words))
-    parts = [html.paragraph(evidence.finals_verdict(held))]
+        return Section("finals", "Finals on fresh seeds", markup.paragraph(words))
+    parts = [markup.paragraph(evidence.finals_verdict(held))]
     if held.finalists:
         told = (
             f"Mean {evidence.measure(held)} of each finalist on {held.seeds} fresh seeds with its 95 % interval, each seed, "
             "and the best validation accuracy that the search had seen."
         )
-        parts += [html.figure(charts.finals(held), told), html.table(evidence.finals_table(held), "Finals")]
-        parts.append(html.paragraph(evidence.FINALS, "remark"))
-    parts += [html.paragraph(line, "remark") for line in evidence.finals_notes(held)]
+        parts += [markup.figure(charts.finals(held), told), markup.table(evidence.finals_table(held), "Finals")]
+        parts.append(markup.paragraph(evidence.FINALS, "remark"))
+    parts += [markup.paragraph(line, "remark") for line in evidence.finals_notes(held)]
     return Section("finals", "Finals on fresh seeds", "".join(parts))
 
 
@@ -62,7 +63,7 @@ def curves(found: Findings) -> Section:
     """Validation accuracy by epoch."""
     known = found.run, found.candidates, found.references
     words = "Validation accuracy by epoch: base dashed, best trials in colour, others dash-dotted, published logs dotted."
-    return Section("curves", "Learning curves", html.figure(figures.learning_curves(*known), words, height=460))
+    return Section("curves", "Learning curves", markup.figure(figures.learning_curves(*known), words, height=460))
 
 
 def costs(found: Findings) -> Section:
@@ -72,11 +73,11 @@ def costs(found: Findings) -> Section:
     of_macs = figures.accuracy_by_cost(*known, "macs")
     parts = [
         "<h3>Parameters</h3>",
-        html.figure(
+        markup.figure(
             of_params, "Best validation accuracy against parameters; the line is the best to be had up to each size."
         ),
         "<h3>Multiply-adds</h3>",
-        html.figure(of_macs, "The same against the multiply-adds of one image: what a network costs to run."),
+        markup.figure(of_macs, "The same against the multiply-adds of one image: what a network costs to run."),
     ]
     return Section("costs", "Accuracy against cost", "".join(parts))
 
@@ -87,8 +88,8 @@ def winner(found: Findings) -> Section:
         f"Trial {found.number} from its input down: the size of each output, how many input pixels each way it can see, its "
         "parameters and multiply-adds with a bar each."
     )
-    drawn = html.scrolling(network_svg(found.network), f"Trial {found.number}, layer by layer")
-    return Section("winner", f"The winner: trial {found.number}", html.paragraph(words) + drawn)
+    drawn = markup.scrolling(network_svg(found.network), f"Trial {found.number}, layer by layer")
+    return Section("winner", f"The winner: trial {found.number}", markup.paragraph(words) + drawn)
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
@@ -98,18 +99,18 @@ def mistakes(found: Findings, told: Told | str) -> Section:
     """The confusion matrix and the worst mistakes, or why there are none."""
     title = "What the winner gets wrong"
     if isinstance(told, str):
-        return Section("mistakes", title, html.paragraph(f"Not shown: {told}."))
+        return Section("mistakes", title, markup.paragraph(f"Not shown: {told}."))
     stored = found.board["trials"][0]["best_val_accuracy"]
     words = (
         f"With the weights of its best epoch the winner was asked again: {told.accuracy:.2%} of {told.images:,} validation "
         f"images are right ({stored:.2%} when it was trained)."
     )
     beside = f'<div class="beside"><div>{_confusion(told)}</div><div>{_confusions(told)}</div></div>'
-    parts = [html.paragraph(words), beside]
+    parts = [markup.paragraph(words), beside]
     if told.worst:
         parts += [
             "<h3>Worst mistakes</h3>",
-            html.paragraph(
+            markup.paragraph(
                 f"Of {told.images - int(told.confusion.trace()):,} wrong answers the {len(told.worst)} that leave the least "
                 "probability for the truth."
             ),
@@ -121,7 +122,7 @@ def mistakes(found: Findings, told: Told | str) -> Section:
 def _confusion(told: Told) -> str:
     if len(told.class_names) > MATRIX:
         words = "Rows are what images are, columns what was said of them; point at a cell for its names and number."
-        return f"<h3>Confusion matrix</h3>{html.figure(charts.confusion(told), words)}"
+        return f"<h3>Confusion matrix</h3>{markup.figure(charts.confusion(told), words)}"
     names = [escape(name) for name in told.class_names]
     sums = told.confusion.sum(axis=1).clip(1)
     head = "".join(f'<th scope="col"><span>{name}</span></th>' for name in names)
@@ -134,7 +135,9 @@ def _confusion(told: Told) -> str:
         '<th scope="col"><span>right</span></th></tr></thead><tbody>'
     )
     matrix += f"{''.join(lines)}</tbody></table>"
-    return "<h3>Confusion matrix</h3>" + html.scrolling(matrix, "Confusion matrix: rows are the truth, columns the answers")
+    return "<h3>Confusion matrix</h3>" + markup.scrolling(
+        matrix, "Confusion matrix: rows are the truth, columns the answers"
+    )
 
 
 def _cell(count: int, share: float, is_right: bool) -> str:
@@ -148,7 +151,9 @@ def _confusions(told: Told) -> str:
         return ""
     names, sums = told.class_names, told.confusion.sum(axis=1)
     rows = [(names[truth], names[said], f"{count:,}", f"{count / sums[truth]:.0%}") for truth, said, count in pairs]
-    listed = html.table(Table(("is", "taken for", "images", "of its class"), rows), "Most frequent confusions", left=(0, 1))
+    listed = markup.table(
+        Table(("is", "taken for", "images", "of its class"), rows), "Most frequent confusions", left=(0, 1)
+    )
     return f"<h3>Most frequent confusions</h3>{listed}"
 
 
