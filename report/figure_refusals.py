@@ -8,8 +8,9 @@ from typing import Any
 from plotly.graph_objects import Figure
 
 from report import figure_rows as rows
+from report.colours import COLOURS
 from report.figure_rows import REJECTED, Refusals, Size
-from report.figure_style import COLOURS, TRAINED, axis, count_axis, drawn, level, thinned
+from report.figure_style import TRAINED, axis, count_axis, drawn, level, thinned
 from search.study import Record, Run
 
 RULES = {"over budget": COLOURS[0], "same network": COLOURS[3], "cannot exist": COLOURS[2], REJECTED: COLOURS[5]}

@@ -12,12 +12,11 @@ from typing import Any
 from plotly.graph_objects import Figure
 
 from report import figure_rows as rows
+from report.colours import COLOURS, GREY
 from report.figure_refusals import refusals
 from report.figure_rows import Cost, Curve, Point
 from report.figure_style import (
     CLEAR,
-    COLOURS,
-    GREY,
     MANY,
     TRAINED,
     accuracy_axis,
