@@ -160,6 +160,32 @@ def show(
         console.print(study.verdict(study.find(network, out, storage), number), highlight=False)
 
 
+@app.command("import")
+def import_(
+    model: Annotated[Path, typer.Argument(help="a .keras file, or the JSON of model.to_json()")],
+    to: Annotated[Path | None, typer.Option(help="the architecture file; NAME.json if none", dir_okay=False)] = None,
+    nearest: Annotated[bool, typer.Option("--nearest", help="with what is not known replaced by the nearest")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="write over another network's file")] = False,
+    study: Annotated[str, typer.Option(help="whose rules and images it is held against")] = "cifar10_100k",
+    budget: Annotated[int | None, typer.Option(help="parameters, instead of the study's 100,000", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One's own Keras model as an architecture file; each rule that it breaks, with what would mend it."""
+    from search.advice import judge, rules_of
+    from search.display_import import print_import, to_json, write_architecture
+    from search.keras_import import read_model
+
+    rules = rules_of(study, budget)
+    imported = read_model(model)
+    findings = judge(imported, rules)
+    if as_json:
+        _print_json(to_json(imported, findings))
+    else:
+        print_import(_console(), imported, findings)
+    path = write_architecture(imported, model, to, nearest=nearest, replace=replace)
+    print(f"The architecture file: {_short(path.resolve())}", file=sys.stderr if as_json else sys.stdout)
+
+
 @app.command()
 def finals(
     study: Study,
@@ -342,6 +368,10 @@ def _network(network: str, number: int | None, out: Path | None, storage: str | 
 def _is_study(network: str) -> bool:
     from search import references
 
+    if network.lower().endswith((".keras", ".h5", ".hdf5")):
+        raise UserError(
+            f"{network}: is a model of Keras; make an architecture file of it: python -m search import {network}"
+        )
     return not network.endswith(".json") and network not in references.names()
 
 

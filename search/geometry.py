@@ -61,6 +61,15 @@ def resolve(architecture: Architecture) -> tuple[Resolved, ...]:
     return resolved
 
 
+def output_shape(layers: tuple[Layer, ...], image: Shape) -> Shape:
+    """What the layers make of an image, when the number of classes is not known yet.
+
+    Raises:
+        ArchitectureError: a layer does not fit what reaches it.
+    """
+    return _resolve(layers, image, 1, 1, {})[-1].output
+
+
 def flatten(resolved: tuple[Resolved, ...], depth: int = 0) -> Iterator[tuple[int, Resolved]]:
     """(depth, layer) for every layer, those inside residuals before the sum that closes them."""
     for row in resolved:

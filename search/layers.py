@@ -21,7 +21,7 @@ class ArchitectureError(ValueError):
 
     def __init__(self, rule: str, layer: str = "") -> None:
         super().__init__(f"{layer}: {rule}" if layer else rule)
-        self.layer = layer
+        self.rule, self.layer = rule, layer
 
 
 def _sizes(layer: object, *names: str) -> None:
