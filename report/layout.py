@@ -140,9 +140,9 @@ def _lanes(places: Sequence[Place], skips: Sequence[Skip], channel: float) -> tu
 
 def _columns(places: Sequence[Place], left: float) -> Columns:
     name = left + 14
-    words = max(2 * place.depth + len(place.row.name) + 2 + len(describe(place.row.layer)) for place in places)
+    words = max(2 * place.depth + len(place.row.name) + 3 + len(describe(place.row.layer)) for place in places)
     sizes = max(len(by(place.row.output)) for place in places)
-    output = name + max(words, 24) * _LETTER * 0.95 + max(sizes, 6) * _LETTER
+    output = name + max(words, 24) * _LETTER + max(sizes, 6) * _LETTER
     fields = max(len(f"{place.row.receptive_field}") for place in places)
     costs = [price_layer(place.row) for place in places]
     params, macs = (len(f"{sum(figures):,}") for figures in ([cost.params for cost in costs], [cost.macs for cost in costs]))

@@ -368,10 +368,7 @@ def _network(network: str, number: int | None, out: Path | None, storage: str | 
 def _is_study(network: str) -> bool:
     from search import references
 
-    if network.lower().endswith((".keras", ".h5", ".hdf5")):
-        raise UserError(
-            f"{network}: is a model of Keras; make an architecture file of it: python -m search import {network}"
-        )
+    references.refuse_model(network)
     return not network.endswith(".json") and network not in references.names()
 
 

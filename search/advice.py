@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from search import config
 from search.architecture import Architecture
 from search.cost import Budget, price, price_layer
 from search.data import shape_of
+from search.edits import head_of, rebuilt, scaled_to_fit, separated, widened
 from search.geometry import Resolved, flatten, resolve
 from search.keras_import import Imported
-from search.keras_layers import KNOWN
+from search.keras_names import KNOWN
 from search.layers import (
     ArchitectureError,
     BatchNorm,
     Conv,
     ConvLayer,
-    Dense,
     Dropout,
     Flatten,
-    Gate,
     GlobalAveragePool,
     Layer,
-    Residual,
-    SeparableConv,
-    SpatialSeparableConv,
     walk,
 )
-
-Change = Callable[[Layer], tuple[Layer, ...]]
-
-_HALVINGS = 60  # of an interval of scales: to the last bit of a float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +88,10 @@ def _input(network: Architecture, rules: Rules) -> Finding:
     if (network.input, network.classes) == (rules.input, rules.classes):
         return Finding("input", True, words)
     edit = f"keras.Input({rules.input}) and {rules.classes} classes"
-    head = _head(network)
+    head = head_of(network)
     try:
         changed = replace(network, input=rules.input, classes=rules.classes)
-        resized = _changed(changed, lambda layer: (_widened(layer, rules.classes) if layer is head else layer,))
+        resized = rebuilt(changed, lambda layer: (widened(layer, rules.classes) if layer is head else layer,))
         edit += f", which makes it {price(resized).params:,} parameters"
     except ArchitectureError as error:
         edit += f", which its layers do not fit ({error})"
@@ -112,7 +103,7 @@ def _separable(rows: list[Resolved], names: dict[str, str]) -> Finding:
     for row in rows:
         if isinstance(row.layer, Conv):
             size = f"{row.layer.kernel}x{row.layer.kernel}, {row.input[-1]} -> {row.layer.filters}"
-            saved = price_layer(row).params - price_layer(row._replace(layer=_separated(row.layer))).params
+            saved = price_layer(row).params - price_layer(row._replace(layer=separated(row.layer))).params
             words = f"saves {saved:,} parameters" if saved >= 0 else f"takes {-saved:,} parameters more"
             alike.setdefault((size, words), []).append(names[row.name])
     edits = tuple(
@@ -127,7 +118,7 @@ def _batch_norm(network: Architecture) -> Finding:
     count = sum(isinstance(layer, BatchNorm) for layer in walk(network.layers))
     if count:
         return Finding("batch norm", True, _count(count, "layer"))
-    head, added = _head(network), 0
+    head, added = head_of(network), 0
 
     def change(layer: Layer) -> tuple[Layer, ...]:
         nonlocal added
@@ -135,7 +126,7 @@ def _batch_norm(network: Architecture) -> Finding:
         added += takes
         return (layer, BatchNorm()) if takes else (layer,)
 
-    more = price(_changed(network, change)).params - price(network).params
+    more = price(rebuilt(network, change)).params - price(network).params
     edit = f"BatchNormalization after each of the {added} convolutions before the last: {more:,} parameters more"
     return Finding("batch norm", False, "none", (edit if added else "BatchNormalization after a convolution",))
 
@@ -144,7 +135,7 @@ def _dropout(network: Architecture, rows: list[Resolved], names: dict[str, str])
     count = sum(isinstance(layer, Dropout) and layer.rate > 0 for layer in walk(network.layers))
     if count:
         return Finding("dropout", True, _count(count, "layer"))
-    head = _head(network)
+    head = head_of(network)
     before = next((names[row.name] for row in rows if row.layer is head), "the last layer")
     return Finding("dropout", False, "none of a rate above 0", (f"Dropout(0.2) before {before}: no parameters",))
 
@@ -175,19 +166,18 @@ def _reductions(network: Architecture, rows: list[Resolved], names: dict[str, st
     """Edits that leave all widths, each on top of those before it."""
     plain = [layer for layer in walk(network.layers) if isinstance(layer, Conv)]
     if plain:
-        network = _changed(network, lambda layer: (_separated(layer) if isinstance(layer, Conv) else layer,))
-        yield "SeparableConv2D for the plain convolutions", network
+        smaller = rebuilt(network, lambda layer: (separated(layer) if isinstance(layer, Conv) else layer,))
+        if price(smaller).params < price(network).params:  # 1x1 convolutions alone would grow
+            network = smaller
+            yield "SeparableConv2D for the plain convolutions", network
     wide = [row for row in rows if isinstance(row.layer, Flatten) and len(row.input) == 3 and row.input[:2] != (1, 1)]
     if wide:
-        network = _changed(network, lambda layer: (GlobalAveragePool() if isinstance(layer, Flatten) else layer,))
+        network = rebuilt(network, lambda layer: (GlobalAveragePool() if isinstance(layer, Flatten) else layer,))
         try:
             price(network)
         except ArchitectureError:  # a second Flatten, on a vector
             return
         yield f"GlobalAveragePooling2D for {names[wide[0].name]}", network
-
-
-# --- widths ----------------------------------------------------------------------------------------------------------
 
 
 def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
@@ -201,86 +191,7 @@ def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
     return f"{begin} in proportion, {changes}: {price(smaller).params:,} parameters, which fits"
 
 
-def scaled_to_fit(network: Architecture, budget: Budget) -> tuple[Architecture, dict[int, int]] | None:
-    """The network with all widths but the head's times the largest factor at which it fits, and the widths.
-
-    Equal widths stay equal, and multiples of 8 where all are. With gates, which halve, they keep their proportions exactly.
-
-    Returns:
-        None where the narrowest does not fit, or cannot exist.
-    """
-    head = _head(network)
-    old = sorted({width for layer in walk(network.layers) if layer is not head and (width := _width(layer))})
-    gated = any(isinstance(layer, Gate) for layer in walk(network.layers))
-    unit, common = 8 if all(width % 8 == 0 for width in old) else 1, math.gcd(*old)
-
-    def at(scale: float) -> tuple[Architecture, dict[int, int]]:
-        if gated:
-            widths = {width: width // common * max(2, 2 * int(common * scale / 2)) for width in old}
-        else:
-            widths = {width: max(unit, unit * int(width * scale / unit)) for width in old}
-
-        def change(layer: Layer) -> tuple[Layer, ...]:
-            width = _width(layer)
-            return (layer if layer is head or not width else _widened(layer, widths[width]),)
-
-        return _changed(network, change), widths
-
-    def fits(scale: float) -> bool:
-        return price(at(scale)[0]).params < budget.params
-
-    low, high = 0.0, 1.0
-    try:
-        if not old or not fits(low):
-            return None
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return at(low)
-    except ArchitectureError:  # a residual that adds the image itself, whose channels do not scale
-        return None
-
-
-def _head(network: Architecture) -> Layer | None:
-    """The layer that gives a value for each class."""
-    return next((layer for layer in reversed(network.layers) if _width(layer)), None)
-
-
-def _width(layer: Layer) -> int:
-    match layer:
-        case SeparableConv(filters) | SpatialSeparableConv(filters) | Conv(filters):
-            return filters
-        case Dense(units):
-            return units
-        case _:
-            return 0
-
-
-def _widened(layer: Layer, width: int) -> Layer:
-    match layer:
-        case SeparableConv() | SpatialSeparableConv() | Conv():
-            return replace(layer, filters=width)
-        case Dense():
-            return replace(layer, units=width)
-        case _:
-            return layer
-
-
-def _separated(layer: Conv) -> SeparableConv:
-    return SeparableConv(layer.filters, layer.kernel, layer.stride, layer.padding, layer.dilation, use_bias=layer.use_bias)
-
-
-def _changed(network: Architecture, change: Change) -> Architecture:
-    """The network with each layer but residuals replaced by those that it is changed to."""
-
-    def chain(layers: tuple[Layer, ...]) -> Iterator[Layer]:
-        for layer in layers:
-            if isinstance(layer, Residual):
-                yield Residual(tuple(chain(layer.branch)), tuple(chain(layer.shortcut)))
-            else:
-                yield from change(layer)
-
-    return replace(network, layers=tuple(chain(network.layers)))
+# --- words -------------------------------------------------------------------------------------------------------------
 
 
 def _listed(places: list[str]) -> str:

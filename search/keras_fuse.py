@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import takewhile
 
 from search.geometry import Resolved
-from search.keras_layers import Check, Convolution, Findings, Item, Pair, Problem, Step, Zeros
+from search.keras_options import Pair
+from search.keras_steps import Check, Convolution, Findings, Item, Problem, Step, Zeros
 from search.layers import (
     Activation,
     ArchitectureError,

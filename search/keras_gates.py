@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from search.geometry import Resolved
 from search.keras_graph import Call, Graph, Tensor
-from search.keras_layers import Findings, Step, function_of, kind_of
+from search.keras_layers import function_of
+from search.keras_names import kind_of
+from search.keras_steps import Findings, Step
 from search.layers import Gate
 
 

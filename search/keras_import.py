@@ -18,7 +18,9 @@ from search.keras_file import read_description
 from search.keras_fuse import fuse
 from search.keras_gates import find_gates
 from search.keras_graph import Call, Graph, read_graph
-from search.keras_layers import Findings, Item, Problem, Step, is_preparation, kind_of, read_layer, resized
+from search.keras_layers import read_layer
+from search.keras_names import is_preparation, kind_of, resized
+from search.keras_steps import Findings, Item, Problem, Step
 from search.layers import Activation, ArchitectureError, Flatten, GlobalAveragePool, Residual, Softmax
 
 LONGEST_NAME = 60

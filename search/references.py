@@ -68,6 +68,7 @@ def find(name: str) -> Reference:
     Raises:
         UserError: there is none, or its files break a rule.
     """
+    refuse_model(name)
     path = Path(name) if name.endswith(".json") else REFERENCES / f"{name}.json"
     if not name.endswith(".json") and name not in names():
         raise UserError(f"{name!r}: no reference of this name, {nearest(name, names())}; or pass an architecture file")
@@ -75,6 +76,16 @@ def find(name: str) -> Reference:
     sheet = _sheet(path.with_suffix(".toml"))
     own = safe_name(path.stem)
     return Reference(own, architecture, sheet.recipe if sheet else None, sheet.published if sheet else None)
+
+
+def refuse_model(name: str) -> None:
+    """Refuse the file of a Keras model where an architecture file is asked for.
+
+    Raises:
+        UserError: it is one; gives the command that makes the other.
+    """
+    if name.lower().endswith((".keras", ".h5", ".hdf5")):
+        raise UserError(f"{name}: is a Keras model; make an architecture file of it: python -m search import {name}")
 
 
 def named(name: str) -> Reference:

@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.advice import Finding, Rules, judge, rules_of, scaled_to_fit
+from search.advice import Finding, Rules, judge, rules_of
 from search.architecture import Architecture, to_json
 from search.config import STUDIES, load
 from search.cost import Budget, price
+from search.edits import scaled_to_fit
 from search.encode import encode
 from search.errors import UserError
 from search.geometry import flatten, resolve
 from search.keras_graph import read_graph
 from search.keras_import import Imported, convert
-from search.keras_layers import Problem
+from search.keras_steps import Problem
 from search.layers import (
     Activation,
     BatchNorm,

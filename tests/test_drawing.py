@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from report.drawing import network_svg, percent
 from report.layout import Layout, arrange, by, typeset
 from report.network_page import network_html, write_drawings
+from search.__main__ import main
 from search.architecture import Architecture, from_json
 from search.cost import price, price_layer
 from search.errors import UserError
@@ -121,6 +123,18 @@ def test_a_name_is_no_markup() -> None:
 
 def test_a_share_that_is_something_is_not_shown_as_nothing() -> None:
     assert [percent(*pair) for pair in ((1, 1000), (0, 5), (31, 100), (5, 5))] == ["<1 %", "0 %", "31 %", "100 %"]
+
+
+def test_the_verb_draws_into_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["search", "show", "eip-b", "--svg", "net.svg", "--html", "net.html"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, *capfd.readouterr()) == (0, "net.svg\nnet.html\n", "")
+    assert Path("net.svg").read_text(encoding="utf-8") == network_svg(reference("eip-b"))
+    assert Path("net.html").read_text(encoding="utf-8") == network_html(reference("eip-b"))
 
 
 def test_the_page_opens_offline_and_holds_every_figure() -> None:
