@@ -45,10 +45,8 @@ def print_network(console: Console, architecture: Architecture) -> None:
     full = _table(console, rows, total, side, brief=False)
     table = full if _measured(console, full).maximum <= console.width else _table(console, rows, total, side, brief=True)
     console.print(_headline(architecture, total), highlight=False)
-    usual = console.width
-    console.width = max(
-        usual, _measured(console, table).minimum
-    )  # where it is more, the terminal breaks lines: nothing is lost
+    usual, least = console.width, _measured(console, table).minimum
+    console.width = max(usual, least)  # a narrower terminal breaks the lines itself, and nothing is lost
     console.print(table)
     console.width = usual
     if any(row.receptive_field is not None and row.receptive_field > side for _, row in rows):

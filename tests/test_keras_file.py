@@ -43,7 +43,7 @@ from search.layers import (
     SeparableConv,
     Softmax,
 )
-from tests.keras_files import call3, chain2, functional, residual2, residual3, sequential, zipped
+from tests.keras_files import call3, chain2, functional, layer, residual2, residual3, sequential, zipped
 
 ROOT = Path(__file__).parent.parent
 SMALL = SeparableConv(4)
@@ -381,5 +381,14 @@ def test_a_model_that_asks_for_much_work_ends_soon(folder: Path) -> None:
     ]
     begun = time.monotonic()
     assert import_quietly(written(folder / "large.json", functional(*calls))) == 2
-    assert import_quietly(written(folder / "wide.json", functional(calls[0], call3("Add", "sum", *["c0"] * 1000)))) == 2
     assert time.monotonic() - begun < 10
+    with pytest.raises(UserError, match="sum joins 1,000 branches, at most 16 are read"):
+        read_graph(functional(calls[0], call3("Add", "sum", *["c0"] * 1000)))
+    with pytest.raises(UserError, match="more than 1,000 layers"):
+        read_graph(sequential(*(layer("ReLU", batch_shape=[None, 4, 4, 2]) for _ in range(2000))))
+
+
+def test_calls_in_a_circle_are_refused() -> None:
+    circle = call3("ReLU", "one", "two"), call3("ReLU", "two", "one")
+    with pytest.raises(UserError, match="is called on its own output"):
+        read_graph(functional(call3("InputLayer", "image", batch_shape=[None, 4, 4, 2]), *circle))

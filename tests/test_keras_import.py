@@ -278,17 +278,26 @@ def test_gates_are_known_however_they_are_written(way: str) -> None:
 
 @pytest.mark.parametrize(
     "slices",
-    [(slice(0, 4), slice(0, 4)), (slice(0, 3), slice(5, 8)), (slice(0, 4), slice(4, 8, 2)), (slice(2, 4), slice(4, 6))],
+    [
+        (slice(0, 4), slice(0, 4)),
+        (slice(0, 3), slice(5, 8)),
+        (slice(2, 4), slice(4, 6)),
+        (slice(0, 2), slice(2, 4)),
+        (slice(0, 4), slice(4, 5)),  # one channel, which is repeated
+    ],
 )
 def test_what_only_looks_like_a_gate_is_none(slices: tuple[slice, slice]) -> None:
     def body(x: Any) -> Any:
         x = layers.SeparableConv2D(8, 3)(x)
         first, second = (x[..., part] for part in slices)
-        if first.shape != second.shape:
-            second = layers.SeparableConv2D(4, 1)(second)
         return layers.Multiply()([layers.Activation("silu")(first), second])
 
     assert functional(body).problems
+
+
+def test_halves_of_unequal_reach_are_no_spatial_convolution() -> None:
+    halves = (layers.DepthwiseConv2D((3, 1), use_bias=False, dilation_rate=(2, 1)), layers.SeparableConv2D(8, (1, 3)))
+    assert [kind for kind, _, _ in problems(sequential(*halves))] == ["DepthwiseConv2D", "SeparableConv2D"]
 
 
 def test_uneven_halves_are_told() -> None:
