@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from search.layers import (
     AveragePool,
     BatchNorm,
     Conv,
+    ConvLayer,
     Dense,
     Dropout,
     Flatten,
@@ -145,14 +148,33 @@ def _depth(layers: tuple[Layer, ...]) -> int:
 
 
 def canonical(architecture: Architecture) -> Architecture:
-    """The same network with what cannot matter dropped: its name, dropout at rate 0, 1x1 pools, flattened vectors."""
-    return replace(architecture, name="", layers=_canonical_layers(architecture.layers))
+    """The same network with what cannot matter dropped: its name, dropout at rate 0, 1x1 pools, flattened vectors.
+
+    Shared weights are called 1, 2, ... as they come.
+    """
+    layers = _canonical_layers(architecture.layers)
+    uses = Counter(layer.weights for layer in walk(layers) if isinstance(layer, ConvLayer) and layer.weights)
+    if uses:
+        shared = [name for name, count in uses.items() if count > 1]
+        layers = _renamed(layers, {name: str(number) for number, name in enumerate(shared, 1)})
+    return replace(architecture, name="", layers=layers)
 
 
 def fingerprint(architecture: Architecture) -> str:
     """16 hexadecimal digits that two architectures share exactly when their canonical forms are equal."""
     plain = json.dumps(to_dict(canonical(architecture)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def _renamed(layers: tuple[Layer, ...], names: Mapping[str, str]) -> tuple[Layer, ...]:
+    """The layers with the names of their weights replaced, and dropped where there is none."""
+
+    def changed(layer: Layer) -> Layer:
+        if isinstance(layer, Residual):
+            return Residual(_renamed(layer.branch, names), _renamed(layer.shortcut, names))
+        return replace(layer, weights=names.get(layer.weights, "")) if isinstance(layer, ConvLayer) else layer
+
+    return tuple(map(changed, layers))
 
 
 def _canonical_layers(layers: tuple[Layer, ...], is_vector: bool = False) -> tuple[Layer, ...]:

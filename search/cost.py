@@ -1,7 +1,8 @@
 """What a network costs, from its resolved layers, with no model built: parameters, multiply-adds, activation sizes.
 
-Counts are Keras' own `count_params()`, exact. Multiply-adds of a convolution are its weights without bias times the output
-positions they are applied at, those of a dense layer its weights; everything else counts as 0. A Budget holds strict limits.
+Counts are Keras' own `count_params()`, exact; shared weights count once, at their first use. Multiply-adds of a
+convolution are its weights without bias times the output positions they are applied at, those of a dense layer its weights;
+everything else counts as 0. A Budget holds strict limits.
 """
 
 from __future__ import annotations
@@ -102,17 +103,19 @@ def price_layer(row: Resolved) -> LayerPrice:
         case SeparableConv(filters, kernel) as layer:
             positions = row.output[0] * row.output[1]
             weights = (kernel * kernel + filters) * channels * layer.depth_multiplier
-            return LayerPrice(weights + filters * layer.use_bias, 0, weights * positions, positions * filters)
+            params = 0 if row.first else weights + filters * layer.use_bias
+            return LayerPrice(params, 0, weights * positions, positions * filters)
         case SpatialSeparableConv(filters, kernel) as layer:
             positions = row.output[0] * row.output[1]
             half = kernel * channels
             macs = half * math.prod(first_half_positions(row)) + (half + channels * filters) * positions
-            params = 2 * half + channels * filters + filters * layer.use_bias
+            params = 0 if row.first else 2 * half + channels * filters + filters * layer.use_bias
             return LayerPrice(params, 0, macs, positions * filters)
         case Conv(filters, kernel) as layer:
             positions = row.output[0] * row.output[1]
             weights = kernel * kernel * channels * filters
-            return LayerPrice(weights + filters * layer.use_bias, 0, weights * positions, positions * filters)
+            params = 0 if row.first else weights + filters * layer.use_bias
+            return LayerPrice(params, 0, weights * positions, positions * filters)
         case Dense(units) as layer:
             return LayerPrice(channels * units + units * layer.use_bias, 0, channels * units, units)
         case Residual():

@@ -45,6 +45,7 @@ class Resolved(NamedTuple):
     receptive_field: int | None  # of an output value; None from global pooling, flatten or dense on
     branch: tuple[Resolved, ...] = ()
     shortcut: tuple[Resolved, ...] = ()
+    first: str = ""  # the earlier convolution whose weights this one has, where they are shared
 
 
 def resolve(architecture: Architecture) -> tuple[Resolved, ...]:
@@ -53,7 +54,7 @@ def resolve(architecture: Architecture) -> tuple[Resolved, ...]:
     Raises:
         ArchitectureError: a layer does not fit what reaches it, or the output is not one score a class.
     """
-    resolved = _resolve(architecture.layers, architecture.input, 1, 1, {})
+    resolved = _resolve(architecture.layers, architecture.input, 1, 1, _Seen({}, {}))
     if resolved[-1].output != (architecture.classes,):
         raise ArchitectureError(
             f"the output is {list(resolved[-1].output)}, it must be one score for each of {architecture.classes} classes"
@@ -83,12 +84,17 @@ def receptive_field(resolved: tuple[Resolved, ...]) -> int:
     return next((row.receptive_field for row in reversed(resolved) if row.receptive_field is not None), 1)
 
 
-def _resolve(
-    layers: tuple[Layer, ...], shape: Shape, jump: int, field: int | None, seen: dict[str, int]
-) -> tuple[Resolved, ...]:
+class _Seen(NamedTuple):
+    """What has been passed: layers counted by kind, and the first convolution of each set of shared weights."""
+
+    kinds: dict[str, int]
+    weights: dict[str, Resolved]
+
+
+def _resolve(layers: tuple[Layer, ...], shape: Shape, jump: int, field: int | None, seen: _Seen) -> tuple[Resolved, ...]:
     rows = []
     for layer in layers:
-        seen[layer.kind] = number = seen.get(layer.kind, 0) + 1
+        seen.kinds[layer.kind] = number = seen.kinds.get(layer.kind, 0) + 1
         name = f"{layer.kind}_{number}"
         try:
             row = _place(name, layer, shape, jump, field, seen)
@@ -99,14 +105,15 @@ def _resolve(
     return tuple(rows)
 
 
-def _place(name: str, layer: Layer, shape: Shape, jump: int, field: int | None, seen: dict[str, int]) -> Resolved:
+def _place(name: str, layer: Layer, shape: Shape, jump: int, field: int | None, seen: _Seen) -> Resolved:
     match layer:
         case BatchNorm() | Activation() | Dropout():
             return Resolved(name, layer, shape, shape, jump, field)
         case SeparableConv() | SpatialSeparableConv() | Conv():
             reach = (layer.kernel - 1) * layer.dilation + 1
             output = (*_window(shape, reach, layer.stride, layer.padding), layer.filters)
-            return Resolved(name, layer, shape, output, jump * layer.stride, _grown(field, reach, jump))
+            row = Resolved(name, layer, shape, output, jump * layer.stride, _grown(field, reach, jump))
+            return _shared(row, layer.weights, seen) if layer.weights else row
         case MaxPool() | AveragePool():
             stride = layer.stride or layer.size
             output = (*_window(shape, layer.size, stride, layer.padding), shape[2])
@@ -134,6 +141,15 @@ def _place(name: str, layer: Layer, shape: Shape, jump: int, field: int | None, 
             return _sum(name, layer, shape, jump, field, branch, shortcut)
         case _:
             assert_never(layer)
+
+
+def _shared(row: Resolved, weights: str, seen: _Seen) -> Resolved:
+    first = seen.weights.setdefault(weights, row)
+    if first is row:
+        return row
+    if first.layer != row.layer or first.input[-1] != row.input[-1]:
+        raise ArchitectureError(f"shares the weights {weights!r} with {first.name}, which is not the same convolution")
+    return row._replace(first=first.name)
 
 
 def _sum(

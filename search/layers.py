@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, assert_never
@@ -42,13 +43,14 @@ class SeparableConv:
     dilation: int = 1
     depth_multiplier: int = 1
     use_bias: bool = False
+    weights: str = ""  # convolutions that bear the same name here have one set of weights; "": its own
     kind: Literal["separable_conv"] = field(default="separable_conv", kw_only=True, repr=False)
 
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         _sizes(self, "filters", "kernel", "stride", "dilation", "depth_multiplier")
-        _stride_or_dilation(self)
+        _check_convolution(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,14 @@ class SpatialSeparableConv:
     padding: Padding = "same"
     dilation: int = 1
     use_bias: bool = False
+    weights: str = ""
     kind: Literal["spatial_separable_conv"] = field(default="spatial_separable_conv", kw_only=True, repr=False)
 
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         _sizes(self, "filters", "kernel", "stride", "dilation")
-        _stride_or_dilation(self)
+        _check_convolution(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,19 @@ class Conv:
     padding: Padding = "same"
     dilation: int = 1
     use_bias: bool = False
+    weights: str = ""
     kind: Literal["conv"] = field(default="conv", kw_only=True, repr=False)
 
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         _sizes(self, "filters", "kernel", "stride", "dilation")
-        _stride_or_dilation(self)
+        _check_convolution(self)
 
 
-def _stride_or_dilation(layer: SeparableConv | SpatialSeparableConv | Conv) -> None:
+def _check_convolution(layer: SeparableConv | SpatialSeparableConv | Conv) -> None:
+    if layer.weights and not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", layer.weights):
+        raise ArchitectureError(f"weights is {layer.weights[:60]!r}, it must be up to 60 letters, digits or _ . -")
     if layer.stride > 1 and layer.dilation > 1:  # Keras refuses the two together
         raise ArchitectureError(f"stride {layer.stride} with dilation {layer.dilation}: one of them must be 1")
 
@@ -270,6 +276,7 @@ def describe(layer: Layer) -> str:
             if isinstance(layer, SeparableConv) and layer.depth_multiplier > 1:
                 words += [f"depth multiplier {layer.depth_multiplier}"]
             words += ["bias"] if layer.use_bias else []
+            words += [f"weights {layer.weights}"] if layer.weights else []
             return ", ".join(words)
         case BatchNorm():
             return f"momentum {layer.momentum:g}" + (f", epsilon {layer.epsilon:g}" if layer.epsilon != 1e-3 else "")

@@ -13,6 +13,7 @@ from search.layers import (
     AveragePool,
     BatchNorm,
     Conv,
+    ConvLayer,
     Dense,
     Dropout,
     Flatten,
@@ -51,7 +52,7 @@ def build(
     usual = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        outputs = _chain(inputs, resolve(architecture), _Making(seed, initializer, layers))
+        outputs = _chain(inputs, resolve(architecture), _Making(seed, initializer, layers, {}))
     finally:
         keras.config.set_dtype_policy(usual)
     return keras.Model(inputs, outputs, name=identifier(architecture.name))
@@ -63,6 +64,7 @@ class _Making(NamedTuple):
     seed: int
     initializer: str
     layers: Any
+    convolutions: dict[str, list[Any]]  # those made so far, by the name of their row, for rows that share their weights
 
 
 def _chain(x: Any, rows: tuple[Resolved, ...], making: _Making) -> Any:
@@ -72,57 +74,14 @@ def _chain(x: Any, rows: tuple[Resolved, ...], making: _Making) -> Any:
 
 
 def _apply(x: Any, row: Resolved, making: _Making) -> Any:
-    seed, initializer, layers = making
+    seed, _, layers, convolutions = making
     name, layer = row.name, row.layer
-
-    def weights(part: str) -> Any:
-        return keras.initializers.get({"class_name": initializer, "config": {"seed": derive(seed, "weights", name, part)}})
-
     match layer:
-        case SeparableConv():
-            return layers.SeparableConv2D(
-                layer.filters,
-                layer.kernel,
-                strides=layer.stride,
-                padding=layer.padding,
-                dilation_rate=layer.dilation,
-                depth_multiplier=layer.depth_multiplier,
-                use_bias=layer.use_bias,
-                depthwise_initializer=weights("depthwise"),
-                pointwise_initializer=weights("pointwise"),
-                name=name,
-            )(x)
-        case SpatialSeparableConv():
-            x = layers.DepthwiseConv2D(
-                (layer.kernel, 1),
-                padding=layer.padding,
-                dilation_rate=(layer.dilation, 1),
-                use_bias=False,
-                depthwise_initializer=weights("vertical"),
-                name=f"{name}_vertical",
-            )(x)
-            return layers.SeparableConv2D(
-                layer.filters,
-                (1, layer.kernel),
-                strides=layer.stride,
-                padding=layer.padding,
-                dilation_rate=(1, layer.dilation),
-                use_bias=layer.use_bias,
-                depthwise_initializer=weights("horizontal"),
-                pointwise_initializer=weights("pointwise"),
-                name=name,
-            )(x)
-        case Conv():
-            return layers.Conv2D(
-                layer.filters,
-                layer.kernel,
-                strides=layer.stride,
-                padding=layer.padding,
-                dilation_rate=layer.dilation,
-                use_bias=layer.use_bias,
-                kernel_initializer=weights("kernel"),
-                name=name,
-            )(x)
+        case SeparableConv() | SpatialSeparableConv() | Conv():
+            convolutions[name] = convolutions[row.first] if row.first else _convolution(name, layer, making)
+            for one in convolutions[name]:
+                x = one(x)
+            return x
         case BatchNorm():
             return layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon, name=name)(x)
         case Activation():
@@ -138,7 +97,8 @@ def _apply(x: Any, row: Resolved, making: _Making) -> Any:
         case Flatten():
             return layers.Flatten(name=name)(x)
         case Dense():
-            return layers.Dense(layer.units, use_bias=layer.use_bias, kernel_initializer=weights("kernel"), name=name)(x)
+            kernel = _weights(name, "kernel", making)
+            return layers.Dense(layer.units, use_bias=layer.use_bias, kernel_initializer=kernel, name=name)(x)
         case Softmax():
             return layers.Activation("softmax", name=name, dtype="float32")(x)
         case Gate():
@@ -149,3 +109,67 @@ def _apply(x: Any, row: Resolved, making: _Making) -> Any:
             return layers.Add(name=name)([_chain(x, row.branch, making), _chain(x, row.shortcut, making)])
         case _:
             assert_never(layer)
+
+
+def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
+    """The Keras layers of a convolution, in the order in which they are called."""
+    layers = making.layers
+    match layer:
+        case SeparableConv():
+            return [
+                layers.SeparableConv2D(
+                    layer.filters,
+                    layer.kernel,
+                    strides=layer.stride,
+                    padding=layer.padding,
+                    dilation_rate=layer.dilation,
+                    depth_multiplier=layer.depth_multiplier,
+                    use_bias=layer.use_bias,
+                    depthwise_initializer=_weights(name, "depthwise", making),
+                    pointwise_initializer=_weights(name, "pointwise", making),
+                    name=name,
+                )
+            ]
+        case SpatialSeparableConv():
+            return [
+                layers.DepthwiseConv2D(
+                    (layer.kernel, 1),
+                    padding=layer.padding,
+                    dilation_rate=(layer.dilation, 1),
+                    use_bias=False,
+                    depthwise_initializer=_weights(name, "vertical", making),
+                    name=f"{name}_vertical",
+                ),
+                layers.SeparableConv2D(
+                    layer.filters,
+                    (1, layer.kernel),
+                    strides=layer.stride,
+                    padding=layer.padding,
+                    dilation_rate=(1, layer.dilation),
+                    use_bias=layer.use_bias,
+                    depthwise_initializer=_weights(name, "horizontal", making),
+                    pointwise_initializer=_weights(name, "pointwise", making),
+                    name=name,
+                ),
+            ]
+        case Conv():
+            return [
+                layers.Conv2D(
+                    layer.filters,
+                    layer.kernel,
+                    strides=layer.stride,
+                    padding=layer.padding,
+                    dilation_rate=layer.dilation,
+                    use_bias=layer.use_bias,
+                    kernel_initializer=_weights(name, "kernel", making),
+                    name=name,
+                )
+            ]
+        case _:
+            assert_never(layer)
+
+
+def _weights(name: str, part: str, making: _Making) -> Any:
+    """The initialiser of a part of a layer's weights."""
+    config = {"seed": derive(making.seed, "weights", name, part)}
+    return keras.initializers.get({"class_name": making.initializer, "config": config})

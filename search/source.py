@@ -15,7 +15,7 @@ import numpy as np
 
 from search.architecture import Architecture
 from search.cost import Price, first_half_positions, price_layer, price_resolved
-from search.geometry import Resolved, Shape, resolve
+from search.geometry import Resolved, Shape, flatten, resolve
 from search.layers import (
     Activation,
     AveragePool,
@@ -135,8 +135,9 @@ def _build_model(architecture: Architecture, resolved: tuple[Resolved, ...], ini
     classes = architecture.classes
     yield f'    """Build the network, not trained: what `prepare` returns in, probabilities (n, {classes}) out."""'
     yield "    # fmt: off"
-    if any(isinstance(layer, Residual | Gate) for layer in walk(architecture.layers)):
-        statements = list(_statements(resolved, "x", initializer, 1))
+    shared = {row.first for _, row in flatten(resolved) if row.first}
+    if shared or any(isinstance(layer, Residual | Gate) for layer in walk(architecture.layers)):
+        statements = list(_statements(resolved, "x", _Writing(initializer, shared), 1))
         yield f"    x = image = {image}"
         yield from _commented(statements, "    ")
         yield f"    return keras.Model(image, x, {name})"
@@ -168,15 +169,22 @@ def _commented(lines: Sequence[_Line], indent: str) -> Iterator[str]:
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 
-def _statements(rows: tuple[Resolved, ...], x: str, initializer: str, field: int | None, depth: int = 1) -> Iterator[_Line]:
+class _Writing(NamedTuple):
+    """What all statements are written with."""
+
+    initializer: str
+    shared: set[str]  # names of the convolutions that later ones share their weights with
+
+
+def _statements(rows: tuple[Resolved, ...], x: str, writing: _Writing, field: int | None, depth: int = 1) -> Iterator[_Line]:
     """Statements of the functional API that take the variable `x` through the rows."""
     for before, row in _with_field(rows, field):
         match row.layer:
             case Residual():
                 skip = "shortcut" if depth == 1 else f"shortcut_{depth}"
                 yield _Line(f"{skip} = {x}")
-                yield from _statements(row.branch, x, initializer, before, depth + 1)
-                yield from _statements(row.shortcut, skip, initializer, before, depth + 1)
+                yield from _statements(row.branch, x, writing, before, depth + 1)
+                yield from _statements(row.shortcut, skip, writing, before, depth + 1)
                 yield _Line(f"{x} = {_call('Add', row.name)}([{x}, {skip}])", _columns(row))
             case Gate(function):
                 half = row.output[-1]
@@ -184,8 +192,17 @@ def _statements(rows: tuple[Resolved, ...], x: str, initializer: str, field: int
                 yield _Line(f"opened = {opened}({x}[..., :{half}])", _columns(row))
                 yield _Line(f"{x} = {_call('Multiply', row.name)}([opened, {x}[..., {half}:]])", _columns(row))
             case _:
-                for line in _calls(row, before, initializer):
-                    yield _Line(f"{x} = {line.code}({x})", line.columns)
+                kept = row.first or (row.name if row.name in writing.shared else "")
+                for line, name in zip(_calls(row, before, writing.initializer), _variables(row, kept), strict=True):
+                    if kept and not row.first:
+                        yield _Line(f"{name} = {line.code}")
+                    yield _Line(f"{x} = {name or line.code}({x})", line.columns)
+
+
+def _variables(row: Resolved, kept: str) -> list[str]:
+    """The variables of the layers that a row becomes, where they are kept to be called again."""
+    parts = ["_vertical", ""] if isinstance(row.layer, SpatialSeparableConv) else [""]
+    return [kept and kept + part for part in parts]
 
 
 def _with_field(rows: Iterable[Resolved], field: int | None) -> Iterator[tuple[int | None, Resolved]]:
@@ -246,13 +263,14 @@ def _spatial(row: Resolved, layer: SpatialSeparableConv, field: int | None, init
     options: dict[str, object] = {"padding": layer.padding, "dilation_rate": (dilation, 1) if dilation > 1 else 1}
     options |= {"use_bias": False, "depthwise_initializer": initializer}
     half = kernel * channels
+    count = price_layer(row).params
     seen = str(field) if field == row.receptive_field else f"{row.receptive_field}x{field}"
-    columns = _by((*first_half_positions(row), channels)), seen, f"{half:,}"
+    columns = _by((*first_half_positions(row), channels)), seen, f"{half if count else 0:,}"
     yield _Line(_call("DepthwiseConv2D", f"{row.name}_vertical", (kernel, 1), **options), columns)
     options |= {"dilation_rate": (1, dilation) if dilation > 1 else 1, "strides": layer.stride}
     options |= {"use_bias": layer.use_bias, "pointwise_initializer": initializer}
     call = _call("SeparableConv2D", row.name, layer.filters, (1, kernel), **options)
-    yield _Line(call, (*_columns(row)[:2], f"{price_layer(row).params - half:,}"))
+    yield _Line(call, (*_columns(row)[:2], f"{max(count - half, 0):,}"))
 
 
 def _call(kind: str, name: str, *sizes: object, **options: object) -> str:

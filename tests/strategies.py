@@ -164,6 +164,15 @@ def _draw_map_layers(
     return tuple(layers), shape, windows
 
 
+def _draw_shared(draw: Draw, channels: int) -> tuple[Layer, ...]:
+    """A convolution that is used two or three times on the same weights, each time with a batch norm of its own."""
+    kind = draw(st.sampled_from((SeparableConv, SpatialSeparableConv, Conv)))
+    dilation, use_bias = draw(st.integers(1, 2)), draw(st.booleans())
+    conv = kind(channels, draw(st.integers(1, 3)), dilation=dilation, use_bias=use_bias, weights="shared")
+    block = (conv, BatchNorm())
+    return (block if draw(st.booleans()) else (Residual(block),)) * draw(st.integers(2, 3))
+
+
 @st.composite
 def plain_layers(draw: Draw, functions: Sequence[Function] = FUNCTIONS) -> Layer:
     """A layer that fits any shape and keeps it."""
@@ -200,6 +209,7 @@ def architectures(draw: Draw, most_layers: int = 5, functions: Sequence[Function
     shape = Map(draw(st.integers(5, 11)), draw(st.integers(5, 11)), draw(st.integers(1, 4)))
     classes = draw(st.integers(2, 4))  # Keras warns of a softmax over one
     layers, end, _ = _draw_map_layers(draw, shape, draw(st.integers(1, most_layers)), 0, functions)
+    layers += _draw_shared(draw, end.channels) if draw(st.integers(0, 2)) == 0 else ()
     head = draw(st.sampled_from(("conv", "pooled", "flattened")))
     tail: tuple[Layer, ...]
     if head == "conv":

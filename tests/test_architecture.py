@@ -225,6 +225,10 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         _text('{"kind": "spatial_separable_conv", "filters": 4, "stride": 3, "dilation": 2}'),
         "stride 3 with dilation 2",
     ),
+    "weights with a space": (_sep('"filters": 4, "weights": "a b"'), "weights is 'a b'"),
+    "weights with a line break": (_sep('"filters": 4, "weights": "a\\n"'), "weights is"),
+    "weights too long": (_sep('"filters": 4, "weights": "' + "x" * 1000 + '"'), "weights is"),
+    "weights a number": (_text('{"kind": "conv", "filters": 4, "weights": 1}'), "weights"),
     "spatial kernel 0": (_text('{"kind": "spatial_separable_conv", "filters": 4, "kernel": 0}'), "kernel is 0"),
     "spatial multiplier": (
         _text('{"kind": "spatial_separable_conv", "filters": 4, "depth_multiplier": 2}'),
@@ -409,9 +413,31 @@ def _other(record: Any, name: str) -> Any:
     return value + 1 if isinstance(value, int) else value / 2
 
 
+def _shared(weights: str, *others: str, conv: type[Any] = SeparableConv) -> tuple[Any, ...]:
+    """Convolutions of 3 channels that bear these names for their weights, the last two inside a residual."""
+    layers = [conv(3, 5, weights=name) for name in (weights, *others)]
+    return (*layers[:-2], Residual((*layers[-2:], BatchNorm())))
+
+
+@pytest.mark.parametrize("conv", [SeparableConv, SpatialSeparableConv, Conv])
+def test_what_shared_weights_are_called_cannot_matter_and_what_shares_them_does(conv: type[Any]) -> None:
+    def named(names: str) -> Architecture:
+        return net(*_shared(*names.split(), conv=conv))
+
+    assert canonical(named("a b a")) == canonical(named("x y x")) == canonical(named("1 2 1"))
+    assert canonical(named("a b b")).layers == net(*_shared("", "1", "1", conv=conv)).layers  # alone is as good as unnamed
+    assert _same(named("a b c"), net(*_shared("", "", "", conv=conv)))
+    alike = ["a b a", "a b b", "a a b", "a a a", "a b c"]
+    assert len({fingerprint(named(names)) for names in alike}) == len(alike)
+    assert fingerprint(named("b a b")) == fingerprint(named("a b a"))
+    two_sets = net(*_shared("b", "b", conv=conv), *_shared("a", "a", conv=conv))
+    assert [layer.weights for layer in walk(canonical(two_sets).layers) if isinstance(layer, conv)] == ["1", "1", "2", "2"]
+    assert from_json(to_json(named("a b a"))) == named("a b a")
+
+
 @pytest.mark.parametrize(
     ("record", "name"),
-    [(record, entry.name) for record in RECORDS for entry in fields(record) if entry.name != "kind"],
+    [(record, entry.name) for record in RECORDS for entry in fields(record) if entry.name not in ("kind", "weights")],
     ids=lambda part: part if isinstance(part, str) else part.__name__,
 )
 def test_each_field_of_each_layer_changes_the_fingerprint(record: type[Any], name: str) -> None:
@@ -445,6 +471,7 @@ def test_every_layer_has_words_in_a_table() -> None:
     assert told["Dropout"] == "rate 0.1"
     full = SeparableConv(8, 5, 1, "valid", 2, 3, True)
     assert describe(full) == "8 filters, 5x5, valid, dilation 2, depth multiplier 3, bias"
+    assert describe(replace(full, weights="a")) == "8 filters, 5x5, valid, dilation 2, depth multiplier 3, bias, weights a"
     assert describe(SpatialSeparableConv(8, 3, 2)) == "8 filters, 3x3, stride 2"
     assert describe(MaxPool(3, 2)) == "3x3, stride 2"
     assert describe(MaxPool()) == "2x2"

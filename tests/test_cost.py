@@ -62,19 +62,25 @@ def counted(model: Any) -> tuple[int, int]:
 def keras_layers(model: Any, row: Resolved) -> Iterator[Any]:
     """The Keras layers that one resolved layer became."""
     for layer in model.layers:
-        if layer.name == row.name or (layer.name.startswith(f"{row.name}_") and not layer.name[len(row.name) + 1].isdigit()):
+        name = row.first or row.name
+        if layer.name == name or (layer.name.startswith(f"{name}_") and not layer.name[len(name) + 1].isdigit()):
             yield layer
 
 
 def keras_macs(model: Any, row: Resolved) -> int:
     """Multiply-adds counted from the built layers: each kernel's size times the positions of its layer's output."""
     return sum(
-        math.prod(weight.shape) * math.prod(layer.output.shape[1:-1])
+        math.prod(weight.shape) * math.prod(_output(layer)[:-1])
         for layer in keras_layers(model, row)
         if not isinstance(layer, keras.layers.BatchNormalization)
         for weight in layer.weights
         if not weight.path.endswith("/bias")
     )
+
+
+def _output(layer: Any) -> tuple[int, ...]:
+    """The shape of what a layer puts out, without the batch axis; of one that is used several times, of the first use."""
+    return tuple(layer._inbound_nodes[0].output_tensors[0].shape[1:])
 
 
 def check_against_keras(architecture: Architecture) -> None:
@@ -83,14 +89,17 @@ def check_against_keras(architecture: Architecture) -> None:
     assert (cost.params, cost.trainable_params) == counted(model)
     rows = [row for _, row in flatten(resolve(architecture))]
     for row in rows:
-        assert tuple(model.get_layer(row.name).output.shape[1:]) == row.output, row.name
+        assert _output(model.get_layer(row.first or row.name)) == row.output, row.name
         own = price_layer(row)
         layers = list(keras_layers(model, row))
+        assert own.macs == keras_macs(model, row), row.name
+        assert own.activations == math.prod(row.output), row.name
+        if row.first:  # counted where the weights are used first
+            assert (own.params, own.frozen) == (0, 0), row.name
+            continue
         assert own.params == sum(layer.count_params() for layer in layers), row.name
         trained = sum(math.prod(weight.shape) for layer in layers for weight in layer.trainable_weights)
         assert own.params - own.frozen == trained, row.name
-        assert own.macs == keras_macs(model, row), row.name
-        assert own.activations == math.prod(model.get_layer(row.name).output.shape[1:])
     assert cost.macs == sum(keras_macs(model, row) for row in rows)
 
 

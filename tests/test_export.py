@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from search.cost import table
 from search.errors import UserError
 from search.export import FORMS, export
 from search.files import read_weights, write_weights
+from search.geometry import flatten, resolve
 from search.layers import (
     Activation,
     AveragePool,
@@ -108,6 +110,12 @@ EXPLICIT = {
         ),
         Residual((), ()),
     ),
+    "shared weights": net(
+        SeparableConv(4, 5, weights="a"),
+        *(Residual((SeparableConv(4, 3, weights="b"), BatchNorm(), SpatialSeparableConv(4, weights="c"))),) * 2,
+        Conv(4, 1, weights="d"), BatchNorm(), Conv(4, 1, weights="d"), SpatialSeparableConv(4, weights="c"),
+    ),
+    "shared weights, no branch": net(SeparableConv(3, weights="a"), BatchNorm(), SeparableConv(3, weights="a")),
 }  # fmt: skip
 
 
@@ -215,10 +223,13 @@ COMMENT = re.compile(r"# (?P<output>[\dx]+) +(receptive field +(?P<field>[\dx]+)
 
 
 def comments(source: str) -> dict[str, tuple[list[int], str | None, int]]:
-    found = {}
+    """By the name of the layer; what is used again counts on: `conv_1`, `conv_1 again`, ..."""
+    found: dict[str, tuple[list[int], str | None, int]] = {}
     for line in source.splitlines():
         if match := COMMENT.search(line):
-            (name,) = re.findall(r'name="(\w+)"', line)
+            (name,) = re.findall(r'name="(\w+)"', line) or re.findall(r"x = (\w+)\(x\)", line)
+            while name in found:
+                name += " again"
             output = [int(size) for size in match["output"].split("x")]
             found[name] = (output, match["field"], int(match["params"].replace(",", "")))
     return found
@@ -228,16 +239,22 @@ def comments(source: str) -> dict[str, tuple[list[int], str | None, int]]:
 def test_comments_say_what_the_table_says(name: str) -> None:
     source = keras_source(NETWORKS[name])
     found, priced = comments(source), table(NETWORKS[name])
-    for row in priced["layers"]:
-        output, field, params = found[row["name"]]
-        params += found.get(f"{row['name']}_vertical", ([], None, 0))[2]
+    uses: Counter[str] = Counter()
+    for (_, resolved), row in zip(flatten(resolve(NETWORKS[name])), priced["layers"], strict=True):
+        own = resolved.first or resolved.name
+        again = " again" * uses[own]
+        uses[own] += 1
+        output, field, params = found[own + again]
+        params += found.get(f"{own}_vertical{again}", ([], None, 0))[2]
         pair = None if field is None else [int(field)] * 2
         assert (output, pair, params) == (row["output"], row["receptive_field"], row["params"]), row["name"]
     assert sum(params for _, _, params in found.values()) == priced["params"]
     assert f"{priced['params']:,} ({priced['trainable_params']:,} trainable)" in source
     columns = {line.index("  # ") for line in source.splitlines() if COMMENT.search(line)}
     assert len(columns) == 1
-    assert {line.count("layers.") for line in source.splitlines() if COMMENT.search(line)} == {1}
+    made = [line for line in source.splitlines() if "layers." in line]
+    assert {line.count("layers.") for line in made if COMMENT.search(line)} <= {1}
+    assert all(COMMENT.search(line) or re.match(r" +(\w+) = layers\.\w+\(.*name=\"\1\"\)$", line) for line in made)
 
 
 def test_halves_of_a_spatially_separable_convolution_have_their_own_shapes() -> None:

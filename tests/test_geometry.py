@@ -273,6 +273,15 @@ CANNOT: dict[str, tuple[Architecture, str]] = {
     "branches of other sizes": (net(Residual((MaxPool(),))), "residual_1: the branch ends in [6, 6, 3]"),
     "shortcut of another size": (net(Residual((), (MaxPool(),))), "the shortcut in [6, 6, 3]"),
     "map and vector": (net(Residual((GlobalAveragePool(),))), "residual_1: the branch ends in [3]"),
+    "weights of another convolution": (
+        net(SeparableConv(3, weights="a"), SeparableConv(3, 5, weights="a")),
+        "separable_conv_2: shares the weights 'a' with separable_conv_1, which is not the same convolution",
+    ),
+    "weights of another kind": (net(Conv(3, weights="a"), SeparableConv(3, weights="a")), "with conv_1, which is not"),
+    "weights on other channels": (
+        net(Residual((Conv(5, weights="a"), Conv(5, weights="a"))), tail=TAIL),
+        "conv_2: shares the weights 'a' with conv_1",
+    ),
     "fault in a nested residual": (net(Residual((Residual((Conv(4),)),))), "residual_2: the branch ends in [12, 12, 4]"),
     "fault in a branch": (net(Residual((Conv(3), Gate()))), "gate_1: a gate halves"),
     "fault in a shortcut": (net(Residual((), (Conv(3, 13, padding="valid"),))), "conv_1: a window"),
