@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Value = int | float | str | bool
-Per = Literal["net", "block", "pool"]
+Per = Literal["net", "block", "pool", "stage"]
 
 CLOSE = 1e-9  # values nearer than this are the same: what arithmetic makes of 0.15 is 0.15
 
@@ -252,11 +252,11 @@ def _parse_range(raw: dict[str, Any], check: Callable[[Any], Value]) -> Range:
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One entry of the [space] table: one domain for the whole net, or one for each block or pool."""
+    """One entry of the [space] table: one domain for the whole net, or one for each block, pool or stage."""
 
     domains: tuple[Domain, ...]
     per: Per
-    each: bool = False  # whether there is one domain for each block or pool
+    each: bool = False  # whether there is one domain for each block, pool or stage
 
     def domain(self, index: int) -> Domain:
         return self.domains[index if self.each else 0]
@@ -292,7 +292,7 @@ def dimension(check: Callable[[Any], Value], per: Per, default: Per | None = Non
         rest = dict(raw)
         if "each" in rest:
             if rest.keys() != {"each"} or per == "net" or not isinstance(rest["each"], list) or not rest["each"]:
-                raise ValueError('"each" takes a list with one entry for each block (or pool), and stands alone')
+                raise ValueError('"each" takes a list with one entry for each block (pool, stage), and stands alone')
             return Dimension(tuple(parse_domain(entry, check) for entry in rest["each"]), per, True)
         wanted = rest.pop("per", default or per)
         if wanted not in ("net", per):

@@ -11,7 +11,7 @@ from search.cost import Budget, price
 from search.domain import Choices, Domain, Value
 from search.errors import UserError
 from search.layers import ArchitectureError
-from space import Fixed, Space, build, parameters, widths
+from space import Fixed, Space, build, depths, parameters, widths
 
 DRAWS = 2_000  # for the smallest network
 SURVEY = 10_000  # for the share that fits: an interval of +-1 point at worst
@@ -84,7 +84,7 @@ def smallest(space: Space, input_shape: tuple[int, int, int], classes: int) -> i
     found: int | None = None
     for number in range(DRAWS):
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
-        floors = {*widths(space), "blocks"} if number % 2 else set(widths(space))
+        floors = {*widths(space), *depths(space)} if number % 2 else {*widths(space)}
         values |= {name: _lowest(domain) for name, domain in parameters(space).items() if name in floors}
         try:
             params = price(build(space, values, input_shape, classes)).params

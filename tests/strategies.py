@@ -36,7 +36,8 @@ from search.layers import (
     SpatialSeparableConv,
 )
 from search.recipe import Augment, Constant, Cosine, InverseTime, Linear, OneCycle, Plateau, Recipe
-from space import Head, Order, Pyramid, parameters
+from search.spaces.pyramid import Head, Order
+from space import Pyramid, ResidualStages, Space, parameters
 
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -338,6 +339,47 @@ def drawn_points(draw: Draw) -> tuple[Pyramid, dict[str, Value]]:
     return space, draw_values(space, draw(st.integers(0, 2**20)))
 
 
-def draw_values(space: Pyramid, seed: int) -> dict[str, Value]:
+@st.composite
+def residual_tables(draw: Draw) -> dict[str, Any]:
+    """A [space] table of kind "residual" as a study file writes it; small networks."""
+    stages = draw(st.integers(1, 3))
+    kinds = draw(st.sampled_from((["plain"], ["inverted"], ["gated"], ["plain", "inverted", "gated"])))
+    blocks: list[Any] = [1, {"low": 1, "high": 2}, {"each": [draw(st.sampled_from((1, [1, 2]))) for _ in range(stages)]}]
+    table: dict[str, Any] = {
+        "kind": "residual",
+        "stages": draw(st.sampled_from((stages, {"low": 1, "high": stages} if stages > 1 else 1))),
+        "blocks": draw(st.sampled_from(blocks)),
+        "width": _draw_widths(draw, stages),
+        "kernel": _one_or_per(draw, [1, 3, 5], "stage"),
+        "dilation": _one_or_per(draw, [1, 2], "stage"),
+        "block": draw(st.sampled_from((kinds, {"choices": kinds, "per": "stage"}))),
+        "activation": _one_or_per(draw, ["relu", "silu", "gelu"], "stage"),
+        "norm": _one_or_per(draw, ["after", "before"], "net"),
+        "uses": _one_or_per(draw, [1, 2], "stage"),
+        "stem_kernel": draw(st.sampled_from((1, [3, 5]))),
+        "stem_multiplier": draw(st.sampled_from((1, [2, 9]))),
+        "stem_stride": draw(st.sampled_from((1, [1, 2]))),
+        "head": _one_or_per(draw, ["conv", "dense"], "net"),
+        "momentum": draw(st.sampled_from((0.9, [0.9, 0.99]))),
+    }
+    if kinds != ["plain"]:
+        some: list[Any] = [0.5, [1, 3], {"low": 1.0, "high": 2.0, "step": 0.25}]
+        table["expansion"] = draw(st.sampled_from([*some, {"choices": [0.5, 1, 2], "per": "stage"}]))
+    if kinds != ["inverted"]:
+        table["second_kernel"] = _one_or_per(draw, [1, 3], "stage")
+    if stages > 1:
+        table["downsample"] = draw(st.sampled_from(("stride", ["stride", "max", "average"])))
+        table["downsample_kernel"] = draw(st.sampled_from((3, [1, 2])))
+    return table
+
+
+@st.composite
+def residual_points(draw: Draw) -> tuple[ResidualStages, dict[str, Value]]:
+    """A space of residual stages, and a value for each of its parameters."""
+    space = ResidualStages.model_validate(draw(residual_tables()))
+    return space, draw_values(space, draw(st.integers(0, 2**20)))
+
+
+def draw_values(space: Space, seed: int) -> dict[str, Value]:
     generator = random.Random(seed)
     return {name: domain.draw(generator) for name, domain in parameters(space).items()}

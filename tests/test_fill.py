@@ -14,7 +14,8 @@ from search.cost import price
 from search.domain import Value
 from search.fill import LISTED, largest_that_fits
 from search.layers import ArchitectureError
-from space import MOST_BLOCKS, Pyramid, Space, parameters, widths
+from search.spaces.pyramid import MOST_BLOCKS
+from space import Pyramid, Space, parameters, widths
 from tests.strategies import draw_values, drawn_points, reference
 from tests.test_space import WIDE, built, given_networks, space, values_of
 

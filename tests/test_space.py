@@ -32,7 +32,8 @@ from search.layers import (
     Softmax,
     SpatialSeparableConv,
 )
-from space import AnySpace, Fixed, Pyramid, Space, build, parameters, pool_places, record_of, suggest, widths
+from search.spaces.pyramid import pool_places
+from space import AnySpace, Fixed, Pyramid, Space, build, parameters, record_of, suggest, widths
 from tests.strategies import ORDERS, architectures, drawn_points, net, reference, space_tables
 
 INPUT, CLASSES = (32, 32, 3), 10
@@ -458,8 +459,8 @@ def test_a_table_of_no_kind_is_a_pyramid() -> None:
         ({"pools": 9}, ("space",), "space: pools: 9 pools need as many blocks"),
         ({"kind": "fixed"}, ("space", "network"), "space.network: Field required"),
         ({"kind": "fixed", "network": "a", "networks": {"a": {}}}, ("space",), "space: networks.a: input: Field required"),
-        ({"kind": "fixd"}, ("space", "kind"), "space.kind: Input should be 'pyramid' or 'fixed', not 'fixd'"),
-        ({"kind": None}, ("space", "kind"), "space.kind: Input should be 'pyramid' or 'fixed', not None"),
+        ({"kind": "fixd"}, ("space", "kind"), "space.kind: Input should be 'pyramid', 'residual' or 'fixed', not 'fixd'"),
+        ({"kind": None}, ("space", "kind"), "space.kind: Input should be 'pyramid', 'residual' or 'fixed', not None"),
         (3, ("space",), "space: Input should be a valid dictionary"),
     ],
 )

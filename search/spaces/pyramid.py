@@ -1,0 +1,222 @@
+"""The space of pyramids: blocks of one separable convolution each, pools between them, a small head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
+
+from search.architecture import Architecture
+from search.domain import Choices, Dimension, Range, Value, dimension, fixed, fraction, one_of, whole
+from search.layers import (
+    LARGEST,
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Function,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Padding,
+    SeparableConv,
+    Softmax,
+    SpatialSeparableConv,
+)
+from search.spaces.layout import Layout, Parts, layout_of
+
+Order = Literal["conv-bn-act", "conv-act-bn", "conv-dropout-bn-act", "conv-act-dropout-bn", "conv-act", "conv"]
+Convolution = Literal["separable", "spatial_separable"]
+Pool = Literal["max", "average"]
+Head = Literal["conv", "dense", "conv-dense"]
+
+MOST_BLOCKS = 64
+
+_SIZE = whole(1, LARGEST)
+_BLOCKS = Annotated[Dimension, dimension(whole(1, MOST_BLOCKS), "net")]
+_WIDTH = Annotated[Dimension, dimension(_SIZE, "block")]
+_KERNEL = Annotated[Dimension, dimension(whole(1, 64), "block", "net")]
+_STRIDE = Annotated[Dimension, dimension(whole(1, 8), "block")]
+_PADDING = Annotated[Dimension, dimension(one_of(get_args(Padding)), "block", "net")]
+_RATE = Annotated[Dimension, dimension(fraction, "block")]
+_ORDER = Annotated[Dimension, dimension(one_of(get_args(Order)), "block", "net")]
+_CONVOLUTION = Annotated[Dimension, dimension(one_of(get_args(Convolution)), "block", "net")]
+_FUNCTION = Annotated[Dimension, dimension(one_of(get_args(Function)), "block", "net")]
+_POOLS = Annotated[Dimension, dimension(whole(0, MOST_BLOCKS), "net")]
+_POSITION = Annotated[Dimension, dimension(whole(1, MOST_BLOCKS), "pool")]
+_POOL = Annotated[Dimension, dimension(one_of(get_args(Pool)), "pool", "net")]
+_POOL_RATE = Annotated[Dimension, dimension(fraction, "pool")]
+
+
+class Pyramid(BaseModel):
+    """Blocks of one separable convolution each, pools between them, a head; every dimension sampled or fixed.
+
+    `width`, `stride`, `dropout`, `pool_position` and `pool_dropout` are sampled for each block or pool, the others once for
+    the net; `per` says otherwise. Pool positions are block numbers of the deepest net (the pool follows that block) and
+    scale with the depth, so that every set of positions can be reached at every depth.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["pyramid"] = "pyramid"
+    blocks: _BLOCKS = Dimension((Range(4, 8, 1),), "net")
+    width: _WIDTH = Dimension((Range(16, 128, 8),), "block")
+    kernel: _KERNEL = fixed(3)
+    stride: _STRIDE = fixed(1)
+    padding: _PADDING = fixed("same")
+    dropout: _RATE = fixed(0.0)
+    order: _ORDER = fixed("conv-bn-act")
+    convolution: _CONVOLUTION = fixed("separable")
+    activation: _FUNCTION = fixed("relu")
+    pools: _POOLS = fixed(2)
+    pool_position: _POSITION | None = None  # None: anywhere
+    pool_kind: _POOL = fixed("max")
+    pool_dropout: _POOL_RATE = fixed(0.0)
+    head: Annotated[Dimension, dimension(one_of(get_args(Head)), "net")] = fixed("conv")
+    head_kernel: Annotated[Dimension, dimension(whole(1, 64), "net")] = fixed(1)
+    head_padding: Annotated[Dimension, dimension(one_of(get_args(Padding)), "net")] = fixed("same")
+    head_order: Annotated[Dimension, dimension(one_of(get_args(Order)), "net")] = fixed("conv")
+    head_dropout: Annotated[Dimension, dimension(fraction, "net")] = fixed(0.0)
+    head_bias: Annotated[Dimension, dimension(one_of((True, False)), "net")] = fixed(True)
+    momentum: Annotated[Dimension, dimension(fraction, "net")] = fixed(0.9)
+    epsilon: Annotated[Dimension, dimension(fraction, "net")] = fixed(1e-3)
+
+    @field_serializer("*")
+    def _plain(self, value: Any) -> Any:
+        return value.plain() if isinstance(value, Dimension) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Pyramid:
+        self._check_lengths()
+        fewest = min(int(value) for value in self.blocks.values)
+        if self.most_pools > fewest:
+            raise ValueError(f"pools: {self.most_pools} pools need as many blocks, and blocks goes down to {fewest}")
+        if self.pool_position and max(int(value) for value in self.pool_position.values) > self.most_blocks:
+            raise ValueError(f"pool_position: there is no block past {self.most_blocks}, the deepest net")
+        if 0.0 in self.epsilon.values:
+            raise ValueError("epsilon: must be above 0, not 0.0")
+        for rate, order in (("dropout", "order"), ("head_dropout", "head_order")):
+            if any(getattr(self, rate).values) and not any("dropout" in str(one) for one in getattr(self, order).values):
+                raise ValueError(f"{rate}: has no effect, as no {order} holds a dropout; add conv-dropout-bn-act")
+        return self
+
+    def _check_lengths(self) -> None:
+        for name in type(self).model_fields:
+            dimension = getattr(self, name)
+            if not isinstance(dimension, Dimension) or not dimension.each:
+                continue
+            most = self.most_pools if dimension.per == "pool" else self.most_blocks
+            if len(dimension.domains) != most:
+                what = f"{most} {dimension.per}s"
+                raise ValueError(f"{name}: each has {len(dimension.domains)} entries, there are up to {what}")
+
+    @property
+    def most_blocks(self) -> int:
+        return max(int(value) for value in self.blocks.values)
+
+    @property
+    def most_pools(self) -> int:
+        return max(int(value) for value in self.pools.values)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the value of every dimension is found for every block and pool."""
+        anywhere = Dimension((Range(1, self.most_blocks, 1) if self.most_blocks > 1 else Choices((1,)),), "pool")
+        of_pools = ("pool_position", "pool_kind", "pool_dropout")
+        numbers = {True: range(1, self.most_pools + 1), False: range(1, self.most_blocks + 1)}
+        names = (name for name in type(self).model_fields if name != "kind")
+        return layout_of({name: Parts(getattr(self, name) or anywhere, numbers[name in of_pools]) for name in names})
+
+
+def build(space: Pyramid, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int) -> Architecture:
+    """The architecture that the sampled parameters stand for.
+
+    Raises:
+        KeyError: a sampled parameter is missing.
+    """
+    at: Any = {**space.layout.fixed, **values}
+    keys = space.layout.keys
+    depth = at["blocks"]
+    places = pool_places([at[keys["pool_position"][i]] for i in range(at["pools"])], depth, space.most_blocks)
+    layers: list[Layer] = []
+    pool = 0
+    for i in range(depth):
+        layers += _block(
+            at[keys["order"][i]],
+            at[keys["convolution"][i]],
+            at[keys["width"][i]],
+            at[keys["kernel"][i]],
+            at[keys["stride"][i]],
+            at[keys["padding"][i]],
+            at[keys["dropout"][i]],
+            at[keys["activation"][i]],
+            at["momentum"],
+            at["epsilon"],
+        )
+        if i + 1 in places:
+            layers += _pool(at[keys["pool_kind"][pool]], at[keys["pool_dropout"][pool]])
+            pool += 1
+    return Architecture(input_shape, classes, (*layers, *_head(space, at, classes)))
+
+
+def pool_places(positions: Sequence[int], depth: int, deepest: int) -> tuple[int, ...]:
+    """The blocks that a pool follows, ascending: positions scaled from the deepest net to `depth`, no two the same."""
+    places: list[int] = []
+    for position in sorted(-(-position * depth // deepest) for position in positions):
+        places.append(max(position, places[-1] + 1) if places else position)
+    for back, index in enumerate(reversed(range(len(places)))):  # those pushed past the end come back from it
+        places[index] = min(places[index], depth - back)
+    return tuple(places)
+
+
+@lru_cache(maxsize=65_536)  # blocks repeat a thousandfold over a study, and records are frozen
+def _block(
+    order: str,
+    convolution: str,
+    filters: int,
+    kernel: int,
+    stride: int,
+    padding: Padding,
+    dropout: float,
+    activation: Function,
+    momentum: float,
+    epsilon: float,
+    bias: bool = False,
+) -> tuple[Layer, ...]:
+    conv = SeparableConv if convolution == "separable" else SpatialSeparableConv
+    parts: dict[str, Layer] = {
+        "conv": conv(filters, kernel, stride, padding, use_bias=bias),
+        "bn": BatchNorm(momentum, epsilon),
+        "act": Activation(activation),
+        "dropout": Dropout(dropout),
+    }
+    return tuple(parts[part] for part in order.split("-") if part != "dropout" or dropout > 0)
+
+
+@lru_cache(maxsize=1024)
+def _pool(kind: str, dropout: float) -> tuple[Layer, ...]:
+    pool = MaxPool() if kind == "max" else AveragePool()
+    return (pool, Dropout(dropout)) if dropout > 0 else (pool,)
+
+
+def _head(space: Pyramid, at: Any, classes: int) -> tuple[Layer, ...]:
+    dense = (Dense(classes),) if at["head"] != "conv" else ()
+    if at["head"] == "dense":
+        return GlobalAveragePool(), *dense, Softmax()
+    scores = _block(
+        at["head_order"],
+        "separable",
+        classes,
+        at["head_kernel"],
+        1,
+        at["head_padding"],
+        at["head_dropout"],
+        at[space.layout.keys["activation"][at["blocks"] - 1]],
+        at["momentum"],
+        at["epsilon"],
+        at["head_bias"],
+    )
+    return *scores, GlobalAveragePool(), *dense, Softmax()

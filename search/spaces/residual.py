@@ -1,0 +1,218 @@
+"""The space of residual networks: a stem, stages of residual blocks at falling resolution, a small head.
+
+Every convolution is separable. A block of two convolutions adds what it computes to its input:
+
+    plain     S width k       BN  act    S width second_kernel  BN
+    gated     S 2 * hidden k  BN  gate   S width second_kernel  BN     gate: halves a, b of the channels -> act(a) * b
+    inverted  S hidden 1      BN  act    S width k              BN     hidden: expansion * width
+
+With norm "before", batch norm and activation come before each convolution instead of after it (a gate stays where it is). A
+stage after the first begins with a down-sampling convolution to its own width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
+
+from search.architecture import Architecture
+from search.domain import Choices, Dimension, Range, Value, dimension, fixed, fraction, one_of, whole
+from search.layers import (
+    LARGEST,
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Dense,
+    Function,
+    Gate,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Residual,
+    SeparableConv,
+    Softmax,
+)
+from search.spaces.layout import Layout, Parts, layout_of
+
+Block = Literal["plain", "inverted", "gated"]
+Norm = Literal["after", "before"]
+Downsample = Literal["stride", "max", "average"]
+Head = Literal["conv", "dense"]
+
+MOST_STAGES = 8
+MOST_BLOCKS = 32  # of a stage
+MOST_USES = 8  # of a block
+LARGEST_EXPANSION = 16.0
+
+
+def _expansion(value: Any) -> Value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST_EXPANSION:
+        raise ValueError(f"must be a number above 0, up to {LARGEST_EXPANSION:g}, not {value!r}")
+    return float(value)
+
+
+_WIDTH = Annotated[Dimension, dimension(whole(1, LARGEST // 64), "stage")]
+_BLOCKS = Annotated[Dimension, dimension(whole(1, MOST_BLOCKS), "stage")]
+_KERNEL = Annotated[Dimension, dimension(whole(1, 64), "stage")]
+_NET_KERNEL = Annotated[Dimension, dimension(whole(1, 64), "net")]
+_DILATION = Annotated[Dimension, dimension(whole(1, 16), "stage")]
+_BLOCK = Annotated[Dimension, dimension(one_of(get_args(Block)), "stage", "net")]
+_EXPANSION = Annotated[Dimension, dimension(_expansion, "stage", "net")]
+_FUNCTION = Annotated[Dimension, dimension(one_of(get_args(Function)), "stage", "net")]
+_USES = Annotated[Dimension, dimension(whole(1, MOST_USES), "stage", "net")]
+_DOWNSAMPLE = Annotated[Dimension, dimension(one_of(get_args(Downsample)), "stage", "net")]
+
+
+class ResidualStages(BaseModel):
+    """Stages of residual blocks; every dimension sampled or fixed.
+
+    `blocks`, `width`, `kernel`, `second_kernel` and `dilation` are sampled for each stage, the others once for the net;
+    `per` says otherwise. `uses` is how many times each block is applied, every time with the same convolutions and with
+    batch norms of its own. `downsample` of a stage is what leads into it, so the first has none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["residual"] = "residual"
+    stages: Annotated[Dimension, dimension(whole(1, MOST_STAGES), "net")] = fixed(2)
+    blocks: _BLOCKS = Dimension((Range(1, 4, 1),), "stage")
+    width: _WIDTH = Dimension((Range(16, 96, 4),), "stage")
+    kernel: _KERNEL = Dimension((Choices((3, 5, 7)),), "stage")
+    second_kernel: _KERNEL = fixed(3)
+    dilation: _DILATION = fixed(1)
+    block: _BLOCK = fixed("gated")
+    expansion: _EXPANSION = fixed(1.0)
+    activation: _FUNCTION = fixed("silu")
+    norm: Annotated[Dimension, dimension(one_of(get_args(Norm)), "net")] = fixed("after")
+    uses: _USES = fixed(1)
+    downsample: _DOWNSAMPLE = fixed("stride")
+    downsample_kernel: _NET_KERNEL = fixed(3)
+    stem_kernel: _NET_KERNEL = fixed(3)
+    stem_stride: Annotated[Dimension, dimension(whole(1, 8), "net")] = fixed(1)
+    stem_multiplier: Annotated[Dimension, dimension(whole(1, 64), "net")] = fixed(1)
+    head: Annotated[Dimension, dimension(one_of(get_args(Head)), "net")] = fixed("conv")
+    momentum: Annotated[Dimension, dimension(fraction, "net")] = fixed(0.9)
+    epsilon: Annotated[Dimension, dimension(fraction, "net")] = fixed(1e-3)
+
+    @field_serializer("*")
+    def _plain(self, value: Any) -> Any:
+        return value.plain() if isinstance(value, Dimension) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ResidualStages:
+        for name, (given, numbers) in self._parts.items():
+            if given.each and len(given.domains) != len(numbers):
+                what = "stages after the first" if name == "downsample" else "stages"
+                raise ValueError(f"{name}: each has {len(given.domains)} entries, there are up to {len(numbers)} {what}")
+        if 0.0 in self.epsilon.values:
+            raise ValueError("epsilon: must be above 0, not 0.0")
+        if any(isinstance(domain, Range) and domain.step is None for domain in self.expansion.domains):
+            raise ValueError("expansion: a range needs a step here, such as 0.5, as widths are whole")
+        kinds = set(self.block.values)
+        if kinds == {"plain"} and self.expansion != fixed(1.0):
+            raise ValueError("expansion: has no effect, as plain blocks have none; add inverted or gated to block")
+        if kinds == {"inverted"} and self.second_kernel != fixed(3):
+            raise ValueError("second_kernel: has no effect, as inverted blocks have none; add plain or gated to block")
+        if self.most_stages == 1 and (self.downsample, self.downsample_kernel) != (fixed("stride"), fixed(3)):
+            raise ValueError("downsample: has no effect, as there is only one stage")
+        return self
+
+    @property
+    def most_stages(self) -> int:
+        return max(int(value) for value in self.stages.values)
+
+    @property
+    def _parts(self) -> dict[str, Parts]:
+        names = (name for name in type(self).model_fields if name != "kind")
+        first = {"downsample": 2}
+        return {name: Parts(getattr(self, name), range(first.get(name, 1), self.most_stages + 1)) for name in names}
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the value of every dimension is found for every stage; `downsample` begins with that of the second."""
+        return layout_of(self._parts)
+
+
+def build(
+    space: ResidualStages, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int
+) -> Architecture:
+    """The architecture that the sampled parameters stand for.
+
+    Raises:
+        KeyError: a sampled parameter is missing.
+    """
+    at: Any = {**space.layout.fixed, **values}
+    keys = space.layout.keys
+    norm, momentum, epsilon = at["norm"], at["momentum"], at["epsilon"]
+    layers: list[Layer] = []
+    act: Function = "relu"
+    for i in range(at["stages"]):
+        width, act = at[keys["width"][i]], at[keys["activation"][i]]
+        if i == 0:
+            conv = SeparableConv(width, at["stem_kernel"], at["stem_stride"], depth_multiplier=at["stem_multiplier"])
+            layers += (conv,) if norm == "before" else (conv, BatchNorm(momentum, epsilon), Activation(act))
+        else:
+            layers += _downsampling(
+                at[keys["downsample"][i - 1]], width, at["downsample_kernel"], act, norm, momentum, epsilon
+            )
+        kind, uses = at[keys["block"][i]], at[keys["uses"][i]]
+        hidden = width if kind == "plain" else hidden_width(width, at[keys["expansion"][i]])
+        kernels = (at[keys["kernel"][i]], at[keys["second_kernel"][i]], at[keys["dilation"][i]])
+        for number in range(at[keys["blocks"][i]]):
+            weights = f"{i + 1}.{number + 1}" if uses > 1 else ""
+            layers += (_block(kind, width, hidden, *kernels, act, norm, momentum, epsilon, weights),) * uses
+    layers += (BatchNorm(momentum, epsilon), Activation(act)) if norm == "before" else ()
+    return Architecture(input_shape, classes, (*layers, *_head(at["head"], classes)))
+
+
+def hidden_width(width: int, expansion: float) -> int:
+    """The channels inside a block that expands its input."""
+    return max(1, round(width * expansion))
+
+
+@lru_cache(maxsize=65_536)  # blocks repeat a thousandfold over a study, and records are frozen
+def _block(
+    kind: Block,
+    width: int,
+    hidden: int,
+    kernel: int,
+    second_kernel: int,
+    dilation: int,
+    act: Function,
+    norm: Norm,
+    momentum: float,
+    epsilon: float,
+    weights: str,
+) -> Residual:
+    bn = BatchNorm(momentum, epsilon)
+    first_weights, second_weights = (f"{weights}.{place}" if weights else "" for place in (1, 2))
+    between: Layer = Gate(act) if kind == "gated" else Activation(act)
+    if kind == "inverted":
+        first = SeparableConv(hidden, 1, weights=first_weights)
+        second = SeparableConv(width, kernel, dilation=dilation, weights=second_weights)
+    else:
+        filters = 2 * hidden if kind == "gated" else hidden
+        first = SeparableConv(filters, kernel, dilation=dilation, weights=first_weights)
+        second = SeparableConv(width, second_kernel, weights=second_weights)
+    if norm == "after":
+        return Residual((first, bn, between, second, bn))
+    return Residual((bn, first, between, bn, second) if kind == "gated" else (bn, between, first, bn, between, second))
+
+
+@lru_cache(maxsize=4096)
+def _downsampling(
+    kind: Downsample, width: int, kernel: int, act: Function, norm: Norm, momentum: float, epsilon: float
+) -> tuple[Layer, ...]:
+    conv = SeparableConv(width, kernel, 2 if kind == "stride" else 1)
+    pools: dict[str, tuple[Layer, ...]] = {"stride": (), "max": (MaxPool(),), "average": (AveragePool(),)}
+    bn = (BatchNorm(momentum, epsilon), Activation(act))
+    return (*bn, *pools[kind], conv) if norm == "before" else (*pools[kind], conv, *bn)
+
+
+def _head(kind: Head, classes: int) -> tuple[Layer, ...]:
+    if kind == "dense":
+        return GlobalAveragePool(), Dense(classes), Softmax()
+    return SeparableConv(classes, 1, use_bias=True), GlobalAveragePool(), Softmax()
