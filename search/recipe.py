@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from search.domain import Choices, Domain, Trial, Value, one_of, parse_domain
+from search.domain import Choices, Domain, Range, Trial, Value, one_of, parse_domain
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
@@ -101,6 +101,21 @@ class Augment(BaseModel):
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, up to, either way
     cutout: Annotated[int, Field(ge=0, le=256)] = 0  # side in pixels of a square that is set to the mean
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0  # alpha of the Beta distribution of a batch's mixing share
+
+
+def strengthened(augment: Augment, strength: float) -> Augment:
+    """The augmentation with all that has an extent (not flips and passes) times `strength`, as far as its fields reach."""
+    shares = {name: min(round(getattr(augment, name) * strength, 10), 0.99) for name in ("shift", "zoom")}
+    pixels = {name: round(getattr(augment, name) * strength) for name in ("crop", "cutout")}
+    return Augment(
+        passes=augment.passes,
+        flip=augment.flip,
+        crop=min(pixels["crop"], 64),
+        rotation=min(round(augment.rotation * strength, 10), 180.0),
+        cutout=min(pixels["cutout"], 256),
+        mixup=min(round(augment.mixup * strength, 10), 10.0),
+        **shares,
+    )
 
 
 def as_tuple(value: Any) -> Any:
@@ -189,7 +204,7 @@ def _fixed(value: Value) -> Domain:
     return Choices((value,))
 
 
-_NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "schedules", "augment", "augments")
+_NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "schedules", "augment", "augments", "learning_rates")
 
 
 class RecipeSpace(BaseModel):
@@ -212,6 +227,9 @@ class RecipeSpace(BaseModel):
     schedules: Annotated[tuple[Schedule, ...], BeforeValidator(as_tuple)] = ()  # to search, instead of one schedule
     augment: Augment = Augment()
     augments: Annotated[tuple[Augment, ...], BeforeValidator(as_tuple)] = ()  # likewise
+    learning_rates: dict[str, Annotated[Domain, _number(0, 1e12, open_low=True)]] = {}  # by optimizer, instead of one
+    warmup: Annotated[Domain, _number(0, 0.9999)] | None = None  # of the schedule, instead of its own
+    augment_strength: Annotated[Domain, _number(0, 4)] = _fixed(1.0)  # the extents of the augmentation times this
 
     @model_validator(mode="after")
     def _one_or_several(self) -> RecipeSpace:
@@ -222,8 +240,35 @@ class RecipeSpace(BaseModel):
                 raise ValueError(f"{name}s: names the same {name} twice")
         return self
 
+    @model_validator(mode="after")
+    def _one_rate_each(self) -> RecipeSpace:
+        optimizers = set(map(str, self.optimizer.values)) if isinstance(self.optimizer, Choices) else set()
+        if self.learning_rates and self.learning_rates.keys() != optimizers:
+            asked = ", ".join(sorted(optimizers))
+            raise ValueError(f"learning_rates: needs one for each of {asked}, not for {', '.join(self.learning_rates)}")
+        if self.learning_rates and self.learning_rate != _fixed(1e-3):
+            raise ValueError("learning_rates: learning_rate is given too; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _in_effect(self) -> RecipeSpace:
+        if self.warmup is not None:
+            lowest = self.warmup.low if isinstance(self.warmup, Range) else min(map(float, self.warmup.values))
+            for schedule in self.schedules or (self.schedule,):
+                if not isinstance(schedule, OneCycle | Linear):
+                    raise ValueError(f"warmup: the {schedule.kind} schedule has none; take one-cycle or linear")
+                if isinstance(schedule, OneCycle) and lowest == 0:
+                    raise ValueError("warmup: must be above 0 for the one-cycle schedule, not 0")
+        if self.augment_strength != _fixed(1.0):
+            for augment in self.augments or (self.augment,):
+                if strengthened(augment, 0) == augment:
+                    raise ValueError(f"augment_strength: has no effect on the augmentation {label(augment)!r}")
+        return self
+
     @field_serializer("*", mode="wrap")
     def _plain(self, value: Any, otherwise: SerializerFunctionWrapHandler) -> Any:
+        if isinstance(value, dict):
+            return {name: domain.plain() for name, domain in value.items()}
         return value.plain() if isinstance(value, Domain) else otherwise(value)
 
     @property
@@ -233,7 +278,7 @@ class RecipeSpace(BaseModel):
         found: dict[str, Domain] = {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
         for name, several in (("schedule", self.schedules), ("augment", self.augments)):
             found |= {name: Choices(tuple(map(label, several)))} if several else {}
-        return found
+        return found | {f"learning_rate.{name}": domain for name, domain in self.learning_rates.items()}
 
 
 def parameters(space: RecipeSpace) -> dict[str, Domain]:
@@ -254,7 +299,15 @@ def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) ->
     for name, several in (("schedule", space.schedules), ("augment", space.augments)):
         if several:
             values[name] = next(one for one in several if label(one) == values[name])
-    return Recipe.model_validate({"normalize": normalize} | fixed | values)
+    given = {"normalize": normalize} | fixed | values
+    if rates := {name: given.pop(f"learning_rate.{name}") for name in space.learning_rates}:
+        given["learning_rate"] = rates[given["optimizer"]]
+    if (warmup := given.pop("warmup", None)) is not None:
+        schedule = given["schedule"]
+        given["schedule"] = type(schedule).model_validate(schedule.model_dump() | {"warmup": warmup})
+    if (strength := given.pop("augment_strength")) != 1:
+        given["augment"] = strengthened(given["augment"], strength)
+    return Recipe.model_validate(given)
 
 
 def label(part: BaseModel) -> str:

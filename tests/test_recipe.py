@@ -30,6 +30,7 @@ from search.recipe import (
     label,
     parameters,
     rate_at,
+    strengthened,
     suggest,
 )
 
@@ -346,6 +347,58 @@ def test_every_searchable_part_reaches_the_recipe() -> None:
     assert suggest(of, optuna.trial.FixedTrial(drawn), normalize=True) == expected
 
 
+def test_each_optimizer_has_a_rate_of_its_own() -> None:
+    table = {
+        "optimizer": ["adamw", "sgd"],
+        "learning_rates": {"adamw": {"low": 1e-4, "high": 1e-2, "log": True}, "sgd": [0.1, 0.5]},
+    }
+    of = RecipeSpace.model_validate(table)
+    assert list(parameters(of)) == ["recipe.optimizer", "recipe.learning_rate.adamw", "recipe.learning_rate.sgd"]
+    drawn: dict[str, Any] = {"recipe.learning_rate.adamw": 0.003, "recipe.learning_rate.sgd": 0.5}
+    for optimizer, rate in (("adamw", 0.003), ("sgd", 0.5)):
+        expected = Recipe.model_validate({"optimizer": optimizer, "learning_rate": rate})
+        assert complete(of, drawn | {"recipe.optimizer": optimizer}, False) == expected
+    assert complete(of, {}, False).learning_rate == 1e-4
+    again = RecipeSpace.model_validate(of.model_dump(mode="json"))
+    assert again == of
+    assert parameters(again) == parameters(of)
+
+
+def test_a_searched_warmup_is_that_of_the_schedule() -> None:
+    table = {"schedules": [{"kind": "one-cycle", "start": 10.0}, {"kind": "linear"}], "warmup": [0.1, 0.3]}
+    of = RecipeSpace.model_validate(table)
+    assert parameters(of)["recipe.warmup"] == Choices((0.1, 0.3))
+    drawn: dict[str, Any] = {"recipe.schedule": "linear", "recipe.warmup": 0.3}
+    assert complete(of, drawn, False) == Recipe(schedule=Linear(warmup=0.3))
+    assert complete(of, {}, False) == Recipe(schedule=OneCycle(warmup=0.1, start=10.0))
+    assert complete(RecipeSpace(schedule=Linear(warmup=0.2)), {}, False).schedule == Linear(warmup=0.2)
+    assert RecipeSpace.model_validate(of.model_dump(mode="json")) == of
+
+
+def test_a_searched_strength_scales_the_extents_of_the_augmentation() -> None:
+    augment = Augment(passes=2, flip="alternating", crop=4, shift=0.2, zoom=0.1, rotation=15, cutout=9, mixup=0.2)
+    of = RecipeSpace(augment=augment, augment_strength=Choices((1.0, 0.5, 0.0, 2.0)))
+    assert parameters(of) == {"recipe.augment_strength": Choices((1.0, 0.5, 0.0, 2.0))}
+    made = {
+        strength: complete(of, {"recipe.augment_strength": strength}, False).augment for strength in (0.0, 0.5, 1.0, 2.0)
+    }
+    assert made[1.0] == augment
+    assert made[0.0] == Augment(passes=2, flip="alternating")
+    assert made[0.5] == replaced(augment, crop=2, shift=0.1, zoom=0.05, rotation=7.5, cutout=4, mixup=0.1)
+    assert made[2.0] == replaced(augment, crop=8, shift=0.4, zoom=0.2, rotation=30.0, cutout=18, mixup=0.4)
+
+
+def replaced(augment: Augment, **changes: Any) -> Augment:
+    return Augment.model_validate(augment.model_dump() | changes)
+
+
+@given(st.floats(0, 4))
+def test_any_strength_makes_an_augmentation_that_can_be(strength: float) -> None:
+    most = Augment(crop=64, shift=0.9, zoom=0.9, rotation=180, cutout=256, mixup=10)
+    assert Augment.model_validate(strengthened(most, strength).model_dump()) == strengthened(most, strength)
+    assert strengthened(Augment(flip=True, passes=3), strength) == Augment(flip=True, passes=3)
+
+
 def test_suggest_completes_what_the_trial_holds() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     of = RecipeSpace.model_validate(SEARCHED)
@@ -496,6 +549,30 @@ SEARCHED_BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a bad schedule among others": ({"schedules": [{"kind": "cosine"}, {"kind": "step"}]}, "schedules.1"),
     "a bad augmentation among others": ({"augments": [{}, {"crop": -1}]}, "augments.1.crop"),
+    "rates of some optimizers": (
+        {"optimizer": ["adamw", "sgd"], "learning_rates": {"sgd": 0.1}},
+        "learning_rates: needs one for each of adamw, sgd, not for sgd",
+    ),
+    "rates and one rate": (
+        {"optimizer": "sgd", "learning_rates": {"sgd": 0.1}, "learning_rate": 0.2},
+        "learning_rates: learning_rate is given too",
+    ),
+    "rate of an optimizer from zero": ({"optimizer": "sgd", "learning_rates": {"sgd": 0.0}}, "learning_rates.sgd"),
+    "warm-up of a schedule without": ({"warmup": [0.1, 0.2]}, "warmup: the constant schedule has none"),
+    "warm-up of one of two": (
+        {"schedules": [{"kind": "linear"}, {"kind": "cosine"}], "warmup": 0.1},
+        "warmup: the cosine schedule has none; take one-cycle or linear",
+    ),
+    "no warm-up of one-cycle": (
+        {"schedule": {"kind": "one-cycle"}, "warmup": {"low": 0.0, "high": 0.3}},
+        "warmup: must be above 0 for the one-cycle schedule",
+    ),
+    "warm-up to the end": ({"schedule": {"kind": "linear"}, "warmup": 1.0}, "warmup"),
+    "strength of nothing": (
+        {"augment": {"flip": True}, "augment_strength": [0.5, 1.0]},
+        "effect on the augmentation 'flip'",
+    ),
+    "strength below zero": ({"augment": {"crop": 4}, "augment_strength": -1.0}, "augment_strength"),
     "a schedule for schedules": ({"schedules": {"kind": "cosine"}}, "schedules"),
 }
 
