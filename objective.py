@@ -111,7 +111,8 @@ def _constrain(trial: optuna.Trial, cost: Price | None, task: Task) -> None:
     if cost is None:
         trial.set_constraint("exists", 1.0)
         return
-    trial.set_constraint("params", float(cost.params - (task.config.budget.params - 1)))
+    for name, limit in task.config.budget.limits.items():
+        trial.set_constraint(name, float(getattr(cost, name) - (limit - 1)))
     _set(trial, {"params": cost.params, "macs": cost.macs})
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from report.tables import Table, leaderboard, refusal_words
 from search.architecture import Architecture
+from search.budget import Budget
 from search.config import StudyConfig
-from search.cost import Budget, price_layer
+from search.cost import price_layer
 from search.geometry import flatten, resolve
 from search.layers import describe
 from search.study import REFUSED, Record, Run

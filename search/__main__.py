@@ -153,7 +153,7 @@ def show(
     from search.display_network import print_network
 
     console = _console()
-    print_network(console, architecture)
+    print_network(console, architecture, facts["int8"])
     if _is_study(network):
         from search import study
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import space
 from search.architecture import Architecture, fingerprint
@@ -19,7 +18,7 @@ from search.domain import Value
 from search.layers import ArchitectureError
 from search.recipe import Recipe
 
-Rule = Literal["cannot exist", "over budget", "same network"]
+Rule = str  # "cannot exist", "same network", or a rule of the budget: "over budget", "over flash", ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,8 @@ def judge(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> 
         architecture, cost = _priced(config, data, values)
     except ArchitectureError as error:
         return Refusal("cannot exist", f"cannot exist: {error}")
-    if reason := config.budget.refusal(architecture, cost):
-        return Refusal("over budget", reason, architecture, cost)
+    if breach := config.budget.breach(architecture, cost):
+        return Refusal(breach.rule, breach.reason, architecture, cost)
     recipe = config.recipe_of(values)
     repeat = int(values["repeat"]) if "repeat" in values else None
     return Candidate(architecture, recipe, cost, _key(architecture, recipe, data, repeat), repeat)

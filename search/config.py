@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from search import architecture as architectures
 from search import recipe as recipes
 from search.architecture import to_dict
-from search.cost import Budget
+from search.budget import Budget, FieldBounds
 from search.domain import Domain, Range, Value
 from search.errors import UserError, first_place, first_problem, nearest
 from search.recipe import DECAYING, NAMES_OF_DECAYING, SCHEDULES, Augment, Recipe, RecipeSpace, as_tuple
@@ -333,6 +333,7 @@ def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "data": DataConfig,
         "budget": Budget,
+        "budget.receptive_field": FieldBounds,
         "space": record_of(raw.get("space")),
         "recipe": RecipeSpace,
         "search": SearchConfig,

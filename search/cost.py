@@ -1,20 +1,20 @@
-"""What a network costs, from its resolved layers, with no model built: parameters, multiply-adds, activation sizes.
+"""What a network costs, from its resolved layers, with no model built: parameters, multiply-adds, memory, size of its file.
 
 Counts are Keras' own `count_params()`, exact; shared weights count once, at their first use. Multiply-adds of a
 convolution are its weights without bias times the output positions they are applied at, those of a dense layer its weights;
-everything else counts as 0. A Budget holds strict limits.
+everything else counts as 0. Bytes are those of the int8 form (`search.lowering`), and found only when asked for.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, assert_never
-
-from pydantic import BaseModel, ConfigDict, Field
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, assert_never
 
 from search.architecture import Architecture
-from search.geometry import Resolved, flatten, receptive_field, resolve
+from search.flash import flash_bytes
+from search.geometry import Resolved, first_half_positions, flatten, receptive_field, resolve
 from search.layers import (
     Activation,
     AveragePool,
@@ -30,8 +30,9 @@ from search.layers import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    walk,
 )
+from search.lowering import Lowered, lower, without_kernel
+from search.memory import arena_bytes, peak_activation_bytes
 
 
 class LayerPrice(NamedTuple):
@@ -43,7 +44,7 @@ class LayerPrice(NamedTuple):
     activations: int  # values in the output for one image
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Price:
     """What a network costs for one image."""
 
@@ -52,22 +53,27 @@ class Price:
     macs: int
     largest_activation: int  # values in the largest layer output
     receptive_field: int | None
+    resolved: tuple[Resolved, ...] = field(default=(), compare=False, repr=False)
 
+    @cached_property
+    def lowered(self) -> Lowered:
+        """Its operators and tensors in int8."""
+        return lower(self.resolved)
 
-class Budget(BaseModel):
-    """Strict limits: `params = 100_000` means that 99,999 fits and 100,000 does not."""
+    @property
+    def flash_bytes(self) -> int:
+        """Of the int8 .tflite file."""
+        return flash_bytes(self.lowered)
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    params: Annotated[int, Field(ge=1, le=10**15)]
-    separable_only: bool = True
+    @property
+    def peak_activation_bytes(self) -> int:
+        """Of the computed int8 tensors that are needed at once, in the best order."""
+        return peak_activation_bytes(self.lowered)
 
-    def refusal(self, architecture: Architecture, price: Price) -> str | None:
-        """Why the network is not admitted, or None where it is."""
-        if self.separable_only and any(isinstance(layer, Conv) for layer in walk(architecture.layers)):
-            return "holds a plain convolution, and the budget admits separable convolutions only"
-        if price.params >= self.params:
-            return f"{price.params:,} parameters, the budget is under {self.params:,}"
-        return None
+    @property
+    def arena_bytes(self) -> int:
+        """That TensorFlow Lite Micro allocates to run it."""
+        return arena_bytes(self.lowered)
 
 
 def price(architecture: Architecture) -> Price:
@@ -89,7 +95,7 @@ def price_resolved(resolved: tuple[Resolved, ...]) -> Price:
         frozen += layer_frozen
         macs += layer_macs
         largest = max(largest, activations)
-    return Price(params, params - frozen, macs, largest, receptive_field(resolved))
+    return Price(params, params - frozen, macs, largest, receptive_field(resolved), resolved)
 
 
 def price_layer(row: Resolved) -> LayerPrice:
@@ -124,14 +130,6 @@ def price_layer(row: Resolved) -> LayerPrice:
             assert_never(row.layer)
 
 
-def first_half_positions(row: Resolved) -> tuple[int, int]:
-    """(height, width) after the k x 1 half of a spatially separable convolution, which does not stride."""
-    assert isinstance(row.layer, SpatialSeparableConv)
-    height, width, _ = row.input
-    reach = (row.layer.kernel - 1) * row.layer.dilation
-    return height - (reach if row.layer.padding == "valid" else 0), width
-
-
 def table(architecture: Architecture) -> dict[str, Any]:
     """The network layer by layer, as `show --json` prints it; receptive fields are [height, width], unclipped."""
     resolved = resolve(architecture)
@@ -143,6 +141,13 @@ def table(architecture: Architecture) -> dict[str, Any]:
         "macs": total.macs,
         "receptive_field": _pair(total.receptive_field),
         "output": [architecture.classes],
+        "int8": {
+            "flash_bytes": total.flash_bytes,
+            "peak_activation_bytes": total.peak_activation_bytes,
+            "arena_bytes": total.arena_bytes,
+            "unfolded": total.lowered.unfolded,
+            "without_kernel": without_kernel(total.lowered),
+        },
         "layers": [_row(row) for _, row in flatten(resolved)],
     }
 

@@ -231,6 +231,9 @@ def print_survey(console: Console, name: str, budget: int, found: Survey, timed:
         f"{found.largest_params:,}",
         highlight=False,
     )
+    if set(found.broken) - {"over budget"}:
+        told = ", ".join(f"{count / found.draws:.1%} {rule}" for rule, count in found.broken.items())
+        console.print(f"refused, by the first rule that they break: {told}", highlight=False)
     width = max(found.largest_params / 12, 1)
     counts = Counter(min(int(size / width), 11) for size in found.sizes)
     for index in range(12):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -33,8 +33,11 @@ _DRAWN = _Signs("│ ", "┊ ", "╰ ", _EIGHTHS)
 _ASCII = _Signs("| ", ": ", "+ ", "#")  # where the terminal has no more
 
 
-def print_network(console: Console, architecture: Architecture) -> None:
+def print_network(console: Console, architecture: Architecture, int8: Mapping[str, Any] | None = None) -> None:
     """A network layer by layer; a receptive field that exceeds the image is marked.
+
+    Args:
+        int8: what its int8 form takes, as `search.cost.table` tells it; None leaves that out.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.geometry.resolve`.
@@ -49,8 +52,26 @@ def print_network(console: Console, architecture: Architecture) -> None:
     console.width = max(usual, least)  # a narrower terminal breaks the lines itself, and nothing is lost
     console.print(table)
     console.width = usual
+    if int8:
+        console.print(_int8_words(int8), highlight=False)
     if any(row.receptive_field is not None and row.receptive_field > side for _, row in rows):
         console.print(f"* the receptive field exceeds the image ({side}x{side}): these layers see all of it and padding")
+
+
+def _int8_words(int8: Mapping[str, Any]) -> str:
+    """What it takes on a microcontroller, and what of it does so needlessly."""
+    told = (
+        f"in int8: {int8['flash_bytes']:,} bytes of flash, {int8['peak_activation_bytes']:,} of activations at once, "
+        f"{int8['arena_bytes']:,} of arena (TensorFlow Lite Micro)"
+    )
+    if int8["unfolded"]:
+        told += (
+            f"\n{len(int8['unfolded'])} batch norms do not fold into a convolution and stay as an operator each, as they do "
+            "not stand right behind one (conv-bn-act folds, conv-act-bn does not)"
+        )
+    if int8["without_kernel"]:
+        told += f"\n{', '.join(int8['without_kernel'])}: no int8 kernel in TensorFlow Lite Micro, as relu and silu have"
+    return told
 
 
 def _measured(console: Console, table: Table) -> Measurement:

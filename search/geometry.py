@@ -84,6 +84,14 @@ def receptive_field(resolved: tuple[Resolved, ...]) -> int:
     return next((row.receptive_field for row in reversed(resolved) if row.receptive_field is not None), 1)
 
 
+def first_half_positions(row: Resolved) -> tuple[int, int]:
+    """(height, width) after the k x 1 half of a spatially separable convolution, which does not stride."""
+    assert isinstance(row.layer, SpatialSeparableConv)
+    height, width, _ = row.input
+    reach = (row.layer.kernel - 1) * row.layer.dilation
+    return height - (reach if row.layer.padding == "valid" else 0), width
+
+
 class _Seen(NamedTuple):
     """What has been passed: layers counted by kind, and the first convolution of each set of shared weights."""
 

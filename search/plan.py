@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from search.cost import Budget, price
+from search.architecture import Architecture
+from search.budget import WORDS, Budget
+from search.cost import Price, price
 from search.domain import Choices, Domain, Value
 from search.errors import UserError
 from search.layers import ArchitectureError
@@ -25,6 +29,7 @@ class Survey:
     draws: int
     share_that_fits: float
     interval: tuple[float, float]  # 95 %
+    broken: dict[str, int]  # draws by the first rule that they break
     smallest_params: int
     largest_params_that_fit: int
     largest_params: int
@@ -42,7 +47,7 @@ def survey(
     """
     least = check(space, budget, input_shape, classes)
     generator = random.Random(seed)
-    sizes, fitting = [], []
+    sizes, fitting, broken = [], [], Counter[str]()
     started = time.perf_counter()
     for _ in range(draws):
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
@@ -50,15 +55,19 @@ def survey(
             architecture = build(space, values, input_shape, classes)
             cost = price(architecture)
         except ArchitectureError:
+            broken["cannot exist"] += 1
             continue
         sizes.append(cost.params)
-        if budget.refusal(architecture, cost) is None:
+        if breach := budget.breach(architecture, cost):
+            broken[breach.rule] += 1
+        else:
             fitting.append(cost.params)
     seconds = time.perf_counter() - started
     return Survey(
         draws,
         len(fitting) / draws,
         wilson(len(fitting), draws),
+        dict(broken.most_common()),
         min([least, *sizes]),
         max([least, *fitting]),
         max([least, *sizes]),
@@ -80,18 +89,21 @@ def smallest(space: Space, input_shape: tuple[int, int, int], classes: int) -> i
 
     Widths are at their lowest, the rest is drawn; every other draw also takes the lowest depth.
     """
+    return min((cost.params for _, cost in _narrow(space, input_shape, classes)), default=None)
+
+
+def _narrow(space: Space, input_shape: tuple[int, int, int], classes: int) -> Iterator[tuple[Architecture, Price]]:
+    """Networks of the lowest widths, every other one of the lowest depth too, with their prices."""
     generator = random.Random(0)
-    found: int | None = None
     for number in range(DRAWS):
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
         floors = {*widths(space), *depths(space)} if number % 2 else {*widths(space)}
         values |= {name: _lowest(domain) for name, domain in parameters(space).items() if name in floors}
         try:
-            params = price(build(space, values, input_shape, classes)).params
+            architecture = build(space, values, input_shape, classes)
+            yield architecture, price(architecture)
         except ArchitectureError:
             continue
-        found = params if found is None else min(found, params)
-    return found
 
 
 def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int) -> int:
@@ -111,7 +123,24 @@ def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], class
             f"budget.params: {budget.params:,} is out of reach, the smallest network found in the space has {found:,}; "
             f"ask for at least {found + 1:,}, or lower the widths or blocks of the space"
         )
-    return found
+    if budget.is_plain:
+        return found
+    least: dict[str, int] = {}
+    for architecture, cost in _narrow(space, input_shape, classes):
+        if budget.breach(architecture, cost) is None:
+            return found
+        for name in budget.limits:
+            least[name] = min(getattr(cost, name), least.get(name, getattr(cost, name)))
+    for name, limit in budget.limits.items():
+        if least[name] >= limit:
+            raise UserError(
+                f"budget: under {limit:,} {WORDS[name]} is out of reach, the least found in the space is {least[name]:,}; "
+                f"ask for more, or lower the widths, blocks or resolution of the space"
+            )
+    raise UserError(
+        f"budget: no network of the space was found under {budget.words} together, among {DRAWS:,} of the lowest widths; "
+        "raise one of them, or widen the space"
+    )
 
 
 def _lowest(domain: Domain) -> Value:

@@ -103,7 +103,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
                 refused["same network"] += 1
         if fixed:
             return values
-        reason = f"no new network was found under {self._config.budget.params:,} parameters"
+        reason = f"no new network was found under {self._config.budget.words}"
         _note(study, trial, {"outcome": "interrupted", "reason": reason})
         raise Exhausted(reason + "".join(f", {count:,} proposals: {rule}" for rule, count in refused.items()))
 

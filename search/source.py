@@ -14,8 +14,8 @@ from typing import NamedTuple, assert_never
 import numpy as np
 
 from search.architecture import Architecture
-from search.cost import Price, first_half_positions, price_layer, price_resolved
-from search.geometry import Resolved, Shape, flatten, resolve
+from search.cost import Price, price_layer, price_resolved
+from search.geometry import Resolved, Shape, first_half_positions, flatten, resolve
 from search.layers import (
     Activation,
     AveragePool,

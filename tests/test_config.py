@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from search import references
 from search.architecture import to_dict
+from search.budget import Budget
 from search.config import (
     FREE,
     OPTIONS,
@@ -34,7 +35,6 @@ from search.config import (
     parse,
     safe_name,
 )
-from search.cost import Budget
 from search.errors import UserError
 from search.recipe import RecipeSpace
 from space import Pyramid
@@ -246,6 +246,12 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "data.normalize": (False, True),
     "budget.params": (2000, 1999),
     "budget.separable_only": (True, False),
+    "budget.macs": (10**9, 10**8),
+    "budget.flash_bytes": (10**6, None),
+    "budget.peak_activation_bytes": (10**6, 10**5),
+    "budget.arena_bytes": (None, 10**6),
+    "budget.receptive_field": ({"at_least": 1}, {"at_least": 1, "at_most": 64}),
+    "budget.device": ("64KB/1MB", "nrf52840"),
     "space.kind": ("pyramid", "fixed"),  # with other keys, see below
     "space.blocks": ({"low": 2, "high": 3}, {"low": 2, "high": 4}),
     "space.width": ({"low": 8, "high": 48, "step": 8}, {"low": 8, "high": 48, "step": 4}),

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 
 from search.architecture import Architecture
-from search.cost import Budget, LayerPrice, Price, price, price_layer, price_resolved, table
+from search.budget import Budget
+from search.cost import LayerPrice, Price, price, price_layer, price_resolved, table
 from search.geometry import Resolved, flatten, resolve
 from search.layers import (
     Activation,
@@ -306,7 +307,7 @@ def test_the_table_adds_up(architecture: Architecture) -> None:
 
 def test_the_table_is_that_of_the_design() -> None:
     shown = table(net(SeparableConv(4, 3, 2), name="tiny"))
-    assert list(shown) == ["name", "params", "trainable_params", "macs", "receptive_field", "output", "layers"]
+    assert list(shown) == ["name", "params", "trainable_params", "macs", "receptive_field", "output", "int8", "layers"]
     assert shown["layers"][0] == {
         "name": "separable_conv_1",
         "kind": "separable_conv",

@@ -14,7 +14,8 @@ import pytest
 
 from search import plan
 from search.architecture import to_dict
-from search.cost import Budget, price
+from search.budget import Budget
+from search.cost import price
 from search.data import load_dataset, shape_of
 from search.errors import UserError
 from space import Fixed, Pyramid, build

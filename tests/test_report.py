@@ -23,7 +23,8 @@ from report.tables import leaderboard, refusal_words
 from search import config as configs
 from search import study as studies
 from search.architecture import Architecture
-from search.cost import Budget, price, price_layer
+from search.budget import Budget
+from search.cost import price, price_layer
 from search.data import load_dataset
 from search.errors import UserError
 from search.geometry import flatten, resolve
