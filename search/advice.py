@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from search import config
 from search.architecture import Architecture
-from search.cost import Budget, price, price_layer
+from search.budget import Budget
+from search.cost import price, price_layer
 from search.data import shape_of
 from search.edits import head_of, rebuilt, scaled_to_fit, separated, widened
 from search.geometry import Resolved, flatten, resolve

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from search.architecture import Architecture
-from search.cost import Budget, price
+from search.budget import Budget
+from search.cost import price
 from search.layers import (
     ArchitectureError,
     Conv,

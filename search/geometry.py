@@ -68,7 +68,7 @@ def output_shape(layers: tuple[Layer, ...], image: Shape) -> Shape:
     Raises:
         ArchitectureError: a layer does not fit what reaches it.
     """
-    return _resolve(layers, image, 1, 1, {})[-1].output
+    return _resolve(layers, image, 1, 1, _Seen({}, {}))[-1].output
 
 
 def flatten(resolved: tuple[Resolved, ...], depth: int = 0) -> Iterator[tuple[int, Resolved]]:

@@ -80,7 +80,8 @@ def _step(first: Convolution, following: Sequence[Convolution], findings: Findin
             case [last, *_] if _is_pointwise(last):
                 findings.read_as.append(f"{first.origin} and {last.origin} as one separable_conv")
                 _note_bias(first, last, findings)
-                whole = replace(first, kind="separable", filters=last.filters, use_bias=last.use_bias)
+                _note_sharing((first, last), findings)
+                whole = replace(first, kind="separable", filters=last.filters, use_bias=last.use_bias, weights=last.weights)
                 return 1, _alone(_squared(replace(whole, origin=f"{first.origin} and {last.origin}"), findings))
             case _:
                 rule, edit = "known only with a 1x1 Conv2D straight after it", "SeparableConv2D"
@@ -95,16 +96,19 @@ def _alone(one: Convolution) -> Step:
     padding: Padding = "same" if one.around else one.padding
     layer: Layer
     if one.kind == "plain":
-        layer = Conv(one.filters, kernel, stride, padding, dilation, one.use_bias)
+        layer = Conv(one.filters, kernel, stride, padding, dilation, one.use_bias, one.weights)
     else:
-        layer = SeparableConv(one.filters, kernel, stride, padding, dilation, one.depth_multiplier, one.use_bias)
+        layer = SeparableConv(
+            one.filters, kernel, stride, padding, dilation, one.depth_multiplier, one.use_bias, one.weights
+        )
     return Step(layer, one.origin, check=_pads_alike(one) if one.around else None)
 
 
 def _spatial(first: Convolution, second: Convolution, last: Convolution, findings: Findings) -> Step:
     _note_bias(first, second, findings)
+    _note_sharing((first, second, last), findings)
     layer = SpatialSeparableConv(
-        last.filters, first.kernel[0], second.stride[0], first.padding, first.dilation[0], last.use_bias
+        last.filters, first.kernel[0], second.stride[0], first.padding, first.dilation[0], last.use_bias, last.weights
     )
     return Step(layer, f"{first.origin} and {last.origin}")
 
@@ -131,6 +135,14 @@ def _is_spatial(first: Convolution, second: Convolution) -> bool:
 def _note_bias(first: Convolution, last: Convolution, findings: Findings) -> None:
     if first.use_bias:
         findings.problems.append(Problem(first.origin, f"a bias before {last.origin}", "use_bias=False"))
+
+
+def _note_sharing(parts: Sequence[Convolution], findings: Findings) -> None:
+    """The parts of one layer share their weights together or not at all."""
+    for part in parts:
+        if part.times != parts[-1].times:
+            rule = f"called {part.times} times with the same weights, and {parts[-1].origin} {parts[-1].times}"
+            findings.problems.append(Problem(part.origin, rule, "a layer of its own for each call"))
 
 
 def _squared(one: Convolution, findings: Findings) -> Convolution:

@@ -6,6 +6,7 @@ be one layer here.
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 from search.geometry import Resolved
@@ -18,7 +19,7 @@ from search.keras_names import (
     OTHER_NAMES,
     PREPARES,
     RECIPE_PIXELS,
-    WEIGHTED,
+    SHARED_NEVER,
     is_preparation,
     kind_of,
 )
@@ -49,8 +50,8 @@ def read_layer(call: Call, findings: Findings, *, is_front: bool) -> list[Item]:
         is_front: whether nothing but preparation of the image comes before.
     """
     kind, options = kind_of(call), Options(call.config)
-    if call.times > 1 and kind in WEIGHTED:
-        rule = f"called {call.times} times with the same weights, and networks here share none"
+    if call.times > 1 and kind in SHARED_NEVER:
+        rule = f"called {call.times} times with the same weights, which convolutions alone can share here"
         findings.problems.append(Problem(call.words, rule, "a layer of its own for each call"))
     if is_front and is_preparation(call):
         findings.leave_out(PREPARES.get(kind, RECIPE_PIXELS), call.words)
@@ -138,6 +139,8 @@ def _convolution(kind: str, call: Call, options: Options, findings: Findings) ->
         options.pair("dilation_rate", (1, 1)),
         1 if kind == "Conv2D" else options.whole("depth_multiplier", 1),
         options.flag("use_bias", True),
+        weights=re.sub(r"[^A-Za-z0-9_.-]", "_", call.name)[:60] if call.times > 1 else "",
+        times=call.times,
     )
     return [found, *_activation(options.value("activation"), f"activation of {call.words}", findings)]
 

@@ -13,7 +13,7 @@ KNOWN = (
 )
 FUNCTIONS: tuple[Function, ...] = get_args(Function)
 
-WEIGHTED = ("Conv2D", "SeparableConv2D", "DepthwiseConv2D", "BatchNormalization", "Dense")
+SHARED_NEVER = ("BatchNormalization", "Dense")  # here; convolutions can be called more than once
 SAME = {
     "Convolution2D": "Conv2D",
     "SeparableConvolution2D": "SeparableConv2D",

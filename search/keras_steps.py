@@ -48,6 +48,8 @@ class Convolution:
     depth_multiplier: int
     use_bias: bool
     around: tuple[Pair, Pair] | None = None  # zeros that a layer before it adds: (top, bottom), (left, right)
+    weights: str = ""  # the name of what is called more than once
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from search.advice import Finding, Rules, judge, rules_of
 from search.architecture import Architecture, to_json
+from search.budget import Budget
 from search.config import STUDIES, load
-from search.cost import Budget, price
+from search.cost import price
 from search.edits import scaled_to_fit
 from search.encode import encode
 from search.errors import UserError

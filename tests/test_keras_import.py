@@ -318,7 +318,21 @@ def test_what_is_used_twice_elsewhere_is_refused() -> None:
         functional(body)
 
 
-def test_layers_that_share_weights_are_a_problem_and_others_may_be_called_again() -> None:
+def test_a_convolution_that_is_called_twice_shares_its_weights() -> None:
+    conv = layers.SeparableConv2D(3, 3, padding="same", name="again", use_bias=False)
+    pair = layers.DepthwiseConv2D(3, padding="same", name="d", use_bias=False), layers.Conv2D(3, 1, name="p", use_bias=False)
+    first, second = known(functional(lambda x: conv(conv(x))))
+    assert first == second == SeparableConv(3, weights="again")
+    assert known(functional(lambda x: pair[1](pair[0](pair[1](pair[0](x))))))[1] == SeparableConv(3, weights="p")
+    (part,) = problems(
+        functional(
+            lambda x: layers.Conv2D(3, 1)(pair[0](pair[1](pair[0](x)))),
+        )
+    )[:1]
+    assert part[1].startswith("called 2 times with the same weights, and Conv2D")
+
+
+def test_other_layers_that_share_weights_are_a_problem_and_those_without_any_may_be_called_again() -> None:
     relu, norm = layers.ReLU(), layers.BatchNormalization(name="norm")
     assert known(functional(lambda x: relu(layers.BatchNormalization()(relu(x))))) == (
         Activation("relu"),
@@ -326,7 +340,9 @@ def test_layers_that_share_weights_are_a_problem_and_others_may_be_called_again(
         Activation("relu"),
     )
     found = problems(functional(lambda x: norm(relu(norm(x)))))
-    assert {rule for _, rule, _ in found} == {"called 2 times with the same weights, and networks here share none"}
+    assert {rule for _, rule, _ in found} == {
+        "called 2 times with the same weights, which convolutions alone can share here"
+    }
 
 
 def test_several_inputs_or_outputs_are_refused() -> None:
