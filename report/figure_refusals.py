@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure
 from report import figure_rows as rows
 from report.colours import COLOURS
 from report.figure_rows import REJECTED, Refusals, Size
-from report.figure_style import TRAINED, axis, count_axis, drawn, level, thinned
+from report.figure_style import TRAINED, count_axis, drawn, level, log_axis, thinned
 from search.study import Record, Run
 
 RULES = {"over budget": COLOURS[0], "same network": COLOURS[3], "cannot exist": COLOURS[2], REJECTED: COLOURS[5]}
@@ -19,7 +19,7 @@ SIZES = 600  # that are drawn of refused proposals, and of candidates beside the
 
 def refusals(run: Run, candidates: list[Record]) -> Figure | None:
     """Where proposals were refused in the course of the study: how many by which rule, and their sizes; None if none was."""
-    groups, sizes = rows.refusals(candidates), rows.refused_sizes(candidates)
+    groups, sizes, trained = rows.refusals(candidates), rows.refused_sizes(candidates), rows.sizes(candidates)
     told = [rule for rule in RULES if any(rule in group.by_rule for group in groups)]
     if not told:
         return None
@@ -31,14 +31,14 @@ def refusals(run: Run, candidates: list[Record]) -> Figure | None:
         return drawn("Refused before training", bars, trials, proposals, barmode="stack", bargap=0.15)
     below = [
         _sizes("refused", sizes, "x-thin", RULES["over budget"]),
-        _sizes("trained", rows.sizes(candidates), "circle", TRAINED),
+        _sizes("trained", trained, "circle", TRAINED),
     ]
     return drawn(
         "Refused before training",
         [*bars, *below],
         trials | {"anchor": "y2"},
         proposals | {"domain": [0.6, 1]},
-        yaxis2=axis("parameters", domain=[0, 0.5], type="log", nticks=5, tickformat="~s"),
+        yaxis2=log_axis("parameters", [budget, *(size.params for size in [*sizes, *trained])], domain=[0, 0.5]),
         shapes=[level(budget, f"budget {budget:,}", yref="y2")],
         barmode="stack",
         bargap=0.15,

@@ -8,6 +8,7 @@ is told by dash, fill or shape as well. plotly's template is left out: it is 7 k
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil, floor, log10
 from typing import Any, TypeVar
 
 from plotly.graph_objects import Figure
@@ -57,6 +58,15 @@ def accuracy_axis(values: Sequence[float], title: str = "validation accuracy") -
 def count_axis(title: str, last: int) -> dict[str, Any]:
     """An axis that counts to `last`, in whole numbers."""
     return axis(title, tickformat=",d") | ({"nticks": 10} if last > 10 else {"dtick": 1})
+
+
+def log_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
+    """A logarithmic axis of positive values that has a few ticks wherever they lie; plotly's own crowd in a short one."""
+    low, high = log10(min(values)) - 0.1, log10(max(values)) + 0.1
+    powers = [10.0**power for power in range(floor(low), ceil(high) + 1)]
+    fine = [factor * power for power in powers for factor in (1, 2, 5) if low <= log10(factor * power) <= high]
+    ticks = fine if len(fine) <= 5 else [power for power in powers if low <= log10(power) <= high]
+    return axis(title, type="log", range=[low, high], tickvals=ticks, tickformat="~s") | more
 
 
 def level(value: float, text: str, *, upright: bool = False, **more: Any) -> dict[str, Any]:

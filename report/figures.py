@@ -70,7 +70,7 @@ def _curve(row: Curve, colour: str) -> dict[str, Any]:
 def _published(count: int) -> dict[str, Any]:
     """The one line of the legend for all published logs; the pointer tells which is which."""
     line = {"color": GREY, "dash": "dot", "width": 1.5}
-    name = f"published, on the test images ({count})"
+    name = f"published, test images ({count})"
     return {
         "type": "scatter",
         "mode": "lines",

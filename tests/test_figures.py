@@ -16,7 +16,7 @@ from plotly.graph_objects import Figure
 from report import figure_rows as rows
 from report import figures
 from report.figure_rows import REJECTED, Refusals, Size
-from report.figure_style import COLOURS, GREY
+from report.figure_style import COLOURS, GREY, log_axis
 from report.front import pareto_front
 from search import config as configs
 from search import references as known
@@ -104,7 +104,7 @@ def test_published_logs_are_shown_for_all_of_cifar10_alone() -> None:
     assert rows.curves(cifar(overrides={"data.images": 5_000}), [], []) == []
     assert rows.curves(hand_made(), [], []) == []
     traces = plain(figures.learning_curves(cifar(), [], []))["data"]
-    assert [one["name"] for one in traces if one.get("showlegend", True)] == ["published, on the test images (6)"]
+    assert [one["name"] for one in traces if one.get("showlegend", True)] == ["published, test images (6)"]
 
 
 def test_the_learning_curves_stay_small() -> None:
@@ -235,6 +235,21 @@ def test_refusals_are_stacked_by_rule_above_the_sizes_and_the_budget() -> None:
     assert plain(figure)["layout"]["barmode"] == "stack"
     (budget,) = plain(figure)["layout"]["shapes"]
     assert (budget["y0"], budget["yref"], budget["label"]["text"]) == (8_000, "y2", "budget 8,000")
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([2_000, 8_000, 37_571], [2_000, 5_000, 10_000, 20_000]),
+        ([7_000, 100_000, 2_000_000], [10_000, 100_000, 1_000_000]),
+        ([100_000, 100_000], [100_000]),
+    ],
+)
+def test_a_logarithmic_axis_has_a_few_ticks_wherever_its_values_lie(values: list[float], ticks: list[float]) -> None:
+    found = log_axis("parameters", values)
+    assert found["tickvals"] == ticks
+    low, high = (10**place for place in found["range"])
+    assert low < min(values) and max(values) < high
 
 
 def test_without_sizes_only_the_rules_are_shown_and_without_refusals_nothing() -> None:
