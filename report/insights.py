@@ -29,9 +29,7 @@ def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
         + ("So few show little more than chance. " if n < 10 else "")
         + "What stands out from chance is told under importance."
     )
-    band = (
-        "Middle value, quartiles as a band, and some single networks as thin lines; not every network has the last blocks."
-    )
+    band = "Middle value of either group, with quartiles as a band or, of few networks, each as a thin line."
     plots = []
     if positions.varies(nets, lambda block: block.width):
         drawn = choice_charts.along(one, lambda block: block.width, "channels")

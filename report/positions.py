@@ -99,7 +99,11 @@ def spelt(name: str) -> str:
 def _told(values: Sequence[Value]) -> str:
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if numbers and len(numbers) == len(values):
-        low, middle, high = (f"{value:g}" for value in (min(numbers), median(numbers), max(numbers)))
+        low, middle, high = (_short(value) for value in (min(numbers), median(numbers), max(numbers)))
         return middle if low == high else f"{middle} ({low} to {high})"
     most = Counter(map(str, values)).most_common(NAMES)
     return ", ".join(f"{name} {count / len(values):.0%}" for name, count in most)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 1_000 else f"{value:.3g}"
