@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -84,6 +84,29 @@ class Record:
     refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
     refused_params: tuple[int, ...]  # parameters of a sample of them
     warm_start: str | None  # the known network that was queued
+
+
+class Opened(NamedTuple):
+    """A run as it is now, for whoever looks at it in Python; every figure of `report.figures` takes `*opened`."""
+
+    run: Run
+    candidates: list[Record]
+    references: list[Record]
+
+
+def open_study(study: str, out: str | Path | None = None, storage: str | None = None) -> Opened:
+    """A run that has been started, finished or not; nothing is trained or changed.
+
+    Args:
+        study: a name under studies/, or the path of its TOML file.
+        out: the run folder, instead of studies/NAME/run.
+        storage: a database URL, instead of study.db in the run folder.
+
+    Raises:
+        UserError: nothing has run in the folder yet, or its storage does not hold the study.
+    """
+    studies = load(run := find(study, None if out is None else Path(out), storage))
+    return Opened(run, records(studies.candidates), records(studies.references))
 
 
 def named(study: str, out: Path | None) -> tuple[str, Path, Path]:

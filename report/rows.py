@@ -1,0 +1,118 @@
+"""A study as lists of flat dicts, for a person in a notebook: `pandas.DataFrame(rows.trials(study))` is a table.
+
+    from report import figures, rows
+    from search.study import open_study
+
+    study = open_study("quickstart")
+
+Accuracies are fractions; None stands for what there is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from report.tables import leaderboard as board_of
+from search.confirmation import Finalist, confirmed
+from search.cost import price_layer
+from search.errors import UserError
+from search.files import read_json
+from search.geometry import flatten, resolve
+from search.layers import describe
+from search.statistics import Comparison
+from search.study import Opened, load, network_of, ranked
+
+Row = dict[str, Any]
+
+_SCORES = ("params", "best_val_accuracy", "best_epoch", "final_val_accuracy", "delta_vs_base", "epochs", "seconds")
+_COLUMNS = ("rank", "name", "number", "outcome", *_SCORES)
+_OF_TRIAL = ("number", "rank", "outcome", "reason", "macs", *_SCORES)
+
+
+def leaderboard(study: Opened) -> list[Row]:
+    """What `python -m search top` prints: the base, other references, then the candidates, the best first."""
+    board = board_of(*study)
+    base, found = board["base"], []
+    trained = {one.reference: one for one in reversed(ranked(study.references))}
+    opponents = [{"name": study.run.config.base_name or "accuracy to beat"} | base] if base else []
+    for row in opponents + board["references"]:
+        of_trial = {key: getattr(trained.get(row["name"]), key, None) for key in ("epochs", "seconds", "outcome")}
+        gap = None if base is None else row["best_val_accuracy"] - base["best_val_accuracy"]
+        found.append({"rank": None, "number": None, "delta_vs_base": gap} | row | of_trial)
+    found += [{"name": f"trial {row['number']}"} | row for row in board["trials"]]
+    return [{key: row[key] for key in _COLUMNS} for row in found]
+
+
+def trials(study: Opened) -> list[Row]:
+    """Every trial that was started, by number, also those rejected, pruned or failed, with all that was searched.
+
+    Of a study with `fit = "fill"` the widths are proportions, as the sampler proposed them; `layers` has those built.
+    """
+    run, known = study.run, {row["number"]: row for row in leaderboard(study)}
+    drawn = {one.number: one.params for one in load(run).candidates.get_trials(deepcopy=False)}
+    found = []
+    for one in study.candidates:
+        row = {key: getattr(one, key, known.get(one.number, {}).get(key)) for key in _OF_TRIAL}
+        row |= {"refused_before": sum(one.refused.values())}
+        found.append(row | dict.fromkeys(run.config.parameters) | run.config.declared(drawn[one.number]))
+    return found
+
+
+def epochs(study: Opened) -> list[Row]:
+    """The training logs in long form: a row for each epoch of the references and of the candidates that left a log.
+
+    `trial` is a candidate's number and a reference's name, as in `search.train.Epoch` are the other columns.
+    """
+    logs: list[tuple[int | str, str]] = [(name, f"references/{name}") for name in _references(study)]
+    logs += [(one.number, f"trials/{one.number}") for one in study.candidates]
+    found = []
+    for trial, place in logs:
+        try:
+            found += [{"trial": trial} | epoch for epoch in read_json(study.run.folder / place / "history.json")]
+        except UserError:  # not trained to a verdict, or its files are gone
+            continue
+    return found
+
+
+def layers(study: Opened, number: int | None = None) -> list[Row]:
+    """The network of a trial layer by layer, without a number that of the best; sizes in pixels, unclipped.
+
+    Raises:
+        UserError: there is no such trial, or none has been trained yet.
+    """
+    return [
+        {
+            "name": row.name,
+            "kind": row.layer.kind,
+            "options": describe(row.layer),
+            "output": "x".join(map(str, row.output)),
+            "receptive_field": row.receptive_field,
+            "params": price_layer(row).params,
+            "macs": price_layer(row).macs,
+        }
+        for _, row in flatten(resolve(network_of(study.run, number)))
+    ]
+
+
+def finals(study: Opened) -> list[Row]:
+    """The finalists on fresh seeds, the best mean first; empty where no finals have been held to their end."""
+    found = confirmed(study.run)
+    return (
+        [] if found is None else [{"measure": found.measure, "seeds": found.seeds} | _final(one) for one in found.finalists]
+    )
+
+
+def _final(one: Finalist) -> Row:
+    low, high = one.interval or (None, None)
+    row = {key: getattr(one, key) for key in ("name", "number", "params", "search_score", "mean", "spread")}
+    row |= {"low": low, "high": high, "winners_curse": one.winners_curse}
+    return row | _versus("base", one.against_base) | _versus("leader", one.against_leader)
+
+
+def _versus(whom: str, one: Comparison | None) -> Row:
+    keys = ("difference", "low", "high", "is_tie")
+    return {f"against_{whom}_{key}".replace("_difference", ""): getattr(one, key, None) for key in keys}
+
+
+def _references(study: Opened) -> list[str]:
+    return list(dict.fromkeys(one.reference for one in study.references if one.reference))
