@@ -231,13 +231,18 @@ def export(
     number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
     reference: Annotated[str | None, typer.Option(help="a reference that the study has trained, instead")] = None,
     to: Annotated[Path | None, typer.Option(help="the folder to write to; the run folder if none", file_okay=False)] = None,
-    form: Annotated[list[str] | None, typer.Option(help="py, json or keras; all of them if none")] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(help="py, json or keras; all of them if none; submission: FOLDER/submission, to hand in"),
+    ] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """The winner to take away: annotated Keras source, JSON card, trained model."""
     from search.export import FORMS
 
+    if "submission" in (form or ()):
+        return _submit(network, number, reference, to, form or [], storage, out)
     forms = tuple(form) if form else FORMS
     if _is_study(network):
         paths = _export_trained(network, number, reference, to, forms, storage, out)
@@ -333,6 +338,23 @@ def _export_trained(
     if set(forms) - {"json"}:
         load_backend()
     return _write(best, to or run.folder, forms=forms, stem=reference or "best_model")
+
+
+def _submit(
+    study: str, number: int | None, reference: str | None, to: Path | None, form: list[str], storage: str | None,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """A folder to hand in, of a study's best."""
+    from report.submission import submit
+    from search import study as studies
+
+    if not _is_study(study) or number is not None or reference or len(form) > 1:
+        raise UserError(
+            "--form submission: hands in the best of a study; pass a study, no number, no --reference and no other form"
+        )
+    found = studies.find(study, out, storage)
+    for path in submit(found, studies.load(found), to or found.folder, lambda words: print(words, file=sys.stderr)):
+        print(_short(path.resolve()))
 
 
 def _write(best: Trained, folder: Path, **options: Any) -> dict[str, Path]:
