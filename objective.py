@@ -151,6 +151,8 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         checkpoint = checkpoint_path(task.folder, trial.user_attrs)
         training = fit(architecture, task.data, recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
         _keep(task.folder / place.folder, architecture, recipe, training)
+        if task.config.search.flip_average and place.is_candidate:
+            _set(trial, {"flip_val_accuracy": _with_flips(architecture, training, task)})
     except TrialOver as over:
         _set(trial, {"seconds": seconds + time.monotonic() - since})
         _end(trial, over.outcome, over.reason, architecture, task)
@@ -162,6 +164,14 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         _end(trial, "failed", reason, architecture, task)
         raise TrialOver("failed", reason) from error
     return _score(trial, architecture, recipe, training, task)
+
+
+def _with_flips(architecture: Architecture, training: Training, task: Task) -> float:
+    """The validation accuracy of the weights that are kept, each image and its mirror image averaged."""
+    from search.train import accuracy
+
+    images, labels = task.data.x_val, task.data.y_val
+    return accuracy(architecture, training.best_weights, training.pixels, images, labels, flip_average=True)
 
 
 def _score(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, training: Training, task: Task) -> float:

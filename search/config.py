@@ -91,6 +91,7 @@ class SearchConfig(BaseModel):
     sampler: Literal["tpe", "random", "nsga2", "grid"] = "tpe"
     fit: Literal["reject", "fill"] = "reject"  # fill: widths are proportions, scaled to the largest net under the budget
     repeats: Annotated[int, Field(ge=1, le=1000)] = 1  # seeds that every cell of a grid is trained on
+    flip_average: bool = False  # tell apart how right trained candidates are on the mean of an image and its mirror image
     warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # references and architecture files, tried first
     rungs: Rungs | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -179,7 +179,7 @@ def _duration(seconds: float) -> str:
 
 def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig) -> None:
     """The leaderboard as a table."""
-    table = Table(title=f"{board['study']}: under {board['budget']['params']:,} parameters", title_justify="left")
+    table = Table(title=f"{board['study']}: under {config.budget.words}", title_justify="left")
     for column in ("rank", "trial", "params", "best", "epoch", "last", "against base", "seconds"):
         table.add_column(column, justify="left" if column == "trial" else "right")
     if board["base"]:

@@ -58,6 +58,13 @@ def build(
     return keras.Model(inputs, outputs, name=identifier(architecture.name))
 
 
+def flip_averaged(model: keras.Model) -> keras.Model:
+    """The same weights in a graph that sees every image and its mirror image, and averages their probabilities."""
+    image = keras.Input(model.input_shape[1:], name="image")
+    average = keras.layers.Average(name="flip_average", dtype="float32")
+    return keras.Model(image, average([model(image), model(image[:, :, ::-1])]), name=f"{model.name}_flip_averaged")
+
+
 class _Making(NamedTuple):
     """What all layers of a network are made with."""
 

@@ -84,6 +84,7 @@ class Record:
     refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
     refused_params: tuple[int, ...]  # parameters of a sample of them
     warm_start: str | None  # the known network that was queued
+    flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
 
 
 class Opened(NamedTuple):
@@ -287,9 +288,11 @@ def verdict(run: Run, number: int | None) -> str:
     record = best(run, candidates) if number is None else next(one for one in candidates if one.number == number)
     if record.outcome != "trained" or record.best_val_accuracy is None:
         return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}"
+    flipped = record.flip_val_accuracy
+    apart = "" if flipped is None else f"; {flipped:.2%} with flip averaging, which is not ranked"
     return (
         f"trained: best {record.best_val_accuracy:.2%} in epoch {record.best_epoch} of {record.epochs}, "
-        f"rank {ranked(candidates).index(record) + 1}"
+        f"rank {ranked(candidates).index(record) + 1}{apart}"
     )
 
 
@@ -335,6 +338,7 @@ def _record(trial: FrozenTrial) -> Record:
         refused=attributes.get(REFUSED, {}),
         refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
         warm_start=attributes.get("warm_start"),
+        flip_val_accuracy=attributes.get("flip_val_accuracy"),
     )
 
 

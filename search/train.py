@@ -23,7 +23,7 @@ from search.data import Dataset, channel_statistics
 from search.device import dtype_policy, is_accelerated
 from search.engine.epoch import plan_epoch
 from search.engine.interface import open_engine
-from search.model import build
+from search.model import build, flip_averaged
 from search.pixels import Pixels
 from search.recipe import Plateau, Recipe
 
@@ -118,18 +118,35 @@ def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:
 
 
 def accuracy(
-    architecture: Architecture, weights: Weights | list[npt.NDArray[Any]], pixels: Pixels, images: Any, labels: Any
+    architecture: Architecture,
+    weights: Weights | list[npt.NDArray[Any]],
+    pixels: Pixels,
+    images: Any,
+    labels: Any,
+    *,
+    flip_average: bool = False,
 ) -> float:
-    """The share of images, uint8 (n, height, width, channels), that a trained network tells right."""
-    return float((probabilities(architecture, weights, pixels, images).argmax(axis=1) == labels).mean())
+    """The share of images, uint8 (n, height, width, channels), that a trained network tells right.
+
+    Args:
+        flip_average: by the mean of its probabilities for an image and for its mirror image.
+    """
+    found = probabilities(architecture, weights, pixels, images, flip_average=flip_average)
+    return float((found.argmax(axis=1) == labels).mean())
 
 
 def probabilities(
-    architecture: Architecture, weights: Weights | list[npt.NDArray[Any]], pixels: Pixels, images: Any
+    architecture: Architecture,
+    weights: Weights | list[npt.NDArray[Any]],
+    pixels: Pixels,
+    images: Any,
+    *,
+    flip_average: bool = False,
 ) -> npt.NDArray[np.float32]:
     """What a trained network says of images, uint8 (n, height, width, channels): (n, classes), each row adds up to 1."""
     model = build(architecture)
     model.set_weights(list(weights))
+    model = flip_averaged(model) if flip_average else model
     said = []
     for first in range(0, len(images), EVALUATION_BATCH):
         batch = pixels.apply(images[first : first + EVALUATION_BATCH])

@@ -32,7 +32,7 @@ from search.layers import (
     Softmax,
     SpatialSeparableConv,
 )
-from search.model import build
+from search.model import build, flip_averaged
 from search.recipe import INITIALIZERS
 from tests.strategies import FUNCTIONS, REFERENCES, architectures, net, reference
 
@@ -112,6 +112,18 @@ def test_input_and_output_are_images_and_probabilities() -> None:
 def test_only_standard_layers_are_used() -> None:
     for layer in build(EVERY_KIND).layers:
         assert type(layer).__module__.startswith("keras."), layer.name
+
+
+def test_flip_averaging_is_the_mean_over_an_image_and_its_mirror_image(tmp_path: Path) -> None:
+    model = build(EVERY_KIND, seed=1)
+    both, batch = flip_averaged(model), images(EVERY_KIND)
+    expected = (predict(model, batch) + predict(model, batch[:, :, ::-1])) / 2
+    np.testing.assert_allclose(predict(both, batch), expected, atol=1e-6)
+    np.testing.assert_allclose(predict(both, batch[:, :, ::-1]), expected, atol=1e-6)
+    assert np.abs(predict(model, batch) - expected).max() > 1e-5
+    assert both.count_params() == model.count_params()
+    both.save(tmp_path / "both.keras")
+    np.testing.assert_allclose(predict(keras.models.load_model(tmp_path / "both.keras"), batch), expected, atol=1e-6)
 
 
 def test_a_network_that_cannot_exist_is_not_built() -> None:

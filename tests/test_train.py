@@ -429,6 +429,20 @@ def test_training_images_are_varied_and_validation_images_never_are(how: str, pl
     assert (epoch.val_loss, epoch.val_accuracy) == pytest.approx((plain.val_loss, plain.val_accuracy), rel=1e-6)
 
 
+def test_accuracy_with_flip_averaging_is_that_of_the_mean_probabilities(digits: Dataset) -> None:
+    recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.01, normalize=True)
+    training, images, labels = trained(digits, recipe), digits.x_test, digits.y_test
+    assert images is not None and labels is not None
+    model = build(LINEAR)
+    model.set_weights(list(training.best_weights))
+    seen = [np.asarray(model(training.pixels.apply(one), training=False)) for one in (images, images[:, :, ::-1])]
+    given = (LINEAR, training.best_weights, training.pixels, images, labels)
+    for averaged, probabilities in ((False, seen[0]), (True, (seen[0] + seen[1]) / 2)):
+        found = train.accuracy(*given, flip_average=averaged)
+        assert found == pytest.approx(float((probabilities.argmax(-1) == labels).mean()))
+    assert train.accuracy(*given) != train.accuracy(*given, flip_average=True)
+
+
 def test_a_recipe_that_normalises_does_so_by_the_training_images_alone(digits: Dataset) -> None:
     shifted = replace(digits, x_val=np.full_like(digits.x_val, 255))
     recipe = Recipe(batch_size=64, normalize=True, **STILL)
