@@ -10,21 +10,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 
 from search.architecture import Architecture, to_dict
 from search.candidate import DataFacts, Refusal, judge
 from search.config import StudyConfig
 from search.cost import Price, price
 from search.data import Dataset
-from search.files import write_json, write_weights
+from search.files import is_full, write_json, write_weights
 from search.recipe import Recipe
 from search.seeds import derive
-
-if TYPE_CHECKING:
-    from search.train import Training
+from search.training import Epoch, Training, TrialOver
 
 Emit = Callable[[Mapping[str, Any]], None]
 Annotate = Callable[[optuna.Trial, Architecture | None, "Task"], None]
@@ -35,6 +34,20 @@ class Clock(Protocol):
 
     def check(self, trial_seconds: float) -> None: ...
     def trial_is_over(self, trial_seconds: float) -> str | None: ...
+
+
+class DiskFull(BaseException):
+    """A file of the run could not be written; what was there before is as it was.
+
+    No `Exception`: the trial has not failed, and goes on from its checkpoint when there is space.
+    """
+
+
+def with_keras(architecture: Architecture, data: Dataset, recipe: Recipe, **hooks: Any) -> Training:
+    """Train as `search.train.fit` does."""
+    from search.train import fit
+
+    return fit(architecture, data, recipe, **hooks)
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class Task:
     annotate: Annotate  # writes a note on a trial that is about to end
     claim: Callable[[str, int], bool]  # claims a key for a trial of this logical index
     clock: Clock
+    worker: str = "worker"  # the name of the process that trains
+    fit: Callable[..., Training] = with_keras
 
     @property
     def facts(self) -> DataFacts:
@@ -123,8 +138,6 @@ def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None,
 
 
 def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Price, task: Task, place: Place) -> float:
-    from search.train import Epoch, TrialOver, fit
-
     seed = derive(task.config.search.seed, *place.stream)
     about = {"params": cost.params, "macs": cost.macs, "receptive_field": cost.receptive_field, "seed": seed}
     _set(trial, about)
@@ -149,7 +162,9 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
 
     try:
         checkpoint = checkpoint_path(task.folder, trial.user_attrs)
-        training = fit(architecture, task.data, recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
+        hooks = {"checkpoint": checkpoint, "on_epoch": on_epoch, "on_step": on_step}
+        training = task.fit(architecture, task.data, recipe, seed=seed, **hooks)
+        _set(trial, {"epochs": len(training.history)})  # refused here where somebody has taken the trial up
         _keep(task.folder / place.folder, architecture, recipe, training)
         if task.config.search.flip_average and place.is_candidate:
             _set(trial, {"flip_val_accuracy": _with_flips(architecture, training, task)})
@@ -159,7 +174,11 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         if over.outcome in ("diverged", "timed_out"):
             raise optuna.TrialPruned(over.reason) from None
         raise
+    except UpdateFinishedTrialError:
+        raise
     except Exception as error:
+        if is_full(error):
+            raise DiskFull(f"{task.folder}: nothing more can be written ({error}); make space") from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         _end(trial, "failed", reason, architecture, task)
         raise TrialOver("failed", reason) from error
@@ -178,9 +197,7 @@ def _score(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, trai
     """Write down what came of a training; its best validation accuracy."""
     best, epochs = training.best.val_accuracy, len(training.history)
     final = training.history[-1].val_accuracy
-    _set(
-        trial, {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final, "epochs": epochs}
-    )
+    _set(trial, {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final})
     if task.base_accuracy is not None:
         trial.set_user_attr("delta_vs_base", best - task.base_accuracy)
     spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}

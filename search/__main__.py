@@ -29,7 +29,12 @@ app = typer.Typer(
 
 Study = Annotated[str, typer.Argument(help="a name under studies/, or the path of a TOML file")]
 Out = Annotated[Path | None, typer.Option(help="the run folder, instead of studies/NAME/run", file_okay=False)]
-Storage = Annotated[str | None, typer.Option(help="a database URL, instead of study.db in the run folder")]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="a database URL, instead of study.db in the run folder", envvar="SEARCH_STORAGE", show_envvar=True),
+]
+Workers = Annotated[int | None, typer.Option(help="processes that train at once on this machine", min=1, max=1024)]
+PerGpu = Annotated[int | None, typer.Option(help="workers on each GPU, which alone fills them", min=1, max=64)]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 # what overrides the study file, see `search.config.OPTIONS`
 Data = Annotated[str | None, typer.Option(help=".npz, cifar-10-batches-py folder or .tar.gz, or binary version")]
@@ -87,20 +92,24 @@ def run(
     reference: Annotated[
         list[str] | None, typer.Option(help="train this known network for the leaderboard, and no candidates")
     ] = None,
+    workers: Workers = None,
+    trials_per_gpu: PerGpu = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Start or resume a study: train the base, then candidates until N of them are trained."""
+    """Start or resume a study, or join one: train the base, then candidates until N of them are trained."""
     from search import study as studies
-    from search.display import RunView
+    from search.live import RunView
     from search.order import order_of
+    from search.shares import shares
     from search.supervisor import supervise
 
     asked = studies.ask(study, _overrides(data, epochs, trials, images, seed, batch_size), out, storage)
+    each = shares(workers, trials_per_gpu)
     console = _console()
     console.print(f"{asked.name} -> {_short(asked.folder)}", highlight=False, soft_wrap=True)
-    with RunView(console) as view:
-        supervise(asked, order_of(asked, tuple(reference or ())), view)
+    with RunView(console, len(each)) as view:
+        supervise(asked, order_of(asked, tuple(reference or ())), view, each)
     _print_top(asked, console)
     if reference:
         console.print("Candidates are left alone with --reference; the same command without it trains them.")
@@ -195,14 +204,17 @@ def finals(
     again: Annotated[bool, typer.Option("--again", help="read the test images another time")] = False,
     only_show: Annotated[bool, typer.Option("--show", help="what they came to; train and read nothing")] = False,
     as_json: AsJson = False,
+    workers: Workers = None,
+    trials_per_gpu: PerGpu = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Train the best few and the base again on fresh seeds; means, intervals, verdict; the test set, once."""
     from search import confirmation
     from search import study as studies
-    from search.display import RunView
+    from search.live import RunView
     from search.order import Finals, order_of
+    from search.shares import shares
     from search.supervisor import supervise
 
     if control not in (None, "random"):
@@ -211,8 +223,9 @@ def finals(
     if not only_show:
         studies.best(found, studies.records(studies.load(found).candidates))  # refuse before TensorFlow is loaded
         confirmation.refuse_second_reading(found, again)
-        with RunView(_console(stderr=as_json)) as view:
-            supervise(found, order_of(found, finals=Finals(top, seeds, control is not None, again)), view)
+        each = shares(workers, trials_per_gpu)
+        with RunView(_console(stderr=as_json), len(each)) as view:
+            supervise(found, order_of(found, finals=Finals(top, seeds, control is not None, again)), view, each)
     confirmed = confirmation.confirmed(found)
     if confirmed is None:
         raise UserError(

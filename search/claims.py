@@ -6,11 +6,17 @@ database itself refuses the second claim to a key. It is no queue: which trial c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import optuna
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from search.storage import engine_of
+from search.patience import PatientStorage
+from search.storage import engine_of, made_at_once
+
+Patiently = Callable[[Callable[[], Any]], Any]
 
 _METADATA = MetaData()
 _CLAIMS = Table(
@@ -25,19 +31,27 @@ _CLAIMS = Table(
 class Claims:
     """The keys of a study that are trained or in flight, each with the logical index of its trial."""
 
-    def __init__(self, engine: Engine, study_id: int) -> None:
+    def __init__(self, engine: Engine, study_id: int, patiently: Patiently = lambda call: call()) -> None:
         self._engine = engine
         self._study = study_id
-        _METADATA.create_all(engine)
+        self._patiently = patiently
+        patiently(lambda: made_at_once(lambda: _METADATA.create_all(engine)))
 
     def held(self) -> dict[str, int]:
         """Every claimed key and the index that holds it."""
+        found: dict[str, int] = self._patiently(self._held)
+        return found
+
+    def claim(self, key: str, index: int) -> bool:
+        """Claim a key for the trial of this index, which then lets go of any other; False where another trial holds it."""
+        return bool(self._patiently(lambda: self._claim(key, index)))
+
+    def _held(self) -> dict[str, int]:
         with self._engine.connect() as connection:
             rows = connection.execute(select(_CLAIMS.c.key, _CLAIMS.c.trial_index).where(_CLAIMS.c.study == self._study))
             return {row.key: row.trial_index for row in rows}
 
-    def claim(self, key: str, index: int) -> bool:
-        """Claim a key for the trial of this index, which then lets go of any other; False where another trial holds it."""
+    def _claim(self, key: str, index: int) -> bool:
         ours = _CLAIMS.c.study == self._study
         try:
             with self._engine.begin() as connection:
@@ -52,4 +66,7 @@ class Claims:
 
 def claims_of(study: optuna.Study) -> Claims:
     """The claims of a study, in its own database."""
+    storage: Any = getattr(study._storage, "_backend", study._storage)  # Optuna wraps a database in a cache
+    if isinstance(storage, PatientStorage):
+        return Claims(storage.engine, study._study_id, storage.patiently)
     return Claims(engine_of(study), study._study_id)

@@ -33,7 +33,7 @@ REFERENCES = STUDIES / "references"
 
 # What may change on resume: no key of it can alter the result of a trial.
 FREE = frozenset(
-    {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes"}
+    {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"}
     | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
 )
 TRIALS = 20  # trained, where a study does not say; a grid's default is all of it
@@ -97,6 +97,7 @@ class SearchConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     recycle_after: Annotated[int, Field(ge=1)] = 20  # trials that one worker process trains
     stall_minutes: Annotated[float, Field(gt=0)] = 15.0  # without a sign of life, then the worker is stopped
+    grace_minutes: Annotated[float, Field(gt=0)] = 2.0  # without a heartbeat, then a trial counts as lost with its machine
 
     @model_validator(mode="after")
     def _goes_together(self) -> SearchConfig:

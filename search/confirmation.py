@@ -6,7 +6,7 @@ Read from the storage alone. Under protocol "holdout" contenders are compared by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -112,9 +112,14 @@ def confirmed(run: Run) -> Confirmation | None:
 
 def trainings(study: optuna.Study) -> dict[tuple[str, int], FrozenTrial]:
     """What was trained to its end, well or ill, or is queued: by contender and seed."""
+    return trainings_of(study.get_trials(deepcopy=False))
+
+
+def trainings_of(trials: Sequence[FrozenTrial]) -> dict[tuple[str, int], FrozenTrial]:
+    """Those among these trials."""
     return {
         (trial.user_attrs["contender"], trial.user_attrs["repeat"]): trial
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if trial.user_attrs.get("outcome") != "interrupted"
     }
 

@@ -14,9 +14,12 @@ import optuna
 from objective import Task
 from search.claims import claims_of
 from search.config import StudyConfig, parse
+from search.recovery import sweep
+from search.reservations import Trials
+from search.rounds import wait
 from search.sampler import Exhausted
 from search.seeds import derive
-from search.study import Run, Studies, progress, records
+from search.study import Run, Studies, progress, records, records_of
 from search.trial import run_candidate
 
 
@@ -26,16 +29,28 @@ def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Ta
     cost = sum(record.epochs for record in records(studies.candidates) if record.outcome != "interrupted")
     task = replace(task, config=config, folder=run.folder / "control", claim=claims.claim)
     what = f"control: a random search of at most {cost} epochs, as many as the study's"
-    for trained in range(most):
+
+    def room(trials: Trials, others: int) -> bool:
+        known = [record for record in records_of(trials) if record.outcome != "interrupted"]
+        spent = sum(config.recipe.epochs if record.outcome == "running" else record.epochs for record in known)
+        return spent + config.recipe.epochs * (others + 1) <= cost
+
+    trained, is_exhausted = 0, False
+    while trained < most:
+        sweep(control, run.folder)
         known = [record for record in records(control) if record.outcome != "interrupted"]
-        if sum(record.epochs for record in known) + config.recipe.epochs > cost:
-            return trained
-        goal = cost // config.recipe.epochs
-        task.emit({"event": "phase", "text": what, "done": progress(known), "goal": goal})
+        if room(control.get_trials(deepcopy=False), 0) and not is_exhausted:
+            goal = cost // config.recipe.epochs
+            task.emit({"event": "phase", "text": what, "done": progress(known), "goal": goal})
         try:
-            run_candidate(control, task, claims)
+            if run_candidate(control, task, claims, room=room, new=not is_exhausted):
+                trained += 1
+                continue
         except Exhausted:
+            is_exhausted = True
+        if not any(record.outcome == "running" for record in records(control)):
             return trained
+        wait(task.emit)
     return most
 
 

@@ -16,11 +16,11 @@ from optuna.trial import TrialState
 
 import space
 from objective import Task, again, checkpoint_path
-from search import references
+from search import checkpoint, references
 from search.architecture import Architecture, fingerprint
 from search.candidate import DataFacts
 from search.config import StopConfig
-from search.confirmation import HELD, Held, held_in, refuse_second_reading, trainings
+from search.confirmation import HELD, Held, held_in, refuse_second_reading, trainings, trainings_of
 from search.control import in_full, search_at_random
 from search.cost import price
 from search.errors import UserError
@@ -28,7 +28,10 @@ from search.files import Weights, read_weights
 from search.limits import Limits
 from search.order import Finals
 from search.recipe import Recipe
-from search.study import Run, Studies, drop_queued, ranked, records, sibling
+from search.recovery import drop_queued, sweep
+from search.reservations import Queued, Trials, begin, next_index, queue
+from search.rounds import wait
+from search.study import Run, Studies, ranked, records, sibling
 from search.trial import run_trial
 
 
@@ -44,23 +47,27 @@ class Contender:
     recipe: Recipe
 
 
-def hold_finals(run: Run, studies: Studies, asked: Finals, task: Task) -> str:
+def hold_finals(run: Run, studies: Studies, asked: Finals, task: Task, *, is_first: bool = True) -> str:
     """Train what the finals still lack, then read the test images where the protocol has some; "done" or "recycle".
 
     Of the study's limits only that of a single candidate holds, for the control.
 
+    Args:
+        is_first: of several workers, the one that reads the test images when all is trained.
+
     Raises:
         UserError: the test images have been read, or the base is not the network that it was.
     """
-    refuse_second_reading(run, asked.again)  # here too: the run folder is ours now, and was another's a moment ago
+    if is_first:
+        refuse_second_reading(run, asked.again)  # here too: the run folder is ours now, and was another's a moment ago
     left = run.config.search.recycle_after
     task = replace(task, clock=Limits(StopConfig(trial_minutes=run.config.stop.trial_minutes), None))
-    control = sibling(run, "control") if asked.control else None
+    control = sibling(run, "control", studies) if asked.control else None
     if control:
         left -= search_at_random(run, studies, control, task, most=left)
         if left <= 0:
             return "recycle"
-    study, chosen = sibling(run, "finals"), contenders(run, studies, control, asked.top, task.facts)
+    study, chosen = sibling(run, "finals", studies), contenders(run, studies, control, asked.top, task.facts)
     task = replace(task, folder=run.folder / "finals")
     wanted = [(one.name, seed) for seed in range(asked.seeds) for one in chosen]
     _queue(study, wanted, task)
@@ -70,13 +77,23 @@ def hold_finals(run: Run, studies: Studies, asked: Finals, task: Task) -> str:
         one = known[trial.user_attrs["contender"]]
         return again(trial, task, one.architecture, one.recipe)
 
-    while waiting := study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if left <= 0:
+    what = f"finals: {len(chosen)} networks on {asked.seeds} fresh seed{'s' if asked.seeds > 1 else ''}"
+    while True:
+        sweep(study, run.folder)
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if waiting and left <= 0:
             return "recycle"
-        what = f"finals: {len(chosen)} networks on {asked.seeds} fresh seed{'s' if asked.seeds > 1 else ''}"
-        task.emit({"event": "phase", "text": what, "done": len(wanted) - len(waiting), "goal": len(wanted)})
-        run_trial(study, train, task, waiting[0].user_attrs["index"])
-        left -= 1
+        if waiting:
+            task.emit({"event": "phase", "text": what, "done": len(wanted) - len(waiting), "goal": len(wanted)})
+            if begun := begin(study, task.worker, new=lambda trials: None):
+                run_trial(study, begun, train, task)
+                left -= 1
+        elif study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            wait(task.emit)
+        else:
+            break
+    if not is_first:
+        return "done"
     _hold(study, chosen, asked.seeds, task)
     return "done"
 
@@ -120,14 +137,17 @@ def _best(run: Run, kind: str, study: optuna.Study, top: int, data: DataFacts) -
 
 def _queue(study: optuna.Study, wanted: Sequence[tuple[str, int]], task: Task) -> None:
     """Queue every wanted training that is neither there nor queued, and take from the queue what is wanted no more."""
-    there = trainings(study)
-    for pair, trial in list(there.items()):
+    for pair, trial in trainings(study).items():
         if trial.state == TrialState.WAITING and pair not in wanted:
             drop_queued(study, trial)
-            checkpoint_path(task.folder, trial.user_attrs).unlink(missing_ok=True)
-    last = max((trial.user_attrs["index"] for trial in study.get_trials(deepcopy=False)), default=-1)
-    for index, (name, seed) in enumerate([pair for pair in wanted if pair not in there], last + 1):
-        study.enqueue_trial({}, user_attrs={"contender": name, "repeat": seed, "index": index, "attempt": 1})
+            checkpoint.remove(checkpoint_path(task.folder, trial.user_attrs))
+
+    def lacking(trials: Trials) -> list[Queued]:
+        there = trainings_of(trials)
+        found = enumerate([pair for pair in wanted if pair not in there], next_index(trials))
+        return [({}, {"contender": name, "repeat": seed, "index": index, "attempt": 1}) for index, (name, seed) in found]
+
+    queue(study, lacking)
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ class Order:
     references: tuple[str, ...] = ()  # trained beside the base; candidates are then left alone
     finals: Finals | None = None  # instead of the search
     seconds_left: float | None = None  # of the run, where its [stop] has a limit
+    worker: str = "worker"  # the name under which it begins trials
+    is_first: bool = True  # of those of its supervisor: that which does what is done once
 
     @property
     def run(self) -> Run:

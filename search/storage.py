@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sqlite3
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from sqlalchemy import Engine, event
@@ -14,8 +17,24 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from search.errors import UserError
+from search.patience import PatientStorage, cause_of, is_passing
 
 LOCK_TIMEOUT_SECONDS = 60
+BEATS_IN_GRACE = 8  # of a trial at work
+RACES = 20  # times that tables are asked for again while others make them too
+
+# A connection to a server whose host has vanished ends within half a minute. Heartbeats are compared in one time zone. A
+# worker that was halted inside a transaction loses it, and with it the locks that all others wait for.
+SERVER_OPTIONS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "-c timezone=utc -c idle_in_transaction_session_timeout=60000",
+}
+
+Answer = TypeVar("Answer")
 
 # SQLite's locks and shared memory do not hold on these.
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -36,11 +55,18 @@ def masked(url: str) -> str:
 
 
 def open_storage(
-    url: str, *, create: bool = True, only_reads: Callable[[], bool] = lambda: False
-) -> optuna.storages.RDBStorage:
+    url: str,
+    *,
+    create: bool = True,
+    patience: float = 0.0,
+    grace_seconds: float | None = None,
+    only_reads: Callable[[], bool] = lambda: False,
+) -> PatientStorage:
     """Connect, and create file and tables on first use (not the file without `create`).
 
     Args:
+        patience: seconds that a call waits for a database that is away, this one too.
+        grace_seconds: after the last heartbeat of a trial, until it counts as lost; None where no trial is run.
         only_reads: asked when a transaction begins; where it will write nothing, SQLite needs no lock and no writer waits.
 
     Raises:
@@ -53,12 +79,14 @@ def open_storage(
         path = Path(parsed.database) if is_sqlite and parsed.database else None
         if is_sqlite and (path is None or parsed.database == ":memory:"):
             raise UserError(f"--storage {masked(url)}: a database in memory is gone with its process; pass sqlite:///FILE")
+        if "@" in (parsed.host or ""):
+            raise UserError(f"--storage {masked(url)}: a password with @ / : or % in it is to be percent-encoded, @ as %40")
         if path:
             _check_file_system(path)
             if not create and not path.is_file():
                 raise UserError(f"{path}: there is no such file; see --storage and --out")
             path.parent.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(is_sqlite))
+        storage = _connected(_of_psycopg(url), is_sqlite, patience, grace_seconds)
         if is_sqlite:
             _listen(storage.engine, only_reads)
         return storage
@@ -67,17 +95,61 @@ def open_storage(
             raise
         raise UserError(
             f"--storage {masked(url)}: not a database URL that can be used here ({type(error).__name__}); "
-            "pass sqlite:///FILE or leave it out"
+            "pass sqlite:///FILE, postgresql://USER@HOST/DATABASE, or leave it out"
         ) from None
     except (SQLAlchemyError, OSError, optuna.exceptions.OptunaError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise UserError(f"--storage {masked(url)}: cannot be opened ({reason})") from None
+        raise UserError(f"--storage {masked(url)}: cannot be opened ({_without_password(cause_of(error), url)})") from None
+
+
+def made_at_once(make: Callable[[], Answer]) -> Answer:
+    """What `make` returns, called again where another process was making the same tables at that moment."""
+    for _ in range(RACES):
+        try:
+            return make()
+        except Exception as error:
+            told = f"{error} {error.__cause__}"
+            if not any(word in told for word in ("already exists", "UNIQUE constraint", "unique constraint", "is locked")):
+                raise
+            time.sleep(random.uniform(0.05, 0.3))
+    return make()
+
+
+def _of_psycopg(url: str) -> str:
+    """The URL as SQLAlchemy takes it: psycopg 3 for PostgreSQL, under either of the names that hosts give it."""
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+
+
+def _connected(url: str, is_sqlite: bool, patience: float, grace_seconds: float | None) -> PatientStorage:
+    options: dict[str, Any] = {"engine_kwargs": _engine_options(is_sqlite)}
+    if grace_seconds is not None:
+        beat = grace_seconds / BEATS_IN_GRACE
+        options |= {"heartbeat_interval": beat, "grace_period": grace_seconds}
+    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
+    deadline = time.monotonic() + patience
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats are, since 2.9 of 2021
+        while True:
+            try:
+                storage = made_at_once(lambda: PatientStorage(literal, **options))
+                break
+            except Exception as error:
+                if not is_passing(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+    storage.patience = patience
+    return storage
+
+
+def _without_password(text: str, url: str) -> str:
+    """What a driver said, should it ever repeat the password."""
+    password = make_url(url).password
+    return text.replace(str(password), "***") if password else text
 
 
 def _engine_options(is_sqlite: bool) -> dict[str, Any]:
     if is_sqlite:
         return {"connect_args": {"timeout": LOCK_TIMEOUT_SECONDS}}
-    return {"pool_pre_ping": True}
+    return {"pool_pre_ping": True, "pool_size": 2, "connect_args": SERVER_OPTIONS}  # PostgreSQL, the one server offered
 
 
 def engine_of(study: optuna.Study) -> Engine:

@@ -1,4 +1,4 @@
-"""The Optuna studies of a run: created or gone on with, counted, and taken up again after a fault.
+"""The Optuna studies of a run: created or gone on with, and counted.
 
 A run is two studies in one storage: NAME holds the candidates, NAME.references the base and other networks to compare
 with, which can so never be the best candidate. What trials carry is written by `objective` and read back here as records.
@@ -10,7 +10,7 @@ import gc
 import json
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,16 +29,12 @@ from space import build
 CONFIG = "config"
 DATA = "data"
 KINDS = ("references", "control", "finals")  # of the studies beside the candidates', NAME.KIND
-MOST_ATTEMPTS = 2  # of a trial whose process dies
 
 REFUSED = "refused"  # user attribute: how many proposals broke which rule before this trial's was found
 REFUSED_PARAMS = "refused_params"  # user attribute: parameters of the first of them
 
 COUNTED = ("trained", "pruned_at_rung")  # towards the number of trials that a study asks for
 FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
-_VERDICTS = {"trained": TrialState.COMPLETE} | dict.fromkeys(
-    ("pruned_at_rung", "rejected", "diverged", "timed_out"), TrialState.PRUNED
-)
 
 
 @dataclass(frozen=True)
@@ -153,13 +149,17 @@ def find(study: str, out: Path | None, storage: str | None) -> Run:
     return Run(name, folder, _config(folder, stored), storage or stored["storage"] or sqlite_url(folder), called)
 
 
-def create(run: Run, data: Dataset) -> Studies:
+def create(run: Run, data: Dataset, *, patience: float = 0.0, grace_seconds: float | None = None) -> Studies:
     """Create the studies of a run, or open those that are there.
+
+    Args:
+        patience: seconds that a worker waits for a database that is away.
+        grace_seconds: after a trial's last heartbeat, until it counts as lost; None where no trial is run.
 
     Raises:
         UserError: studies of this name asked for something else, or were trained on other data.
     """
-    storage = open_storage(run.storage_url)
+    storage = open_storage(run.storage_url, patience=patience, grace_seconds=grace_seconds)
     candidates, references = (
         optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         for name in (run.name, f"{run.name}.references")
@@ -180,29 +180,29 @@ def create(run: Run, data: Dataset) -> Studies:
     return Studies(candidates, references)
 
 
-def load(run: Run) -> Studies:
+def load(run: Run, *, patience: float = 0.0) -> Studies:
     """Open the studies of a run that has been started.
 
     Raises:
         UserError: the storage does not hold them.
     """
-    storage = open_storage(run.storage_url, create=False)
+    storage = open_storage(run.storage_url, create=False, patience=patience)
     try:
         return Studies(*(optuna.load_study(storage=storage, study_name=f"{run.name}{end}") for end in ("", ".references")))
     except KeyError:
         raise UserError(f"{masked(run.storage_url)}: holds no study {run.name!r}; see --storage and --out") from None
 
 
-def sibling(run: Run, kind: str) -> optuna.Study:
-    """The study NAME.kind in the storage of a run, created on first use: "finals", "control"."""
-    storage = open_storage(run.storage_url, create=False)
+def sibling(run: Run, kind: str, studies: Studies | None = None) -> optuna.Study:
+    """The study NAME.kind in the storage of a run, that of its studies where they are open: "finals", "control"."""
+    storage: Any = studies.candidates._storage if studies else open_storage(run.storage_url, create=False)
     name = f"{run.name}.{kind}"
     return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
 
 
-def every(run: Run) -> list[optuna.Study]:
+def every(run: Run, *, patience: float = 0.0) -> list[optuna.Study]:
     """All studies of a run that there are."""
-    storage = open_storage(run.storage_url, create=False)
+    storage = open_storage(run.storage_url, create=False, patience=patience)
     there = set(optuna.get_all_study_names(storage))
     names = [run.name, *(f"{run.name}.{kind}" for kind in KINDS)]
     return [optuna.load_study(storage=storage, study_name=name) for name in names if name in there]
@@ -213,11 +213,19 @@ def every(run: Run) -> list[optuna.Study]:
 
 def records(study: optuna.Study) -> list[Record]:
     """Every trial that has been started, by number."""
-    started = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return records_of(_all(study))
+
+
+def records_of(trials: Sequence[FrozenTrial]) -> list[Record]:
+    """Those of these trials that have been started."""
+    return [_record(trial) for trial in trials if trial.state != TrialState.WAITING]
+
+
+def _all(study: optuna.Study) -> list[FrozenTrial]:
     collects = gc.isenabled()
     gc.disable()  # a row of the database is an object, and the collector would look through all of them again and again
     try:
-        return [_record(trial) for trial in study.get_trials(deepcopy=False, states=started)]
+        return study.get_trials(deepcopy=False)
     finally:
         if collects:
             gc.enable()
@@ -321,11 +329,10 @@ def _data_facts(data: Dataset) -> dict[str, Any]:
 def _record(trial: FrozenTrial) -> Record:
     attributes = trial.user_attrs
     curve = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
-    running = trial.state == TrialState.RUNNING
     return Record(
         number=trial.number,
         reference=attributes.get("reference"),
-        outcome="running" if running else attributes.get("outcome", "failed"),
+        outcome=_outcome(trial),
         reason=attributes.get("reason"),
         params=attributes.get("params"),
         macs=attributes.get("macs"),
@@ -342,63 +349,12 @@ def _record(trial: FrozenTrial) -> Record:
     )
 
 
-# --- faults ----------------------------------------------------------------------------------------------------------
-
-
-def next_index(study: optuna.Study) -> int:
-    """The logical index of the next trial: that of the queued one, if one is queued, else a new one.
-
-    A retry inherits the index, so that seeds and the sampler's draws are those of the trial it stands for.
-    """
-    trials = study.get_trials(deepcopy=False)
-    first = next((trial for trial in trials if trial.state == TrialState.WAITING), None)  # Optuna starts this one
-    if first and "index" in first.user_attrs:
-        return int(first.user_attrs["index"])
-    return 1 + max((trial.user_attrs.get("index", -1) for trial in trials), default=-1)
-
-
-_INHERITED = ("reference", "fingerprint", "warm_start", "contender", "repeat", REFUSED, REFUSED_PARAMS)
-
-
-def take_up(study: optuna.Study, *, outcome: str = "interrupted", reason: str = "the run was stopped") -> list[int]:
-    """Close the trials whose process is gone, and queue them again; returns the numbers closed.
-
-    An interrupted trial is always queued again, a failed one until it has had its attempts, one that timed out never.
-    Only a process that knows no other to be at work on the study may call this.
-    """
-    storage = study._storage
-    closed = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        attributes = trial.user_attrs
-        closed.append(trial.number)
-        if verdict := _VERDICTS.get(attributes.get("outcome", "")):  # its process died between verdict and telling it
-            values = [attributes["best_val_accuracy"]] if verdict == TrialState.COMPLETE else None
-            storage.set_trial_state_values(trial._trial_id, verdict, values)
-            continue
-        index = attributes.get("index", next_index(study))
-        attempt = attributes.get("attempt", 1) + (outcome == "failed")
-        again = outcome == "interrupted" or (outcome == "failed" and attempt <= MOST_ATTEMPTS)
-        if again and index not in _queued(study):  # queued first: a crash in between leaves one trial queued, not none
-            kept = {"index": index, "attempt": attempt, "retry_of": trial.number}
-            kept |= {key: attributes[key] for key in _INHERITED if key in attributes}
-            drawn = trial.params if "params" in attributes else {}  # priced, so complete; else drawn again, the same
-            study.enqueue_trial(drawn, user_attrs=kept)
-        storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted" if again else outcome)
-        storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    return closed
-
-
-def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Take a trial from the queue; Optuna ends only what has been started."""
-    study._storage.set_trial_user_attr(trial._trial_id, "outcome", "interrupted")
-    study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-
-
-def _queued(study: optuna.Study) -> set[int]:
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return {trial.user_attrs["index"] for trial in waiting if "index" in trial.user_attrs}
+def _outcome(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.RUNNING:
+        return "running"
+    outcome: str = trial.user_attrs.get("outcome", "failed")
+    late = trial.state == TrialState.FAIL and outcome in COUNTED  # of a worker that was taken for dead at that moment
+    return "interrupted" if late else outcome
 
 
 # --- the run folder's own copy of the configuration ------------------------------------------------------------------

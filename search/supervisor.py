@@ -1,31 +1,38 @@
-"""Starts, watches and recycles the worker process of a run; itself it never loads TensorFlow.
+"""Starts, watches and recycles the worker processes of a run; itself it never loads TensorFlow.
 
-A leak, a crash or a hang so ends one trial and not the study. What a lost worker was training is queued again.
+A leak, a crash or a hang so ends one trial and not the study. What a lost worker was training is queued again. Several
+supervisors may be at work on one study, here and on other machines: each looks after its own workers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from search import liveness
 from search.config import ROOT
 from search.errors import UserError
 from search.order import Order, StudyStopped, encode_order
-from search.study import FAILED, Run, every, take_up
+from search.patience import StorageAway
+from search.recovery import sweep, take_up
+from search.shares import Share, on_cores
+from search.study import FAILED, Run, every
 
 MOST_FAILURES = 5  # in a row, before the run stops
-STOP_SECONDS = 5.0  # that a worker is given between SIGTERM and SIGKILL
-LOCK_SECONDS = 5.0  # that a start waits for the worker of a killed run to notice
+STOP_SECONDS = 5.0  # that workers are given between SIGTERM and SIGKILL
+LAST_SECONDS = 2.0  # that a run which ends waits for a database that is away
+MODULE = "SEARCH_WORKER"  # environment: the module that is a worker process, instead of `search worker`
 
 Event = dict[str, Any]
 
@@ -44,115 +51,179 @@ class Interrupted(Exception):
         self.status = status
 
 
-def supervise(run: Run, order: Order, view: View) -> None:
-    """Run workers until the order is carried out.
+def supervise(run: Run, order: Order, view: View, shares: Sequence[Share] = (Share(),)) -> None:
+    """Run a worker on each share until the order is carried out.
 
     Raises:
-        UserError: a worker found the user's input at fault, or the run is at work already.
+        UserError: a worker found the user's input at fault, or finals of the run are at work already.
         StudyStopped: nothing more can be trained, or too many trials in a row failed.
         Interrupted: SIGINT or SIGTERM came.
     """
-    with _locked(run.folder) as lock, _signals():
-        _take_up(run)
+    alone = order.finals is not None
+    with liveness.supervisor(run.folder) as name, liveness.occupied(run.folder, alone=alone), _signals():
+        liveness.wait_for_orphans(run.folder)
+        if _has_begun(run):
+            for study in every(run):
+                sweep(study, run.folder)
+        liveness.forget_the_dead(run.folder)
+        _Crew(run, order, view, name).work(shares)
+
+
+@dataclass
+class _Worker:
+    """One process, its place among its kind, and when it last gave a sign of life."""
+
+    place: int
+    share: Share
+    name: str
+    process: subprocess.Popen[bytes]
+    resources: contextlib.ExitStack
+    last_sign: float = field(default_factory=time.monotonic)
+    began: bool = False  # came as far as trials
+
+
+class _Crew:
+    """The workers of one supervisor."""
+
+    def __init__(self, run: Run, order: Order, view: View, name: str) -> None:
+        self.run, self.order, self.view, self.name = run, order, view, name
+        self.events: queue.Queue[tuple[_Worker, Event | None]] = queue.Queue()
+        self.workers: list[_Worker] = []
+        self.failures: list[str] = []
+        self.started = time.monotonic()
+
+    def work(self, shares: Sequence[Share]) -> None:
+        reason = "the run was stopped"
         try:
-            _supervise(run, order, view, lock)
-        except Interrupted:
-            _take_up(run)
+            for place, share in enumerate(shares):
+                self._start(place, share)
+            while self.workers:
+                self._follow()
+        except StudyStopped as stopped:
+            reason = f"{stopped}"[:300]
             raise
+        finally:
+            self._end(self.workers, reason)
 
-
-def _supervise(run: Run, order: Order, view: View, lock: IO[str]) -> None:
-    failures: list[str] = []
-    hours, started = run.config.stop.hours, time.monotonic()
-    while True:
-        left = None if hours is None else max(0.0, 3600 * hours - (time.monotonic() - started))
-        end, reason = _watch(run, replace(order, seconds_left=left), view, failures, lock)
-        match end:
+    def _follow(self) -> None:
+        """Take in what a worker says next."""
+        try:
+            worker, event = self.events.get(timeout=0.5)
+        except queue.Empty:
+            return self._look_for_hung()
+        if worker not in self.workers:  # stopped already
+            return
+        if event is None:
+            return self._lost(worker, "failed", _cause(worker.process.wait()))
+        _stop_if_many(self.failures, self.run)  # with the next sign of life: the last failure has then been told
+        worker.last_sign = time.monotonic()
+        match event["event"]:
             case "done":
-                return
+                self._end([worker])
             case "recycle":
-                continue
+                self._end([worker])
+                self._start(worker.place, worker.share)
             case "user_error":
-                raise UserError(reason)
+                raise UserError(event["text"])
             case "stopped":
-                raise StudyStopped(reason)
-            case "failed" | "timed_out":
-                closed = _take_up(run, end, reason)
-                view.show({"event": "lost", "reason": reason, "numbers": closed})
-                if not closed:  # no trial was at work: another process would only die the same way
-                    raise StudyStopped(f"the worker {reason} before any trial; see {run.folder / 'worker.log'}")
-                failures.append(reason)
-        _stop_if_many(failures, run)
+                raise StudyStopped(event["text"])
+            case kind:
+                if kind == "end" and event["outcome"] != "rejected":
+                    self.failures[:] = [*self.failures, event["reason"]] if event["outcome"] in FAILED else []
+                worker.began = worker.began or kind in ("found", "phase")
+                self.view.show(event | {"worker": worker.place})
+        self._look_for_hung()
 
+    def _look_for_hung(self) -> None:
+        minutes = self.run.config.search.stall_minutes
+        for worker in list(self.workers):
+            if time.monotonic() - worker.last_sign > 60 * minutes:
+                self._lost(worker, "timed_out", f"gave no sign of life for {minutes:g} minutes")
 
-def _watch(run: Run, order: Order, view: View, failures: list[str], lock: IO[str]) -> tuple[str, str]:
-    """Start one worker and follow it to its end: (how it ended, why)."""
-    stall_seconds = run.config.search.stall_minutes * 60
-    with _worker(run, order, lock) as (process, events):
-        last_sign = time.monotonic()
-        while True:
-            try:
-                event = events.get(timeout=0.5)
-            except queue.Empty:
-                if time.monotonic() - last_sign > stall_seconds:
-                    return "timed_out", f"gave no sign of life for {run.config.search.stall_minutes:g} minutes"
-                continue
-            if event is None:
-                return "failed", _cause(process.wait())
-            _stop_if_many(failures, run)  # with the next sign of life: the last failure has then been told
-            last_sign = time.monotonic()
-            if event["event"] in ("done", "recycle", "user_error", "stopped"):
-                return event["event"], event.get("text", "")
-            if event["event"] == "end" and event["outcome"] != "rejected":
-                failures[:] = [*failures, event["reason"]] if event["outcome"] in FAILED else []
-            view.show(event)
+    def _lost(self, worker: _Worker, outcome: str, reason: str) -> None:
+        """A worker died or hung: end its trial, and start another in its place."""
+        closed = self._end([worker], f"the worker {reason}", outcome)
+        self.view.show({"event": "lost", "reason": reason, "numbers": closed, "worker": worker.place})
+        if not closed and not worker.began:  # another process would only die the same way
+            raise StudyStopped(f"the worker {reason} before any trial; see {self.run.folder / 'worker.log'}")
+        self.failures.append(reason)
+        _stop_if_many(self.failures, self.run)
+        self._start(worker.place, worker.share)
 
-
-@contextlib.contextmanager
-def _worker(run: Run, order: Order, lock: IO[str]) -> Iterator[tuple[subprocess.Popen[bytes], queue.Queue[Event | None]]]:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "search", "worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=ROOT,
-            pass_fds=[lock.fileno()],  # the folder is held until the worker is gone too
-            start_new_session=True,  # Ctrl-C goes to the supervisor alone, which decides
-        )
-    assert process.stdin and process.stdout
-    events: queue.Queue[Event | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process.stdout, events), daemon=True)
-    reader.start()
-    try:
+    def _start(self, place: int, share: Share) -> None:
+        hours = self.run.config.stop.hours
+        left = None if hours is None else max(0.0, 3600 * hours - (time.monotonic() - self.started))
+        with contextlib.ExitStack() as resources:
+            name, lock = resources.enter_context(liveness.worker(self.run.folder, self.name))
+            order = replace(self.order, seconds_left=left, worker=name, is_first=place == 0)
+            process = _process(self.run.folder / "worker.log", share, lock)
+            worker = _Worker(place, share, name, process, resources.pop_all())
+        self.workers.append(worker)
+        assert process.stdin and process.stdout
+        threading.Thread(target=self._read, args=(worker, process.stdout), daemon=True).start()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(encode_order(order))
             process.stdin.flush()
-        yield process, events
-    finally:
-        _stop(process)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        reader.join()
-        process.stdout.close()
+
+    def _read(self, worker: _Worker, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                with contextlib.suppress(ValueError):  # a line torn by the worker's death
+                    self.events.put((worker, json.loads(line)))
+        self.events.put((worker, None))
+
+    def _end(self, workers: list[_Worker], reason: str = "the run was stopped", outcome: str = "interrupted") -> list[int]:
+        """End these workers, and take up what they were training; the numbers of those trials."""
+        ended = list(workers)
+        _stop([worker.process for worker in ended])
+        self.workers = [worker for worker in self.workers if worker not in ended]
+        closed: list[int] = []
+        try:
+            if ended and _has_begun(self.run):
+                for study in every(self.run, patience=LAST_SECONDS):
+                    for worker in ended:
+                        closed += take_up(study, worker=worker.name, outcome=outcome, reason=reason)
+        except (StorageAway, UserError):
+            pass  # they are taken up by the next start, or by others when nothing has been heard of them for long enough
+        for worker in ended:
+            assert worker.process.stdin
+            with contextlib.suppress(BrokenPipeError):
+                worker.process.stdin.close()
+            worker.resources.close()
+        return closed
 
 
-def _read(stream: IO[bytes], events: queue.Queue[Event | None]) -> None:
-    for line in stream:
-        with contextlib.suppress(ValueError):  # a line torn by the worker's death
-            events.put(json.loads(line))
-    events.put(None)
+def _process(log: Path, share: Share, lock: IO[bytes]) -> subprocess.Popen[bytes]:
+    words = ["-m", os.environ[MODULE]] if MODULE in os.environ else ["-m", "search", "worker"]
+    with log.open("ab") as errors, on_cores(share):
+        return subprocess.Popen(
+            [sys.executable, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+            env=os.environ | dict(share.environment),
+            pass_fds=[lock.fileno()],  # held until the worker is gone too
+            start_new_session=True,  # Ctrl-C goes to the supervisor alone, which decides
+        )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _has_begun(run: Run) -> bool:
+    """Whether there is anything to take up: nothing is, before the first trial."""
+    return (run.folder / "config.json").is_file()
 
 
 def _cause(status: int) -> str:
@@ -160,17 +231,6 @@ def _cause(status: int) -> str:
         name = signal.Signals(-status).name
         return f"was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
     return f"crashed with exit status {status}"
-
-
-def _take_up(run: Run, outcome: str = "interrupted", reason: str = "the run was stopped") -> list[int]:
-    """Queue again what a worker that is gone was training; nothing is there before the first trial."""
-    if not (run.folder / "config.json").is_file():
-        return []
-    return [
-        number
-        for study in every(run)
-        for number in take_up(study, outcome=outcome, reason=f"the worker {reason}" if outcome != "interrupted" else reason)
-    ]
 
 
 def _stop_if_many(failures: list[str], run: Run) -> None:
@@ -199,28 +259,3 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[IO[str]]:
-    """Hold the run folder for this process; the system lets go of it whatever ends the process."""
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); pass --out with another folder") from None
-    with lock:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{folder}: this study is running already; wait for it, stop it, or pass --out with a new folder"
-                    ) from None
-                time.sleep(0.2)
-        yield lock

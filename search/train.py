@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,58 +26,10 @@ from search.engine.interface import open_engine
 from search.model import build, flip_averaged
 from search.pixels import Pixels
 from search.recipe import Plateau, Recipe
+from search.training import Epoch, Training, TrialOver, Weights, memory_ends_the_trial
 
 EVALUATION_BATCH = 500
 CALL_SECONDS = 1.0  # of one compiled call on a CPU: so long a signal waits
-
-Outcome = Literal["diverged", "timed_out", "out_of_memory", "failed"]
-Weights = tuple[npt.NDArray[np.float32], ...]
-
-
-class TrialOver(Exception):
-    """This trial has come to its end, and the study goes on."""
-
-    def __init__(self, outcome: Outcome, reason: str) -> None:
-        super().__init__(reason)
-        self.outcome = outcome
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One row of a training log; the learning rate is that of the epoch's last step.
-
-    Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights move. With a moving
-    average in the recipe the validation figures are the average's, and those of the raw weights stand beside them.
-    """
-
-    epoch: int  # from 1
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
-    learning_rate: float
-    seconds: float
-    raw_val_loss: float | None = None
-    raw_val_accuracy: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What a training leaves: its log, and the weights of the epoch with the best validation accuracy."""
-
-    history: tuple[Epoch, ...]
-    best: Epoch
-    best_weights: Weights
-    pixels: Pixels
-    precision: str  # Keras dtype policy of compute
-    compile_seconds: float
-    checkpoint_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        """All that the training took: compiling, epochs, checkpoints."""
-        return self.compile_seconds + self.checkpoint_seconds + sum(epoch.seconds for epoch in self.history)
 
 
 def fit(
@@ -100,13 +52,8 @@ def fit(
     Raises:
         TrialOver: the loss or a validation figure is not finite, or memory ran out.
     """
-    try:
+    with memory_ends_the_trial(recipe.batch_size):
         return _fit(architecture, data, recipe, seed, checkpoint, on_epoch, on_step)
-    except Exception as error:
-        told = f"{type(error).__name__} {error}"  # TensorFlow has a class for it, JAX a word in the message
-        if isinstance(error, MemoryError) or "ResourceExhausted" in told or "RESOURCE_EXHAUSTED" in told:
-            raise TrialOver("out_of_memory", f"out of memory at batch size {recipe.batch_size}") from error
-        raise
 
 
 def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:

@@ -1,4 +1,4 @@
-"""One trial through Optuna: its sampler, seeded by the trial's logical index, its pruner, and its end."""
+"""One trial through Optuna: begun for this worker alone, its sampler seeded by its logical index, its pruner, its end."""
 
 from __future__ import annotations
 
@@ -6,47 +6,103 @@ import gc
 from collections.abc import Callable
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.trial import TrialState
 
-from objective import Task, candidate, checkpoint_path
+from objective import DiskFull, Task, candidate, checkpoint_path
+from search import checkpoint
 from search.claims import Claims
+from search.limits import Enough
+from search.recovery import take_up
+from search.reservations import INDEX, Room, Trials, begin
 from search.rungs import RungPruner
 from search.sampler import BudgetedSampler
 from search.seeds import derive
-from search.study import next_index
+from search.study import COUNTED
+from search.training import TrialOver
 
 STARTUP = 10  # trials drawn at random before a sampler learns from what came of them
 
 
-def run_candidate(study: optuna.Study, task: Task, claims: Claims) -> None:
-    """Let the task's sampler propose a candidate, or take the one that is queued, and train it.
+def has_room(trials: Trials, most: int) -> bool:
+    """Whether one more candidate may run beside these: those that count and those that run are never more than `most`."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    taken = (
+        trial.state == TrialState.RUNNING or (trial.state in ended and trial.user_attrs.get("outcome") in COUNTED)
+        for trial in trials
+    )
+    return sum(taken) < most
+
+
+def run_candidate(study: optuna.Study, task: Task, claims: Claims, *, room: Room | None = None, new: bool = True) -> bool:
+    """Let the task's sampler propose a candidate, or take the one that is queued, and train it; False without room for one.
+
+    Args:
+        room: as in `search.reservations.begin`; that of the study's number of trials if None.
+        new: whether one may be proposed where none is queued.
 
     Raises:
         Exhausted: the space holds nothing new that fits.
-        Enough: a limit of the study was reached; the trial is left to be taken up.
+        Enough: a limit of the study was reached; the trial is queued to be gone on with.
     """
-    index, config = next_index(study), task.config
-    seed = derive(config.search.seed, "sampler", index)
+    config = task.config
+    trial = begin(
+        study,
+        task.worker,
+        room=room or (lambda trials, others: has_room(trials, config.trials - others)),
+        new=lambda trials: {} if new else None,
+    )
+    if trial is None:
+        return False
+    seed = derive(config.search.seed, "sampler", trial.user_attrs[INDEX])
     study.sampler = BudgetedSampler(inner_sampler(config.search.sampler, seed), config, task.facts, claims, seed=seed)
     study.pruner = RungPruner(config.search.rungs) if config.search.rungs else optuna.pruners.NopPruner()
-    run_trial(study, lambda trial: candidate(trial, task), task, index)
+    run_trial(study, trial, lambda trial: candidate(trial, task), task)
+    return True
 
 
-def run_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float], task: Task, index: int) -> None:
-    """One trial of the study; the checkpoint that it left off at goes when Optuna has been told what came of it."""
-    from search.train import TrialOver
+def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[optuna.Trial], float], task: Task) -> None:
+    """Run a trial that was begun, with Optuna's heartbeat, and tell what came of it; its checkpoint then goes.
 
-    def indexed(trial: optuna.Trial) -> float:
-        if "index" not in trial.user_attrs:
-            trial.set_user_attr("index", index)
-            trial.set_user_attr("attempt", 1)
-        return objective(trial)
+    Where somebody has taken the trial up meanwhile, as nothing was heard of this worker, what comes of it is refused.
 
-    study.optimize(indexed, n_trials=1, catch=(TrialOver,))
-    ended = next(trial for trial in reversed(study.get_trials(deepcopy=False)) if trial.user_attrs.get("index") == index)
-    checkpoint = checkpoint_path(task.folder, ended.user_attrs)
-    for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.stem}.part*")):  # parts: of a process that was killed
-        left.unlink(missing_ok=True)
+    Raises:
+        Enough, DiskFull: the trial is queued to be gone on with.
+    """
+    value, state = None, TrialState.FAIL
+    try:
+        with get_heartbeat_thread(trial._trial_id, study._storage):
+            try:
+                value, state = objective(trial), TrialState.COMPLETE
+            except optuna.TrialPruned:
+                state = TrialState.PRUNED
+            except TrialOver:
+                pass
+            except (Enough, DiskFull) as ended:
+                take_up(study, worker=task.worker, reason=f"{ended}")
+                raise
+            except UpdateFinishedTrialError:
+                raise
+            except Exception:
+                _tell(study, trial, None, TrialState.FAIL)
+                raise
+        _tell(study, trial, value, state)
+    except UpdateFinishedTrialError:
+        task.emit({"event": "refused", "number": trial.number})
+    else:
+        checkpoint.remove(checkpoint_path(task.folder, trial.user_attrs))
     gc.collect()  # a network and its compiled functions hold each other
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, value: float | None, state: TrialState) -> None:
+    """As `Study.tell`, which takes a trial that was ended by somebody else for a wrong argument."""
+    try:
+        study.tell(trial, value, state)
+    except ValueError as error:
+        if study._storage.get_trial(trial._trial_id).state.is_finished():
+            raise UpdateFinishedTrialError from error
+        raise
 
 
 def inner_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -12,48 +12,53 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
-from optuna.trial import TrialState
 
-from objective import Annotate, Emit, Task, reference
+from objective import Annotate, DiskFull, Emit, Task, with_keras
 from search import plan, references
-from search.architecture import fingerprint
 from search.candidate import DataFacts, Refusal, judge
-from search.claims import Claims, claims_of
+from search.claims import claims_of
 from search.data import Dataset, load_dataset
 from search.encode import NotInSpace, encode
 from search.errors import UserError
 from search.finals import hold_finals
-from search.limits import Enough, Limits
+from search.limits import Limits
 from search.order import Order, StudyStopped, decode_order
+from search.patience import StorageAway
 from search.references import Reference
-from search.sampler import Exhausted
-from search.study import (
-    Record,
-    Run,
-    Studies,
-    base_accuracy,
-    counts,
-    create,
-    drop_queued,
-    load,
-    progress,
-    ranked,
-    records,
-    take_up,
-)
-from search.trial import run_candidate, run_trial
+from search.reservations import Queued, Trials, backend_of, queue
+from search.rounds import Search
+from search.study import Run, Studies, counts, create, load, progress, ranked, records
+from search.training import Training
 
 STEP_SECONDS = 0.25  # between two events about the steps of an epoch
+PATIENCE_SECONDS = 180.0  # that a worker waits for a database that is away
 
 Redraw = Callable[[Run, Studies], None]
 
 
-def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
+@dataclass(frozen=True)
+class Trainer:
+    """What trains: how a process is set up for it, described in a line, and the training itself."""
+
+    prepare: Callable[[], str]
+    fit: Callable[..., Training]
+
+
+def _prepare_keras() -> str:
+    from search.device import prepare_device  # the first import of Keras: after all that can be refused without it
+
+    return prepare_device().description
+
+
+KERAS = Trainer(_prepare_keras, with_keras)
+
+
+def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: Trainer = KERAS) -> str:
     """Carry out an order; "done", or "recycle" where a fresh process shall go on.
 
     Args:
@@ -71,16 +76,16 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     opponents = _references(run, order.references, data)
     known = [_warm_start(run, name, facts) for name in run.config.search.warm_start]
 
-    studies = create(run, data)
+    studies = create(run, data, patience=PATIENCE_SECONDS, grace_seconds=60 * run.config.search.grace_minutes)
+    backend_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
 
-    from search.device import prepare_device  # the first import of Keras: after all that can be refused without it
-
-    device = prepare_device()
-    emit({"event": "device", "text": device.description, "data": data.summary()})
+    emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
     claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left)
-    task = Task(run.config, data, run.folder, None, emit, annotate, claims.claim, limits)
+    task = Task(
+        run.config, data, run.folder, None, emit, annotate, claims.claim, limits, worker=order.worker, fit=trainer.fit
+    )
     if order.finals:
-        how = hold_finals(run, studies, order.finals, task)
+        how = hold_finals(run, studies, order.finals, task, is_first=order.is_first)
         redraw(run, studies)
         return how
     _queue(studies.candidates, known)
@@ -88,34 +93,8 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw) -> str:
     first = next(iter(ranked(found)), None)
     best = [first.best_val_accuracy, first.number] if first else None
     emit({"event": "found", "trials": run.config.trials, "done": progress(found), "best": best} | counts(found))
-    try:
-        for opponent in opponents:
-            limits.count(_spent(studies))
-            _train_reference(run, studies, opponent, task)
-        redraw(run, studies)
-        if order.references:
-            return "done"
-        task = replace(task, base_accuracy=_base(run, studies))
-        emit({"event": "base", "accuracy": task.base_accuracy, "classes": data.classes})
-        return _train_candidates(run, studies, task, claims, limits, redraw)
-    except Enough as reached:
-        for study in (studies.references, studies.candidates):
-            take_up(study, reason=f"{reached}")
-        return _enough(run, studies, emit, f"{reached}")
-
-
-def _enough(run: Run, studies: Studies, emit: Emit, reason: str) -> str:
-    """The study ends here; without a trained candidate there is nothing to show for it."""
-    if not ranked(records(studies.candidates)):
-        raise StudyStopped(
-            f"{reason} before a candidate was trained; raise that limit in [stop], and the same command goes on"
-        )
-    emit({"event": "enough", "text": reason})
-    return "done"
-
-
-def _spent(studies: Studies) -> list[Record]:
-    return [*records(studies.candidates), *records(studies.references)]
+    search = Search(run, studies, task, claims, limits, redraw, opponents)
+    return search.references() if order.references else search.candidates()
 
 
 def _data(run: Run) -> Dataset:
@@ -155,76 +134,21 @@ def _warm_start(run: Run, name: str, facts: DataFacts) -> tuple[str, dict[str, A
 
 def _queue(study: optuna.Study, known: list[tuple[str, dict[str, Any]]]) -> None:
     """Queue the known networks before anything else is proposed, once."""
-    trials = study.get_trials(deepcopy=False)
-    there = {trial.user_attrs.get("warm_start") for trial in trials}
-    if any("warm_start" not in trial.user_attrs for trial in trials):
-        return
-    for index, (name, values) in enumerate(known):
-        if name not in there:
-            study.enqueue_trial(values, user_attrs={"index": index, "attempt": 1, "warm_start": name})
 
+    def wanted(trials: Trials) -> list[Queued]:
+        there = {trial.user_attrs.get("warm_start") for trial in trials}
+        if any("warm_start" not in trial.user_attrs for trial in trials):
+            return []
+        lacking = [(index, name, values) for index, (name, values) in enumerate(known) if name not in there]
+        return [(values, {"index": index, "attempt": 1, "warm_start": name}) for index, name, values in lacking]
 
-def _train_reference(run: Run, studies: Studies, opponent: Reference, task: Task) -> None:
-    study = studies.references
-    recipe = references.recipe_of(run.config, opponent)
-    while True:
-        seen = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("reference") == opponent.name]
-        if any(trial.user_attrs["fingerprint"] != fingerprint(opponent.architecture) for trial in seen):
-            raise UserError(f"{opponent.name}: this run knows another network by this name; pass --out with a new folder")
-        if any(trial.state == TrialState.COMPLETE for trial in seen):
-            return
-        _drop_other_queued(study, opponent.name)
-        if not any(trial.state == TrialState.WAITING for trial in seen):
-            over = [trial for trial in seen if trial.user_attrs.get("outcome") != "interrupted"]
-            if over and opponent.name != run.config.base_name:
-                return
-            if over:
-                raise StudyStopped(f"the base could not be trained: {over[-1].user_attrs.get('reason', 'no reason given')}")
-            known = {"reference": opponent.name, "fingerprint": fingerprint(opponent.architecture)}
-            study.enqueue_trial({}, user_attrs=known | {"index": 0, "attempt": 1})
-        run_trial(study, lambda trial: reference(trial, task, opponent.architecture, recipe), task, 0)
-
-
-def _drop_other_queued(study: optuna.Study, name: str) -> None:
-    """Optuna starts whatever was queued first; another reference is queued again when its own turn comes."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if trial.user_attrs.get("reference") != name:
-            drop_queued(study, trial)
-
-
-def _base(run: Run, studies: Studies) -> float:
-    accuracy = base_accuracy(run.config, records(studies.references))
-    assert accuracy is not None  # _train_reference returned, and the base is among the references
-    return accuracy
-
-
-def _train_candidates(run: Run, studies: Studies, task: Task, claims: Claims, limits: Limits, redraw: Redraw) -> str:
-    study, settings = studies.candidates, run.config.search
-    trained_here = 0
-    while progress(found := records(study)) < run.config.trials:
-        if reason := limits.reached(found, _spent(studies)):
-            return _enough(run, studies, task.emit, reason)
-        if trained_here >= settings.recycle_after:
-            return "recycle"
-        try:
-            run_candidate(study, task, claims)
-        except Exhausted as exhausted:
-            if settings.sampler == "grid":
-                return _enough(run, studies, task.emit, "every cell of the grid was tried")
-            least = plan.smallest(run.config.space, task.data.input_shape, task.data.classes)
-            fewer = f", or ask for {done} trials" if (done := progress(found)) else ""
-            raise StudyStopped(
-                f"{exhausted}; the smallest network of the space has {least:,}: raise the budget, widen the space{fewer}"
-            ) from None
-        trained_here += 1
-        redraw(run, studies)
-    return "done"
+    queue(study, wanted)
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-def main(annotate: Annotate, redraw: Redraw, finish: Redraw) -> NoReturn:
+def main(annotate: Annotate, redraw: Redraw, finish: Redraw, trainer: Trainer = KERAS) -> NoReturn:
     """The worker process: read the order, work, say how it ended.
 
     Args:
@@ -237,16 +161,18 @@ def main(annotate: Annotate, redraw: Redraw, finish: Redraw) -> NoReturn:
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     emit = _emitter(events)
     try:
-        how = work(order, emit, annotate, redraw)
-        if how == "done" and not order.references and not order.finals:
+        how = work(order, emit, annotate, redraw, trainer)
+        if how == "done" and order.is_first and not order.references and not order.finals:
             run = order.run
             emit({"event": "finishing"})
-            finish(run, load(run))
+            finish(run, load(run, patience=PATIENCE_SECONDS))
         emit({"event": how})
     except UserError as error:
         emit({"event": "user_error", "text": str(error)})
     except StudyStopped as error:
         emit({"event": "stopped", "text": str(error)})
+    except (StorageAway, DiskFull) as error:
+        emit({"event": "stopped", "text": f"{error}; the same command goes on"})
     events.flush()
     os._exit(0)  # without the seconds that TensorFlow's own clean-up takes
 

@@ -20,7 +20,7 @@ import pytest
 from optuna.trial import FrozenTrial
 
 import objective
-from search import limits, trial, worker
+from search import limits, trial
 from search import study as studies
 from search.architecture import Architecture
 from search.claims import claims_of
@@ -30,6 +30,7 @@ from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.limits import Limits
 from search.pixels import Pixels
 from search.recipe import Recipe
+from search.rounds import Search
 from search.storage import sqlite_url
 from search.study import Record, Run, Studies
 from search.trial import run_candidate
@@ -166,7 +167,7 @@ class Bench:
     def train_candidates(self) -> str:
         """All that the worker of this run would train; how it ends."""
         words = (self.run, self.studies, self.task, self.claims, self.limits)
-        return worker._train_candidates(*words, lambda *words: None)
+        return Search(*words, lambda *words: None).candidates()
 
     @property
     def records(self) -> list[Record]:

@@ -305,6 +305,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "search.seed": (0, 1),
     "search.recycle_after": (20, 21),
     "search.stall_minutes": (15.0, 16.0),
+    "search.grace_minutes": (2.0, 3.0),
     "stop.hours": (None, 2.0),
     "stop.device_hours": (3.0, 4.0),
     "stop.accuracy": (0.9, 0.8),
@@ -312,7 +313,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "stop.trial_minutes": (10.0, 11.0),
 }
 MAY_CHANGE = {
-    *("data.path", "search.trials", "search.recycle_after", "search.stall_minutes"),
+    *("data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"),
     *("stop.hours", "stop.device_hours", "stop.accuracy", "stop.patience"),
 }
 

@@ -30,7 +30,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 
-from search import finals, references, trial, worker
+from search import finals, references, trial
 from search import study as studies
 from search.architecture import Architecture, fingerprint, from_json
 from search.config import parse
@@ -40,11 +40,13 @@ from search.data import load_dataset
 from search.errors import UserError
 from search.files import read_weights
 from search.limits import Limits
+from search.opponents import train_reference
 from search.order import Finals
 from search.recipe import Recipe
+from search.recovery import take_up
 from search.seeds import derive
 from search.storage import open_storage
-from search.study import Run, find, load, records, sibling, take_up
+from search.study import Run, find, load, records, sibling
 from search.train import TrialOver
 from tests.runs import ROOT, Bench, Pretence, copied, finished, pretence, search, small_run, study_file
 
@@ -125,7 +127,7 @@ class Hall:
             data = load_dataset("digits", None, protocol="course", holdout=0.1, images=100)
             self.task = replace(self.task, data=data)
         if isinstance(self.run.config.base, str):
-            worker._train_reference(self.run, self.bench.studies, references.find(self.run.config.base), self.task)
+            train_reference(self.run, self.bench.studies, references.find(self.run.config.base), self.task)
         while self.bench.train_candidates() == "recycle":
             pass
         self.searched = list(trainer.fits)

@@ -46,8 +46,11 @@ ORDER = (
     "search.training_source",
     "search.archives",
     "search.data",
+    "search.patience",
     "search.storage",
     "search.attributes",
+    "search.reservations",
+    "search.liveness",
     "search.config",
     "search.references",
     "search.edits",
@@ -70,10 +73,12 @@ ORDER = (
     "search.engine.interface",
     "search.engine.tensorflow",
     "search.engine.jax",
+    "search.training",
     "search.checkpoint",
     "search.train",
     "search.probe",
     "search.study",
+    "search.recovery",
     "search.claims",
     "search.sampler",
     "search.rungs",
@@ -83,12 +88,16 @@ ORDER = (
     "search.order",
     "objective",
     "search.trial",
+    "search.opponents",
+    "search.rounds",
     "search.control",
     "search.finals",
     "search.worker",
+    "search.shares",
     "search.supervisor",
     "search.export",
     "search.display",
+    "search.live",
     "search.display_finals",
     "search.display_network",
     "search.display_import",
@@ -138,8 +147,8 @@ PACKAGES = ("search", "report")  # they and those inside have an empty __init__
 OURS = ("search", "report", "space", "objective")
 KERAS = ("keras", "tensorflow", "jax")
 ENGINE = tuple(f"search.engine.{name}" for name in ("augment", "layers", "interface", "tensorflow", "jax"))
-KERAS_ANYWHERE = ("search.model", "search.checkpoint", "search.export", *ENGINE)
-KERAS_IN_FUNCTIONS = ("search.data", "search.device")
+KERAS_ANYWHERE = ("search.model", "search.export", *ENGINE)
+KERAS_IN_FUNCTIONS = ("search.checkpoint", "search.data", "search.device")
 
 
 class Imported(NamedTuple):

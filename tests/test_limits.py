@@ -21,9 +21,11 @@ from search import device, finals, worker
 from search.config import StopConfig
 from search.files import read_arrays, write_arrays
 from search.limits import Enough, Limits, since_the_best
+from search.opponents import train_reference
 from search.order import Finals, StudyStopped, order_of
 from search.references import Reference
-from search.study import FAILED, Record, counts, progress, records, take_up
+from search.rounds import enough
+from search.study import FAILED, Record, counts, progress, records
 from tests.processes import STUDY, Climbed, Ended, candidates, climbed, reopened, start, write_study
 from tests.runs import SMALL, Bench, Pretence, pretence, small_run
 
@@ -190,13 +192,12 @@ def test_a_limit_inside_a_trial_leaves_it_to_be_gone_on_with(rule: str, tmp_path
     """Three seconds and a half: one trial of two seconds, and the second one's last epoch."""
     left = 3.5 if rule == "hours" else None
     bench = run_of(tmp_path / "run", pretence, left, trials=2, **{rule: 3.5 / HOUR})
-    with pytest.raises(Enough):
-        bench.train_candidates()
-    assert outcomes(bench) == ["trained", "running"]
-    lost = bench.study.trials[-1]
+    assert bench.train_candidates() == "done"
+    assert outcomes(bench) == ["trained", "interrupted"]
+    lost, queued = bench.study.trials[1:]
     assert list(lost.intermediate_values) == [1]
-    take_up(bench.study, reason="the limit")
-    assert worker._enough(bench.run, bench.studies, bench.task.emit, "the limit") == "done"
+    assert [lost.user_attrs["reason"]] == ended(bench)
+    assert queued.state == TrialState.WAITING
 
     more = run_of(tmp_path / "run", pretence, 99, trials=2, **{rule: 9.0})
     assert more.train_candidates() == "done"
@@ -211,17 +212,16 @@ def test_a_limit_before_the_first_candidate_is_trained_says_what_to_raise(tmp_pa
     bench = run_of(tmp_path / "run", pretence, device_hours=1.0)
     for reason in ("the study had its 1 device-hours", "the run had its 2 hours"):
         with pytest.raises(StudyStopped, match=rf"{reason} before a candidate was trained; raise that limit in \[stop\]"):
-            worker._enough(bench.run, bench.studies, bench.task.emit, reason)
+            enough(bench.studies, bench.task.emit, reason)
     assert ended(bench) == []
 
 
 def test_device_time_is_that_of_the_references_too(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, device_hours=5 / HOUR)
-    worker._train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
+    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
     assert [one.seconds for one in records(bench.studies.references)] == [2.0]
-    with pytest.raises(Enough):
-        bench.train_candidates()
-    assert outcomes(bench) == ["trained", "running"]
+    assert bench.train_candidates() == "done"
+    assert outcomes(bench) == ["trained", "interrupted"]
 
 
 def test_a_trial_that_takes_too_long_is_over_and_the_next_is_begun(tmp_path: Path, pretence: Pretence) -> None:
@@ -248,7 +248,7 @@ def test_a_trial_that_takes_too_long_is_over_and_the_next_is_begun(tmp_path: Pat
 def test_no_reference_is_too_slow(tmp_path: Path, pretence: Pretence) -> None:
     """What all candidates are compared with is trained to its end."""
     bench = run_of(tmp_path / "run", pretence, trial_minutes=0.001)
-    worker._train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
+    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
     assert [one.outcome for one in records(bench.studies.references)] == ["trained"]
 
 

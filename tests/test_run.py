@@ -25,13 +25,15 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search import study as studies
-from search import supervisor, worker
+from search import supervisor
 from search.architecture import Architecture, fingerprint, from_json
 from search.cost import price
 from search.errors import UserError
 from search.files import read_arrays, read_json, read_weights
 from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
+from search.opponents import train_reference
 from search.order import StudyStopped, order_of
+from search.recovery import take_up
 from search.references import Reference
 from search.study import Run, create, load, records
 from search.supervisor import supervise
@@ -206,7 +208,6 @@ class Stormy(NamedTuple):
 
     study: Path
     interrupted: dict[int, tuple[Ended, float]]  # by signal: how the run ended, and seconds after the signal
-    second: Ended  # a start while it ran
     checkpoint: Path  # a copy of the last trial's, from when its worker was killed
     last: Ended
     after_signals: list[FrozenTrial]
@@ -230,11 +231,10 @@ def stormy(tmp_path_factory: pytest.TempPathFactory) -> Stormy:
 
     process = begin_and_wait(study, *words, trained=2)
     child = worker_of(process)
-    left_off = stop_at_checkpoint(reopened(study), process, child)  # nor does the run end before the second start gives up
-    second = start(study, *words)
+    left_off = stop_at_checkpoint(reopened(study), process, child)
     kept = shutil.copy(left_off, study.parent / "kept.npz")
     os.kill(child, signal.SIGKILL)
-    return Stormy(study, interrupted, second, Path(kept), end(process), after_signals)
+    return Stormy(study, interrupted, Path(kept), end(process), after_signals)
 
 
 @pytest.mark.slow
@@ -253,13 +253,6 @@ def test_what_was_there_when_the_signal_came_is_kept(stormy: Stormy) -> None:
     finished = [trial for trial in stormy.after_signals if trial.state.is_finished()]
     assert finished
     assert [both.candidates.trials[trial.number] for trial in finished] == finished
-
-
-@pytest.mark.slow
-def test_a_second_start_is_refused(stormy: Stormy) -> None:
-    assert (stormy.second.status, stormy.second.err.count("\n")) == (2, 1)
-    assert "running already" in stormy.second.err
-    assert "--out" in stormy.second.err
 
 
 @pytest.mark.slow
@@ -398,7 +391,7 @@ def test_what_was_only_interrupted_is_trained_by_its_retry(bench: Bench) -> None
         bench.one_trial()
     (lost,) = bench.study.trials
     assert lost.state == TrialState.RUNNING
-    studies.take_up(bench.study)
+    take_up(bench.study)
     again = bench.one_trial()
     assert again.user_attrs["outcome"] == "trained"
     for name in ("key", "index", "seed"):
@@ -437,7 +430,7 @@ def test_a_retry_draws_and_trains_what_the_first_try_did(bench: Bench, pretence:
     other = Bench(small_run(bench.run.folder.parent / "other"), pretence)
     first, second = bench.one_trial(), bench.one_trial()
     lost = other.study.ask()  # before anything was drawn
-    studies.take_up(other.study)
+    take_up(other.study)
     again = [other.one_trial(), other.one_trial()]
     assert [trial.number for trial in again] == [lost.number + 1, lost.number + 2]
     for ours, theirs in zip((first, second), again, strict=True):
@@ -455,9 +448,9 @@ def test_a_reference_that_was_interrupted_does_not_take_another_ones_training(be
     known = {"reference": "small", "fingerprint": fingerprint(SMALL)}
     references.enqueue_trial({}, user_attrs=known | {"index": 0, "attempt": 1})
     references.ask()
-    studies.take_up(references)
+    take_up(references)
     for network in (WIDE, SMALL):
-        worker._train_reference(bench.run, bench.studies, Reference(network.name, network, None, None), bench.task)
+        train_reference(bench.run, bench.studies, Reference(network.name, network, None, None), bench.task)
     found = {record.reference: record.params for record in records(references) if record.outcome == "trained"}
     assert found == {"wide": price(WIDE).params, "small": price(SMALL).params}
     for network in (SMALL, WIDE):
@@ -468,14 +461,14 @@ def test_a_reference_that_was_interrupted_does_not_take_another_ones_training(be
 def test_a_reference_is_trained_once(bench: Bench) -> None:
     opponent = Reference("small", SMALL, None, None)
     for _ in range(2):
-        worker._train_reference(bench.run, bench.studies, opponent, bench.task)
+        train_reference(bench.run, bench.studies, opponent, bench.task)
     assert [trial.state for trial in bench.studies.references.trials] == [TrialState.COMPLETE]
 
 
 def test_another_network_of_the_same_name_is_refused(bench: Bench) -> None:
-    worker._train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
+    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
     with pytest.raises(UserError, match="small: this run knows another network by this name"):
-        worker._train_reference(bench.run, bench.studies, Reference("small", WIDE, None, None), bench.task)
+        train_reference(bench.run, bench.studies, Reference("small", WIDE, None, None), bench.task)
 
 
 FEW = {"blocks": 1, "width": [8, 16], "pools": 0}  # two networks, of 147 and 275 parameters
@@ -530,6 +523,7 @@ def begin():
     if "index" not in trial.user_attrs:
         trial.set_user_attr("index", turn)
         trial.set_user_attr("attempt", 1)
+    trial.set_user_attr("worker", order["worker"])
     return trial
 {body}
 """

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from search.candidate import Candidate, DataFacts, judge
 from search.config import Rungs
 from search.files import read_json
 from search.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
+from search.opponents import train_reference
+from search.recovery import take_up
 from search.references import Reference
 from search.rungs import RungPruner
-from search.study import progress, ranked, take_up
+from search.study import progress, ranked
 from tests.processes import (
     SECONDS,
     Climbed,
@@ -67,7 +70,13 @@ def test_rungs_lie_at_first_times_powers_of_the_factor_before_the_last_epoch(fir
 
 
 def new_study(pruner: optuna.pruners.BasePruner) -> optuna.Study:
-    return optuna.create_study(direction="maximize", pruner=pruner)
+    return optuna.create_study(direction="maximize", pruner=pruner, storage=storage())
+
+
+@cache
+def storage() -> optuna.storages.RDBStorage:
+    """In memory, as what it keeps is soon forgotten."""
+    return optuna.storages.RDBStorage("sqlite:///:memory:")
 
 
 def train(trial: optuna.Trial, curve: Sequence[float], rungs: Sequence[int], *, until: int | None = None) -> int:
@@ -242,7 +251,7 @@ def test_no_reference_is_pruned(tmp_path: Path, pretence: Pretence) -> None:
     for name, play in (("good", [0.9] * 4), ("bad", [0.1] * 4)):
         network = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), name)
         bench.plays.append(play)
-        worker._train_reference(bench.run, bench.studies, Reference(name, network, None, None), bench.task)
+        train_reference(bench.run, bench.studies, Reference(name, network, None, None), bench.task)
     found = studies.records(bench.studies.references)
     assert [(record.reference, record.outcome, record.epochs) for record in found] == [
         ("good", "trained", 4),

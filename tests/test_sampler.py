@@ -20,10 +20,11 @@ from search.candidate import Candidate, DataFacts, Refusal, fits, judge
 from search.claims import Claims, claims_of
 from search.config import StudyConfig, parse
 from search.domain import Value
+from search.reservations import next_index
 from search.sampler import KEPT, BudgetedSampler, Exhausted, points
 from search.seeds import derive
 from search.storage import open_storage, sqlite_url
-from search.study import REFUSED, REFUSED_PARAMS, next_index
+from search.study import REFUSED, REFUSED_PARAMS
 from search.trial import inner_sampler
 from space import widths
 
@@ -80,6 +81,13 @@ def sampler_of(study: optuna.Study, config: StudyConfig, index: int, claims: Cla
     return BudgetedSampler(inner_sampler(config.search.sampler, seed), config, FACTS, claims or claims_of(study), seed=seed)
 
 
+def index_of_next(study: optuna.Study) -> int:
+    """That of the trial which is queued first, else a new one."""
+    trials = study.get_trials(deepcopy=False)
+    first = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+    return first.user_attrs["index"] if first and "index" in first.user_attrs else next_index(trials)
+
+
 def propose(study: optuna.Study, config: StudyConfig, count: int = 1) -> list[FrozenTrial]:
     """So many trials, queued ones first, each scored by a number that its network tells."""
     numbers: list[int] = []
@@ -95,7 +103,7 @@ def propose(study: optuna.Study, config: StudyConfig, count: int = 1) -> list[Fr
         return score(found)
 
     for _ in range(count):
-        index = next_index(study)
+        index = index_of_next(study)
         study.sampler = sampler_of(study, config, index, claims)
         study.optimize(objective, n_trials=1, callbacks=[lambda _, trial: numbers.append(trial.number)])
     trials = study.get_trials(deepcopy=False)
@@ -396,7 +404,7 @@ def test_a_fixed_value_is_kept_in_a_grid(study: optuna.Study) -> None:
 
 def test_what_is_fixed_in_part_is_completed_around_it(proposed: Proposed) -> None:
     study, config, fixed = proposed.study, proposed.config, {"blocks": 3, "width_2": 40, "dropout": 0.15000000000000002}
-    indices = [next_index(study) + ahead for ahead in (0, 1)]
+    indices = [index_of_next(study) + ahead for ahead in (0, 1)]
     for index in indices:
         study.enqueue_trial(fixed, user_attrs={"index": index})
     trials = propose(study, config, 2)
@@ -457,7 +465,7 @@ def test_a_queued_trial_that_has_all_its_parameters_is_not_the_samplers(sampler:
 
 def check_retry(study: optuna.Study, config: StudyConfig) -> None:
     """A trial is lost between its proposal and its verdict, and drawn again; the next one is another."""
-    index = next_index(study)
+    index = index_of_next(study)
     study.sampler = sampler_of(study, config, index)
     lost = study.ask()
     lost.set_user_attr("index", index)

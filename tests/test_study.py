@@ -16,6 +16,8 @@ from search import study as studies
 from search.config import StudyConfig, parse
 from search.data import Dataset, load_dataset
 from search.errors import UserError
+from search.recovery import take_up
+from search.reservations import begin, next_index
 from search.storage import open_storage, sqlite_url
 from search.study import (
     FAILED,
@@ -28,12 +30,10 @@ from search.study import (
     create,
     load,
     network_of,
-    next_index,
     progress,
     ranked,
     records,
     refusals,
-    take_up,
     verdict,
 )
 from space import parameters
@@ -164,25 +164,24 @@ def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: 
     lost = start(study)
     assert take_up(study) == [lost.number]
     assert [trial.user_attrs for trial in queued(study)] == [{"index": 1, "attempt": 1, "retry_of": 1}]
-    assert next_index(study) == 1
+    assert next_index(study.trials) == 2
 
 
-def test_a_crash_between_queueing_and_closing_leaves_one_retry(
-    study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["_get_prepared_new_trial", "_set_trial_attr_without_commit"])
+def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
+    step: str, study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Dead before the retry is queued; and when it is, but the lost one is not closed."""
     lost = start(study, run.config, index=0, attempt=1, params=300)
-    storage = study._storage
-    for name in ("set_trial_user_attr", "set_trial_state_values"):  # dead after the enqueue; and after the attributes
-        with monkeypatch.context() as patch:
-            patch.setattr(type(storage), name, _die)
-            with pytest.raises(KeyboardInterrupt):
-                take_up(study)
-        assert len(queued(study)) == 1
-        assert study.trials[lost.number].state == TrialState.RUNNING
+    before = study.get_trials()
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.storages.RDBStorage, step, _die)
+        with pytest.raises(KeyboardInterrupt):
+            take_up(study)
+    assert study.get_trials() == before
     assert take_up(study) == [lost.number]
-    assert len(queued(study)) == 1
-    assert take_up(study) == []
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    assert take_up(study) == []
 
 
 def _die(*words: object) -> None:
@@ -242,23 +241,26 @@ def test_a_lost_candidate_keeps_what_was_known_of_it_before_it_was_trained(run: 
 
 
 def test_the_first_index_is_0(study: optuna.Study) -> None:
-    assert next_index(study) == 0
+    assert next_index(study.trials) == 0
 
 
 def test_the_next_index_follows_the_highest_and_not_the_number(study: optuna.Study) -> None:
     study.tell(start(study, index=0), 0.5)
     study.tell(start(study, index=7), state=TrialState.PRUNED)
     study.tell(start(study), state=TrialState.FAIL)
-    assert next_index(study) == 8
+    assert next_index(study.trials) == 8
 
 
-def test_the_next_index_is_that_of_what_is_queued_first(study: optuna.Study) -> None:
+def test_a_trial_begun_has_the_index_of_what_is_queued_first_and_then_a_new_one(study: optuna.Study) -> None:
     for index in (3, 1):
         study.enqueue_trial({}, user_attrs={"index": index, "attempt": 1})
-    for index in (3, 1):  # and it is that trial which Optuna starts
-        assert next_index(study) == index
-        assert start(study).user_attrs["index"] == index
-    assert next_index(study) == 4
+    begun = []
+    for _ in range(3):
+        trial = begin(study, "worker")
+        assert trial is not None
+        begun.append(trial.user_attrs["index"])
+        study.tell(trial, state=TrialState.FAIL)
+    assert begun == [3, 1, 4]
 
 
 # --- records, counts, ranks ------------------------------------------------------------------------------------------
@@ -483,4 +485,6 @@ def test_both_studies_are_passed_by_name() -> None:
 def test_a_trial_that_a_person_queued_has_an_index_of_its_own(study: optuna.Study) -> None:
     study.enqueue_trial({"x": 0.5})
     study.enqueue_trial({"x": 0.6}, user_attrs={"index": 3, "attempt": 1})
-    assert next_index(study) == 4  # and not that of the retry behind it
+    trial = begin(study, "worker")
+    assert trial is not None
+    assert (trial.number, trial.user_attrs["index"], trial.user_attrs["attempt"]) == (0, 4, 1)  # not the retry's behind it

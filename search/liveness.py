@@ -1,0 +1,118 @@
+"""Which worker processes of a run folder are alive: each holds a lock on a file for as long as it lives.
+
+The system lets go of a lock whatever ends its holder, so that a killed worker is known at once. The lock is its supervisor's
+too, who tells better what became of it: it is free when both are gone. This holds among the processes of one running
+system, which a worker's name tells; of all others the heartbeats of their trials are the only sign.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from search.errors import UserError
+
+ORPHAN_SECONDS = 5.0  # that a start waits for the workers of a killed run to notice
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextlib.contextmanager
+def supervisor(folder: Path) -> Iterator[str]:
+    """A name for a supervisor of the run folder, held while it lives.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    name = secrets.token_hex(4)
+    try:
+        (folder / "workers").mkdir(parents=True, exist_ok=True)
+        lock = _hold(folder, name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); pass --out with another folder") from None
+    with lock:
+        yield name
+    _path(folder, name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def worker(folder: Path, supervised_by: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """(name, lock to be handed on) of a new worker of this supervisor."""
+    name = f"{supervised_by}.{secrets.token_hex(4)}"
+    with _hold(folder, name) as lock:
+        yield f"{_system()}/{name}", lock
+
+
+def is_gone(folder: Path, name: object) -> bool:
+    """Whether the worker of this name, and its supervisor, have surely ended."""
+    system, _, file = str(name).partition("/")
+    return system == _system() and _is_free(_path(folder, file))
+
+
+def forget_the_dead(folder: Path) -> None:
+    """Remove the locks that nobody holds; when all that they trained was taken up."""
+    for path in (folder / "workers").glob("*"):
+        if _is_free(path):
+            path.unlink(missing_ok=True)
+
+
+def wait_for_orphans(folder: Path) -> None:
+    """Wait until workers whose supervisor was killed have noticed, as they do, and ended."""
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while time.monotonic() < deadline:
+        held = [path for path in (folder / "workers").glob("*.*") if not _is_free(path)]
+        supervisors = {path.with_suffix("") for path in held}
+        if all(path.exists() and not _is_free(path) for path in supervisors):
+            return
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def occupied(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Hold the run folder together with other searches, or alone for finals.
+
+    Raises:
+        UserError: finals and something else would be at work in it at once.
+    """
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = "this study is running already" if alone else "finals of this study are running"
+            raise UserError(f"{folder}: {other}; wait for that, stop it, or pass --out with a new folder") from None
+        yield
+
+
+def _hold(folder: Path, name: str) -> IO[bytes]:
+    lock = _path(folder, name).open("ab")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _is_free(path: Path) -> bool:
+    """Whether the file is there and nobody holds it."""
+    try:
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+    except OSError:  # held; or not there, or of a file system without locks, which tells nothing
+        return False
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / "workers" / (name if name.replace(".", "").isalnum() else "none")
+
+
+def _system() -> str:
+    """Names the running system: other containers on it have the same, and its own next start has not."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        import platform
+
+        return platform.node()

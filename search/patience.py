@@ -1,0 +1,176 @@
+"""Optuna's storage that waits for a database which is away for a while, instead of losing what it was told.
+
+A server is restarted, a network drops, SQLite is held by another: every call is made again until it is answered, for as
+long as the storage has patience. All of them can be made twice, as the answer to the first may be what was lost. What an
+epoch came to is put aside meanwhile, so that training goes on; it is stored before anything else is asked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+FIRST_PAUSE = 0.1  # seconds between two calls, doubled each time
+LONGEST_PAUSE = 3.0
+TELL_AFTER = 1.0  # seconds, before whoever watches is told
+
+Answer = TypeVar("Answer")
+
+
+class StorageAway(BaseException):
+    """The database was away for longer than anyone waits; what is stored is as it was.
+
+    No `Exception`: the trial at work has not failed, and its objective must not take it so.
+    """
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error says that the database is away or busy, and not that it was asked for something wrong."""
+    while error is not None:
+        if isinstance(error, DBAPIError):
+            if error.connection_invalidated:
+                return True
+            if isinstance(error, OperationalError | InterfaceError):
+                told = f"{error.orig}"
+                return type(error.orig).__module__ != "sqlite3" or "locked" in told or "busy" in told
+        error = error.__cause__
+    return False
+
+
+def cause_of(error: BaseException) -> str:
+    """The first line of what a database said."""
+    while not isinstance(error, DBAPIError) and error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class PatientStorage(optuna.storages.RDBStorage):
+    """Optuna's relational storage, with patience."""
+
+    patience = 0.0  # seconds that a call waits for the database
+    on_wait: Callable[[str], None] = staticmethod(lambda reason: None)  # told why, once for each call that waits
+
+    def __init__(self, *words: Any, **options: Any) -> None:
+        self._aside: list[tuple[int, int, float]] = []  # trial, step, value that are not stored yet
+        self._at_work = threading.local()
+        super().__init__(*words, **options)
+
+    def patiently(self, call: Callable[[], Answer]) -> Answer:
+        """What the call returns, made again while the database is away.
+
+        Raises:
+            StorageAway: it was so for longer than there is patience.
+        """
+        with self._once() as is_first:
+            return self._patiently(call) if is_first else call()
+
+    def _patiently(self, call: Callable[[], Answer]) -> Answer:
+        started, pause, told = time.monotonic(), FIRST_PAUSE, False
+        while True:
+            try:
+                self._store_aside()
+                return call()
+            except Exception as error:
+                waited = time.monotonic() - started
+                if not self._can_wait(error):
+                    raise
+                reason = cause_of(error)
+                if waited > self.patience:
+                    raise StorageAway(f"the database was away for {waited:.0f} s ({reason})") from None
+                if not told and waited > TELL_AFTER:
+                    told = True
+                    self.on_wait(reason)
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    @contextmanager
+    def _once(self) -> Iterator[bool]:
+        """Whether this is the outermost call of the thread: Optuna's methods call each other, and only one has to wait."""
+        is_first = not getattr(self._at_work, "inside", False)
+        self._at_work.inside = True
+        try:
+            yield is_first
+        finally:
+            self._at_work.inside = not is_first
+
+    def _can_wait(self, error: Exception) -> bool:
+        return self.patience > 0 and is_passing(error)
+
+    # --- what is told of a trial ---
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self._aside.append((trial_id, step, intermediate_value))
+        with self._once():
+            try:
+                self._store_aside()
+            except Exception as error:
+                if not self._can_wait(error):
+                    raise
+                self.on_wait(cause_of(error))
+
+    def _store_aside(self) -> None:
+        while self._aside:
+            try:
+                super().set_trial_intermediate_value(*self._aside[0])
+            except Exception as error:
+                if not self._can_wait(error):
+                    self._aside.pop(0)
+                raise
+            self._aside.pop(0)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        calls = 0
+
+        def tell() -> bool:
+            nonlocal calls
+            calls += 1
+            try:
+                return super(PatientStorage, self).set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                stored = super(PatientStorage, self).get_trial(trial_id)
+                if calls > 1 and (stored.state, stored.values) == (state, None if values is None else list(values)):
+                    return True  # it was stored the first time, and only the answer was lost
+                raise
+
+        return self.patiently(tell)
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        try:
+            super().record_heartbeat(trial_id)
+        except Exception as error:  # the thread that beats must outlive an outage, and beats again soon
+            if not is_passing(error):
+                raise
+
+    # --- everything else that Optuna asks ---
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        return self.patiently(lambda: super(PatientStorage, self)._create_new_trial(study_id, template_trial))
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    plain = getattr(optuna.storages.RDBStorage, name)
+
+    def call(self: PatientStorage, *words: Any, **options: Any) -> Any:
+        return self.patiently(lambda: plain(self, *words, **options))
+
+    call.__name__ = name
+    return call
+
+
+for _name in (
+    *("create_new_study", "delete_study", "get_all_studies", "get_study_directions"),
+    *("get_study_id_from_name", "get_study_name_from_id", "get_study_user_attrs", "get_study_system_attrs"),
+    *("set_study_user_attr", "set_study_system_attr", "set_trial_user_attr", "set_trial_system_attr", "_set_trial_param"),
+    *("get_trial", "_get_trials", "_get_best_trial_id", "get_trial_id_from_study_id_trial_number"),
+    *("get_trial_user_attrs", "get_trial_system_attrs", "_get_stale_trial_ids"),
+):
+    setattr(PatientStorage, _name, _patient(_name))
