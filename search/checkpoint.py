@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import platform
@@ -62,7 +63,7 @@ def write(path: Path, named: str, checkpoint: Checkpoint) -> float:
     new = _beside(path, f"new{secrets.token_hex(4)}")  # a worker that was taken for dead may write one at the same moment
     write_arrays(new, {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)} | arrays)
     with contextlib.suppress(FileNotFoundError):
-        path.replace(_beside(path, "previous"))
+        _keep(path)
     new.replace(path)
     return time.monotonic() - started
 
@@ -81,6 +82,20 @@ def remove(path: Path) -> None:
     """Remove a checkpoint, the one before it, and what a killed process has left of one."""
     for left in (path, *path.parent.glob(f".{path.stem}.*"), *path.parent.glob(f"..{path.stem}.*")):
         left.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> None:
+    """Let the checkpoint be the one before, too: under a second name, so that the first is never missing."""
+    second = _beside(path, f"kept{secrets.token_hex(4)}")
+    try:
+        second.hardlink_to(path)
+    except (PermissionError, NotImplementedError):  # a file system without second names
+        second = path
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        second = path
+    second.replace(_beside(path, "previous"))
 
 
 def _read(path: Path, named: str) -> Checkpoint | None:

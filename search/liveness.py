@@ -54,6 +54,11 @@ def is_gone(folder: Path, name: object) -> bool:
     return system == _system() and _is_free(_path(folder, file))
 
 
+def forget(folder: Path, name: str) -> None:
+    """Remove the lock of a worker that has ended; when all that it trained was taken up."""
+    _path(folder, name.partition("/")[2]).unlink(missing_ok=True)
+
+
 def forget_the_dead(folder: Path) -> None:
     """Remove the locks that nobody holds; when all that they trained was taken up."""
     for path in (folder / "workers").glob("*"):

@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 
 class StorageAway(BaseException):
-    """The database was away for longer than anyone waits; what is stored is as it was.
+    """The database was away for longer than anyone waits, or its disk is full; what is stored is as it was.
 
     No `Exception`: the trial at work has not failed, and its objective must not take it so.
     """
@@ -43,6 +43,11 @@ def is_passing(error: BaseException | None) -> bool:
                 return type(error.orig).__module__ != "sqlite3" or "locked" in told or "busy" in told
         error = error.__cause__
     return False
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that the database's disk is full, or its file at a limit."""
+    return error is not None and any(word in cause_of(error) for word in ("disk is full", "disk full", "disk I/O error"))
 
 
 def cause_of(error: BaseException) -> str:
@@ -80,10 +85,11 @@ class PatientStorage(optuna.storages.RDBStorage):
                 self._store_aside()
                 return call()
             except Exception as error:
-                waited = time.monotonic() - started
+                waited, reason = time.monotonic() - started, cause_of(error)
+                if self.patience and is_full(error):
+                    raise StorageAway(f"the database cannot store more ({reason}); make space") from None
                 if not self._can_wait(error):
                     raise
-                reason = cause_of(error)
                 if waited > self.patience:
                     raise StorageAway(f"the database was away for {waited:.0f} s ({reason})") from None
                 if not told and waited > TELL_AFTER:
@@ -122,8 +128,9 @@ class PatientStorage(optuna.storages.RDBStorage):
             try:
                 super().set_trial_intermediate_value(*self._aside[0])
             except Exception as error:
-                if not self._can_wait(error):
-                    self._aside.pop(0)
+                if not self._can_wait(error):  # it has ended: nothing of it is to be stored any more
+                    trial_id = self._aside[0][0]
+                    self._aside = [one for one in self._aside if one[0] != trial_id]
                 raise
             self._aside.pop(0)
 
@@ -157,10 +164,8 @@ class PatientStorage(optuna.storages.RDBStorage):
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    plain = getattr(optuna.storages.RDBStorage, name)
-
     def call(self: PatientStorage, *words: Any, **options: Any) -> Any:
-        return self.patiently(lambda: plain(self, *words, **options))
+        return self.patiently(lambda: getattr(super(PatientStorage, self), name)(*words, **options))
 
     call.__name__ = name
     return call

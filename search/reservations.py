@@ -142,11 +142,12 @@ def _begin(study: optuna.Study, trials: Trials, queued: Trials, attributes: Mapp
     """None where the trials have changed meanwhile, so that they must be read again."""
     with alone(study) as (storage, session):
         total, begun = counted(session, study)
-        if not room(trials, begun - sum(trial.state != TrialState.WAITING for trial in trials)):
+        others = begun - sum(trial.state != TrialState.WAITING for trial in trials)
+        if not room(trials, others):
             return None
         first = _first_waiting(session, queued)
         is_indexed = first is not None and INDEX in first.user_attrs
-        if (queued and first is None) or (not is_indexed and total != len(trials)):
+        if (queued and first is None) or (not is_indexed and (others or total != len(trials))):
             return None
         if first is None:
             trial = storage._get_prepared_new_trial(study._study_id, None, session)

@@ -21,7 +21,7 @@ from search.recovery import sweep
 from search.references import Reference
 from search.sampler import Exhausted
 from search.study import Record, Run, Studies, base_accuracy, progress, ranked, records
-from search.trial import run_candidate
+from search.trial import run_candidate, tidy
 
 WAIT_SECONDS = 1.0  # between two looks at what others do
 
@@ -66,6 +66,7 @@ class Search:
             self.redraw(self.run, self.studies)
             while (end := self._round(settled)) is None:
                 settled = settled or self._train_opponents()
+            tidy(self.task, (self.studies.references, self.studies.candidates))
             return end
         except Enough as reached:
             return self._enough(f"{reached}")

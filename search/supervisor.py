@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from optuna.exceptions import StorageInternalError
+
 from search import liveness
 from search.config import ROOT
 from search.errors import UserError
@@ -177,19 +179,21 @@ class _Crew:
         ended = list(workers)
         _stop([worker.process for worker in ended])
         self.workers = [worker for worker in self.workers if worker not in ended]
-        closed: list[int] = []
+        closed, is_known = list[int](), True
         try:
             if ended and _has_begun(self.run):
                 for study in every(self.run, patience=LAST_SECONDS):
                     for worker in ended:
                         closed += take_up(study, worker=worker.name, outcome=outcome, reason=reason)
-        except (StorageAway, UserError):
-            pass  # they are taken up by the next start, or by others when nothing has been heard of them for long enough
+        except (StorageAway, UserError, StorageInternalError):
+            is_known = False  # the next start takes them up, or others when nothing was heard of them for long enough
         for worker in ended:
             assert worker.process.stdin
             with contextlib.suppress(BrokenPipeError):
                 worker.process.stdin.close()
             worker.resources.close()
+            if is_known:
+                liveness.forget(self.run.folder, worker.name)
         return closed
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import TrialState
 
-from objective import DiskFull, Task, candidate, checkpoint_path
+from objective import Task, candidate, checkpoint_path
 from search import checkpoint
 from search.claims import Claims
 from search.limits import Enough
@@ -68,7 +68,7 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
     Where somebody has taken the trial up meanwhile, as nothing was heard of this worker, what comes of it is refused.
 
     Raises:
-        Enough, DiskFull: the trial is queued to be gone on with.
+        Enough: the trial is queued to be gone on with.
     """
     value, state = None, TrialState.FAIL
     try:
@@ -79,7 +79,7 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
                 state = TrialState.PRUNED
             except TrialOver:
                 pass
-            except (Enough, DiskFull) as ended:
+            except Enough as ended:
                 take_up(study, worker=task.worker, reason=f"{ended}")
                 raise
             except UpdateFinishedTrialError:
@@ -93,6 +93,20 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
     else:
         checkpoint.remove(checkpoint_path(task.folder, trial.user_attrs))
     gc.collect()  # a network and its compiled functions hold each other
+
+
+def tidy(task: Task, studies: Iterable[optuna.Study]) -> None:
+    """Remove the checkpoints that no trial will go on from: of one that was told of by another than its worker."""
+    unfinished = (TrialState.RUNNING, TrialState.WAITING)
+    kept = {
+        checkpoint_path(task.folder, trial.user_attrs)
+        for study in studies
+        for trial in study.get_trials(deepcopy=False, states=unfinished)
+        if INDEX in trial.user_attrs
+    }
+    for path in (task.folder / "checkpoints").glob("[!.]*.npz"):
+        if path not in kept:
+            checkpoint.remove(path)
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, value: float | None, state: TrialState) -> None:

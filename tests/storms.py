@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,20 @@ def write_images(folder: Path) -> Path:
     return path
 
 
+def write_base(folder: Path) -> str:
+    """The path of a base to beat, for these pictures."""
+    layers = [{"kind": "flatten"}, {"kind": "dense", "units": 4}, {"kind": "softmax"}]
+    (folder / "base.json").write_text(json.dumps({"input": [8, 8, 1], "classes": 4, "layers": layers}))
+    return str(folder / "base.json")
+
+
 class Storm:
     """A study with NumPy trainings in a folder, and the faults that its workers meet."""
 
     def __init__(self, folder: Path, *faults: dict[str, Any], storage_url: str | None = None, **changes: Any) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        search = {"trials": 4, "sampler": "random", "grace_minutes": 2 / 60, **changes.pop("search", {})}
+        search = {"trials": 4, "sampler": "random", **changes.pop("search", {})}
         raw = {
             "base": 0.5,
             "data": {"path": str(write_images(folder))},
@@ -77,14 +85,15 @@ class Storm:
         """`python -m search run`, to its end: what it prints on standard output and on standard error."""
         return finish(self.begin(*words, **environment), status)
 
-    @property
-    def studies(self) -> dict[str, optuna.Study]:
-        return {study.study_name: study for study in every(self.run)}
+    @cached_property
+    def study(self) -> optuna.Study:
+        """That of the candidates, which has begun."""
+        return every(self.run)[0]
 
     @property
     def trials(self) -> list[FrozenTrial]:
         """The candidates."""
-        return self.studies["tiny"].get_trials()
+        return self.study.get_trials()
 
     @property
     def log(self) -> str:
@@ -96,7 +105,7 @@ class Storm:
         deadline = time.monotonic() + seconds
         while not ((self.run.folder / "config.json").exists() and what(self.trials)):
             assert time.monotonic() < deadline, [(one.number, one.state, one.user_attrs) for one in self.trials]
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def check(self, trained: int) -> None:
         """What must hold whatever has happened: so many trials counted, each network once, nothing lost, nothing at work."""

@@ -176,6 +176,15 @@ def test_a_queued_trial_is_begun_once(url: str) -> None:
     assert sorted(number for one in taken for number in one) == list(range(24))
 
 
+def test_trials_that_a_person_queued_have_each_an_index_of_their_own(url: str) -> None:
+    """They get it when they are begun, and four begin at once."""
+    study = open_study(url)
+    for _ in range(8):
+        study.enqueue_trial({})
+    at_once(url, [lambda study, name=name: [begun(study, f"{name} {time}") for time in range(2)] for name in range(4)])  # type: ignore[misc]
+    assert sorted(trial.user_attrs["index"] for trial in study.get_trials()) == list(range(8))
+
+
 def test_eight_workers_that_are_asked_for_ten_train_ten(url: str) -> None:
     """Every third fails, and leaves its room to another."""
 
