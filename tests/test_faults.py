@@ -224,7 +224,7 @@ def test_rows_9_20_a_server_that_crashes_and_stays_away_loses_nothing_and_its_pa
 ) -> None:
     """Away for longer than the grace period, in the middle of two trainings, which go on meanwhile."""
     storm = Storm(
-        tmp_path / "storm", storage_url=postgres.new_database(), recipe={"epochs": 60}, search=HASTY | {"trials": 3}
+        tmp_path / "storm", storage_url=postgres.new_storage(), recipe={"epochs": 60}, search=HASTY | {"trials": 3}
     )
     process = storm.begin("--workers", "2", EPOCH_SECONDS="0.25")
     storm.wait_for(lambda trials: sum(len(trial.intermediate_values) >= 2 for trial in trials) == 2)

@@ -28,7 +28,7 @@ GRACE = 120.0
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
-    return sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres").new_database()
+    return sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres").new_storage()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,14 +43,14 @@ def open_study(url: str) -> optuna.Study:
     return optuna.create_study(storage=storage, study_name="s", direction="maximize", load_if_exists=True)
 
 
-def at_once(url: str, works: Sequence[Callable[[optuna.Study], Any]]) -> list[Any]:
-    """What each gives, all begun at the same moment on connections of their own."""
+def at_once(study: optuna.Study, works: Sequence[Callable[[optuna.Study], Any]]) -> list[Any]:
+    """What each gives, all begun at the same moment, with connections and a cache of their own."""
     ready = Barrier(len(works))
 
     def run(work: Callable[[optuna.Study], Any]) -> Any:
-        study = open_study(url)
+        own = optuna.load_study(storage=backend_of(study), study_name="s")
         ready.wait()
-        return work(study)
+        return work(own)
 
     with ThreadPoolExecutor(len(works)) as pool:
         return list(pool.map(run, works))
@@ -156,8 +156,7 @@ def test_each_index_is_one_trials(url: str) -> None:
             study.tell(trial, 0.5)
         return found
 
-    open_study(url)
-    taken = at_once(url, [partial(work, str(name)) for name in range(4)])
+    taken = at_once(open_study(url), [partial(work, str(name)) for name in range(4)])
     assert sorted(index for one in taken for index in one) == list(range(16))
 
 
@@ -171,8 +170,9 @@ def test_a_queued_trial_is_begun_once(url: str) -> None:
             study.tell(trial, 0.5)
         return found
 
-    queue(open_study(url), lambda trials: [({}, {"index": index}) for index in range(24)])
-    taken = at_once(url, [partial(work, str(name)) for name in range(8)])
+    study = open_study(url)
+    queue(study, lambda trials: [({}, {"index": index}) for index in range(24)])
+    taken = at_once(study, [partial(work, str(name)) for name in range(8)])
     assert sorted(number for one in taken for number in one) == list(range(24))
 
 
@@ -181,7 +181,7 @@ def test_trials_that_a_person_queued_have_each_an_index_of_their_own(url: str) -
     study = open_study(url)
     for _ in range(8):
         study.enqueue_trial({})
-    at_once(url, [lambda study, name=name: [begun(study, f"{name} {time}") for time in range(2)] for name in range(4)])  # type: ignore[misc]
+    at_once(study, [lambda study, name=name: [begun(study, f"{name} {time}") for time in range(2)] for name in range(4)])  # type: ignore[misc]
     assert sorted(trial.user_attrs["index"] for trial in study.get_trials()) == list(range(8))
 
 
@@ -206,9 +206,9 @@ def test_eight_workers_that_are_asked_for_ten_train_ten(url: str) -> None:
                 trained += 1
         raise AssertionError("no end")
 
-    open_study(url)
-    assert sum(at_once(url, [partial(work, str(name)) for name in range(8)])) == 10
-    assert Counter(outcomes(open_study(url)))["trained"] == 10
+    study = open_study(url)
+    assert sum(at_once(study, [partial(work, str(name)) for name in range(8)])) == 10
+    assert Counter(outcomes(study))["trained"] == 10
 
 
 def test_four_workers_that_recover_the_same_dead_trials_queue_one_retry_each(url: str, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_four_workers_that_recover_the_same_dead_trials_queue_one_retry_each(url
     for name in "abc":
         begun(study, name)
     grow_old(study)
-    closed = at_once(url, [partial(sweep, folder=tmp_path)] * 4)
+    closed = at_once(study, [partial(sweep, folder=tmp_path)] * 4)
     assert sorted(number for one in closed for number in one) == [0, 1, 2]
     assert outcomes(study) == ["interrupted"] * 3 + ["WAITING"] * 3
     assert sorted(trial.user_attrs["index"] for trial in study.get_trials()[3:]) == [0, 1, 2]
