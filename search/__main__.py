@@ -114,9 +114,7 @@ def run(
     if reference:
         console.print("Candidates are left alone with --reference; the same command without it trains them.")
     else:
-        console.print(
-            f"The winner: {_short(asked.folder / 'best_model.py')}, .json, .keras; the write-up: report.html, .md beside it"
-        )
+        console.print(_where_the_winner_is(asked))
 
 
 @app.command()
@@ -310,7 +308,7 @@ def worker() -> None:
     from report.publish import Redraw, publish_files, publish_trial_note
     from report.write import write_reports
     from search import winner
-    from search.study import Studies
+    from search.study import Studies, best, records
     from search.worker import main
 
     redraw = Redraw()
@@ -320,11 +318,24 @@ def worker() -> None:
 
     def finish(run: Run, studies: Studies) -> None:
         redraw.now(run, studies)
-        _write(winner.candidate(run, studies=studies), run.folder)
+        if winner.is_here(run, best(run, records(studies.candidates)).number):
+            _write(winner.candidate(run, studies=studies), run.folder)
         write_reports(run, studies)
         publish_files(studies.candidates, run.folder)
 
     main(annotate, redraw, finish)
+
+
+def _where_the_winner_is(run: Run) -> str:
+    from search.study import best, load, records
+    from search.winner import is_here
+
+    number = best(run, records(load(run).candidates)).number
+    if not is_here(run, number):
+        return (
+            f"The winner is trial {number}, in the run folder of another machine: export it there, or share one with --out."
+        )
+    return f"The winner: {_short(run.folder / 'best_model.py')}, .json, .keras; the write-up: report.html, .md beside it"
 
 
 def _overrides(

@@ -83,12 +83,14 @@ def hold_finals(run: Run, studies: Studies, asked: Finals, task: Task, *, is_fir
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if waiting and left <= 0:
             return "recycle"
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if waiting:
-            task.emit({"event": "phase", "text": what, "done": len(wanted) - len(waiting), "goal": len(wanted)})
+            done = len(wanted) - len(waiting) - len(running)
+            task.emit({"event": "phase", "text": what, "done": done, "goal": len(wanted)})
             if begun := begin(study, task.worker, new=lambda trials: None):
                 run_trial(study, begun, train, task)
                 left -= 1
-        elif study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        elif running:
             wait(task.emit)
         else:
             break

@@ -8,12 +8,14 @@ system, which a worker's name tells; of all others the heartbeats of their trial
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import platform
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from search.errors import UserError
 
@@ -29,15 +31,15 @@ def supervisor(folder: Path) -> Iterator[str]:
     Raises:
         UserError: the folder cannot be written.
     """
-    name = secrets.token_hex(4)
+    name = f"{_system()}/{secrets.token_hex(4)}"
     try:
-        (folder / "workers").mkdir(parents=True, exist_ok=True)
+        _path(folder, name).parent.mkdir(parents=True, exist_ok=True)
         lock = _hold(folder, name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); pass --out with another folder") from None
     with lock:
         yield name
-    _path(folder, name).unlink(missing_ok=True)
+    forget(folder, name)
 
 
 @contextlib.contextmanager
@@ -45,23 +47,22 @@ def worker(folder: Path, supervised_by: str) -> Iterator[tuple[str, IO[bytes]]]:
     """(name, lock to be handed on) of a new worker of this supervisor."""
     name = f"{supervised_by}.{secrets.token_hex(4)}"
     with _hold(folder, name) as lock:
-        yield f"{_system()}/{name}", lock
+        yield name, lock
 
 
 def is_gone(folder: Path, name: object) -> bool:
     """Whether the worker of this name, and its supervisor, have surely ended."""
-    system, _, file = str(name).partition("/")
-    return system == _system() and _is_free(_path(folder, file))
+    return str(name).startswith(f"{_system()}/") and _is_free(_path(folder, str(name)))
 
 
 def forget(folder: Path, name: str) -> None:
-    """Remove the lock of a worker that has ended; when all that it trained was taken up."""
-    _path(folder, name.partition("/")[2]).unlink(missing_ok=True)
+    """Remove the lock of a process that has ended; of a worker, when all that it trained was taken up."""
+    _path(folder, name).unlink(missing_ok=True)
 
 
 def forget_the_dead(folder: Path) -> None:
-    """Remove the locks that nobody holds; when all that they trained was taken up."""
-    for path in (folder / "workers").glob("*"):
+    """Remove the locks that nobody on this system holds; when all that they trained was taken up."""
+    for path in _ours(folder):
         if _is_free(path):
             path.unlink(missing_ok=True)
 
@@ -70,8 +71,7 @@ def wait_for_orphans(folder: Path) -> None:
     """Wait until workers whose supervisor was killed have noticed, as they do, and ended."""
     deadline = time.monotonic() + ORPHAN_SECONDS
     while time.monotonic() < deadline:
-        held = [path for path in (folder / "workers").glob("*.*") if not _is_free(path)]
-        supervisors = {path.with_suffix("") for path in held}
+        supervisors = {path.with_suffix("") for path in _ours(folder) if path.suffix and not _is_free(path)}
         if all(path.exists() and not _is_free(path) for path in supervisors):
             return
         time.sleep(0.1)
@@ -86,7 +86,7 @@ def occupied(folder: Path, *, alone: bool) -> Iterator[None]:
     """
     with (folder / ".lock").open("a") as lock:
         try:
-            fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            _lock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             other = "this study is running already" if alone else "finals of this study are running"
             raise UserError(f"{folder}: {other}; wait for that, stop it, or pass --out with a new folder") from None
@@ -95,8 +95,16 @@ def occupied(folder: Path, *, alone: bool) -> Iterator[None]:
 
 def _hold(folder: Path, name: str) -> IO[bytes]:
     lock = _path(folder, name).open("ab")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    _lock(lock, fcntl.LOCK_EX)
     return lock
+
+
+def _lock(file: IO[Any], how: int) -> None:
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):  # a file system without: heartbeats remain
+            raise
 
 
 def _is_free(path: Path) -> bool:
@@ -109,8 +117,14 @@ def _is_free(path: Path) -> bool:
         return False
 
 
+def _ours(folder: Path) -> list[Path]:
+    return list((folder / "workers" / _system()).glob("*"))
+
+
 def _path(folder: Path, name: str) -> Path:
-    return folder / "workers" / (name if name.replace(".", "").isalnum() else "none")
+    system, _, file = name.partition("/")
+    is_a_name = all(part and part.replace(".", "").replace("-", "").isalnum() for part in (system, file))
+    return folder / "workers" / system / file if is_a_name else folder / "workers" / "none"
 
 
 def _system() -> str:
@@ -118,6 +132,4 @@ def _system() -> str:
     try:
         return _BOOT.read_text().strip()
     except OSError:
-        import platform
-
-        return platform.node()
+        return platform.node() or "here"

@@ -23,6 +23,7 @@ from search.architecture import Architecture
 from search.config import StudyConfig
 from search.data import Dataset
 from search.errors import UserError
+from search.files import write_json
 from search.storage import masked, open_storage, sqlite_url
 from space import build
 
@@ -362,11 +363,7 @@ def _outcome(trial: FrozenTrial) -> str:
 
 def _write_config(run: Run) -> None:
     content = {"name": run.name, "digest": run.config.digest, "storage": _external(run), "config": run.config.dump()}
-    path = run.folder / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_json(run.folder / "config.json", content)
 
 
 def _external(run: Run) -> str | None:

@@ -30,6 +30,11 @@ class Trained:
     heading: Sequence[str]
 
 
+def is_here(run: Run, number: int) -> bool:
+    """Whether the run folder has what the training of a candidate left, and not that of another machine."""
+    return (run.folder / "trials" / str(number) / "weights.npz").is_file()
+
+
 def candidate(run: Run, number: int | None = None, studies: Studies | None = None) -> Trained:
     """A trained candidate by its number, without one the best.
 

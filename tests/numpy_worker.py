@@ -127,7 +127,8 @@ def _fit(
             on_epoch(epoch)
     for number in range(len(history), recipe.epochs):
         started = time.monotonic()
-        for index in np.random.default_rng([seed, number]).permutation(len(data.x_train)).reshape(-1, 12):
+        order = np.random.default_rng([seed, number]).permutation(len(data.x_train))
+        for index in np.array_split(order, len(order) // 12):
             scores = _pixels(data.x_train[index]) @ weights
             gradient = _softmax(scores) - np.eye(data.classes, dtype=np.float32)[data.y_train[index]]
             velocity = np.float32(0.9) * velocity - np.float32(0.01) * (_pixels(data.x_train[index]).T @ gradient)

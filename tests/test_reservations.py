@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 
 from search import liveness, recovery, reservations
+from search.errors import UserError
 from search.recovery import close, drop_queued, sweep, take_up
 from search.reservations import backend_of, begin, next_index, queue
 from search.storage import open_storage, sqlite_url
@@ -280,7 +281,7 @@ def test_the_trials_of_the_dead_of_this_machine_are_taken_up_at_once(url: str, t
     study = open_study(url)
     with liveness.supervisor(tmp_path) as name, liveness.worker(tmp_path, name) as (alive, _):
         with liveness.worker(tmp_path, name) as (dead, _):
-            for worker in (alive, dead, "another-machine/12.34", f"{dead.split('/')[0]}/56.78"):
+            for worker in (alive, dead, "another-machine/12.34", f"{dead.split('/')[0]}/5.6"):
                 begun(study, worker)
             assert sweep(study, tmp_path) == []
         assert sweep(study, tmp_path / "other") == []
@@ -292,11 +293,40 @@ def test_locks_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
     with liveness.supervisor(tmp_path) as name, liveness.worker(tmp_path, name):
         with liveness.worker(tmp_path, name):
             pass
-        assert len(list((tmp_path / "workers").iterdir())) == 3
+        assert len(list((tmp_path / "workers").glob("*/*"))) == 3
         liveness.forget_the_dead(tmp_path)
-        assert len(list((tmp_path / "workers").iterdir())) == 2
+        assert len(list((tmp_path / "workers").glob("*/*"))) == 2
     liveness.forget_the_dead(tmp_path)
-    assert list((tmp_path / "workers").iterdir()) == []
+    assert list((tmp_path / "workers").glob("*/*")) == []
+
+
+def test_the_locks_of_another_machine_are_left_alone(tmp_path: Path) -> None:
+    """Where the run folder is shared they may look free from here."""
+    other = tmp_path / "workers" / "another-machine" / "12.34"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    liveness.forget_the_dead(tmp_path)
+    liveness.wait_for_orphans(tmp_path)
+    assert other.exists()
+    assert not liveness.is_gone(tmp_path, "another-machine/12.34")
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "/", "../../study.db", "a/../../b", "/etc/passwd"])
+def test_a_name_that_somebody_else_wrote_is_no_path(name: object, tmp_path: Path) -> None:
+    assert not liveness.is_gone(tmp_path, name)
+    assert not liveness.is_gone(tmp_path, f"{liveness._system()}/{name}")
+
+
+def test_finals_and_searches_of_a_folder_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    for first, second, told in ((False, True, "this study is running already"), (True, False, "finals of this study are")):
+        with (
+            liveness.occupied(tmp_path, alone=first),
+            pytest.raises(UserError, match=told),
+            liveness.occupied(tmp_path, alone=second),
+        ):
+            pass
+    with liveness.occupied(tmp_path, alone=False), liveness.occupied(tmp_path, alone=False):
+        pass
 
 
 @pytest.mark.parametrize("progress", [False, True])
