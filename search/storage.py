@@ -23,15 +23,15 @@ LOCK_TIMEOUT_SECONDS = 60
 BEATS_IN_GRACE = 8  # of a trial at work
 RACES = 20  # times that tables are asked for again while others make them too
 
-# A connection to a server whose host has vanished ends within half a minute. Heartbeats are compared in one time zone. A
-# worker that was halted inside a transaction loses it, and with it the locks that all others wait for.
+# A connection to a server whose host has vanished ends within half a minute. A worker that was halted inside a transaction
+# loses it, and with it the locks that all others wait for.
 SERVER_OPTIONS = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c timezone=utc -c idle_in_transaction_session_timeout=60000",
+    "options": "-c idle_in_transaction_session_timeout=60000",
 }
 
 Answer = TypeVar("Answer")
@@ -88,7 +88,9 @@ def open_storage(
             path.parent.mkdir(parents=True, exist_ok=True)
         storage = _connected(_of_psycopg(url), is_sqlite, patience, grace_seconds)
         if is_sqlite:
-            _listen(storage.engine, only_reads)
+            _take_turns(storage.engine, only_reads)
+        else:
+            _use_utc(storage.engine)
         return storage
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ImportError, KeyError, ValueError) as error:
         if isinstance(error, UserError):
@@ -159,7 +161,19 @@ def engine_of(study: optuna.Study) -> Engine:
     return engine
 
 
-def _listen(engine: Engine, only_reads: Callable[[], bool]) -> None:
+def _use_utc(engine: Engine) -> None:
+    """Let a server tell the time in one zone, whatever the machine's and PGTZ: heartbeats are compared by it."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+    engine.dispose()
+
+
+def _take_turns(engine: Engine, only_reads: Callable[[], bool]) -> None:
     """Take the write lock when a transaction begins, or two processes both read a queued trial and both claim it."""
 
     @event.listens_for(engine, "connect")

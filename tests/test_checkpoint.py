@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -261,7 +262,9 @@ def test_a_checkpoint_is_there_before_its_epoch_is_told(pretence: Pretence) -> N
     there: list[int] = []
     pretence.run(checkpoint=pretence.path, on_epoch=lambda epoch: there.append(len(checkpoint_of(pretence.path)["history"])))
     assert there == [1, 2, 3, 3]
-    assert [path.name for path in pretence.path.parent.iterdir()] == ["one.npz"]
+    assert sorted(path.name for path in pretence.path.parent.iterdir()) == [".one.previous.npz", "one.npz"]
+    checkpoints.remove(pretence.path)
+    assert list(pretence.path.parent.iterdir()) == []
 
 
 def test_without_a_path_nothing_is_written(pretence: Pretence) -> None:
@@ -328,16 +331,35 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_checkpoint_is_passed_over(how: str, pretence: Pretence) -> None:
+@pytest.mark.parametrize("both", [False, True], ids=["the last", "both"])
+def test_a_spoilt_checkpoint_is_passed_over_and_the_one_before_it_used(how: str, both: bool, pretence: Pretence) -> None:
+    """Ten steps are an epoch: after the first where that is whole, else from the start."""
     begun(pretence.run, pretence.path, 2)
-    SPOILT[how](pretence.path)
+    previous = pretence.path.with_name(".one.previous.npz")
+    assert [len(checkpoint_of(path)["history"]) for path in (pretence.path, previous)] == [2, 1]
+    for path in (pretence.path, previous) if both else (pretence.path,):
+        SPOILT[how](path)
     if how == "a folder":  # is read as none; that nothing can be written in its place is another matter
         assert checkpoints.read(pretence.path, "") is None
         return
     steps: list[int] = []
     training = pretence.run(checkpoint=pretence.path, on_step=lambda step, total: steps.append(step))
-    assert steps[0] == 1
+    assert steps[0] == (1 if both else 11)
     assert figures(training) == figures(pretence.run())
+
+
+def test_where_files_have_no_second_names_the_one_before_is_kept_too(
+    pretence: Pretence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT, and some network file systems."""
+
+    def refuse(*words: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    begun(pretence.run, pretence.path, 3)
+    previous = pretence.path.with_name(".one.previous.npz")
+    assert [len(checkpoint_of(path)["history"]) for path in (pretence.path, previous)] == [3, 2]
 
 
 OTHER: dict[str, Callable[[Dataset], dict[str, Any]]] = {
@@ -385,7 +407,7 @@ def test_identity_holds_the_policy_and_what_computes(digits: Dataset, monkeypatc
         patch.setattr(checkpoints, "_version", lambda backend: "0.0")
         known.append(identity())
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.keras, "__version__", "0.0")
+        patch.setattr("keras.__version__", "0.0")
         known.append(identity())
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "cores", lambda: 999)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import sqlite3
 import time
@@ -24,7 +25,7 @@ from search.data import Dataset, load_dataset
 from search.files import read_arrays
 from search.study import create, every
 from tests.servers import PASSWORD, Server
-from tests.storms import Storm, children, finish, outcomes, write_base
+from tests.storms import SECONDS, Storm, children, finish, outcomes, write_base
 
 HASTY = {"grace_minutes": 3 / 60}  # a trial counts as lost after three seconds without a heartbeat
 
@@ -277,3 +278,42 @@ def test_rows_6_17_eight_workers_train_what_is_queued_once_and_in_all_as_many_as
     assert outcomes(own) == ["trained"] * 9
     assert sorted(trial.user_attrs["index"] for trial in storm.trials) == list(range(21))
     assert [trial.state.name for trial in every(storm.run)[1].get_trials()] == ["COMPLETE"]
+
+
+# --- at random -------------------------------------------------------------------------------------------------------
+
+ROUNDS = 30
+
+
+@pytest.mark.slow
+def test_row_21_a_run_whose_processes_are_all_killed_thirty_times_at_random_moments(tmp_path: Path) -> None:
+    """Two workers under one supervisor; what must always hold is looked up after each round, all of it at the end."""
+    chance, killed = random.Random(0), 0
+    storm = Storm(tmp_path / "storm", base=write_base(tmp_path), recipe={"epochs": 5}, search={"trials": 60})
+    known: dict[int, FrozenTrial] = {}
+    for _ in range(ROUNDS):
+        before, deadline = states_of(storm), time.monotonic() + SECONDS
+        process = storm.begin("--workers", "2", EPOCH_SECONDS="0.1")
+        while process.poll() is None and states_of(storm) == before:  # or it would be killed before it did anything
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(chance.uniform(0, 1.5))
+        if process.poll() is None:
+            killed += 1
+            for one in (process.pid, *children(process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+        process.communicate(timeout=SECONDS)
+        finished = {trial.number: trial for trial in storm.trials if trial.state.is_finished()}
+        assert {number: finished[number] for number in known} == known  # never lost, never changed
+        known = finished
+        running = [trial.user_attrs["index"] for trial in storm.trials if not trial.state.is_finished()]
+        assert len(running) == len(set(running)) <= 2
+    assert killed > ROUNDS / 2
+    storm.start("--workers", "2")
+    storm.check(60)
+
+
+def states_of(storm: Storm) -> list[str]:
+    """What the trials are at, none before there are any."""
+    return [trial.state.name for trial in storm.trials] if (storm.run.folder / "config.json").exists() else []

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -20,8 +21,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search import storage as storages
+from search.claims import claims_of
 from search.errors import UserError
 from search.storage import LOCK_TIMEOUT_SECONDS, NETWORK_FILE_SYSTEMS, file_system, masked, open_storage, sqlite_url
+from tests.servers import PASSWORD, Server, free_port
 
 ROOT = Path(__file__).parent.parent
 PASSWORDS = ["hunter2", "{hunter2}", "hun:ter2", "hun/ter2", "hun@ter2", "%hunter2", "@hunter2@", "hunter2?", "a b#hunter2"]
@@ -257,3 +260,62 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
         open_storage(sqlite_url(tmp_path))
     assert (tmp_path / "study.db").read_bytes() == b"no database " * 100
+
+
+# --- a server --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_a_password_of_any_kind_opens_a_server(scheme: str, postgres: Server) -> None:
+    url = postgres.new_storage().replace("postgresql", scheme)
+    study = optuna.create_study(storage=open_storage(url), study_name="s")
+    study.tell(study.ask(), 0.5)
+    assert optuna.load_study(storage=open_storage(url), study_name="s").best_value == 0.5
+
+
+def test_times_of_a_server_are_utc_whatever_the_session(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats are compared by them, of machines in several zones."""
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    with open_storage(postgres.new_storage()).engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW timezone").scalar() == "UTC"
+
+
+def test_what_a_server_refuses_is_told_in_one_line_without_the_password(postgres: Server) -> None:
+    for url, told in (
+        (postgres.url("nobody"), "password authentication failed"),
+        (postgres.url().replace("/postgres", "/none"), "does not exist"),
+        (postgres.url().replace(str(postgres.port), str(free_port())), "refused"),
+    ):
+        with pytest.raises(UserError, match=told) as caught:
+            open_storage(url)
+        assert "\n" not in str(caught.value)
+        assert "***" in str(caught.value)
+        for password in (PASSWORD, quote(PASSWORD, safe="")):
+            assert password not in str(caught.value)
+
+
+def test_a_password_that_splits_its_url_is_refused_before_part_of_it_is_taken_for_a_host() -> None:
+    with pytest.raises(UserError, match="percent-encoded, @ as %40") as caught:
+        open_storage("postgresql://anna:one@two@db.example.org/studies")
+    assert "two" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_tables_that_many_make_at_once_are_made(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """As when a job of several machines starts on an empty database."""
+    url = sqlite_url(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgres").new_storage()
+    ready = threading.Barrier(4)
+
+    def start(number: int) -> int:
+        ready.wait()
+        storage = open_storage(url)
+        study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+        assert claims_of(study).claim(f"{number}", number)
+        study.tell(study.ask(), number)
+        return len(study.trials)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(start, range(4))) == 4
+    assert claims_of(optuna.load_study(storage=open_storage(url), study_name="s")).held() == {
+        str(number): number for number in range(4)
+    }
