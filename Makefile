@@ -2,7 +2,7 @@
 # make test    set up, then every test
 # GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages never mix
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench venv lock clean
+.PHONY: help run test lint bench venv ray lock clean
 
 ifdef GPU
 VENV := .venv-gpu
@@ -30,6 +30,10 @@ $(READY): $(LOCK)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@touch $@
+
+# Ray, to train on a cluster of its own kind: an extra, in the environment that is there.
+ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-ray.txt
 
 run: $(READY)
 	$(BIN)/python -m search run quickstart

@@ -35,6 +35,7 @@ Storage = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="processes that train at once on this machine", min=1, max=1024)]
 PerGpu = Annotated[int | None, typer.Option(help="workers on each GPU, which alone fills them", min=1, max=64)]
+RayAddress = Annotated[str | None, typer.Option(help="train on this Ray cluster; auto: the one that this machine is in")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 # what overrides the study file, see `search.config.OPTIONS`
 Data = Annotated[str | None, typer.Option(help=".npz, cifar-10-batches-py folder or .tar.gz, or binary version")]
@@ -94,22 +95,29 @@ def run(
     ] = None,
     workers: Workers = None,
     trials_per_gpu: PerGpu = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="train on this Ray cluster (auto: the one of this machine)")
+    ] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Start or resume a study, or join one: train the base, then candidates until N of them are trained."""
     from search import study as studies
+    from search.cluster import supervise_on_ray
     from search.live import RunView
     from search.order import order_of
     from search.shares import shares
     from search.supervisor import supervise
 
     asked = studies.ask(study, _overrides(data, epochs, trials, images, seed, batch_size), out, storage)
-    each = shares(workers, trials_per_gpu)
-    console = _console()
+    order, console = order_of(asked, tuple(reference or ())), _console()
+    each = shares(workers, trials_per_gpu) if ray_address is None else []
     console.print(f"{asked.name} -> {_short(asked.folder)}", highlight=False, soft_wrap=True)
-    with RunView(console, len(each)) as view:
-        supervise(asked, order_of(asked, tuple(reference or ())), view, each)
+    with RunView(console, len(each) or workers or 1) as view:
+        if ray_address is None:
+            supervise(asked, order, view, each)
+        else:
+            supervise_on_ray(order, view, ray_address, workers or 1, trials_per_gpu)
     _print_top(asked, console)
     if reference:
         console.print("Candidates are left alone with --reference; the same command without it trains them.")

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -53,22 +54,28 @@ class Interrupted(Exception):
         self.status = status
 
 
-def supervise(run: Run, order: Order, view: View, shares: Sequence[Share] = (Share(),)) -> None:
+def supervise(
+    run: Run, order: Order, view: View, shares: Sequence[Share] = (Share(),), *, stopped: Callable[[], bool] | None = None
+) -> None:
     """Run a worker on each share until the order is carried out.
+
+    Args:
+        stopped: asked now and then whether to stop; signals do so if None.
 
     Raises:
         UserError: a worker found the user's input at fault, or finals of the run are at work already.
         StudyStopped: nothing more can be trained, or too many trials in a row failed.
         Interrupted: SIGINT or SIGTERM came.
     """
-    alone = order.finals is not None
-    with liveness.supervisor(run.folder) as name, liveness.occupied(run.folder, alone=alone), _signals():
+    in_folder = liveness.occupied(run.folder, alone=order.finals is not None)
+    on_signals = signals() if stopped is None else nullcontext()
+    with liveness.supervisor(run.folder) as name, in_folder, on_signals:
         liveness.wait_for_orphans(run.folder)
         if _has_begun(run):
             for study in every(run):
                 sweep(study, run.folder)
         liveness.forget_the_dead(run.folder)
-        _Crew(run, order, view, name).work(shares)
+        _Crew(run, order, view, name, stopped or (lambda: False)).work(shares)
 
 
 @dataclass
@@ -87,8 +94,8 @@ class _Worker:
 class _Crew:
     """The workers of one supervisor."""
 
-    def __init__(self, run: Run, order: Order, view: View, name: str) -> None:
-        self.run, self.order, self.view, self.name = run, order, view, name
+    def __init__(self, run: Run, order: Order, view: View, name: str, stopped: Callable[[], bool]) -> None:
+        self.run, self.order, self.view, self.name, self.stopped = run, order, view, name, stopped
         self.events: queue.Queue[tuple[_Worker, Event | None]] = queue.Queue()
         self.workers: list[_Worker] = []
         self.failures: list[str] = []
@@ -100,6 +107,8 @@ class _Crew:
             for place, share in enumerate(shares):
                 self._start(place, share)
             while self.workers:
+                if self.stopped():
+                    raise Interrupted(128 + signal.SIGTERM)
                 self._follow()
         except StudyStopped as stopped:
             reason = f"{stopped}"[:300]
@@ -157,7 +166,7 @@ class _Crew:
         left = None if hours is None else max(0.0, 3600 * hours - (time.monotonic() - self.started))
         with contextlib.ExitStack() as resources:
             name, lock = resources.enter_context(liveness.worker(self.run.folder, self.name))
-            order = replace(self.order, seconds_left=left, worker=name, is_first=place == 0)
+            order = replace(self.order, seconds_left=left, worker=name, is_first=self.order.is_first and place == 0)
             process = _process(self.run.folder / "worker.log", share, lock)
             worker = _Worker(place, share, name, process, resources.pop_all())
         self.workers.append(worker)
@@ -247,7 +256,7 @@ def _stop_if_many(failures: list[str], run: Run) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def signals() -> Iterator[None]:
     """SIGINT and SIGTERM as an exception in the main thread, the first of them only."""
 
     def interrupt(number: int, _frame: object) -> None:

@@ -95,6 +95,7 @@ ORDER = (
     "search.worker",
     "search.shares",
     "search.supervisor",
+    "search.cluster",
     "search.export",
     "search.display",
     "search.live",
