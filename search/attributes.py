@@ -14,7 +14,7 @@ import optuna
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from search.storage import engine_of
+from search.storage import engine_of, patiently
 
 # Optuna's own table, of which its storage makes the rows known as `study_system_attrs`.
 _KEPT = Table(
@@ -35,12 +35,15 @@ def rewrite(study: optuna.Study, prefixes: Iterable[str], change: Callable[[Attr
     What stays the same is not written. On a server where another process writes the same names at once, it is done anew.
     """
     engine, chosen = engine_of(study), tuple(prefixes)
+
+    def once() -> None:
+        with engine.begin() as connection:
+            _rewrite(connection, study._study_id, chosen, change)
+
     try:
-        with engine.begin() as connection:
-            _rewrite(connection, study._study_id, chosen, change)
+        patiently(study, once)
     except IntegrityError:  # another process was faster with the first row of a name
-        with engine.begin() as connection:
-            _rewrite(connection, study._study_id, chosen, change)
+        patiently(study, once)
 
 
 def _rewrite(

@@ -7,14 +7,14 @@ database itself refuses the second claim to a key. It is no queue: which trial c
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import optuna
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from search.patience import PatientStorage
-from search.storage import engine_of, made_at_once
+from search.storage import engine_of, made_at_once, patiently
 
 Patiently = Callable[[Callable[[], Any]], Any]
 
@@ -66,7 +66,4 @@ class Claims:
 
 def claims_of(study: optuna.Study) -> Claims:
     """The claims of a study, in its own database."""
-    storage: Any = getattr(study._storage, "_backend", study._storage)  # Optuna wraps a database in a cache
-    if isinstance(storage, PatientStorage):
-        return Claims(storage.engine, study._study_id, storage.patiently)
-    return Claims(engine_of(study), study._study_id)
+    return Claims(engine_of(study), study._study_id, partial(patiently, study))

@@ -10,6 +10,7 @@ transaction of ours leaves behind, is given one here, and so grows old like any 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,8 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from search import liveness
-from search.reservations import INDEX, WORKER, add, alone, backend_of, counted, next_index, patiently, write
+from search.reservations import INDEX, WORKER, add, alone, counted, next_index, write
+from search.storage import backend_of, patiently
 from search.study import REFUSED, REFUSED_PARAMS
 
 MOST_ATTEMPTS = 2  # of a trial whose process dies
@@ -82,6 +84,12 @@ def close(study: optuna.Study, trial: FrozenTrial, outcome: str, reason: str, *,
             return bool(done)
 
 
+def verdict_of(attributes: Mapping[str, Any]) -> tuple[TrialState, float | None]:
+    """(state, value) of a trial with these user attributes: FAIL where it has not come to a verdict."""
+    state = _VERDICTS.get(attributes.get("outcome", ""), TrialState.FAIL)
+    return state, attributes["best_val_accuracy"] if state == TrialState.COMPLETE else None
+
+
 def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
     """Take a trial from the queue, if nobody has begun it."""
 
@@ -107,18 +115,17 @@ def _close(
         attributes = trial.user_attrs
         if counted(session, study)[0] != len(trials):
             return None
-        if verdict := _VERDICTS.get(attributes.get("outcome", "")):  # its process died between verdict and telling it
-            if verdict == TrialState.COMPLETE:
-                storage._set_trial_value_without_commit(session, row, 0, attributes["best_val_accuracy"])
-        else:
-            verdict = TrialState.FAIL
+        state, value = verdict_of(attributes)
+        if value is not None:
+            storage._set_trial_value_without_commit(session, row, 0, value)
+        if state == TrialState.FAIL:  # else its process died between its verdict and telling it
             again = _again(trial, outcome, next_index(trials))
             if again is not None and all(one.user_attrs.get("retry_of") != trial.number for one in trials):
                 drawn = trial.params if "params" in attributes else {}  # priced, so complete; else drawn again, the same
                 add(storage, session, study, (drawn, again))
             ended = "interrupted" if again is not None else "failed" if outcome == "lost" else outcome
             write(storage, session, trial._trial_id, {"outcome": ended, "reason": reason})
-        row.state, row.datetime_complete = verdict, datetime.now()
+        row.state, row.datetime_complete = state, datetime.now()
         return True
 
 

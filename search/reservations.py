@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -32,14 +32,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from search.patience import PatientStorage
+from search.storage import backend_of, patiently
 
 WORKER = "worker"  # user attribute: who trains it
 INDEX = "index"  # user attribute: the logical index, which a retry inherits, and with it seeds and the sampler's draws
 
 CHOICE = 100  # queued trials that are looked at for one that is still to be had
 
-Answer = TypeVar("Answer")
 Trials = Sequence[FrozenTrial]
 Room = Callable[[Trials, int], bool]
 Queued = tuple[Mapping[str, Any], Mapping[str, Any]]  # fixed parameters, user attributes
@@ -125,17 +124,6 @@ def write(storage: RDBStorage, session: Session, trial_id: int, attributes: Mapp
     """Set user attributes of a trial that runs."""
     for name, value in attributes.items():
         storage._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, trial_id, name, value)
-
-
-def backend_of(study: optuna.Study) -> Any:
-    """The storage behind Optuna's cache."""
-    return getattr(study._storage, "_backend", study._storage)
-
-
-def patiently(study: optuna.Study, call: Callable[[], Answer]) -> Answer:
-    """What the call returns, made again while the database is away."""
-    storage = backend_of(study)
-    return storage.patiently(call) if isinstance(storage, PatientStorage) else call()
 
 
 def _begin(study: optuna.Study, trials: Trials, queued: Trials, attributes: Mapping[str, Any], room: Room) -> int | None:

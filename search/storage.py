@@ -154,11 +154,21 @@ def _engine_options(is_sqlite: bool) -> dict[str, Any]:
     return {"pool_pre_ping": True, "pool_size": 2, "connect_args": SERVER_OPTIONS}  # PostgreSQL, the one server offered
 
 
+def backend_of(study: optuna.Study) -> Any:
+    """The storage behind Optuna's cache."""
+    return getattr(study._storage, "_backend", study._storage)
+
+
 def engine_of(study: optuna.Study) -> Engine:
     """The database of a study."""
-    storage: Any = getattr(study._storage, "_backend", study._storage)  # Optuna wraps a database in a cache
-    engine: Engine = storage.engine
+    engine: Engine = backend_of(study).engine
     return engine
+
+
+def patiently(study: optuna.Study, call: Callable[[], Answer]) -> Answer:
+    """What the call returns, made again while the database is away."""
+    storage = backend_of(study)
+    return storage.patiently(call) if isinstance(storage, PatientStorage) else call()
 
 
 def _use_utc(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from objective import Task, candidate, checkpoint_path
 from search import checkpoint
 from search.claims import Claims
 from search.limits import Enough
-from search.recovery import take_up
+from search.recovery import take_up, verdict_of
 from search.reservations import INDEX, Room, Trials, begin
 from search.rungs import RungPruner
 from search.sampler import BudgetedSampler
@@ -85,7 +85,8 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
             except UpdateFinishedTrialError:
                 raise
             except Exception:
-                _tell(study, trial, None, TrialState.FAIL)
+                state, value = verdict_of(trial.user_attrs)  # it may have one: what came after is at fault, such as a note
+                _tell(study, trial, value, state)
                 raise
         _tell(study, trial, value, state)
     except UpdateFinishedTrialError:

@@ -30,8 +30,9 @@ from search.limits import Limits
 from search.order import Order, StudyStopped, decode_order
 from search.patience import StorageAway
 from search.references import Reference
-from search.reservations import Queued, Trials, backend_of, queue
+from search.reservations import Queued, Trials, queue
 from search.rounds import Search
+from search.storage import backend_of
 from search.study import Run, Studies, counts, create, load, progress, ranked, records
 from search.training import Training
 

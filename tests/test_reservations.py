@@ -19,8 +19,8 @@ from sqlalchemy import text
 from search import liveness, recovery, reservations
 from search.errors import UserError
 from search.recovery import close, drop_queued, sweep, take_up
-from search.reservations import backend_of, begin, next_index, queue
-from search.storage import open_storage, sqlite_url
+from search.reservations import begin, next_index, queue
+from search.storage import backend_of, open_storage, sqlite_url
 from search.trial import has_room
 
 GRACE = 120.0

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -333,8 +334,8 @@ def test_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed
 # --- the objective and the worker, with a training that only pretends ------------------------------------------------
 
 
-def raising(error: BaseException) -> Callable[[], float]:
-    def fit() -> float:
+def raising(error: BaseException) -> Callable[..., float]:
+    def fit(*words: object) -> float:
         raise error
 
     return fit
@@ -423,6 +424,15 @@ def test_an_error_that_nobody_foresaw_is_the_reason_of_its_trial(bench: Bench) -
     assert failed.state == TrialState.FAIL
     assert failed.user_attrs.get("outcome") == "failed"
     assert "the disk is full" in failed.user_attrs.get("reason", "")
+
+
+def test_a_note_that_cannot_be_written_does_not_cost_what_was_trained(bench: Bench) -> None:
+    """The worker ends of it; the trial has its result."""
+    bench.task = replace(bench.task, annotate=raising(OSError("no space for a note")))
+    with pytest.raises(OSError, match="no space for a note"):
+        bench.one_trial()
+    (trial,) = bench.study.trials
+    assert (trial.state, trial.value, trial.user_attrs["outcome"]) == (TrialState.COMPLETE, 0.5, "trained")
 
 
 def test_a_retry_draws_and_trains_what_the_first_try_did(bench: Bench, pretence: Pretence) -> None:
