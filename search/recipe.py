@@ -23,6 +23,7 @@ from pydantic import (
 from search.domain import Choices, Domain, Range, Trial, Value, one_of, parse_domain
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
+CLASS_WEIGHTS = ("none", "balanced")
 INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
 
 _FORBID = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -136,6 +137,7 @@ class Recipe(BaseModel):
     momentum: _Fraction = 0.9  # of sgd, Nesterov's
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decoupled, on kernels only
     label_smoothing: _Fraction = 0.0
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: in the loss each class counts as much as any other
     clip_norm: Annotated[float, Field(ge=0, le=1e12)] = 0.0  # longest gradient over all weights together; 0: as it is
     ema: _Fraction = 0.0  # decay of the moving average of the weights that is then ranked and kept; 0: none
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of compute; auto: bfloat16 on a GPU that has it
@@ -218,6 +220,7 @@ class RecipeSpace(BaseModel):
     momentum: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.9)
     weight_decay: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
     label_smoothing: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
+    class_weights: Annotated[Domain, _searched(one_of(CLASS_WEIGHTS))] = _fixed("none")
     clip_norm: Annotated[Domain, _number(0, 1e12)] = _fixed(0.0)
     ema: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +17,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 
 from search.architecture import Architecture
 from search.data import Dataset, load_dataset
 from search.engine.epoch import plan_epoch
-from search.engine.interface import optimizer_of, validation_of
+from search.engine.interface import class_weights_of, optimizer_of, validation_of
 from search.engine.layers import ShiftedSeparableConv2D, dropout_of
 from search.engine.tensorflow import FusedBatchNormalization, TensorFlowDraws, TensorFlowEngine, pooled_dropout_of
 from search.layers import (
@@ -80,6 +83,17 @@ def digits() -> Dataset:
     return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=150)
 
 
+@pytest.fixture(scope="module")
+def unbalanced(digits: Dataset) -> Dataset:
+    """With 75 training images of the first class, 3 of each of the next five, 15 of the others."""
+    labels, seen = digits.y_train.copy(), Counter[int]()
+    for place, label in enumerate(digits.y_train):
+        seen[int(label)] += 1
+        if 1 <= label <= 5 and seen[int(label)] > 3:
+            labels[place] = 0
+    return replace(digits, y_train=labels)
+
+
 def engine_of(data: Dataset, recipe: Recipe, network: Architecture = PYRAMID, **rest: Any) -> TensorFlowEngine:
     return TensorFlowEngine(network, data, recipe, Pixels((0.3,), (0.4,)), seed=3, **rest)
 
@@ -100,12 +114,15 @@ def masked_dropout(engine: TensorFlowEngine) -> type[keras.layers.Layer]:
 class KerasStep:
     """Keras' own training step on standard layers, dropout masks apart."""
 
-    def __init__(self, network: Architecture, recipe: Recipe, engine: TensorFlowEngine) -> None:
+    def __init__(
+        self, network: Architecture, recipe: Recipe, engine: TensorFlowEngine, weights: dict[int, float] | None = None
+    ) -> None:
         layers = SimpleNamespace(**vars(keras.layers) | {"Dropout": masked_dropout(engine)})
         self.model = build(network, seed=0, layers=layers)
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
         self.model.compile(optimizer_of(recipe), loss, run_eagerly=True, jit_compile=False)
         self.model.optimizer.build(self.model.trainable_variables)
+        self.class_weight = weights
 
     @property
     def variables(self) -> list[Any]:
@@ -116,7 +133,7 @@ class KerasStep:
             variable.assign(value)
         images, targets = engine.batch(tf.constant(step))  # sets the draws to this step, too
         self.model.optimizer.learning_rate = engine.rates[step]
-        return float(self.model.train_on_batch(images, targets))
+        return float(self.model.train_on_batch(images, targets, class_weight=self.class_weight))
 
 
 def apart(ours: Any, theirs: Any) -> float:
@@ -138,9 +155,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.1, "schedule": {"kind": "inverse-time", "rate": 0.3}},
     "sgd, nesterov, decay, linear": {
         **{"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1, "weight_decay": 0.01},
-        **{"schedule": {"kind": "linear", "warmup": 0.2}, "label_smoothing": 0.1},
+        **{"schedule": {"kind": "linear", "warmup": 0.2}, "label_smoothing": 0.1, "class_weights": "balanced"},
     },
     "augmented": {
+        "class_weights": "balanced",
         "augment": {"flip": True, "crop": 2, "shift": 0.1, "zoom": 0.1, "rotation": 10.0, "cutout": 3, "mixup": 0.4},
     },
 }
@@ -152,18 +170,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     [*((name, EVERY_KIND) for name in RECIPES), ("adam", PYRAMID), ("augmented", PYRAMID)],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_each_step_is_keras_own(name: str, network: Architecture, digits: Dataset) -> None:
+def test_each_step_is_keras_own(name: str, network: Architecture, unbalanced: Dataset) -> None:
     """Loss, and what the step changes in weights, batch norm's averages and the optimizer's memory; 20 steps of a training.
 
     Where a value stands within rounding of the edge of a ReLU or ties in a max pool, its gradient goes one way or the other:
     that may happen in one step or two, and is then still small.
     """
     recipe = Recipe.model_validate({"epochs": 6, "batch_size": 40} | RECIPES[name])
-    engine = engine_of(digits, recipe, network)
-    reference = KerasStep(network, recipe, engine)
+    engine = engine_of(unbalanced, recipe, network)
+    counts = Counter(unbalanced.y_train.tolist())
+    balanced = {label: 150 / (10 * count) for label, count in counts.items()}
+    reference = KerasStep(network, recipe, engine, balanced if recipe.class_weights == "balanced" else None)
     errors = []
     for epoch in range(5):
-        plan = plan_epoch(recipe, len(digits.x_train), 5, epoch)
+        plan = plan_epoch(recipe, len(unbalanced.x_train), 5, epoch)
         engine.begin(plan)
         loss_before = 0.0
         for step in range(plan.steps):
@@ -268,6 +288,14 @@ def test_the_last_validation_batch_is_filled_up_with_what_does_not_count(digits:
     assert found.counts.sum() == n
     np.testing.assert_array_equal(found.images[found.counts == 1], many.x_val)
     np.testing.assert_array_equal(found.targets[found.counts == 1].argmax(axis=1), many.y_val)
+
+
+def test_balanced_weights_are_those_of_scikit_learn_and_mean_one(unbalanced: Dataset) -> None:
+    ours = class_weights_of(unbalanced, Recipe(class_weights="balanced"))
+    theirs = compute_class_weight("balanced", classes=np.arange(10), y=unbalanced.y_train)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert ours is not None and ours[unbalanced.y_train].mean() == pytest.approx(1)
+    assert class_weights_of(unbalanced, Recipe()) is None
 
 
 def test_weights_come_in_the_order_of_standard_keras(digits: Dataset) -> None:

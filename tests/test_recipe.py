@@ -252,6 +252,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "rate a word": ({"learning_rate": "0.1"}, "learning_rate"),
     "momentum 1": ({"momentum": 1.0}, "momentum"),
     "decay negative": ({"weight_decay": -1e-4}, "weight_decay"),
+    "weights of classes": ({"class_weights": "equal"}, "class_weights"),
     "smoothing 1": ({"label_smoothing": 1.0}, "label_smoothing"),
     "clip negative": ({"clip_norm": -1.0}, "clip_norm"),
     "clip infinite": ({"clip_norm": float("inf")}, "clip_norm"),
@@ -309,6 +310,7 @@ SEARCHED = {
     "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
     "weight_decay": {"low": 0.0, "high": 0.05, "step": 0.01},
     "label_smoothing": [0.0, 0.1],
+    "class_weights": ["none", "balanced"],
     "clip_norm": [0.0, 1.0],
     "momentum": {"low": 0.8, "high": 0.9},
     "initializer": ["he_normal", "glorot_uniform"],
@@ -329,7 +331,8 @@ def test_every_searchable_part_reaches_the_recipe() -> None:
     of = RecipeSpace.model_validate({"epochs": 7, **SEARCHED})
     drawn = {f"recipe.{name}": value for name, value in (
         ("batch_size", 256), ("optimizer", "sgd"), ("learning_rate", 0.05), ("weight_decay", 0.02),
-        ("label_smoothing", 0.1), ("clip_norm", 1.0), ("momentum", 0.85), ("initializer", "he_normal"), ("normalize", False),
+        ("label_smoothing", 0.1), ("class_weights", "balanced"),
+        ("clip_norm", 1.0), ("momentum", 0.85), ("initializer", "he_normal"), ("normalize", False),
     )}  # fmt: skip
     expected = Recipe(
         epochs=7,
@@ -338,6 +341,7 @@ def test_every_searchable_part_reaches_the_recipe() -> None:
         learning_rate=0.05,
         weight_decay=0.02,
         label_smoothing=0.1,
+        class_weights="balanced",
         clip_norm=1.0,
         momentum=0.85,
         initializer="he_normal",

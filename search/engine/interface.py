@@ -83,9 +83,26 @@ def optimizer_of(recipe: Recipe) -> Any:
     return optimizer
 
 
-def losses(targets: Any, probabilities: Any, recipe: Recipe) -> Any:
-    """Cross-entropy of each image (n,), from one-hot or mixed targets (n, classes)."""
-    return keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=recipe.label_smoothing)
+def losses(targets: Any, probabilities: Any, recipe: Recipe, weights: Any = None) -> Any:
+    """Cross-entropy of each image (n,), from one-hot or mixed targets (n, classes), times the weight of its class.
+
+    As Keras' `fit(class_weight=...)` has it: a mixed target weighs as its larger part, and the mean is over images, not over
+    weights. Validation takes no weights.
+    """
+    each = keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=recipe.label_smoothing)
+    return each if weights is None else each * keras.ops.take(weights, keras.ops.argmax(targets, axis=-1))
+
+
+def class_weights_of(data: Dataset, recipe: Recipe) -> npt.NDArray[np.float32] | None:
+    """The weight of each class (classes,), None where all weigh the same by the recipe.
+
+    "balanced" is n / (classes * n of the class) over the training images, as in scikit-learn, after King and Zeng, "Logistic
+    regression in rare events data", 2001.
+    """
+    if recipe.class_weights == "none":
+        return None
+    counts = np.bincount(data.y_train, minlength=data.classes)
+    return np.asarray(counts.sum() / (data.classes * counts), np.float32)
 
 
 def correct(targets: Any, probabilities: Any) -> Any:

@@ -15,7 +15,7 @@ from search.architecture import Architecture
 from search.data import Dataset
 from search.engine.augment import DRAWS, augment, mixup, normalize
 from search.engine.epoch import EpochPlan
-from search.engine.interface import Arrays, Sums, correct, losses, optimizer_of, validation_of
+from search.engine.interface import Arrays, Sums, class_weights_of, correct, losses, optimizer_of, validation_of
 from search.engine.layers import ShiftedDepthwiseConv2D, ShiftedMaxPooling2D, ShiftedSeparableConv2D, fast_layers
 from search.model import build
 from search.pixels import Pixels
@@ -81,6 +81,7 @@ class JaxEngine:
         self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
     ) -> None:
         started = time.monotonic()
+        self.weights_of_classes = class_weights_of(data, recipe)
         self.recipe, self.pixels, self.draws = recipe, pixels, JaxDraws()
         layers = fast_layers(self.draws, **SHIFTED)
         self.model = build(architecture, seed=seed, initializer=recipe.initializer, layers=layers, dtype=dtype)
@@ -167,7 +168,7 @@ class JaxEngine:
     def _step(self, state: State, rate: Any, images: Any, targets: Any) -> tuple[State, Any, Any]:
         def mean_loss(trainable: list[Any]) -> Any:
             probabilities, rest = self.model.stateless_call(trainable, state.rest, images, training=True)
-            each = losses(targets, probabilities, self.recipe)
+            each = losses(targets, probabilities, self.recipe, self.weights_of_classes)
             return jnp.mean(each), (jnp.sum(each), correct(targets, probabilities), rest)
 
         gradients, (loss, hits, rest) = jax.grad(mean_loss, has_aux=True)(state.trainable)

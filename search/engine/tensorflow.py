@@ -16,7 +16,7 @@ from search.data import Dataset
 from search.device import is_accelerated
 from search.engine.augment import DRAWS, augment, mixup, normalize
 from search.engine.epoch import EpochPlan
-from search.engine.interface import Arrays, Sums, correct, losses, optimizer_of, validation_of
+from search.engine.interface import Arrays, Sums, class_weights_of, correct, losses, optimizer_of, validation_of
 from search.engine.layers import fast_layers
 from search.model import build
 from search.pixels import Pixels
@@ -137,6 +137,7 @@ class TensorFlowEngine:
         self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
     ) -> None:
         started = time.monotonic()
+        self.weights_of_classes = class_weights_of(data, recipe)
         self.recipe, self.pixels, self.draws = recipe, pixels, TensorFlowDraws()
         faster: dict[str, Any] = {"BatchNormalization": FusedBatchNormalization}
         if not is_accelerated():
@@ -217,7 +218,7 @@ class TensorFlowEngine:
         weights = self.model.trainable_variables
         with tf.GradientTape() as tape:
             probabilities = self.model(images, training=True)
-            each = losses(targets, probabilities, self.recipe)
+            each = losses(targets, probabilities, self.recipe, self.weights_of_classes)
             loss = tf.reduce_mean(each)
         self.optimizer.learning_rate = self.rates[step]
         self.optimizer.apply(tape.gradient(loss, weights), weights)
