@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from search.errors import UserError
 
 ACCEPTED = (
-    "an .npz with x_train, y_train, x_test, y_test, or CIFAR's official archive as downloaded: "
+    "a folder of images by class, an .npz with x_train, y_train, x_test, y_test, or CIFAR's official archive as downloaded: "
     "the cifar-10-batches-py or cifar-10-batches-bin folder or its .tar.gz"
 )
 SUFFIXES = (".npz", ".tar.gz", ".tgz", ".tar")
@@ -78,6 +78,11 @@ def read_arrays(path: Path) -> Arrays:
         if path.name.lower().endswith(SUFFIXES):
             return _official(path, _tar_files(path))
     raise UserError(f"{path}: this kind of file is not read; pass {ACCEPTED}")
+
+
+def is_official(path: Path) -> bool:
+    """Whether a folder holds any of the files of CIFAR's official archives."""
+    return any((path / name).is_file() for name in _NAMES)
 
 
 @contextmanager

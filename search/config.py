@@ -24,6 +24,7 @@ from search.architecture import to_dict
 from search.budget import Budget, FieldBounds
 from search.domain import Domain, Range, Value
 from search.errors import UserError, first_place, first_problem, nearest
+from search.images import AS_THEY_ARE, Options
 from search.recipe import DECAYING, NAMES_OF_DECAYING, SCHEDULES, Augment, Recipe, RecipeSpace, as_tuple
 from space import AnySpace, parameters, record_of
 
@@ -36,6 +37,7 @@ FREE = frozenset(
     {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"}
     | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
 )
+LARGEST_SIDE = 1024  # of an image, in pixels
 TRIALS = 20  # trained, where a study does not say; a grid's default is all of it
 
 OPTIONS = {  # of the command line, by the key that they override
@@ -48,6 +50,12 @@ OPTIONS = {  # of the command line, by the key that they override
 }
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+_Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+def _sides(value: object) -> object:
+    """One number stands for a square."""
+    return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
 
 
 class DataConfig(BaseModel):
@@ -59,12 +67,27 @@ class DataConfig(BaseModel):
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     images: Annotated[int, Field(ge=1)] | None = None
     normalize: bool = False
+    # how the images of a path are read, a folder's or an array file's
+    size: Annotated[tuple[_Side, _Side] | None, BeforeValidator(_sides)] = None  # [height, width], or one number for both
+    grayscale: bool = False
+    background: Literal["white", "black"] = "white"  # of what is transparent in a folder's images
+    classes: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # the sub-folders to take; all of them if none
 
     @model_validator(mode="after")
     def _named(self) -> DataConfig:
         if self.name is None and self.path is None:
             raise ValueError('name or path is needed, such as name = "cifar10"')
+        given = [key for key, value in vars(self.options).items() if value != getattr(AS_THEY_ARE, key)]
+        if self.name is not None and given:
+            raise ValueError(f"{given[0]}: {self.name} is taken as it is; leave it out, or give a path without a name")
+        if self.classes and len(set(self.classes)) != max(len(self.classes), 2):
+            raise ValueError(f"classes: at least two, each once, not {list(self.classes)}")
         return self
+
+    @property
+    def options(self) -> Options:
+        """How the images of a path are read."""
+        return Options(self.size, self.grayscale, self.background, self.classes)
 
 
 class Rungs(BaseModel):

@@ -1,4 +1,4 @@
-"""Data sets as frozen arrays with fixed splits: cifar10, cifar100, digits, or a file of one's own (see `search.archives`).
+"""Data sets as frozen arrays with fixed splits: cifar10, cifar100, digits, or one's own file or folder of images.
 
 A split is the same for every study: it depends on the labels alone, not on the study's seed, nor on the form of the file.
 Under protocol "course" validation is the test split; under "holdout" a stratified share of the training images is held out.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
-from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,13 +18,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search import archives
+from search import archives, folders, reading
 from search.errors import UserError, nearest
+from search.images import AS_THEY_ARE, Options, Pixels
 from search.layers import LARGEST
+from search.reading import Watch
+from search.splits import LEAST_IN_A_PART, Labels, Split, held_out, reduced, three_parts
 
 Protocol = Literal["course", "holdout"]
-Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR100_WORDS = """
@@ -41,11 +42,9 @@ NAMED: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {  # (height, w
     "cifar100": ((32, 32, 3), CIFAR100_CLASSES),
     "digits": ((8, 8, 1), tuple("0123456789")),
 }
-HELD_OUT = 10  # images of each class, at least: fewer and one image moves a class by more than ten points
 MOST_CHANNELS = 16
 CHUNK = 2_048  # images at a time where a wider copy is needed
-
-_DIGITS_SPLIT, _REDUCTION, _HOLDOUT = range(3)  # streams of random numbers
+UNBALANCED = 3.0  # times as many training images of the commonest class as of the rarest, from which on that is told
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +61,7 @@ class Dataset:
     class_names: tuple[str, ...] = field(repr=False)
     protocol: Protocol
     fingerprint: str  # 16 hexadecimal digits of the splits and the protocol, whatever file they came from
+    remark: str = field(default="", repr=False)  # on how it was read, for people
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -80,12 +80,20 @@ class Dataset:
         counts += "" if self.y_test is None else f", {len(self.y_test):,} test"
         protocol = "course: validation is the test split" if self.protocol == "course" else self.protocol
         name = "digits (scikit-learn's 0 to 16 scaled to 0 to 255)" if self.name == "digits" else self.name
-        return f"{name}: {counts} images of {_by(self.input_shape)}, {self.classes} classes ({protocol})"
+        balance = "" if (told := self.imbalance()) is None else f"; {told}"
+        remark = f"; {self.remark}" if self.remark else ""
+        return f"{name}: {counts} images of {_by(self.input_shape)}, {self.classes} classes ({protocol}){balance}{remark}"
 
-
-class _Split(NamedTuple):
-    x: Pixels
-    y: Labels
+    def imbalance(self) -> str | None:
+        """One line for people where some classes are much rarer than others: what always guessing one would give."""
+        counts, valid = np.bincount(self.y_train), np.bincount(self.y_val)
+        if counts.max() < UNBALANCED * counts.min():
+            return None
+        share = valid[counts.argmax()] / valid.sum() if counts.argmax() < len(valid) else 0.0
+        return (
+            f"unbalanced, {counts.min():,} to {counts.max():,} training images a class: always guessing "
+            f"{self.class_names[int(counts.argmax())]} would be right for {share:.2%}"
+        )
 
 
 class _Source(NamedTuple):
@@ -93,7 +101,9 @@ class _Source(NamedTuple):
 
     name: str
     class_names: tuple[str, ...]
-    splits: dict[str, _Split]
+    splits: dict[str, Split]
+    decode: Callable[[NDArray[np.int64]], Pixels] | None = None  # images from what the splits hold in their place
+    remark: str = ""
 
 
 def load_dataset(
@@ -104,6 +114,9 @@ def load_dataset(
     holdout: float,
     images: int | None,
     seed: int = 0,
+    options: Options = AS_THEY_ARE,
+    cache: Path | None = None,
+    watch: Watch = lambda done, total: None,
 ) -> Dataset:
     """Read a data set and split it.
 
@@ -111,28 +124,35 @@ def load_dataset(
         name: cifar10, cifar100 or digits; with a path, what the file must hold. Without a path, Keras' cached download.
         path: a file or folder in one of the forms of `archives.ACCEPTED`.
         protocol: "course", validation is the test split; "holdout", validation is held out of the training images.
-        holdout: the share held out, between 0 and 1. Digits ignores it: its three parts (60, 20 and 20 %) are fixed;
-            "course" trains it on the first two and validates on the last.
+        holdout: the share held out, between 0 and 1. Digits, and a folder without splits, ignore it: their three parts (60,
+            20 and 20 %) are fixed; "course" trains on the first two and validates on the last.
         images: take this many training images, stratified, and as large a share of the other splits, before any
             holdout; None takes all. Fewer images are always among those of a larger number.
         seed: of the splits, not of the study; 0 gives the splits that all studies share.
+        options: how the images of a path are read.
+        cache: a file to keep a folder's pixels in, where they took long to read; see `reading.read`.
+        watch: told how many images of a folder have been read, and of how many.
 
     Raises:
         UserError: what was asked for does not exist, cannot be read, is no data set, or leaves a class without images.
     """
     if protocol not in ("course", "holdout"):
         raise UserError(f"protocol must be 'course' or 'holdout', not {protocol!r}")
-    source = _source(name, path)
+    if name is not None and options != AS_THEY_ARE:
+        raise UserError(f"data: {name} is taken as it is; size, grayscale, background and classes go with a path alone")
+    source = _source(name, path, options, cache, watch)
     splits = dict(source.splits)
     if protocol == "course" and "val" in splits:
         first, middle = splits["train"], splits.pop("val")
-        splits["train"] = _Split(np.concatenate([first.x, middle.x]), np.concatenate([first.y, middle.y]))
+        splits["train"] = Split(np.concatenate([first.x, middle.x]), np.concatenate([first.y, middle.y]))
     if images is not None:
-        splits = _reduced(source.name, splits, images, seed)
+        splits = reduced(source.name, splits, images, seed)
     if protocol == "course":
         splits["val"] = splits.pop("test")
     elif "val" not in splits:
-        splits["train"], splits["val"] = _held_out(source.name, splits["train"], holdout, seed)
+        splits["train"], splits["val"] = held_out(source.name, splits["train"], holdout, seed)
+    if source.decode:  # only now, so that no image is opened that is not taken
+        splits = _opened(source.decode, splits)
     return _frozen(source, splits, protocol)
 
 
@@ -165,11 +185,13 @@ def channel_statistics(x: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float
 # --- where the arrays come from --------------------------------------------------------------------------------------
 
 
-def _source(name: str | None, path: Path | None) -> _Source:
+def _source(name: str | None, path: Path | None, options: Options, cache: Path | None, watch: Watch) -> _Source:
     if name is not None and name not in NAMED:
         raise UserError(f"data: no set is called {name!r}, {nearest(name, NAMED)}; pass the path of a file for any other")
     if path is not None:
-        return _from_file(name, path)
+        if not archives.is_official(path) and folders.is_folder_of_images(path):
+            return _from_folder(name, path, options, cache, watch)
+        return _from_file(name, path, options)
     match name:
         case "digits":
             return _digits()
@@ -179,20 +201,62 @@ def _source(name: str | None, path: Path | None) -> _Source:
             return _from_keras(name)
 
 
-def _from_file(name: str | None, path: Path) -> _Source:
+def _from_folder(name: str | None, path: Path, options: Options, cache: Path | None, watch: Watch) -> _Source:
+    found = folders.find(path, options.classes)
+    if name is not None and found.classes != NAMED[name][1]:
+        theirs = next(one for one in (*found.classes, *NAMED[name][1]) if (one in found.classes) != (one in NAMED[name][1]))
+        raise UserError(f"{path}: its classes are not those of {name} ({theirs!r}); pass the path without a name")
+    files = [file for part in found.parts.values() for file in part.files]
+    splits, first = {}, 0
+    for part, (own, labels) in found.parts.items():
+        splits[part] = Split(np.arange(first, first + len(own)), labels)
+        first += len(own)
+    if folders.WHOLE in splits:
+        _check_enough(path, found)
+        splits = three_parts(*splits[folders.WHOLE])
+    elif "test" not in splits:
+        splits["test"] = splits.pop("val")
+
+    def decode(places: NDArray[np.int64]) -> Pixels:
+        pixels = reading.read([files[place] for place in places], options, cache, watch)
+        if name is not None and pixels.shape[1:] != NAMED[name][0]:
+            here, there = _by(pixels.shape[1:]), _by(NAMED[name][0])
+            raise UserError(f"{path}: {name} has images of {there}, this folder {here}; pass the path without a name")
+        return pixels
+
+    remark = "; ".join(filter(None, (options.describe(), found.remark)))
+    return _Source(name or folders.shown(path.resolve().name), found.classes, splits, decode, remark)
+
+
+def _check_enough(path: Path, found: folders.Folder) -> None:
+    counts, least = np.bincount(found.parts[folders.WHOLE].labels), 5 * LEAST_IN_A_PART
+    if few := [f"{found.classes[label]} ({counts[label]})" for label in np.flatnonzero(counts < least)]:
+        shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        raise UserError(
+            f"{path}: fewer than {least} images of {shown}, of which a fifth would be tested on: add some, name the other "
+            "classes in [data] classes, or split the folder into train/ and test/ yourself"
+        )
+
+
+def _from_file(name: str | None, path: Path, options: Options) -> _Source:
+    if options.classes or options.background != AS_THEY_ARE.background:
+        raise UserError(f"{path}: classes and background go with a folder of images, and this is none; leave them out")
     arrays = archives.read_arrays(path)
-    splits, classes = _checked(str(path), arrays)
+    splits, count = _checked(str(path), arrays)
+    splits = {part: Split(reading.fitted(split.x, options), split.y) for part, split in splits.items()}
     shape = splits["train"].x.shape[1:]
-    known = name or arrays.official
-    if known is not None and (shape, classes) != (NAMED[known][0], len(NAMED[known][1])):
+    known = name or (arrays.official if options == AS_THEY_ARE else None)
+    if known is not None and (shape, count) != (NAMED[known][0], len(NAMED[known][1])):
         raise UserError(
             f"{path}: {known} has images of {_by(NAMED[known][0])} in {len(NAMED[known][1])} classes, "
-            f"this file {_by(shape)} in {classes}; pass the path without a name to use it as a set of its own"
+            f"this file {_by(shape)} in {count}; pass the path without a name to use it as a set of its own"
         )
     file_name = path.resolve().name
     suffix = next((suffix for suffix in archives.SUFFIXES if file_name.lower().endswith(suffix)), "")
-    names = NAMED[known][1] if known else tuple(map(str, range(classes)))
-    return _Source(name or file_name[: len(file_name) - len(suffix)], names, splits)
+    official = known or arrays.official
+    names = NAMED[official][1] if official else tuple(map(str, range(count)))
+    remark = options.describe() if options != AS_THEY_ARE else ""
+    return _Source(name or file_name[: len(file_name) - len(suffix)], names, splits, None, remark)
 
 
 def _from_keras(name: str) -> _Source:
@@ -219,22 +283,18 @@ def _digits() -> _Source:
     bunch = load_digits()
     x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     y = bunch.target.astype(np.int64)
-    order = _stratified_order(y, 0, _DIGITS_SPLIT)
-    fifth = len(y) // 5
-    parts = {"test": order[:fifth], "val": order[fifth : 2 * fifth], "train": order[2 * fifth :]}
-    splits = {part: _Split(x[np.sort(parts[part])], y[np.sort(parts[part])]) for part in ("train", "val", "test")}
-    return _Source("digits", NAMED["digits"][1], splits)
+    return _Source("digits", NAMED["digits"][1], three_parts(x, y))
 
 
 # --- is it a data set? -----------------------------------------------------------------------------------------------
 
 
-def _checked(origin: str, arrays: archives.Arrays) -> tuple[dict[str, _Split], int]:
+def _checked(origin: str, arrays: archives.Arrays) -> tuple[dict[str, Split], int]:
     """The arrays as two splits of one shape with labels 0 to classes - 1, and the number of classes."""
     splits = {}
     for part in ("train", "test"):
         x = _pixels(f"{origin}: x_{part}", getattr(arrays, f"x_{part}"))
-        splits[part] = _Split(x, _labels(f"{origin}: y_{part}", getattr(arrays, f"y_{part}"), len(x)))
+        splits[part] = Split(x, _labels(f"{origin}: y_{part}", getattr(arrays, f"y_{part}"), len(x)))
     shapes = [split.x.shape[1:] for split in splits.values()]
     if shapes[0] != shapes[1]:
         raise UserError(f"{origin}: training images are {_by(shapes[0])}, test images {_by(shapes[1])}; make them equal")
@@ -294,76 +354,14 @@ def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-# --- splits ----------------------------------------------------------------------------------------------------------
+def _opened(decode: Callable[[NDArray[np.int64]], Pixels], splits: dict[str, Split]) -> dict[str, Split]:
+    """Splits of images, in one piece of memory, in place of splits of files."""
+    pixels = decode(np.concatenate([split.x for split in splits.values()]))
+    ends = np.cumsum([len(split.y) for split in splits.values()])
+    return {part: Split(pixels[end - len(y) : end], y) for (part, (_, y)), end in zip(splits.items(), ends, strict=True)}
 
 
-def _stratified_order(labels: Labels, seed: int, stream: int) -> NDArray[np.int64]:
-    """Indices of all images in a random order whose every prefix is stratified.
-
-    The k-th image of a class of n comes at (k - 1/2) / n of the way. For equal classes a prefix is the largest-remainder
-    share; that rule itself would not nest where classes differ in size (the Alabama paradox).
-    """
-    # RandomState and not default_rng: only its streams are promised to stay as they are in every version of numpy.
-    shuffled = np.random.RandomState([seed, stream]).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    counts = np.bincount(labels)
-    own = labels[by_class]
-    rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[own]
-    return by_class[np.lexsort((own, (rank + 0.5) / counts[own]))].astype(np.int64)
-
-
-def _shortest(ordered: Labels, each: int) -> int:
-    """Length of the shortest prefix that has `each` of every class; every class must have as many."""
-    places = np.argsort(ordered, kind="stable")
-    counts = np.bincount(ordered)
-    starts = (np.cumsum(counts) - counts)[counts > 0]
-    return int(places[starts + each - 1].max()) + 1
-
-
-def _reduced(name: str, splits: dict[str, _Split], images: int, seed: int) -> dict[str, _Split]:
-    n = len(splits["train"].y)
-    orders = {part: _stratified_order(split.y, seed, _REDUCTION) for part, split in splits.items()}
-    shortest = {part: _shortest(splits[part].y[order], 1) for part, order in orders.items()}
-
-    def sizes(wanted: int) -> dict[str, int]:
-        return {part: (2 * wanted * len(order) + n) // (2 * n) for part, order in orders.items()}  # rounded half up
-
-    def fits(wanted: int) -> bool:
-        return all(size >= shortest[part] for part, size in sizes(wanted).items())
-
-    if not 1 <= images <= n or not fits(images):
-        smallest = bisect_left(range(n), True, key=fits)
-        raise UserError(
-            f"images is {images}, {name} takes {smallest} to {n}: every split needs an image of each class, and there are "
-            f"{n:,} training images; pass a number in between"
-        )
-    kept = {part: np.sort(orders[part][:size]) for part, size in sizes(images).items()}
-    return {part: _Split(splits[part].x[indices], splits[part].y[indices]) for part, indices in kept.items()}
-
-
-def _held_out(name: str, train: _Split, holdout: float, seed: int) -> tuple[_Split, _Split]:
-    """Training and validation images."""
-    if not 0 < holdout < 1:
-        raise UserError(f"holdout is {holdout}, it must be between 0 and 1; pass 0.1 for a tenth")
-    if (fewest := int(np.bincount(train.y).min())) <= HELD_OUT:
-        raise UserError(
-            f"holdout: a class of {name} has {fewest} training images, {HELD_OUT} are held out and one must be left; "
-            "use more images, or protocol = 'course'"
-        )
-    n = len(train.y)
-    order = _stratified_order(train.y, seed, _HOLDOUT)
-    lowest, highest = _shortest(train.y[order], HELD_OUT), n - _shortest(train.y[order[::-1]], 1)
-    n_held = round(holdout * n)
-    if not lowest <= n_held <= highest:
-        raise UserError(
-            f"holdout is {holdout}, {n_held} of {name}'s {n:,} training images: at least {HELD_OUT} of each class are held "
-            f"out and one is left; use {-(-lowest * 10_000 // n) / 10_000} to {highest * 10_000 // n / 10_000}"
-        )
-    held, left = np.sort(order[:n_held]), np.sort(order[n_held:])
-    return _Split(train.x[left], train.y[left]), _Split(train.x[held], train.y[held])
-
-
-def _frozen(source: _Source, splits: dict[str, _Split], protocol: Protocol) -> Dataset:
+def _frozen(source: _Source, splits: dict[str, Split], protocol: Protocol) -> Dataset:
     digest = hashlib.sha256(protocol.encode())
     for part in ("train", "val", "test"):
         for array in splits.get(part, ()):
@@ -373,4 +371,4 @@ def _frozen(source: _Source, splits: dict[str, _Split], protocol: Protocol) -> D
     (x_train, y_train), (x_val, y_val), (x_test, y_test) = splits["train"], splits["val"], splits.get("test", (None, None))
     fingerprint = digest.hexdigest()[:16]
     names = source.class_names
-    return Dataset(source.name, x_train, y_train, x_val, y_val, x_test, y_test, names, protocol, fingerprint)
+    return Dataset(source.name, x_train, y_train, x_val, y_val, x_test, y_test, names, protocol, fingerprint, source.remark)

@@ -87,6 +87,8 @@ class RunView:
         match event["event"]:
             case "device":
                 self._device(event)
+            case "reading":
+                row.text = f"{event['done']:,} of {event['total']:,} images read"
             case "found":
                 self._found(event)
             case "base":

@@ -27,6 +27,7 @@ from search.data import Dataset, load_dataset
 from search.engine.epoch import EpochPlan, plan_epoch
 from search.errors import UserError
 from search.fill import largest_that_fits
+from search.reading import Watch
 from search.recipe import Recipe
 from search.references import Reference
 from search.seeds import derive
@@ -80,15 +81,22 @@ class Forecast:
         }
 
 
-def read(config: StudyConfig) -> Dataset:
+def read(config: StudyConfig, cache: Path | None = None, watch: Watch = lambda done, total: None) -> Dataset:
     """The data of a study, as a run reads it.
+
+    Args:
+        cache: where the pixels of a folder are kept that took long to read; see `search.reading.read`.
+        watch: told how many images of a folder have been read, and of how many.
 
     Raises:
         UserError: there is none, or it cannot be used.
     """
     wish = config.data
     path = Path(wish.path) if wish.path else None
-    return load_dataset(wish.name, path, protocol=config.protocol, holdout=wish.holdout, images=wish.images)
+    return load_dataset(
+        wish.name, path, protocol=config.protocol, holdout=wish.holdout, images=wish.images, options=wish.options,
+        cache=cache, watch=watch,
+    )  # fmt: skip
 
 
 def forecast(config: StudyConfig, data: Dataset, watch: Callable[[str], None] = lambda doing: None) -> Forecast:

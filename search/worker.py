@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
@@ -22,13 +21,14 @@ from objective import Annotate, DiskFull, Emit, Task, with_keras
 from search import plan, references
 from search.candidate import DataFacts, Refusal, judge
 from search.claims import claims_of
-from search.data import Dataset, load_dataset
+from search.data import Dataset
 from search.encode import NotInSpace, encode
 from search.errors import UserError
 from search.finals import hold_finals
 from search.limits import Limits
 from search.order import Order, StudyStopped, decode_order
 from search.patience import StorageAway
+from search.probe import read
 from search.references import Reference
 from search.reservations import Queued, Trials, queue
 from search.rounds import Search
@@ -71,7 +71,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
         StudyStopped: nothing more can be trained.
     """
     run = order.run
-    data = _data(run)
+    data = _data(run, emit)
     facts = DataFacts(data.input_shape, data.classes, data.fingerprint)
     plan.check(run.config.space, run.config.budget, data.input_shape, data.classes)
     opponents = _references(run, order.references, data)
@@ -98,10 +98,11 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     return search.references() if order.references else search.candidates()
 
 
-def _data(run: Run) -> Dataset:
-    config = run.config.data
-    path = Path(config.path) if config.path else None
-    return load_dataset(config.name, path, protocol=run.config.protocol, holdout=config.holdout, images=config.images)
+def _data(run: Run, emit: Emit) -> Dataset:
+    def watch(done: int, total: int) -> None:
+        emit({"event": "reading", "done": done, "total": total})
+
+    return read(run.config, run.folder / "images.npz", watch)
 
 
 def _references(run: Run, wanted: tuple[str, ...], data: Dataset) -> list[Reference]:
