@@ -38,7 +38,7 @@ PerGpu = Annotated[int | None, typer.Option(help="workers on each GPU, which alo
 RayAddress = Annotated[str | None, typer.Option(help="train on this Ray cluster; auto: the one that this machine is in")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 # what overrides the study file, see `search.config.OPTIONS`
-Data = Annotated[str | None, typer.Option(help=".npz, cifar-10-batches-py folder or .tar.gz, or binary version")]
+Data = Annotated[str | None, typer.Option(help="folder of images by class, .npz, or CIFAR's official folder or .tar.gz")]
 Epochs = Annotated[int | None, typer.Option(help="of each training")]
 Trials = Annotated[int | None, typer.Option(help="trained candidates, in total")]
 Images = Annotated[int | None, typer.Option(help="training images to take, the other splits in proportion")]
@@ -67,7 +67,10 @@ def plan(
     name, path = config.find(study)
     asked = config.load(path, _overrides(data, epochs, trials, images, seed, batch_size))
     wish, timed = asked.data, None
-    given = read(asked) if probe or wish.path else None  # what has no path may have to be downloaded, by Keras
+    given = None
+    if probe or wish.path:  # what has no path may have to be downloaded, by Keras
+        with _console(stderr=as_json).status("reading the images") as status:
+            given = read(asked, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
     shape = shape_of(wish.name, None, asked.protocol, wish.holdout) if given is None else (given.input_shape, given.classes)
     found = survey(asked.space, asked.budget, *shape, seed=asked.search.seed)
     if given and probe:
@@ -79,6 +82,22 @@ def plan(
     from search.display import print_survey
 
     print_survey(_console(), name, asked.budget.params, found, timed)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="of the study that is made, in studies/")],
+    data: Annotated[Path, typer.Option(help="folder of images by class, .npz, or CIFAR's official folder or .tar.gz")],
+    budget: Annotated[int, typer.Option(help="parameters: under it, not at it", min=1)] = 100_000,
+    to: Annotated[Path | None, typer.Option(help="the folder to make NAME in, instead of studies/", file_okay=False)] = None,
+) -> None:
+    """A commented study file for your own images: looks at them, proposes size, space, base and recipe, and plans."""
+    from search.display_new import print_new
+    from search.new import make
+
+    with _console().status("looking at the images") as status:
+        made = make(name, data, budget, to, lambda done, total: status.update(f"{done:,} of {total:,} images"))
+    print_new(_console(), made)
 
 
 @app.command()
