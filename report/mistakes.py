@@ -16,7 +16,7 @@ from report.findings import Findings
 from search import winner
 from search.data import Dataset
 from search.errors import UserError
-from search.probe import read
+from search.probe import PIXELS, read
 
 WORST = 24  # mistakes that are kept
 SIDE = 96  # pixels of a picture, about: smaller ones are enlarged by a whole factor, larger ones reduced
@@ -106,7 +106,7 @@ def picture(image: Image) -> str:
 
 
 def _images(found: Findings) -> Dataset:
-    data = read(found.run.config)
+    data = read(found.run.config, found.run.folder / PIXELS)
     if data.fingerprint != found.data["fingerprint"]:
         raise UserError(f"the images are others than the study's ({data.fingerprint}, not {found.data['fingerprint']})")
     return data

@@ -28,7 +28,7 @@ from search.device import load_backend
 from search.errors import UserError
 from search.export import export, versions
 from search.files import read_json, write_json, write_text
-from search.probe import read
+from search.probe import PIXELS, read
 from search.recipe import Recipe
 from search.study import Run, Studies
 from search.winner import Trained
@@ -117,7 +117,7 @@ def _images(path: Path, found: Findings, tell: Callable[[str], None]) -> Images 
     """Write the images that the notebook measures on; None where those of the study are not at hand."""
     config = found.run.config
     try:
-        data = read(config)
+        data = read(config, found.run.folder / PIXELS)
         if data.fingerprint != found.data["fingerprint"]:
             raise UserError(f"{data.summary()}: not the images that the study was trained on")
     except UserError as error:

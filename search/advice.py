@@ -53,7 +53,8 @@ def rules_of(study: str, budget: int | None) -> Rules:
         UserError: there is no such study, or its images cannot be read.
     """
     asked = config.load(config.find(study)[1], {})
-    shape, classes = shape_of(asked.data.name, asked.data.path, asked.protocol, asked.data.holdout)
+    wish = asked.data
+    shape, classes = shape_of(wish.name, wish.path, asked.protocol, wish.holdout, wish.options)
     return Rules(asked.budget if budget is None else asked.budget.model_copy(update={"params": budget}), shape, classes)
 
 

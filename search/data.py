@@ -156,12 +156,19 @@ def load_dataset(
     return _frozen(source, splits, protocol)
 
 
-def shape_of(name: str | None, path: str | None, protocol: Protocol, holdout: float) -> tuple[tuple[int, int, int], int]:
-    """((height, width, channels), classes) of a data set; a named one is known without reading it."""
+def shape_of(
+    name: str | None, path: str | None, protocol: Protocol, holdout: float, options: Options = AS_THEY_ARE
+) -> tuple[tuple[int, int, int], int]:
+    """((height, width, channels), classes) of a data set; a named one is known without reading it, a folder by one image."""
     if name is not None:
         (height, width, channels), names = NAMED[name]
         return (height, width, channels), len(names)
-    found = load_dataset(None, Path(path or ""), protocol=protocol, holdout=holdout, images=None)
+    where = Path(path or "")
+    if not archives.is_official(where) and folders.is_folder_of_images(where):
+        held = folders.find(where, options.classes)
+        height, width, channels = reading.read(next(iter(held.parts.values())).files[:1], options).shape[1:]
+        return (height, width, channels), len(held.classes)
+    found = load_dataset(None, where, protocol=protocol, holdout=holdout, images=None, options=options)
     return found.input_shape, found.classes
 
 

@@ -40,6 +40,7 @@ SCALED = 300  # of them where their widths are scaled to fit, which costs ten ti
 LEAST = 30  # candidates among them; where fewer fit, the sampler scales too
 TIMED = (0.05, 0.5, 0.95)  # of the candidates by multiply-adds: what is timed, and the range that is told
 STEP_SECONDS = 2.0  # of steps that a network is timed over, after the first
+PIXELS = "images.npz"  # in a run folder: what was read of a folder of images, where that took long
 VALIDATION_IMAGES = 500  # that it is timed over, at most: one batch of the engine
 
 

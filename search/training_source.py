@@ -139,7 +139,7 @@ class Average(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.model.set_weights(self.raw)'''
 _TRAIN = '''\
-def train(build_model, prepare, x_train, y_train, x_val, y_val, path, seed=0):
+{weights}def train(build_model, prepare, x_train, y_train, x_val, y_val, path, seed=0):
     """Train a new model on uint8 images (n, height, width, channels) and labels (n,); its best epoch goes to `path`."""
     keras.utils.set_random_seed(seed)
 {build}
@@ -153,7 +153,15 @@ def train(build_model, prepare, x_train, y_train, x_val, y_val, path, seed=0):
 {callbacks}    ]
     validation = prepare(x_val), np.eye(classes, dtype="float32")[y_val]
     options = {{"validation_data": validation, "validation_batch_size": 500, "callbacks": callbacks, "verbose": 2}}
-    return model.fit(batches, epochs=EPOCHS, **options)
+    return model.fit(batches, epochs=EPOCHS, {fit}**options)
+'''
+_WEIGHTS = '''\
+def class_weights(labels):
+    """The weight of each class in the loss, by which a rare one counts as much as any."""
+    counts = np.bincount(labels)
+    return {label: len(labels) / (len(counts) * count) for label, count in enumerate(counts)}
+
+
 '''
 
 
@@ -178,6 +186,8 @@ def _train(recipe: Recipe, policy: str) -> str:
         exclude="".join(f"    {line}\n" for line in exclude),
         smoothing=f"label_smoothing={recipe.label_smoothing!r}" if recipe.label_smoothing else "",
         callbacks="".join(f"        {line}\n" for line in callbacks),
+        weights=_WEIGHTS if recipe.class_weights == "balanced" else "",
+        fit="class_weight=class_weights(y_train), " if recipe.class_weights == "balanced" else "",
     )
 
 

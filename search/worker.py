@@ -28,7 +28,7 @@ from search.finals import hold_finals
 from search.limits import Limits
 from search.order import Order, StudyStopped, decode_order
 from search.patience import StorageAway
-from search.probe import read
+from search.probe import PIXELS, read
 from search.references import Reference
 from search.reservations import Queued, Trials, queue
 from search.rounds import Search
@@ -102,7 +102,7 @@ def _data(run: Run, emit: Emit) -> Dataset:
     def watch(done: int, total: int) -> None:
         emit({"event": "reading", "done": done, "total": total})
 
-    return read(run.config, run.folder / "images.npz", watch)
+    return read(run.config, run.folder / PIXELS, watch)
 
 
 def _references(run: Run, wanted: tuple[str, ...], data: Dataset) -> list[Reference]:
