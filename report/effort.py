@@ -11,7 +11,7 @@ from report.markup import Section
 from report.tables import Table, refusal_words
 from report.timing import Times, duration, rungs_table, saved
 from report.words import settings
-from search.export import versions
+from search.card import versions
 
 FAILURES = 20  # that are told
 

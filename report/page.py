@@ -27,9 +27,9 @@ from report.words import (
     verdict,
 )
 from search.architecture import Architecture
+from search.card import versions
 from search.config import StudyConfig
 from search.errors import UserError
-from search.export import versions
 from search.files import read_json, write_text
 from search.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
 from search.references import named

@@ -29,7 +29,7 @@ from search.study import Run, Studies, records
 YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
 GRAPHS = ("learning-curves", "accuracy-by-params", "accuracy-by-macs", "refusals")  # in the order in which they are shown
 ARTIFACTS = "artifacts"  # the folder in a run folder that holds what the dashboard offers
-EXPORTS = ("best_model.*", "report.*")
+EXPORTS = ("best_model*", "report.*")
 REST = 20  # times as long as a redrawing took, until the next one
 
 # Names of the dashboard's attributes; a note is its text in parts, and a version that grows with each change.

@@ -23,10 +23,11 @@ from report.submission_notebook import HandIn, cells
 from report.words import confirmation, verdict
 from report.write import write_reports
 from search import winner as winners
+from search.card import versions
 from search.config import flat
 from search.device import load_backend
 from search.errors import UserError
-from search.export import export, versions
+from search.export import QUICK, export
 from search.files import read_json, write_json, write_text
 from search.probe import PIXELS, read
 from search.recipe import Recipe
@@ -103,13 +104,13 @@ def _make(draft: Path, found: Findings, tell: Callable[[str], None]) -> None:
 
 def _network(draft: Path, run: Run, trained: Trained, role: str, place: str, stem: str) -> Network:
     """Export a network into the folder, with its log."""
-    paths = export(
+    done = export(
         trained.architecture, draft, weights=trained.weights, facts=trained.facts, pixels=trained.pixels,
-        recipe=trained.recipe, heading=trained.heading, stem=stem,
+        recipe=trained.recipe, forms=QUICK, heading=trained.heading, stem=stem,
     )  # fmt: skip
     write_json(draft / "logs" / f"{role}.json", read_json(run.folder / place / "history.json"))
     policy = read_json(run.folder / place / "training.json")["precision"]
-    source = paths["py"].read_text(encoding="utf-8")
+    source = done.paths["py"][0].read_text(encoding="utf-8")
     return Network(role, trained.architecture.name, stem, source, Recipe.model_validate(trained.recipe), policy)
 
 

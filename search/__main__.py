@@ -17,6 +17,7 @@ from search.errors import UserError
 
 if TYPE_CHECKING:
     from search.architecture import Architecture
+    from search.export import Exported
     from search.study import Run
     from search.winner import Trained
 
@@ -267,36 +268,33 @@ def finals(
 def export(
     network: Annotated[str, typer.Argument(help="a study, or a reference or architecture file (source and card only)")],
     number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
+    trial: Annotated[int | None, typer.Option(help="the same")] = None,
     reference: Annotated[str | None, typer.Option(help="a reference that the study has trained, instead")] = None,
     to: Annotated[Path | None, typer.Option(help="the folder to write to; the run folder if none", file_okay=False)] = None,
     form: Annotated[
         list[str] | None,
-        typer.Option(help="py, json or keras; all of them if none; submission: FOLDER/submission, to hand in"),
+        typer.Option(
+            help="py, add, json, keras, tflite, int8, c or onnx; all that apply if none; submission: a folder to hand in"
+        ),
     ] = None,
+    data: Annotated[str | None, typer.Option(help="where the study's images are now; for tflite, int8 and c")] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """The winner to take away: annotated Keras source, JSON card, trained model."""
-    from search.export import FORMS
-
+    """The winner to take away: Keras source, card, trained model, TensorFlow Lite, C array, ONNX; each read back."""
+    if number is not None and trial is not None:
+        raise UserError(f"{network} {number} --trial {trial}: the number and --trial are the same thing; pass one of them")
+    number = number if trial is None else trial
     if "submission" in (form or ()):
         return _submit(network, number, reference, to, form or [], storage, out)
-    forms = tuple(form) if form else FORMS
+    forms = tuple(form) if form else None
     if _is_study(network):
-        paths = _export_trained(network, number, reference, to, forms, storage, out)
+        done = _export_trained(network, number, reference, to, forms, data, storage, out)
     else:
-        from search.config import safe_name
-        from search.export import export as write
-        from search.pixels import Pixels
+        done = _export_untrained(network, number, to, forms, data)
+    from search.display_export import print_exported
 
-        architecture = _network(network, number, out, storage)
-        forms = forms if form else ("py", "json")
-        paths = write(
-            architecture, to or Path.cwd(), weights=None, facts={}, pixels=Pixels(), recipe=None, forms=forms,
-            stem=safe_name(architecture.name),
-        )  # fmt: skip
-    for path in paths.values():
-        print(_short(path.resolve()))
+    print_exported(_console(), done)
 
 
 @app.command()
@@ -335,6 +333,7 @@ def worker() -> None:
     from report.publish import Redraw, publish_files, publish_trial_note
     from report.write import write_reports
     from search import winner
+    from search.export import QUICK
     from search.study import Studies, best, records
     from search.worker import main
 
@@ -346,7 +345,7 @@ def worker() -> None:
     def finish(run: Run, studies: Studies) -> None:
         redraw.now(run, studies)
         if winner.is_here(run, best(run, records(studies.candidates)).number):
-            _write(winner.candidate(run, studies=studies), run.folder)
+            _write(winner.candidate(run, studies=studies), run.folder, forms=QUICK)
         write_reports(run, studies)
         publish_files(studies.candidates, run.folder)
 
@@ -377,18 +376,22 @@ def _overrides(
 
 
 def _export_trained(
-    study: str, number: int | None, reference: str | None, to: Path | None, forms: tuple[str, ...], storage: str | None,
-    out: Path | None,
-) -> dict[str, Path]:  # fmt: skip
+    study: str, number: int | None, reference: str | None, to: Path | None, forms: tuple[str, ...] | None,
+    data: str | None, storage: str | None, out: Path | None,
+) -> Exported:  # fmt: skip
     from search import winner
     from search.device import load_backend
     from search.study import find
 
     run = find(study, out, storage)
     best = winner.reference(run, reference) if reference else winner.candidate(run, number)
-    if set(forms) - {"json"}:
+    read = winner.images(run, Path(data)) if data else None  # refuse before TensorFlow is loaded
+    if forms != ("json",):
         load_backend()
-    return _write(best, to or run.folder, forms=forms, stem=reference or "best_model")
+    return _write(
+        best, to or run.folder, forms=forms, stem=reference or "best_model",
+        images=lambda: read or winner.images(run), tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
 
 
 def _submit(
@@ -408,7 +411,25 @@ def _submit(
         print(_short(path.resolve()))
 
 
-def _write(best: Trained, folder: Path, **options: Any) -> dict[str, Path]:
+def _export_untrained(
+    network: str, number: int | None, to: Path | None, forms: tuple[str, ...] | None, data: str | None
+) -> Exported:
+    from search.config import safe_name
+    from search.export import export
+    from search.pixels import Pixels
+
+    if data:
+        raise UserError(f"{network} --data {data}: images go with a trained network of a study, and this is not trained")
+    architecture, folder = _network(network, number, None, None), to or Path.cwd()
+    stem = safe_name(architecture.name)
+    if (folder / f"{stem}.json").resolve() == Path(network).resolve() and (forms is None or "json" in forms):
+        raise UserError(f"{network}: its card would replace it; pass another folder with --to, or --form py")
+    return export(
+        architecture, folder, weights=None, facts={}, pixels=Pixels(), recipe=None, forms=forms, stem=stem
+    )  # fmt: skip
+
+
+def _write(best: Trained, folder: Path, **options: Any) -> Exported:
     from search.export import export
 
     return export(

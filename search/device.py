@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from search.quiet import quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +18,11 @@ class Device:
 
 
 def load_backend() -> None:
-    """Import Keras and its backend, without what their C++ libraries print on standard error as they start."""
-    kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
+    """Import Keras and its backend, without what their C++ libraries print as they start."""
+    with quiet():
         import keras
 
         keras.ops.zeros(())  # the first operation, with which the last of them speak
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def prepare_device() -> Device:
@@ -51,6 +46,13 @@ def prepare_device() -> Device:
         names = [tf.config.experimental.get_device_details(card).get("device_name", "GPU") for card in cards]
         return Device("gpu", f"training on {names[0]} with TensorFlow {tf.__version__}")
     return _cpu(f"TensorFlow {tf.__version__}")
+
+
+def backend() -> str:
+    """The name of the library that Keras computes with."""
+    import keras
+
+    return str(keras.backend.backend())
 
 
 def cores() -> int:

@@ -1,229 +1,157 @@
-"""A network to take away: annotated Keras source, a JSON card, and the trained model; each read back before it counts.
+"""A network to take away, in every form that applies; each is read back and compared before any file is replaced.
 
 Keras is imported only where trained weights are at hand, so that an untrained reference is exported without TensorFlow.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from search.architecture import Architecture, fingerprint, from_json, to_dict
-from search.cost import table
+from search.architecture import Architecture
+from search.card import Files, digest, files_of, network_digest
+from search.data import Dataset
 from search.errors import UserError, nearest
 from search.files import replacing
+from search.form import Form
+from search.keras_forms import ADD, CARD, KERAS, PY
 from search.pixels import Pixels
-from search.seeds import generator
-from search.source import keras_source
+from search.portable_forms import INT8, ONNX, TFLITE, C
+from search.subject import Subject
 
-FORMS = ("py", "json", "keras")
-TOLERANCE = 1e-5  # of a probability: what other kernels of the same arithmetic may differ by
-PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "optuna")
+# In the order in which they are written: the card, with what is known of the others, last. A new form is one more record.
+FORMS = {form.name: form for form in (KERAS, PY, ADD, TFLITE, INT8, C, ONNX, CARD)}
+QUICK = ("py", "json", "keras")  # those that take no noticeable time
 
-_CARD_WIDTH = 120
 
-Array = npt.NDArray[Any]
+@dataclass(frozen=True)
+class Exported:
+    """What an export left in its folder."""
+
+    paths: Mapping[str, tuple[Path, ...]]  # the files of each form
+    forms: Mapping[str, Mapping[str, Any]]  # what was measured of each, as the card has it
+    left_out: Mapping[str, str]  # forms that nobody asked for by name, and why they do not apply
+    removed: tuple[Path, ...]  # files of another network, which an earlier export had left under these names
 
 
 def export(
     architecture: Architecture,
     folder: Path,
     *,
-    weights: Sequence[Array] | None,
+    weights: Sequence[npt.NDArray[Any]] | None,
     facts: Mapping[str, Any],
     pixels: Pixels,
     recipe: Mapping[str, Any] | None,
-    forms: Sequence[str] = FORMS,
+    forms: Sequence[str] | None = None,
     stem: str = "best_model",
     heading: Sequence[str] = (),
-) -> dict[str, Path]:
-    """Write the forms as `stem.py`, `stem.json` and `stem.keras`; all are checked before the first one is replaced.
+    images: Callable[[], Dataset] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Exported:
+    """Write forms of a network into a folder; all are checked before the first file is replaced.
+
+    The card comes with every form of a trained network. It tells of all files of this name that are the network's, also of
+    those that an earlier export wrote; where these were another network's, they go.
 
     Args:
         weights: in the order of the model's own; None for a network that has not been trained.
         facts: more entries of the card (scores, seeds, data), plain JSON values.
         recipe: how it was trained; its initialiser goes into the source.
-        heading: lines for the docstring of the source.
-
-    Returns:
-        The path of each form.
+        forms: names out of FORMS; None takes all that apply.
+        heading: lines for whoever opens a source.
+        images: reads what it was trained and validated on, for the forms that are calibrated or measured.
+        tell: is told what is being done, a line for each form.
 
     Raises:
-        UserError: an unknown form, weights that are not the network's, or a folder that cannot be written.
+        UserError: a form that is unknown or does not apply, weights that are not the network's, or a folder that cannot
+            be written.
         RuntimeError: a form, read back, is another network; files of an earlier export are left as they were.
     """
-    chosen = _chosen(architecture, forms, weights)
-    paths = {form: folder / f"{stem}.{form}" for form in chosen}
-    model = None if weights is None or chosen == ["json"] else _trained(architecture, weights)
-    if "keras" in chosen:
-        heading = [*heading, f'Trained weights: build_model().load_weights("{paths["keras"].name}")']
-    initializer = (recipe or {}).get("initializer", "glorot_uniform")
-    source = keras_source(architecture, heading=heading, pixels=pixels, initializer=initializer)
+    subject = Subject(architecture, weights, pixels, recipe, facts, heading, stem, images)
+    chosen, left_out = _chosen(subject, forms)
+    if weights is not None and chosen != [CARD]:
+        _ = subject.model  # refuses weights of another network
+    before, own = files_of(folder / f"{stem}.json"), None if weights is None else network_digest(architecture, weights)
+    kept, strangers = _earlier(before, own, {name for form in chosen for name in form.names(stem)}, stem)
+    files = Files(kept.sha256, kept.forms, own)
+    paths = {form.name: tuple(folder / name for name in form.names(stem)) for form in chosen}
     try:
         with ExitStack() as stack:  # which closes in reverse: the card, with the digests of the others, is replaced last
-            drafts = {form: stack.enter_context(replacing(paths[form])) for form in reversed(chosen)}
+            drafts = {
+                form.name: [stack.enter_context(replacing(path)) for path in paths[form.name]] for form in chosen[::-1]
+            }
             for form in chosen:
-                match form:
-                    case "py":
-                        drafts[form].write_text(source, encoding="utf-8")
-                    case "keras" if model is not None:
-                        model.save(drafts[form])
-                    case _:
-                        digests = {paths[other].name: _digest(drafts[other]) for other in chosen if other != "json"}
-                        card = _card(architecture, facts, pixels, recipe, digests)
-                        drafts[form].write_text(_pretty(card) + "\n", encoding="utf-8")
-                _verify(form, drafts[form], architecture, model, pixels)
+                tell(f"{form.name:<8}{form.doing}")
+                facts_of_form = _write(form, subject, drafts[form.name], files)
+                if form is not CARD:
+                    files = _with(files, form, stem, drafts[form.name], facts_of_form)
+        removed = tuple(folder / name for name in strangers)
+        for path in removed:
+            path.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{folder}: the export cannot be written ({reason}); pass another folder") from error
-    return {form: paths[form] for form in FORMS if form in paths}
+    return Exported(paths, files.forms, left_out, removed)
 
 
-def _trained(architecture: Architecture, weights: Sequence[Array]) -> Any:
-    from search.model import build
+def _chosen(subject: Subject, names: Sequence[str] | None) -> tuple[list[Form], dict[str, str]]:
+    """The forms to write, in their order, and why others are left out."""
+    untrained = f"{subject.architecture.name or 'the network'} has not been trained"
+    simple = [form.name for form in FORMS.values() if not form.trained]
+    left_out = {}
+    for name in FORMS if names is None else names:
+        if name not in FORMS:
+            raise UserError(f"form {name!r} is not known, {nearest(name, FORMS)}")
+        form = FORMS[name]
+        if form.trained and subject.weights is None:
+            if names is not None:
+                raise UserError(f"{untrained}; --form {', '.join(simple[:-1])} or {simple[-1]}")
+        elif reason := form.missing(subject):
+            if names is not None:
+                raise UserError(f"--form {name}: {reason}")
+            left_out[name] = reason
+    wanted = set(FORMS if names is None else names) - left_out.keys()
+    wanted |= {other for name in wanted for other in FORMS[name].brings}
+    if subject.weights is not None:
+        wanted.add(CARD.name)
+    return [
+        form for form in FORMS.values() if form.name in wanted and (subject.weights is not None or not form.trained)
+    ], left_out
 
-    model = build(architecture)
-    own = model.weights
-    if len(weights) != len(own):
-        raise UserError(f"weights: {len(weights)} arrays, the network has {len(own)}; they are another network's")
-    for given, variable in zip(weights, own, strict=True):
-        if given.shape != tuple(variable.shape):
-            wanted = f"{variable.path} is {list(variable.shape)}"
-            raise UserError(f"weights: {wanted}, not {list(given.shape)}; they are another network's")
-        if not np.isfinite(given).all():
-            raise UserError(f"weights: {variable.path} holds values that are not finite; export another trial")
-    model.set_weights(list(weights))
-    return model
 
-
-# --- the card --------------------------------------------------------------------------------------------------------
-
-
-def _card(
-    architecture: Architecture,
-    facts: Mapping[str, Any],
-    pixels: Pixels,
-    recipe: Mapping[str, Any] | None,
-    digests: Mapping[str, str],
-) -> dict[str, Any]:
-    own = table(architecture) | {
-        "fingerprint": fingerprint(architecture),
-        "architecture": to_dict(architecture),
-        "recipe": None if recipe is None else dict(recipe),
-        "pixels": pixels.to_dict() | {"description": pixels.describe()},
-        "versions": versions(),
-        "sha256": dict(digests),
+def _earlier(before: Files, own: str | None, written: set[str], stem: str) -> tuple[Files, list[str]]:
+    """What is to stay of the files of an earlier export under this name, and which of them are another network's."""
+    others = {
+        form.name: [name for name in form.names(stem) if name in before.sha256 and name not in written]
+        for form in FORMS.values()
     }
-    if taken := sorted(own.keys() & facts.keys()):
-        raise ValueError(f"facts: {', '.join(taken)} are the card's own")
-    layers = own.pop("layers")
-    return own | dict(facts) | {"layers": layers}
+    names = [name for some in others.values() for name in some]
+    if own is None or before.network is None:
+        return Files(), []
+    if own != before.network:
+        return Files(), names
+    forms = {form: facts for form, facts in before.forms.items() if others.get(form)}
+    return Files({name: before.sha256[name] for name in names}, forms), []
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that a training depends on, those that are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _pretty(value: Any, indent: int = 0) -> str:
-    """JSON in which whatever fits a line stands on one."""
-    flat = json.dumps(value, allow_nan=False)
-    if indent + len(flat) <= _CARD_WIDTH or not isinstance(value, dict | list | tuple):
-        return flat
-    inner = "\n" + " " * (indent + 2)
-    if isinstance(value, dict):
-        parts = [f"{json.dumps(str(key))}: {_pretty(entry, indent + 2)}" for key, entry in value.items()]
-        return f"{{{inner}{f',{inner}'.join(parts)}\n{' ' * indent}}}"
-    return f"[{inner}{f',{inner}'.join(_pretty(entry, indent + 2) for entry in value)}\n{' ' * indent}]"
-
-
-# --- reading back ----------------------------------------------------------------------------------------------------
-
-
-def _chosen(architecture: Architecture, forms: Sequence[str], weights: Sequence[Array] | None) -> list[str]:
-    for form in forms:
-        if form not in FORMS:
-            raise UserError(f"form {form!r} is not known, {nearest(form, FORMS)}")
-    if weights is None and "keras" in forms:
-        raise UserError(f"{architecture.name or 'the network'} has not been trained; --form py or json")
-    return [form for form in ("py", "keras", "json") if form in forms]  # the order in which they are written
-
-
-def _verify(form: str, path: Path, architecture: Architecture, model: Any, pixels: Pixels) -> None:
+def _write(form: Form, subject: Subject, drafts: Sequence[Path], files: Files) -> Mapping[str, Any]:
     try:
-        match form:
-            case "py":
-                _verify_source(path, model, pixels)
-            case "json":
-                _verify_card(path, architecture)
-            case "keras":
-                _verify_model(path, model, pixels)
+        form.write(subject, drafts, files)
+    except RuntimeError as error:
+        raise RuntimeError(f"export: the {form.name} form cannot be made: {error}") from error
+    try:
+        return form.verify(subject, drafts)
     except Exception as error:
-        raise RuntimeError(f"export: the {form} form, read back, is not the network ({error})") from error
+        raise RuntimeError(f"export: the {form.name} form, read back, is not the network ({error})") from error
 
 
-def _verify_source(path: Path, model: Any, pixels: Pixels) -> None:
-    code = compile(path.read_text(encoding="utf-8"), path.name, "exec")
-    if model is None:
-        return
-    module = ModuleType(path.stem)
-    exec(code, module.__dict__)
-    images = _images(model.input_shape[1:])
-    prepared = module.prepare(images)
-    if not np.array_equal(prepared, pixels.apply(images)):
-        raise ValueError("prepare() prepares other pixels")
-    built = module.build_model()
-    if built.count_params() != model.count_params():
-        raise ValueError(f"{built.count_params():,} parameters instead of {model.count_params():,}")
-    built.set_weights(model.get_weights())
-    _same_outputs(built, model, prepared)
-
-
-def _verify_model(path: Path, model: Any, pixels: Pixels) -> None:
-    import keras
-
-    _same_outputs(keras.models.load_model(path, compile=False), model, pixels.apply(_images(model.input_shape[1:])))
-
-
-def _verify_card(path: Path, architecture: Architecture) -> None:
-    card = json.loads(path.read_bytes())
-    if fingerprint(from_json(json.dumps(card["architecture"]))) != fingerprint(architecture):
-        raise ValueError("another fingerprint")
-
-
-def _same_outputs(model: Any, other: Any, inputs: npt.NDArray[np.float32]) -> None:
-    outputs, expected = (np.asarray(network(inputs, training=False)) for network in (model, other))
-    difference = float(np.abs(outputs - expected).max())
-    if not difference <= TOLERANCE:
-        raise ValueError(f"outputs differ by {difference:.3g}")
-
-
-def _images(shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """A few images uint8 (4, height, width, channels): soft gradients under noise."""
-    height, width, channels = shape
-    random = generator(0, "export")
-    slopes = random.uniform(-1, 1, (4, 2, channels))
-    down, across = np.linspace(-1, 1, height)[:, None, None], np.linspace(-1, 1, width)[None, :, None]
-    soft = down * slopes[:, None, None, 0] + across * slopes[:, None, None, 1]
-    return np.clip(128 + 50 * soft + 25 * random.standard_normal((4, *shape)), 0, 255).astype(np.uint8)
+def _with(files: Files, form: Form, stem: str, drafts: Sequence[Path], facts: Mapping[str, Any]) -> Files:
+    names = form.names(stem)
+    digests = {name: digest(draft) for name, draft in zip(names, drafts, strict=True)}
+    told = {form.name: {"file": names[0]} | dict(facts)} if facts else {}
+    return Files({**files.sha256, **digests}, {**files.forms, **told}, files.network)

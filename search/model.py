@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple, assert_never
 
 import keras
@@ -63,6 +64,11 @@ def flip_averaged(model: keras.Model) -> keras.Model:
     image = keras.Input(model.input_shape[1:], name="image")
     average = keras.layers.Average(name="flip_average", dtype="float32")
     return keras.Model(image, average([model(image), model(image[:, :, ::-1])]), name=f"{model.name}_flip_averaged")
+
+
+def load(path: Path) -> keras.Model:
+    """A model that Keras saved, as it was, not compiled."""
+    return keras.models.load_model(path, compile=False)
 
 
 class _Making(NamedTuple):

@@ -45,6 +45,22 @@ class Pixels:
             scaled /= np.asarray(self.std, np.float32)
         return scaled
 
+    def quantized(self, channels: int, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
+        """What an int8 network takes for each value of a pixel, int8 (channels, 256): real = (int8 - zero_point) * scale."""
+        values = np.repeat(np.arange(256, dtype=np.uint8)[:, None], channels, axis=1)
+        rounded = np.rint(self.apply(values[None, None]) / np.float32(scale))[0, 0] + zero_point
+        return np.ascontiguousarray(np.clip(rounded, -128, 127).astype(np.int8).T)
+
+    def describe_int8(self, channels: int, scale: float, zero_point: int) -> str:
+        """One line for people: how a pixel 0 to 255 becomes what an int8 network takes."""
+        if is_shifted(self.quantized(channels, scale, zero_point)):
+            return "int8 = pixel - 128"
+        real = "pixel / 255"
+        if self.mean:
+            mean, std = (", ".join(f"{value:.8g}" for value in values) for values in (self.mean, self.std))
+            real = f"({real} - mean) / std per channel with mean [{mean}] and std [{std}]"
+        return f"int8 = round({real} / {scale:.9g}) + {zero_point}, clipped to -128 to 127"
+
     def to_dict(self) -> dict[str, list[float]]:
         """As plain JSON values."""
         return {"mean": list(self.mean), "std": list(self.std)}
@@ -61,3 +77,8 @@ class Pixels:
         except (KeyError, TypeError, ValueError) as error:
             problem = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"pixels: {problem}; expected mean and std, one number for each channel") from None
+
+
+def is_shifted(table: npt.NDArray[np.int8]) -> bool:
+    """Whether an int8 network takes every pixel less 128, as it does where pixels are only divided by 255."""
+    return bool((table == np.arange(-128, 128)).all())

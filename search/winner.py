@@ -11,7 +11,9 @@ from typing import Any
 import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
+from search import probe
 from search.architecture import Architecture, from_json
+from search.data import Dataset
 from search.errors import UserError
 from search.files import read_json, read_weights
 from search.pixels import Pixels
@@ -68,6 +70,28 @@ def reference(run: Run, name: str) -> Trained:
         if trial.user_attrs.get("reference") == name:
             return _trained(run, studies, trial, run.folder / "references" / name, name)
     raise UserError(f"{name}: not trained in {run.folder}; train it with: {run.command} --reference {name}")
+
+
+def images(run: Run, path: Path | None = None) -> Dataset:
+    """The images that a run trains and validates on, split and reduced as they were then.
+
+    Args:
+        path: where they are now, if not where the run read them.
+
+    Raises:
+        UserError: they cannot be read, or are others.
+    """
+    config = run.config
+    if path is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path.resolve())})})
+    data, known = probe.read(config), load(run).candidates.user_attrs[DATA]
+    if data.fingerprint != known["fingerprint"]:
+        place = config.data.path or data.name
+        raise UserError(
+            f"{place}: other images than this run has ({known['summary']}, {known['fingerprint']}; now {data.summary()}, "
+            f"{data.fingerprint}); pass its own with --data"
+        )
+    return data
 
 
 def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name: str) -> Trained:

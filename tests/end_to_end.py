@@ -43,8 +43,15 @@ def main() -> None:
     _check("the base is the published one", board["base"]["params"] == 1_172_410)
     _check("something was learnt", max(row["best_val_accuracy"] for row in [*board["trials"], board["base"]]) > 1.3 * CHANCE)
 
-    paths = _search("export", *study, "--to", str(folder / "out")).split()
-    _check("three forms are exported", {Path(path).suffix for path in paths} == {".py", ".json", ".keras"})
+    print(_search("export", *study, "--to", str(folder / "out")))
+    card = json.loads((folder / "out" / "best_model.json").read_text(encoding="utf-8"))
+    there = {path.name.removeprefix("best_model") for path in (folder / "out").iterdir()}
+    wanted = {".py", "_add.py", ".keras", ".tflite", "_int8.tflite", "_int8.cc", "_int8.h", ".json"}
+    _check("every form is exported", wanted <= there)
+    measured = [card["forms"]["tflite"]["val_accuracy"], card["forms"]["int8"]["val_accuracy"]]
+    trained = card["scores"]["best_val_accuracy"]
+    _check("a file in floats keeps the accuracy", abs(measured[0] - trained) < 0.005)
+    _check("one in integers keeps it nearly", abs(measured[1] - trained) < 0.05)
     summary = subprocess.run(
         [sys.executable, str(folder / "out" / "best_model.py")], capture_output=True, text=True, check=True
     ).stdout

@@ -269,8 +269,11 @@ BAD_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "number is text": ("show {study} best --out {out}", ("number", "valid integer")),
     "export of the rejected": ("export {study} 1 --out {out}", ("1", "was not trained", "rejected")),
     "export of no reference": ("export {study} --reference eip-x --out {out}", ("eip-x",)),
-    "export form unknown": ("export eip-b --form onnx --to {new}", ("form 'onnx' is not known",)),
-    "export of weights of none": ("export eip-b --form keras --to {new}", ("has not been trained", "--form py or json")),
+    "export form unknown": ("export eip-b --form onxx --to {new}", ("form 'onxx' is not known", "did you mean 'onnx'?")),
+    "export of weights of none": (
+        "export eip-b --form keras --to {new}",
+        ("has not been trained", "--form py, add or json"),
+    ),
     "export under a file": ("export eip-b --to {folder}/text.json/x", ("text.json",)),
     # overrides
     "trials 0": ("run {study} --out {out} --trials 0", ("--trials", "not 0")),
@@ -321,6 +324,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "binary.json").write_bytes(bytes(range(256)))
     (folder / "deep.json").write_text("[" * 100_000, encoding="utf-8")
     (folder / "shrinks.json").write_text(SHRINKS_TOO_FAR, encoding="utf-8")
+    network = json.loads((ROOT / "studies" / "references" / "eip-b.json").read_text(encoding="utf-8"))
+    (folder / "whole.json").write_text(json.dumps(network | {"name": "whole"}), encoding="utf-8")
     (folder / "corrupt.npz").write_bytes(b"PK\x03\x04" + bytes(200))
     images, labels = np.zeros((1100, 8, 8), np.uint8), np.arange(1100) % 10
     arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
@@ -489,5 +494,5 @@ def test_the_name_in_an_architecture_file_never_becomes_a_path(tmp_path: Path) -
     (tmp_path / "to").mkdir()
     ended = search("export", str(tmp_path / "net.json"), "--to", str(tmp_path / "to"))
     assert ended.status == 0, ended
-    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["outside.json", "outside.py"]
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["outside.json", "outside.py", "outside_add.py"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.json", "to"]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from search.architecture import Architecture, fingerprint, from_json, load, to_dict
 from search.cost import table
 from search.errors import UserError
-from search.export import FORMS, export
+from search.export import export
 from search.files import read_weights, write_weights
 from search.geometry import flatten, resolve
 from search.layers import (
@@ -47,7 +47,7 @@ from search.layers import (
 from search.model import build
 from search.pixels import Pixels
 from search.seeds import generator
-from search.source import identifier, keras_source
+from search.source import add_source, identifier, is_stack, keras_source
 from tests.strategies import architectures
 
 # Keras 3.15 hands its variables to NumPy 2 in a way that NumPy calls outdated, whenever a model is saved.
@@ -134,8 +134,11 @@ def some_weights(architecture: Architecture) -> list[Any]:
 
 
 def take_away(architecture: Architecture, folder: Path, **changes: Any) -> dict[str, Path]:
+    """The first file of each form; of a trained network those that Keras reads, if no others are asked for."""
     arguments: dict[str, Any] = {"weights": None, "facts": {}, "pixels": Pixels(), "recipe": None} | changes
-    return export(architecture, folder, **arguments)
+    if arguments["weights"] is not None:
+        arguments = {"forms": ["py", "keras", *(["add"] if is_stack(architecture) else [])]} | arguments
+    return {form: paths[0] for form, paths in export(architecture, folder, **arguments).paths.items()}
 
 
 def run(source: str, name: str = "exported") -> ModuleType:
@@ -163,7 +166,6 @@ def test_references_are_six() -> None:
 def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
     architecture, weights = NETWORKS[name], some_weights(NETWORKS[name])
     paths = take_away(architecture, tmp_path, weights=weights)
-    assert list(paths) == list(FORMS)
     assert sorted(tmp_path.iterdir()) == sorted(paths.values())
     trained = build(architecture)
     trained.set_weights(weights)
@@ -173,12 +175,14 @@ def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
     loaded = keras.models.load_model(paths["keras"])
     np.testing.assert_allclose(outputs(loaded, inputs), expected, atol=1e-5)
     by_file, by_name, by_order = module.build_model(), module.build_model(), module.build_model()
+    added = run(paths["add"].read_text(encoding="utf-8")).model if "add" in paths else module.build_model()
+    added.load_weights(paths["keras"])
     by_file.load_weights(paths["keras"])  # as the source says in its docstring
     by_order.set_weights(weights)
     for layer in trained.layers:
         if layer.weights:
             by_name.get_layer(layer.name).set_weights(layer.get_weights())
-    for model in (by_file, by_name, by_order):
+    for model in (by_file, by_name, by_order, added):
         assert model.count_params() == table(architecture)["params"]
         np.testing.assert_allclose(outputs(model, inputs), expected, atol=1e-5)
     card = json.loads(paths["json"].read_text(encoding="utf-8"))
@@ -189,12 +193,14 @@ def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
 @given(architectures())
 @settings(max_examples=12)
 def test_source_of_any_network_is_the_same_network(architecture: Architecture) -> None:
-    model, built = build(architecture), run(keras_source(architecture)).build_model()
+    model, sources = build(architecture), [run(keras_source(architecture)).build_model()]
     model.set_weights(some_weights(architecture))
-    assert built.count_params() == model.count_params() == table(architecture)["params"]
-    built.set_weights(model.get_weights())
+    sources += [run(add_source(architecture)).model] if is_stack(architecture) else []
     inputs = images(architecture).astype(np.float32) / 255
-    np.testing.assert_allclose(outputs(built, inputs), outputs(model, inputs), atol=1e-5)
+    for built in sources:
+        assert built.count_params() == model.count_params() == table(architecture)["params"]
+        built.set_weights(model.get_weights())
+        np.testing.assert_allclose(outputs(built, inputs), outputs(model, inputs), atol=1e-5)
 
 
 @pytest.mark.parametrize("initializer", ["glorot_uniform", "he_normal"])
@@ -235,9 +241,14 @@ def comments(source: str) -> dict[str, tuple[list[int], str | None, int]]:
     return found
 
 
+@pytest.mark.parametrize("style", [keras_source, add_source])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_comments_say_what_the_table_says(name: str) -> None:
-    source = keras_source(NETWORKS[name])
+def test_comments_say_what_the_table_says(name: str, style: Callable[[Architecture], str]) -> None:
+    if style is add_source and not is_stack(NETWORKS[name]):
+        with pytest.raises(ValueError, match="the network branches or calls a layer twice"):
+            style(NETWORKS[name])
+        return
+    source = style(NETWORKS[name])
     found, priced = comments(source), table(NETWORKS[name])
     uses: Counter[str] = Counter()
     for (_, resolved), row in zip(flatten(resolve(NETWORKS[name])), priced["layers"], strict=True):
@@ -273,6 +284,12 @@ def test_a_plain_stack_is_sequential_and_a_graph_is_functional() -> None:
     assert "    shortcut = x\n" in source and "([x, shortcut])" in source and "    shortcut_2 = shortcut\n" in source
 
 
+def test_a_script_adds_one_layer_a_line() -> None:
+    tree = ast.parse(add_source(NETWORKS["eip-b"]))
+    calls = [one.value.func for one in tree.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)]
+    assert [ast.unparse(call) for call in calls] == ["model.add"] * (1 + len(table(NETWORKS["eip-b"])["layers"]))
+
+
 def test_ruff_has_no_complaint(tmp_path: Path) -> None:
     many = Architecture((4, 4, 16), 2, (Flatten(), Dense(2), Softmax()), "sixteen")
     for name, architecture in NETWORKS.items():
@@ -281,6 +298,9 @@ def test_ruff_has_no_complaint(tmp_path: Path) -> None:
             architecture, pixels=pixels, heading=["Best of 40.", "", "word " * 60], initializer="he_normal"
         )
         (tmp_path / f"{identifier(name)}.py").write_text(source, encoding="utf-8")
+        if is_stack(architecture):
+            adds = add_source(architecture, pixels=pixels, heading=["word " * 60], initializer="he_normal")
+            (tmp_path / f"{identifier(name)}_add.py").write_text(adds, encoding="utf-8")
     sixteen = keras_source(many, pixels=Pixels((1 / 3,) * 16, (1 / 7,) * 16))
     (tmp_path / "sixteen.py").write_text(sixteen, encoding="utf-8")
     (tmp_path / "plain.py").write_text(keras_source(NETWORKS["eip-b"]), encoding="utf-8")
@@ -316,8 +336,9 @@ def test_a_hostile_name_is_exported(name: str, tmp_path: Path) -> None:
     assert json.loads(paths["json"].read_text(encoding="utf-8"))["name"] == name
 
 
-def test_main_prints_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    run(keras_source(NETWORKS["eip-b"]), "__main__")
+@pytest.mark.parametrize("style", [keras_source, add_source])
+def test_main_prints_the_summary(style: Callable[[Architecture], str], capsys: pytest.CaptureFixture[str]) -> None:
+    run(style(NETWORKS["eip-b"]), "__main__")
     assert "94,911" in capsys.readouterr().out
 
 
@@ -369,7 +390,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     assert card.items() >= (table(architecture) | facts | {"recipe": recipe}).items()
     assert Pixels.from_dict(card["pixels"]) == NORMALISED
     assert card["versions"]["keras"] == keras.__version__ and {"python", "numpy", "optuna"} <= card["versions"].keys()
-    digests = {paths[form].name: hashlib.sha256(paths[form].read_bytes()).hexdigest() for form in ("py", "keras")}
+    digests = {paths[form].name: hashlib.sha256(paths[form].read_bytes()).hexdigest() for form in ("py", "keras", "add")}
     assert card["sha256"] == digests
     assert '\n      {"kind": "batch_norm"},\n' in text  # one layer a line
     assert 'depthwise_initializer="he_normal"' in paths["py"].read_text(encoding="utf-8")
@@ -385,7 +406,7 @@ def test_facts_cannot_replace_the_cards_own(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"forms": ["pyy"]}, "form 'pyy' is not known, did you mean 'py'?"),
-        ({}, "eip-b has not been trained; --form py or json"),
+        ({"forms": ["int8"]}, "eip-b has not been trained; --form py, add or json"),
         ({"weights": []}, "weights: 0 arrays, the network has 34"),
         ({"weights": [np.zeros(1)] * 34}, r"depthwise_kernel is \[3, 3, 3, 1\], not \[1\]"),
     ],
@@ -409,11 +430,13 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         take_away(NETWORKS["eip-b"], tmp_path / "taken", forms=["py"])
 
 
-def test_forms_are_written_alone(tmp_path: Path) -> None:
-    weights = some_weights(EXPLICIT["vector"])
-    for form in FORMS:
-        paths = take_away(EXPLICIT["vector"], tmp_path / form, weights=weights, forms=[form, form], stem="net")
-        assert list((tmp_path / form).iterdir()) == [paths[form]] == [tmp_path / form / f"net.{form}"]
+def test_forms_of_a_trained_network_come_with_its_card_alone(tmp_path: Path) -> None:
+    weights = some_weights(NETWORKS["eip-b"])
+    for form in ("py", "add", "keras", "json"):
+        paths = take_away(NETWORKS["eip-b"], tmp_path / form, weights=weights, forms=[form, form], stem="net")
+        assert paths.keys() == {form, "json"}
+        assert sorted((tmp_path / form).iterdir()) == sorted(paths.values())
+        assert {path.name for path in paths.values()} <= {"net.py", "net_add.py", "net.keras", "net.json"}
 
 
 def test_an_untrained_network_is_exported_without_keras(tmp_path: Path) -> None:
@@ -424,13 +447,13 @@ def test_an_untrained_network_is_exported_without_keras(tmp_path: Path) -> None:
         from search.export import export
         from search.pixels import Pixels
         network = load(Path("studies/references/eip-b.json"))
-        folder, forms = Path({str(tmp_path)!r}), ["py", "json"]
-        export(network, folder, weights=None, facts={{}}, pixels=Pixels(), recipe=None, forms=forms)
+        folder = Path({str(tmp_path)!r})
+        export(network, folder, weights=None, facts={{}}, pixels=Pixels(), recipe=None)
         export(network, folder, weights=[], facts={{}}, pixels=Pixels(), recipe=None, forms=["json"])
         assert not {{"keras", "tensorflow"}} & sys.modules.keys()
         """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, cwd=ROOT)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_model.json", "best_model.py"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_model.json", "best_model.py", "best_model_add.py"]
 
 
 # --- all or nothing --------------------------------------------------------------------------------------------------
@@ -440,7 +463,7 @@ def break_source(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     def broken(*arguments: Any, **options: Any) -> str:
         return keras_source(*arguments, **options).replace(old, new)
 
-    monkeypatch.setattr("search.export.keras_source", broken)
+    monkeypatch.setattr("search.keras_forms.keras_source", broken)
 
 
 @pytest.mark.parametrize(
@@ -477,7 +500,7 @@ def test_a_wrong_card_or_model_leaves_the_old_files(tmp_path: Path, monkeypatch:
     paths = take_away(architecture, tmp_path, weights=weights)
     before = {path: path.read_bytes() for path in paths.values()}
     with monkeypatch.context() as patch:
-        patch.setattr("search.export.to_dict", lambda given: to_dict(EXPLICIT["spatial"]))
+        patch.setattr("search.card.to_dict", lambda given: to_dict(EXPLICIT["spatial"]))
         with pytest.raises(RuntimeError, match=r"the json form.*another fingerprint"):
             take_away(architecture, tmp_path, weights=weights)
     with monkeypatch.context() as patch:
@@ -496,7 +519,7 @@ def test_the_card_is_replaced_last(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "replace", replace_and_note)
     take_away(EXPLICIT["vector"], tmp_path, weights=some_weights(EXPLICIT["vector"]))
-    assert done == ["best_model.py", "best_model.keras", "best_model.json"]
+    assert sorted(done[:-1]) == ["best_model.keras", "best_model.py"] and done[-1] == "best_model.json"
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -553,5 +576,4 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_card_is_read_as_the_architecture_it_holds(tmp_path: Path) -> None:
     network = load(ROOT / "studies" / "references" / "eip-b.json")
-    paths = export(network, tmp_path, weights=None, facts={}, pixels=Pixels(), recipe=None, forms=["json"])
-    assert load(paths["json"]) == network
+    assert load(take_away(network, tmp_path, forms=["json"])["json"]) == network

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 ORDER = (
     "search.errors",
+    "search.quiet",
     "search.seeds",
     "search.files",
     "search.pixels",
@@ -41,9 +42,11 @@ ORDER = (
     "search.cost",
     "search.budget",
     "search.plan",
+    "search.source_lines",
     "search.source",
     "search.batches_source",
     "search.training_source",
+    "search.card",
     "search.archives",
     "search.folders",
     "search.images",
@@ -104,6 +107,16 @@ ORDER = (
     "search.shares",
     "search.supervisor",
     "search.cluster",
+    "search.quantizable",
+    "search.tflite",
+    "search.subject",
+    "search.verify",
+    "search.litert",
+    "search.c_source",
+    "search.onnx_model",
+    "search.form",
+    "search.keras_forms",
+    "search.portable_forms",
     "search.export",
     "search.display",
     "search.live",
@@ -115,6 +128,7 @@ ORDER = (
     "report.drawing",
     "report.network_page",
     "search.display_new",
+    "search.display_export",
     "report.tables",
     "report.rows",
     "report.front",
@@ -159,6 +173,8 @@ KERAS = ("keras", "tensorflow", "jax")
 ENGINE = tuple(f"search.engine.{name}" for name in ("augment", "layers", "interface", "tensorflow", "jax"))
 KERAS_ANYWHERE = ("search.model", "search.export", *ENGINE)
 KERAS_IN_FUNCTIONS = ("search.checkpoint", "search.data", "search.device")
+KERAS_ANYWHERE = ("search.model", "search.checkpoint", "search.quantizable", "search.tflite", "search.onnx_model", *ENGINE)
+KERAS_IN_FUNCTIONS = ("search.data", "search.device")
 
 
 class Imported(NamedTuple):
