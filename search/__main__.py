@@ -300,6 +300,7 @@ def export(
 @app.command()
 def report(study: Study, storage: Storage = None, out: Out = None) -> None:
     """The write-up: report.html, a page that opens offline, and report.md with logs and checklist."""
+    from report.publish import publish_files
     from report.write import write_reports
     from search import study as studies
     from search.device import load_backend
@@ -310,6 +311,7 @@ def report(study: Study, storage: Storage = None, out: Out = None) -> None:
     load_backend()
     for path in write_reports(found, opened):
         print(_short(path))
+    publish_files(opened.candidates, found.folder)
 
 
 @app.command()

@@ -161,6 +161,7 @@ def folder(tmp_path: Path) -> Path:
     (found / "best_model.py").write_text("one")
     (found / "best_model.keras").write_bytes(b"\x00" * 1_000)
     (found / "report.md").write_text("report")
+    (found / ".best_model.part7.py").write_text("being written")
     (found / "study.db").write_text("not to be offered")
     return found
 
