@@ -447,7 +447,7 @@ def test_show_json_has_the_promised_keys() -> None:
     ended = search("show", "eip-b", "--json")
     shown = json.loads(ended.out)
     assert (ended.status, ended.err) == (0, "")
-    assert shown.keys() == {"name", "params", "trainable_params", "macs", "receptive_field", "output", "layers"}
+    assert shown.keys() == {"name", "params", "trainable_params", "macs", "receptive_field", "output", "int8", "layers"}
     for layer in shown["layers"]:
         assert layer.keys() == {"name", "kind", "output", "receptive_field", "params", "macs"}
     assert (shown["name"], shown["output"]) == ("eip-b", [10])
