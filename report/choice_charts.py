@@ -12,7 +12,7 @@ from report.colours import GREY
 from report.figure_style import axis, count_axis, drawn
 from report.importance import Importance
 from report.marginal import Marginal
-from report.nets import Block, Net
+from report.nets import Net, Part
 from report.positions import Contrast, Group, Spot, pooled, profile, spelt
 
 LINES = 12  # networks of a group, up to which each is drawn
@@ -25,8 +25,8 @@ _GROUPS: tuple[tuple[Group, str, str, str], ...] = (("worst", WORST, "dash", "di
 # --- good and bad candidates -----------------------------------------------------------------------------------------
 
 
-def along(one: Contrast, value: Callable[[Block], float], what: str) -> Figure:
-    """A value of the blocks along the networks: the middle of either group, quartiles as a band, of few networks each."""
+def along(one: Contrast, value: Callable[[Part], float], what: str, part: str) -> Figure:
+    """A value of the parts along the networks: the middle of either group, quartiles as a band, of few networks each."""
     traces: list[dict[str, Any]] = []
     for group, colour, dash, symbol in _GROUPS:
         nets: Sequence[Net] = getattr(one, group)
@@ -38,32 +38,32 @@ def along(one: Contrast, value: Callable[[Block], float], what: str) -> Figure:
                 "mode": "lines+markers",
                 "name": f"{group} {len(nets):,}",
                 "legendrank": 1 if group == "best" else 2,
-                "x": [spot.block for spot in spots],
+                "x": [spot.place for spot in spots],
                 "y": [spot.middle for spot in spots],
                 "line": {"color": colour, "dash": dash, "width": 2.5},
                 "marker": {"symbol": symbol, "size": 8},
                 "customdata": [_spot_words(spot) for spot in spots],
-                "hovertemplate": f"{group}, block %{{x}}: middle %{{y:.4~g}}%{{customdata}}<extra></extra>",
+                "hovertemplate": f"{group}, {part} %{{x}}: middle %{{y:.4~g}}%{{customdata}}<extra></extra>",
             }
         )
-    return drawn(what, traces, _blocks(one), axis(what, rangemode="tozero"))
+    return drawn(what, traces, _parts(one, part), axis(what, rangemode="tozero"))
 
 
 def _band(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
     """From quartile to quartile, there and back."""
-    known = [(spot.block, *spot.span) for spot in spots if spot.span]
+    known = [(spot.place, *spot.span) for spot in spots if spot.span]
     return _quiet(
-        [block for block, _, _ in known] + [block for block, _, _ in reversed(known)],
+        [place for place, _, _ in known] + [place for place, _, _ in reversed(known)],
         [high for _, _, high in known] + [low for _, low, _ in reversed(known)],
     ) | {"fill": "toself", "fillcolor": faint(colour, 0.16), "line": {"width": 0}, "mode": "lines"}
 
 
-def _single(nets: Sequence[Net], value: Callable[[Block], float], colour: str) -> list[dict[str, Any]]:
+def _single(nets: Sequence[Net], value: Callable[[Part], float], colour: str) -> list[dict[str, Any]]:
     x: list[int | None] = []
     y: list[float | None] = []
     for net in nets:
-        x += [*range(1, len(net.blocks) + 1), None]
-        y += [*map(value, net.blocks), None]
+        x += [*range(1, len(net.parts) + 1), None]
+        y += [*map(value, net.parts), None]
     return [_quiet(x, y) | {"mode": "lines", "line": {"color": faint(colour, 0.3), "width": 1}}]
 
 
@@ -88,18 +88,18 @@ def pools(one: Contrast) -> Figure:
             {
                 "type": "bar",
                 "name": f"{group} {len(nets):,}",
-                "x": [spot.block for spot in spots],
+                "x": [spot.place for spot in spots],
                 "y": [spot.middle for spot in spots],
                 "marker": look | {"line": {"color": colour, "width": 1.5}},
                 "hovertemplate": f"{group}: %{{y:.0%}} pool after block %{{x}}<extra></extra>",
             }
         )
     share = axis("share that pools after it", tickformat=".0%", rangemode="tozero")
-    return drawn("Pools", traces, _blocks(one), share, barmode="group", bargap=0.25)
+    return drawn("Pools", traces, _parts(one, "block"), share, barmode="group", bargap=0.25)
 
 
-def _blocks(one: Contrast) -> dict[str, Any]:
-    return count_axis("block", one.deepest) | {"range": [0.4, one.deepest + 0.6], "dtick": 1}
+def _parts(one: Contrast, part: str) -> dict[str, Any]:
+    return count_axis(part, one.deepest) | {"range": [0.4, one.deepest + 0.6], "dtick": 1}
 
 
 # --- what matters ----------------------------------------------------------------------------------------------------
@@ -142,8 +142,8 @@ def importance(found: Sequence[Importance]) -> Figure:
     )
 
 
-def marginal(found: Marginal) -> Figure:
-    """The gain of a thousand parameters more in each block, with its interval; blocks from the top down."""
+def marginal(found: Marginal, part: str) -> Figure:
+    """The gain of a thousand parameters more in each part, with its interval; from the top down."""
     rows = found.gains[::-1]
     traces: list[dict[str, Any]] = []
     for name, colour, symbol, kept in (
@@ -153,7 +153,7 @@ def marginal(found: Marginal) -> Figure:
     ):
         if kept:
             traces.append(
-                with_spans([one.name for one in kept], [(one.gain, one.low, one.high) for one in kept], POINTS)
+                with_spans([one.named(part) for one in kept], [(one.gain, one.low, one.high) for one in kept], POINTS)
                 | {
                     "name": name,
                     "marker": {"color": colour, "size": 10, "symbol": symbol, "line": {"width": 2, "color": colour}},
@@ -165,7 +165,7 @@ def marginal(found: Marginal) -> Figure:
         "Gain",
         traces,
         axis("points for 1,000 parameters more", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5),
-        axis("", type="category", categoryorder="array", categoryarray=[one.name for one in rows]),
+        axis("", type="category", categoryorder="array", categoryarray=[one.named(part) for one in rows]),
         height=ROW * len(rows) + 150,
         hovermode="closest",
     )

@@ -94,7 +94,7 @@ def _told(found: Findings) -> Told | str:
 def _header(found: Findings) -> str:
     config, board, classes = found.run.config, found.board, found.network.classes
     kinds = "separable convolutions only, " if config.budget.separable_only else ""
-    question = f"{found.data['summary']}; {kinds}under {config.budget.params:,} parameters"
+    question = f"{found.data['summary']}; {kinds}under {config.budget.words}"
     fresh = confirmation(found.finals, found.number, results.finals_command(found))
     words = f"Protocol {config.protocol}: {protocol_words(config)}"
     return "".join(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from report import choice_charts, evidence, importance, marginal, markup, positions
 from report.findings import Findings
-from report.marginal import Gain, Marginal
+from report.marginal import Few, Gain, Marginal
 from report.markup import Section
-from report.nets import Net
+from report.nets import Net, part_of
+from report.positions import Contrast
 from report.tables import Table
 from space import Fixed, widths
+
+BESIDE = 8  # other choices, up to which their table stands beside the figures
 
 
 def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
@@ -29,21 +32,33 @@ def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
         + ("So few show little more than chance. " if n < 10 else "")
         + "What stands out from chance is told under importance."
     )
-    band = "Middle value of either group, with quartiles as a band or, of few networks, each as a thin line."
-    plots = []
-    if positions.varies(nets, lambda block: block.width):
-        drawn = choice_charts.along(one, lambda block: block.width, "channels")
-        plots.append(("Width of each block", markup.figure(drawn, band, height=360)))
-    if positions.varies(nets, lambda block: block.dropout):
-        drawn = choice_charts.along(one, lambda block: block.dropout, "dropout rate")
-        plots.append(("Dropout of each block", markup.figure(drawn, band, height=360)))
-    if positions.varies(nets, lambda block: float(block.is_pooled)):
-        told = "The share of either group that pools after each block."
-        plots.append(("Pooling after each block", markup.figure(choice_charts.pools(one), told, height=360)))
-    if (table := positions.choices_table(one)).rows:
-        plots.append(("Choices of the whole network", markup.table(table, "Choices of the whole network", left=(0, 1, 2))))
+    part = part_of(found.run.config.space)
+    plots = list(_plots(one, nets, part))
+    table, rest = positions.choices_table(one, part), ""
+    if table.rows:
+        others = markup.table(table, "Other choices", left=(0, 1, 2))
+        if len(table.rows) <= BESIDE:
+            plots.append(("Other choices", others))
+        else:
+            rest = f"<h3>Other choices</h3>{others}"
     grid = "".join(f"<div><h3>{name}</h3>{plot}</div>" for name, plot in plots)
-    return Section("choices", title, f'{markup.paragraph(words)}<div class="pair">{grid}</div>')
+    return Section("choices", title, f'{markup.paragraph(words)}<div class="pair">{grid}</div>{rest}')
+
+
+def _plots(one: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple[str, str]]:
+    """(title, figure) of what is chosen for each part, where it differs."""
+    band = "Middle value of either group, with quartiles as a band or, of few networks, each as a thin line."
+    for what, told, value in (
+        ("Width", "channels", lambda one_part: one_part.width),
+        ("Number of blocks", "blocks", lambda one_part: one_part.blocks),
+        ("Dropout", "dropout rate", lambda one_part: one_part.dropout),
+    ):
+        if positions.varies(nets, value):
+            drawn = choice_charts.along(one, value, told, part)
+            yield f"{what} of each {part}", markup.figure(drawn, band, height=360)
+    if positions.varies(nets, lambda one_part: float(one_part.is_pooled)):
+        words = f"The share of either group that pools after each {part}."
+        yield f"Pooling after each {part}", markup.figure(choice_charts.pools(one), words, height=360)
 
 
 def importances(found: Findings) -> Section:
@@ -77,31 +92,30 @@ def parameters(found: Findings, nets: Sequence[Net]) -> Section | None:
     title = "Where the next thousand parameters pay"
     if not widths(found.run.config.space):
         return None
-    told = marginal.marginal(found, nets)
-    if told is None:
-        full, needed = sum(net.in_full for net in nets), marginal.needed(nets)
-        few = f"{full} trials trained in full are too few, it takes {needed}"
-        why = few if full < needed else "their widths do not differ enough"
+    part, told = part_of(found.run.config.space), marginal.marginal(found, nets)
+    if isinstance(told, Few):
+        few = f"{told.n} trials trained in full are too few, it takes {told.needed}"
+        why = few if told.n < told.needed else "their widths do not differ enough"
         return Section("parameters", title, markup.paragraph(f"Not to be told of these candidates: {why}."))
-    return Section("parameters", title, _paying(told))
+    return Section("parameters", title, _paying(told, part))
 
 
-def _paying(told: Marginal) -> str:
+def _paying(told: Marginal, part: str) -> str:
     best, clear = max(told.gains, key=lambda one: one.gain), [one for one in told.gains if one.is_clear]
     how = (
-        "taken from the widths of all other blocks in proportion, as every candidate fills the budget"
+        f"taken from the widths of all other {part}s in proportion, as every candidate fills the budget"
         if told.kind == "moved"
         else "added to the network"
     )
     if not clear:
-        words = "No block stands out: what these trials say of each may be nothing."
+        words = f"No {part} stands out: what these trials say of each may be nothing."
     elif best.is_clear and best.gain > 0:
-        words = f"They pay most in {best.name}: {_points(best.gain)} points ({_span(best)})."
+        words = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
     else:
-        words = f"No block clearly gains, and {', '.join(one.name for one in clear)} clearly lose by it."
+        words = f"No {part} clearly gains, and {', '.join(one.named(part) for one in clear)} clearly lose by it."
     rows = [
         (
-            one.name,
+            one.named(part),
             f"{one.width:,.0f}",
             f"{one.cost:,.0f}",
             _points(one.gain),
@@ -111,19 +125,18 @@ def _paying(told: Marginal) -> str:
         for one in told.gains
     ]
     columns = ("", "channels now", "a channel costs", "points for 1,000 more", "95 % interval", "verdict")
-    caption = (
-        f"Points of best validation accuracy for a thousand parameters spent on a block's width, {how}; 95 % intervals."
-    )
+    caption = f"Points of best validation accuracy for a thousand parameters spent on width, {how}; 95 % intervals."
+    held = f", with {', '.join(map(positions.spelt, told.held))} held equal" if told.held else ""
     about = (
-        f"A straight line through {told.n:,} trials trained in full: accuracy on the width of each block, among nets of one "
-        "depth. A channel costs parameters in its own block and in the next. The verdict allows for the number of blocks "
-        "(Holm). Returns diminish, so it holds near what the blocks have now."
+        f"A straight line through {told.n:,} trials trained in full: accuracy on the width of each {part}{held}. A channel "
+        f"costs parameters in its own {part} and in the next. The verdict allows for the number of {part}s (Holm). Returns "
+        f"diminish, so it holds near what the {part}s have now."
     )
     return "".join(
         [
             markup.paragraph(words),
-            markup.figure(choice_charts.marginal(told), caption),
-            markup.table(Table(columns, rows), "Gain of each block", left=(0, 5)),
+            markup.figure(choice_charts.marginal(told, part), caption),
+            markup.table(Table(columns, rows), f"Gain of each {part}", left=(0, 5)),
             markup.paragraph(about, "remark"),
         ]
     )

@@ -1,34 +1,31 @@
-"""Where the next thousand parameters pay most: accuracy regressed on the width of each block, over a study's trials.
+"""Where the next thousand parameters pay most: accuracy regressed on the width of each part, over a study's trials.
 
-Ordinary least squares of the best validation accuracy on the widths and the number of blocks. A width is turned into
-parameters by what one more channel costs the whole network, in its own block and in the next. Errors are robust to networks
-that spread unalike (HC3: Long and Ervin, "Using Heteroscedasticity Consistent Standard Errors in the Linear Regression
-Model", American Statistician 2000), intervals are Student's, and several blocks are judged together by Holm. A straight line
-is a rough picture: returns diminish, and what was not varied is not known.
+Ordinary least squares of the best validation accuracy on the widths and on every other choice that changes the number of
+parameters, or the widths would stand for it: a deep network that fills the budget is a narrow one. A width is turned into
+parameters by what one more channel costs the whole network. Errors are robust to networks that spread unalike (HC3: Long and
+Ervin, "Using Heteroscedasticity Consistent Standard Errors in the Linear Regression Model", American Statistician 2000),
+intervals are Student's, and several parts are judged together by Holm. A straight line is a rough picture: returns
+diminish, and what was not varied is not known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-import space
-from report.figure_style import thinned
 from report.findings import Findings
 from report.nets import Net
-from search.cost import price
+from report.spending import channel_cost, held_equal, pricer
 from search.statistics import LEVEL, holm
-from space import Pyramid
 
 THOUSAND = 1_000
-PRESENT = 5  # networks that have a block, at least; deeper ones are taken together with it
+PRESENT = 5  # networks that have a part, at least; deeper ones are taken together with it
 SPARE = 10  # networks beyond the number of what is estimated, at least
-PRICED = 100  # networks whose channels are priced
 
 Kind = Literal["added", "moved"]
 Vector = npt.NDArray[np.float64]
@@ -36,9 +33,9 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gain:
-    """Of accuracy (a fraction) for a thousand parameters more, spent on the width of some blocks."""
+    """Of accuracy (a fraction) for a thousand parameters more, spent on the width of some parts."""
 
-    first: int  # the blocks, from 1
+    first: int  # the parts, from 1
     last: int
     width: float  # mean, of the networks that have them
     cost: float  # parameters of one more channel, mean
@@ -49,68 +46,69 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is more, or less, than nothing, allowing for the number of blocks."""
+        """Whether it is more, or less, than nothing, allowing for the number of parts."""
         return self.adjusted_p < LEVEL
 
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"block {self.first}" if self.first == self.last else f"blocks {self.first} to {self.last}"
+    def named(self, part: str) -> str:
+        """For people: `block 3`, `blocks 8 to 10`."""
+        return f"{part} {self.first}" if self.first == self.last else f"{part}s {self.first} to {self.last}"
 
 
 @dataclass(frozen=True)
 class Marginal:
-    """What a thousand parameters more are worth in each block."""
+    """What a thousand parameters more are worth in each part."""
 
-    kind: Kind  # added to the network, or taken from the widths of its other blocks in proportion
+    kind: Kind  # added to the network, or taken from the widths of its other parts in proportion
     n: int  # networks
-    gains: tuple[Gain, ...]  # by block
+    held: tuple[str, ...]  # the other choices that were held equal
+    gains: tuple[Gain, ...]
 
 
-def needed(nets: Sequence[Net]) -> int:
-    """How many networks, trained in full, it takes."""
-    return SPARE + 2 + len(_groups([net for net in nets if net.in_full]))
+@dataclass(frozen=True)
+class Few:
+    """Why nothing can be told."""
+
+    n: int  # networks that were trained in full
+    needed: int  # of them; no more than there are where they do not differ enough
 
 
-def marginal(found: Findings, nets: Sequence[Net]) -> Marginal | None:
-    """The gain of each block; None where too few networks were trained in full, or their widths hardly differ.
+def marginal(found: Findings, nets: Sequence[Net]) -> Marginal | Few:
+    """The gain of each part.
 
     Of a study whose networks all fill the budget it cannot be told what more parameters in all would bring, only what it
-    brings to take them from the other blocks.
+    brings to take them from the other parts.
     """
     full = [net for net in nets if net.in_full]
-    groups = _groups(full)
-    if not isinstance(found.run.config.space, Pyramid) or len(full) < SPARE + 2 + len(groups):
-        return None
-    widths = np.array([[sum(block.width for block in net.blocks[a:b]) for a, b in groups] for net in full], float)
-    varied = np.ptp(widths, axis=0) > 0
-    groups, widths = [group for group, kept in zip(groups, varied, strict=True) if kept], widths[:, varied]
-    if len(groups) < 2:
-        return None
-    depth = np.array([len(net.blocks) for net in full], float)
-    columns = [np.ones(len(full)), *widths.T, *([depth] if np.ptp(depth) else [])]
-    fitted = least_squares(np.column_stack(columns), np.array([net.accuracy for net in full]))
+    params = pricer(found)
+    groups = [group for group in _groups(full) if len({_width(net, group) for net in full}) > 1]
+    held = held_equal(found, full, params)
+    widths = [[_width(net, group) for net in full] for group in groups]
+    design = [[1.0] * len(full), *widths, *held.values()]
+    needed = SPARE + len(design)
+    if len(full) < needed or len(groups) < 2:
+        return Few(len(full), needed)
+    fitted = least_squares(np.column_stack(design), np.array([net.accuracy for net in full]))
     if fitted is None:
-        return None
+        return Few(len(full), needed)
     kind: Kind = "moved" if found.run.config.search.fit == "fill" else "added"
-    costs = _costs(found, full, groups)
-    steps = np.zeros((len(groups), len(columns)))
-    steps[:, 1 : 1 + len(groups)] = channels(widths.mean(axis=0), costs, kind)
-    gains, half, p_values = _told(steps, *fitted, len(full) - len(columns))
-    means = [np.mean([block.width for net in full for block in net.blocks[a:b]]) for a, b in groups]
+    costs = np.array([channel_cost(found, full, group, params) for group in groups])
+    steps = np.zeros((len(groups), len(design)))
+    steps[:, 1 : 1 + len(groups)] = channels(np.mean(widths, axis=1), costs, kind)
+    gains, half, p_values = _told(steps, *fitted, len(full) - len(design))
+    means = [np.mean([part.width for net in full for part in net.parts[a:b]]) for a, b in groups]
     judged = zip(groups, means, costs, gains, half, holm(p_values), strict=True)
     rows = [
         Gain(a + 1, b, float(mean), float(cost), float(gain), float(gain - span), float(gain + span), p)
         for (a, b), mean, cost, gain, span, p in judged
     ]
-    return Marginal(kind, len(full), tuple(rows))
+    return Marginal(kind, len(full), tuple(dict.fromkeys(name.partition(" is ")[0] for name in held)), tuple(rows))
 
 
 def channels(widths: Vector, costs: Vector, kind: Kind) -> Vector:
-    """By how many channels each block changes (columns) where a thousand parameters go to one (rows).
+    """By how many channels each part changes (columns) where a thousand parameters go to one (rows).
 
     Args:
-        widths: mean of each block, counting those that a network has not as 0.
+        widths: mean of each part, counting those that a network has not as 0.
         costs: parameters of one more channel in each.
     """
     steps = np.diag(THOUSAND / costs)
@@ -144,29 +142,12 @@ def _told(steps: Vector, coefficients: Vector, covariance: Vector, degrees: int)
 
 
 def _groups(full: Sequence[Net]) -> list[tuple[int, int]]:
-    """Slices of the blocks: each one for itself, but the last few that hardly any network has."""
-    deepest = max((len(net.blocks) for net in full), default=0)
+    """Slices of the parts: each one for itself, but the last few that hardly any network has."""
+    deepest = max((len(net.parts) for net in full), default=0)
     enough = max(PRESENT, len(full) // 10)
-    alone = sum(sum(len(net.blocks) > place for net in full) >= enough for place in range(deepest))
+    alone = sum(sum(len(net.parts) > place for net in full) >= enough for place in range(deepest))
     return [(place, place + 1 if place + 1 < alone else deepest) for place in range(alone)]
 
 
-def _costs(found: Findings, full: Sequence[Net], groups: Sequence[tuple[int, int]]) -> Vector:
-    """Parameters of one more channel in each group, on the mean of some of the networks that have it."""
-    costs = []
-    for a, b in groups:
-        having = thinned([net for net in full if len(net.blocks) > a], PRICED)
-        costs.append(np.mean([_wider(found, net, place) for net in having for place in range(a, min(b, len(net.blocks)))]))
-    return np.array(costs)
-
-
-def _wider(found: Findings, net: Net, place: int) -> int:
-    """By how much a network grows with one more channel in a block: parameters are linear in it."""
-    searched, shape = found.run.config.space, tuple(found.data["input"])
-    assert isinstance(searched, Pyramid)
-    name = searched.layout.keys["width"][place]
-
-    def params(drawn: Mapping[str, Any]) -> int:
-        return price(space.build(searched, drawn, shape, found.data["classes"])).params
-
-    return params({**net.drawn, name: net.blocks[place].width + 1}) - params(net.drawn)
+def _width(net: Net, group: tuple[int, int]) -> float:
+    return float(sum(part.width for part in net.parts[slice(*group)]))

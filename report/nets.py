@@ -1,18 +1,19 @@
-"""The trained candidates of a study block by block, the best first: what the pages say about choices is told from these.
+"""The trained candidates of a study part by part, the best first: what the pages say about choices is told from these.
 
-What counts is what was built, not what was drawn: a block beyond the depth of a net is none, and pools stand where they do.
+A part is a block of a pyramid, a stage of a residual network. What counts is what was built, not what was drawn: a part
+beyond the depth of a net is none, and pools stand where they do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import space
 from report.findings import Findings
-from search.cost import price_layer
+from search.architecture import Architecture
 from search.domain import Value
-from search.geometry import Resolved, resolve
 from search.layers import (
     AveragePool,
     Conv,
@@ -22,21 +23,21 @@ from search.layers import (
     GlobalAveragePool,
     Layer,
     MaxPool,
-    Residual,
     SeparableConv,
     SpatialSeparableConv,
 )
 from search.study import COUNTED
+from space import Fixed, ResidualStages, Space
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A convolution, or a residual, with what follows it up to the next or to a pool."""
+class Part:
+    """A convolution with what follows it up to the next or to a pool, or a stage of residual blocks."""
 
     width: int  # channels that leave it
-    dropout: float  # the highest rate in it
-    params: int
-    is_pooled: bool  # whether a pool follows
+    dropout: float = 0.0  # the highest rate in it
+    is_pooled: bool = False  # whether a pool follows
+    blocks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,13 @@ class Net:
     in_full: bool  # for all epochs, not pruned at a rung
     epochs: int
     accuracy: float
-    blocks: tuple[Block, ...]
+    parts: tuple[Part, ...]
     drawn: Mapping[str, Value]  # its parameters, as the study file writes them
+
+
+def part_of(searched: Space) -> str:
+    """What a part is called."""
+    return "stage" if isinstance(searched, ResidualStages) else "block"
 
 
 def nets(found: Findings) -> list[Net]:
@@ -61,54 +67,51 @@ def nets(found: Findings) -> list[Net]:
             drawn = config.declared(trials[one.number].params)
             if drawn.keys() != config.parameters.keys():  # a person queued a value that the space does not declare
                 continue
-            made = blocks(resolve(space.build(config.space, drawn, shape, classes)))
-            in_full = one.outcome == "trained"
-            seen.append(Net(one.number, in_full, one.epochs, one.best_val_accuracy, made, drawn))
+            made = parts(config.space, drawn, shape, classes)
+            seen.append(Net(one.number, one.outcome == "trained", one.epochs, one.best_val_accuracy, made, drawn))
     return sorted(seen, key=lambda net: (-net.in_full, -net.epochs, -net.accuracy, net.number))
 
 
-def blocks(resolved: Sequence[Resolved]) -> tuple[Block, ...]:
-    """The blocks of a network, without the head: the convolution that gives a score for each class, if one does."""
+def parts(searched: Space, drawn: Mapping[str, Value], shape: tuple[int, int, int], classes: int) -> tuple[Part, ...]:
+    """The parts of the network that these parameters stand for; a network that was given is not taken apart."""
+    match searched:
+        case Fixed():
+            return ()
+        case ResidualStages():
+            keys, at = searched.layout.keys, {**searched.layout.fixed, **drawn}
+            stages: Any = ((at[keys["width"][n]], at[keys["blocks"][n]]) for n in range(int(at["stages"])))
+            return tuple(Part(width, blocks=blocks) for width, blocks in stages)
+        case _:
+            return blocks(space.build(searched, drawn, shape, classes))
+
+
+def blocks(network: Architecture) -> tuple[Part, ...]:
+    """The blocks of a plain stack, without the head: the convolution that gives a score for each class, if one does."""
     found = []
-    for rows in _runs(resolved):
-        dropouts = [rate for row in rows for rate in _rates(row.layer)]
-        pooled = isinstance(rows[-1].layer, MaxPool | AveragePool)
-        params = sum(map(_params, rows))
-        found.append(Block(rows[0].output[-1], max(dropouts, default=0.0), params, pooled))
-    classes = resolved[-1].output[-1]
-    has_head = bool(found) and found[-1].width == classes
+    for run in _runs(network.layers):
+        rates = [layer.rate for layer in run if isinstance(layer, Dropout)]
+        assert isinstance(run[0], Conv | SeparableConv | SpatialSeparableConv)
+        found.append(Part(run[0].filters, max(rates, default=0.0), isinstance(run[-1], MaxPool | AveragePool)))
+    has_head = bool(found) and found[-1].width == network.classes
     return tuple(found[: len(found) - has_head])
 
 
-def _runs(resolved: Sequence[Resolved]) -> Iterator[list[Resolved]]:
-    """The rows of each block, a pool that follows it the last."""
-    run: list[Resolved] = []
-    for row in resolved:
-        match row.layer:
-            case Conv() | SeparableConv() | SpatialSeparableConv() | Residual():
+def _runs(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """The layers of each block, a pool that follows it the last."""
+    run: list[Layer] = []
+    for layer in layers:
+        match layer:
+            case Conv() | SeparableConv() | SpatialSeparableConv():
                 if run:
                     yield run
-                run = [row]
+                run = [layer]
             case MaxPool() | AveragePool():
                 if run:
-                    yield [*run, row]
+                    yield [*run, layer]
                 run = []
             case GlobalAveragePool() | Flatten() | Dense():
                 break
             case _:
-                run += [row] if run else []
+                run += [layer] if run else []
     if run:
         yield run
-
-
-def _rates(layer: Layer) -> Iterator[float]:
-    match layer:
-        case Dropout():
-            yield layer.rate
-        case Residual():
-            for inner in (*layer.branch, *layer.shortcut):
-                yield from _rates(inner)
-
-
-def _params(row: Resolved) -> int:
-    return price_layer(row).params + sum(map(_params, (*row.branch, *row.shortcut)))

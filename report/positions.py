@@ -1,4 +1,4 @@
-"""Where good networks differ from bad ones: widths, dropout and pools block by block, and the choices of the whole net.
+"""Where good networks differ from bad ones: widths, dropout and pools part by part, and the other choices.
 
 The best quarter of what was trained is held against the worst; nothing here says that a difference is no chance.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
 
-from report.nets import Block, Net
+from report.nets import Net, Part
 from report.tables import Table
 from search.domain import Value
 
@@ -21,7 +21,7 @@ QUARTILES = 8  # networks that a span is told of, at least
 NAMES = 3  # values of a choice that are told, the most frequent first
 
 Group = Literal["best", "worst"]
-_OF_A_BLOCK = re.compile(r".*_\d+")  # the name of a parameter that belongs to one block or pool
+_OF_A_PART = re.compile(r"(.*)_(\d+)")  # the name of a parameter that belongs to one block, pool or stage
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Contrast:
 
     @property
     def deepest(self) -> int:
-        """Blocks of the deepest of them."""
-        return max(len(net.blocks) for net in (*self.best, *self.worst))
+        """Parts of the deepest of them."""
+        return max(len(net.parts) for net in (*self.best, *self.worst))
 
 
 @dataclass(frozen=True)
 class Spot:
-    """One block of a group: the middle value, the quartiles where enough networks are so deep, and how many are."""
+    """One part of a group: the middle value, the quartiles where enough networks are so deep, and how many are."""
 
-    block: int  # from 1
+    place: int  # from 1
     middle: float
     span: tuple[float, float] | None
     n: int
@@ -55,11 +55,11 @@ def contrast(found: Sequence[Net]) -> Contrast | None:
     return Contrast(tuple(found[:quarter]), tuple(found[-quarter:]))
 
 
-def profile(group: Sequence[Net], value: Callable[[Block], float]) -> list[Spot]:
-    """A value of the blocks along the network, of those networks that have the block."""
+def profile(group: Sequence[Net], value: Callable[[Part], float]) -> list[Spot]:
+    """A value of the parts along the network, of those networks that have the part."""
     spots = []
-    for place in range(max(len(net.blocks) for net in group)):
-        values = [value(net.blocks[place]) for net in group if len(net.blocks) > place]
+    for place in range(max(len(net.parts) for net in group)):
+        values = [value(net.parts[place]) for net in group if len(net.parts) > place]
         span = None
         if len(values) >= QUARTILES:
             low, _, high = quantiles(values, n=4, method="inclusive")
@@ -69,31 +69,40 @@ def profile(group: Sequence[Net], value: Callable[[Block], float]) -> list[Spot]
 
 
 def pooled(group: Sequence[Net]) -> list[Spot]:
-    """The share of the networks that pool after each block, of all of them."""
-    deepest = max(len(net.blocks) for net in group)
-    counts = Counter(place for net in group for place, block in enumerate(net.blocks) if block.is_pooled)
+    """The share of the networks that pool after each part, of all of them."""
+    deepest = max(len(net.parts) for net in group)
+    counts = Counter(place for net in group for place, part in enumerate(net.parts) if part.is_pooled)
     return [Spot(place + 1, counts[place] / len(group), None, counts[place]) for place in range(deepest)]
 
 
-def varies(found: Sequence[Net], value: Callable[[Block], float]) -> bool:
-    """Whether a value of the blocks is not the same everywhere."""
-    return len({value(block) for net in found for block in net.blocks}) > 1
+def varies(found: Sequence[Net], value: Callable[[Part], float]) -> bool:
+    """Whether a value of the parts is not the same everywhere."""
+    return len({value(part) for net in found for part in net.parts}) > 1
 
 
-def choices_table(one: Contrast) -> Table:
-    """The choices of the whole net: numbers by their median and range, names by their shares."""
+def choices_table(one: Contrast, part: str) -> Table:
+    """The other choices: numbers by their median and range, names by their shares.
+
+    Args:
+        part: "block", of which there are many, and what is chosen for each is left out; or "stage", of which there are few.
+    """
     names = dict.fromkeys(name for net in (*one.best, *one.worst) for name in net.drawn)
     rows = []
     for name in names:
-        if not _OF_A_BLOCK.fullmatch(name) and name != "repeat":
-            told = [_told([net.drawn[name] for net in group if name in net.drawn]) for group in (one.best, one.worst)]
+        found = _OF_A_PART.fullmatch(name)
+        if name != "repeat" and (not found or (part == "stage" and found[1] not in ("width", "blocks"))):
+            least = int(found[2]) if found else 0
+            told = [
+                _told([net.drawn[name] for net in group if name in net.drawn and len(net.parts) >= least])
+                for group in (one.best, one.worst)
+            ]
             rows.append((spelt(name), *told))
     return Table(("", f"best {len(one.best):,}", f"worst {len(one.worst):,}"), rows)
 
 
 def spelt(name: str) -> str:
     """The name of a parameter for people: `recipe.learning_rate` is learning rate, `width_3` is width 3."""
-    return name.removeprefix("recipe.").replace("_", " ")
+    return name.removeprefix("recipe.").translate(str.maketrans("_.", "  "))
 
 
 def _told(values: Sequence[Value]) -> str:

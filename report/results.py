@@ -88,6 +88,9 @@ def winner(found: Findings) -> Section:
         f"Trial {found.number} from its input down: the size of each output, how many input pixels each way it can see, its "
         "parameters and multiply-adds with a bar each."
     )
+    flipped = next(one.flip_val_accuracy for one in found.candidates if one.number == found.number)
+    if flipped is not None:
+        words += f" With flip averaging, which is told apart and never ranked, it reaches {flipped:.2%}."
     drawn = markup.scrolling(network_svg(found.network), f"Trial {found.number}, layer by layer")
     return Section("winner", f"The winner: trial {found.number}", markup.paragraph(words) + drawn)
 

@@ -131,7 +131,8 @@ class _Maker:
         curve = self._curve(score, self.config.recipe.epochs)
         for rung, seen in self.at_rung.items():
             insort(seen, curve[rung - 1])
-            if seen.index(curve[rung - 1]) < len(seen) * (1 - 1 / self.config.search.rungs.factor):
+            factor = self.config.search.rungs.factor
+            if len(seen) >= factor and seen.index(curve[rung - 1]) < len(seen) * (1 - 1 / factor):
                 curve = curve[:rung]
                 break
         told = _scores(curve, found.cost) | {"index": index, "attempt": 1, "key": found.key}

@@ -34,6 +34,7 @@ __all__ = ["chromium"]
 slow = pytest.mark.slow
 
 TRIALS = 120
+RESIDUAL = STUDIES / "cifar10_100k_residual" / "study.toml"
 ABLATION = STUDIES / "ablation_normalisation" / "study.toml"
 HOSTILE = ("</script><script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "<b>&amp;", "a|b", "<!--", "{{7*7}}")
 VOID = ("meta", "img", "br", "link", "hr", "input")
@@ -259,6 +260,20 @@ def test_an_ablation_has_its_effects_and_no_section_on_widths(tmp_path: Path) ->
     assert "effects" in ids and not {"choices", "parameters"} & set(ids)
     assert "each trained on the same 2 seeds" in page.words
     assert "repeat" not in str(page.figures()), "a seed is no choice"
+
+
+def test_a_residual_study_is_told_stage_by_stage_and_a_budget_with_all_its_limits(tmp_path: Path) -> None:
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, RESIDUAL, recipe__epochs=7, search__rungs=None, budget__macs=100_000_000)
+        residual = gather(run, fill(run, noise_images(), 40))
+        best = replace(residual.candidates[residual.number], flip_val_accuracy=0.9234)
+        known = [best if one.number == best.number else one for one in residual.candidates]
+        page = Parsed(html.page(replace(residual, candidates=known), "gone"))
+    assert "under 100,000 parameters and 100,000,000 multiply-adds" in page.words
+    for words in ("Width of each stage", "Number of blocks of each stage", "never ranked, it reaches 92.34%"):
+        assert words in page.words
+    assert not {"width 1", "blocks 1"} & {row[0] for row in page.tables["Other choices"]}
+    assert {"stages", "kernel 1", "block", "expansion"} <= {row[0] for row in page.tables["Other choices"]}
 
 
 def test_the_script_data_can_hold_anything() -> None:

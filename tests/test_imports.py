@@ -145,6 +145,7 @@ ORDER = (
     "report.nets",
     "report.positions",
     "report.importance",
+    "report.spending",
     "report.marginal",
     "report.timing",
     "report.mistakes",

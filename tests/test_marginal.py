@@ -9,14 +9,16 @@ import pytest
 
 import space
 from report.findings import gather
-from report.marginal import SPARE, channels, least_squares, marginal, needed
-from report.nets import Block, Net, nets
+from report.marginal import SPARE, Few, Marginal, channels, least_squares, marginal
+from report.nets import nets
 from search.architecture import Architecture
+from search.config import STUDIES
 from search.cost import price
 from search.geometry import resolve
-from search.layers import SeparableConv
+from search.layers import Residual, SeparableConv
 from tests.synthetic import Score, fill, noise_images, storages_in_memory, synthetic_run
 
+RESIDUAL = STUDIES / "cifar10_100k_residual" / "study.toml"
 SHALLOW = {"recipe__epochs": 2, "space__blocks": {"low": 3, "high": 5}, "space__pools": 1}
 
 
@@ -68,8 +70,9 @@ def test_what_a_channel_is_worth_is_found_again(fit: str, tmp_path: Path) -> Non
         run = synthetic_run(tmp_path, search__fit=fit, **SHALLOW)
         found = gather(run, fill(run, noise_images(), 60, score=worth(2e-3, -1e-3)))
         told = marginal(found, nets(found))
-    assert told and told.n == 60 and told.kind == ("moved" if fit == "fill" else "added")
-    assert [gain.name for gain in told.gains] == [f"block {n}" for n in range(1, 6)]
+    assert isinstance(told, Marginal) and told.n == 60 and told.kind == ("moved" if fit == "fill" else "added")
+    assert told.held == ("blocks",)
+    assert [gain.named("block") for gain in told.gains] == [f"block {n}" for n in range(1, 6)]
     first, third = told.gains[0], told.gains[2]
     assert first.is_clear and first.gain == max(gain.gain for gain in told.gains) and first.low < first.gain < first.high
     assert third.is_clear and third.gain == min(gain.gain for gain in told.gains)
@@ -82,31 +85,53 @@ def test_a_channel_costs_what_the_network_grows_by(tmp_path: Path) -> None:
     with storages_in_memory():
         run = synthetic_run(tmp_path, search__fit="reject", space__blocks=3, space__pools=1, recipe__epochs=2)
         found = gather(run, fill(run, noise_images(), 30))
-        told = marginal(found, nets(found))
-        grown = []
+        told, grown = marginal(found, nets(found)), []
         for one in nets(found):
             wide, narrow = (
-                price(space.build(run.config.space, {**one.drawn, "width_2": one.blocks[1].width + more}, (32, 32, 3), 10))
+                price(space.build(run.config.space, {**one.drawn, "width_2": one.parts[1].width + more}, (32, 32, 3), 10))
                 for more in (1, 0)
             )
             grown.append(wide.params - narrow.params)
-    assert told
+    assert isinstance(told, Marginal) and told.held == ()
     assert told.gains[1].cost == pytest.approx(np.mean(grown))
-    assert told.gains[1].width == pytest.approx(np.mean([one.blocks[1].width for one in nets(found)]))
+    assert told.gains[1].width == pytest.approx(np.mean([one.parts[1].width for one in nets(found)]))
+
+
+def test_what_makes_networks_narrow_is_held_equal(tmp_path: Path) -> None:
+    """Where every network fills the budget, one of deeper stages is narrower: depth, not width, is what pays here."""
+    known = {"stages": 2, "blocks": {"low": 1, "high": 4}, "kernel": [3, 5], "block": ["gated", "plain"]}
+    fixed = {"second_kernel": 3, "dilation": 1, "expansion": 1.0, "activation": "silu", "norm": "after", "uses": 1}
+    fixed |= {"downsample": "stride", "stem_multiplier": 1, "head": "conv"}
+    changes = {f"space__{name}": value for name, value in (known | fixed).items()}
+
+    def depth(network: Architecture) -> float:
+        return 0.5 + 0.02 * sum(isinstance(layer, Residual) for layer in network.layers)
+
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, RESIDUAL, recipe__epochs=2, search__rungs=None, search__warm_start=[], **changes)
+        found = gather(run, fill(run, noise_images(), 60, score=depth))
+        told = marginal(found, nets(found))
+    assert isinstance(told, Marginal)
+    assert told.held == ("blocks_1", "blocks_2", "kernel_1", "kernel_2", "block")
+    assert [gain.named("stage") for gain in told.gains] == ["stage 1", "stage 2"]
+    assert not any(gain.is_clear for gain in told.gains)
 
 
 def test_too_few_networks_tell_nothing(tmp_path: Path) -> None:
     with storages_in_memory():
-        run = synthetic_run(tmp_path, **SHALLOW)
-        found = gather(run, fill(run, noise_images(), SPARE + 2))
-        assert marginal(found, nets(found)) is None
-        assert needed(nets(found)) > SPARE + 2
+        run = synthetic_run(tmp_path, **SHALLOW | {"space__blocks": 3})
+        found = gather(run, fill(run, noise_images(), SPARE + 4))
+        assert marginal(found, nets(found)[:-1]) == Few(SPARE + 3, SPARE + 4), "a constant and three widths"
+        assert isinstance(marginal(found, nets(found)), Marginal)
 
 
-def test_blocks_that_hardly_any_network_has_are_taken_together() -> None:
-    def net(depth: int) -> Net:
-        return Net(0, True, 2, 0.5, (Block(8, 0.0, 100, False),) * depth, {})
-
-    assert needed([net(3)] * 10) == SPARE + 2 + 3
-    assert needed([net(3)] * 10 + [net(7)] * 4) == SPARE + 2 + 3, "the third is the third to the seventh"
-    assert needed([net(3)] * 10 + [net(7)] * 5) == SPARE + 2 + 7
+def test_blocks_that_hardly_any_network_has_are_taken_together(tmp_path: Path) -> None:
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, recipe__epochs=2)
+        found = gather(run, fill(run, noise_images(), 80))
+        deep = [net for net in nets(found) if len(net.parts) == 10]
+        others = [net for net in nets(found) if len(net.parts) < 10]
+        few, many = (marginal(found, [*others, *deep[:count]]) for count in (4, 8))
+    assert len(deep) >= 8 and isinstance(few, Marginal) and isinstance(many, Marginal)
+    assert [gain.named("block") for gain in few.gains][-2:] == ["block 8", "blocks 9 to 10"]
+    assert [gain.named("block") for gain in many.gains][-2:] == ["block 9", "block 10"]
