@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 _SCORES = ("params", "best_val_accuracy", "best_epoch", "final_val_accuracy", "delta_vs_base", "epochs", "seconds")
 _COLUMNS = ("rank", "name", "number", "outcome", *_SCORES)
-_OF_TRIAL = ("number", "rank", "outcome", "reason", "macs", *_SCORES)
+_OF_TRIAL = ("number", "rank", "outcome", "reason", "macs", *_SCORES, "flip_val_accuracy")
 
 
 def leaderboard(study: Opened) -> list[Row]:
