@@ -2,8 +2,10 @@
 
 Found by converting networks of every kind of layer with TensorFlow 2.21 as `export` does it (full int8, batches of one): a
 separable convolution becomes its two halves; batch norm folds into a convolution or dense layer right before it that nothing
-else reads, and is a 1x1 depthwise convolution anywhere else (after an activation, a pool or a sum; on a vector a
-multiplication and an addition); ReLU and ReLU6 fuse into what precedes them, SiLU is two operators; dropout vanishes.
+else reads; behind such a layer and a ReLU its factor goes into the layer and an addition stays (where training has turned
+factors negative, a multiplication by their signs too, which is not known here); anywhere else (after another activation, a
+pool or a sum) it is a 1x1 depthwise convolution, on a vector a multiplication and an addition (see `search.quantizable`);
+ReLU and ReLU6 fuse into what precedes them, SiLU is two operators; dropout vanishes.
 Operators stand in the order of the file, the branch of a residual before its shortcut.
 
 `search.flash` and `search.memory` read what this yields.
@@ -78,7 +80,7 @@ class Lowered:
         names: letters of the name of each of them.
         floats: those that are not int8.
         constants: what is stored.
-        unfolded: names of the batch norms that stay, as a multiplication and an addition each.
+        unfolded: names of the batch norms of which an operator stays.
     """
 
     def __init__(self, image: Shape) -> None:
@@ -91,6 +93,8 @@ class Lowered:
         self._once: set[str] = set()  # contents of constants that all operators read as one tensor
         self._weights: list[Constant] = []  # kernel and bias of the last operator, while a batch norm may go into them
         self._folds = self._fuses = _NONE  # the tensor whose operator may still take a batch norm, a ReLU
+        self._scales = _NONE  # a tensor whose operator has taken a ReLU, and may still take a batch norm's factor
+        self._shared = False  # whether that operator's weights are others' too
 
 
 def lower(resolved: tuple[Resolved, ...]) -> Lowered:
@@ -124,7 +128,7 @@ def _settle(made: Lowered) -> None:
     for constant in made._weights:
         _store(made, constant)
     made._weights = []
-    made._folds = made._fuses = _NONE
+    made._folds = made._fuses = made._scales = _NONE
 
 
 def _store(made: Lowered, constant: Constant) -> None:
@@ -177,7 +181,7 @@ def _layer(made: Lowered, row: Resolved, x: int, name: int) -> int:
             x = _emit(made, "FULLY_CONNECTED", (x,), units, whole, units)
             bias = [Constant(4 * units, units, name + len("BiasAdd"))] if layer.use_bias else []
             made._weights = [Constant(units * row.input[0], units, name + len("MatMul")), *bias]
-            made._folds = made._fuses = x
+            made._folds, made._fuses, made._shared = x, x, False
             return x
         case Softmax():
             return _emit(made, "SOFTMAX", (x,), row.output[0], len("Identity"))
@@ -219,7 +223,7 @@ def _convolution(made: Lowered, row: Resolved, x: int, name: int) -> int:
         Constant(inner * filters, filters, name, f"{own} matrix", True),
         Constant(4 * filters, filters, made.names[x]) if bias else _zeros(filters),
     ]
-    made._folds = made._fuses = x
+    made._folds, made._fuses, made._shared = x, x, bool(layer.weights)
     return x
 
 
@@ -246,7 +250,10 @@ def _batch_norm(made: Lowered, row: Resolved, x: int, name: int) -> int:
         return x
     made.unfolded.append(row.name)
     size, channels = math.prod(row.output), row.output[-1]
-    if len(row.output) == 1:
+    if made._scales == x:
+        x = _emit(made, "ADD", (x,), size, name + len("add"))
+        made._weights = [Constant(channels, 1, name + len("sub"))]
+    elif len(row.output) == 1:
         x = _emit(made, "MUL", (x,), size, name + len("batchnorm/mul_1"))
         x = _emit(made, "ADD", (x,), size, name + len("batchnorm/add_1"))
         made._weights = [Constant(channels, 1, name + len("batchnorm/mul"))] * 2
@@ -266,6 +273,7 @@ def _activation(made: Lowered, function: Function, x: int, name: int) -> int:
     if function in _FUSED and made._fuses == x:
         made.names[x] += name + len("Relu;")
         made._weights[1:] = [bias._replace(name=bias.name + name + len("Relu;")) for bias in made._weights[1:]]
+        made._scales = x if function == "relu" and made._folds == x and not made._shared else _NONE
         made._folds = _NONE
         return x
     size, before = made.sizes[x], x

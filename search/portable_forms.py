@@ -15,7 +15,9 @@ import numpy as np
 from search import c_source, litert
 from search.card import Files
 from search.form import Facts, Form, no_tensorflow, not_installed
+from search.geometry import resolve
 from search.layers import Activation, Gate, walk
+from search.lowering import lower, without_kernel
 from search.pixels import Pixels
 from search.subject import Subject, accuracy
 from search.verify import CONVERTED, require_alike, require_equal, sample_images
@@ -111,6 +113,12 @@ def _no_integers(subject: Subject) -> str | None:
     return _no_litert(subject) or (None if subject.data is not None else subject.without_data)
 
 
+def _no_micro(subject: Subject) -> str | None:
+    if lacking := without_kernel(lower(resolve(subject.architecture))):
+        return f"TensorFlow Lite Micro has no integer kernel for {', '.join(lacking)}; take a network with relu or silu"
+    return _no_integers(subject)
+
+
 def _write_onnx(subject: Subject, paths: Sequence[Path], files: Files) -> None:
     from search.onnx_model import onnx_model
 
@@ -148,6 +156,6 @@ INT8 = Form(
 )  # fmt: skip
 C = Form(
     "c", ("_int8.cc", "_int8.h"), "the integers as a C array for microcontrollers",
-    _write_c, _verify_c, brings=("int8",), missing=_no_integers,
+    _write_c, _verify_c, brings=("int8",), missing=_no_micro,
 )  # fmt: skip
 ONNX = Form("onnx", (".onnx",), "ONNX in float32", _write_onnx, _verify_onnx, missing=_no_onnx)

@@ -7,7 +7,7 @@ case, see benchmarks/LOG.md) and room besides. Weights of a convolution have a s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from search.architecture import Architecture
 from search.geometry import Resolved, flatten, resolve
-from search.layers import Activation, BatchNorm, Conv, Dense, Dropout, Layer, SeparableConv, SpatialSeparableConv
+from search.layers import Activation, BatchNorm, ConvLayer, Dense, Dropout, Flatten
 from search.model import build
 
 Weights = Sequence[npt.NDArray[Any]]
@@ -32,7 +32,7 @@ def quantizable(architecture: Architecture, weights: Weights) -> keras.Model:
     model = build(architecture, layers=_Layers(ways))
     model.set_weights(list(weights))
     for norm, convolution in ways.into.items():
-        _multiply(model.get_layer(convolution), _scale(plain.get_layer(norm)))
+        _multiply(model.get_layer(convolution), np.abs(_scale(plain.get_layer(norm))))
     return model
 
 
@@ -40,42 +40,48 @@ def quantizable(architecture: Architecture, weights: Weights) -> keras.Model:
 class _Ways:
     """What becomes of the normalisations that the converter does not fold, by name."""
 
-    into: Mapping[str, str]  # after a relu: its factor goes through it into this convolution, as relu(s x) = s relu(x)
-    alone: Collection[str]  # becomes a depthwise convolution of 1x1
+    into: dict[str, str]  # after a relu: its factor goes through it into this convolution, as |s| relu(x) = relu(|s| x)
+    signed: set[str]  # those of them that have a negative factor somewhere
+    alone: set[str]  # becomes a depthwise convolution of 1x1
 
 
 def _ways(architecture: Architecture, layers: Mapping[str, Any]) -> _Ways:
     resolved = resolve(architecture)
     before = dict(_before(resolved))
-    into, alone = {}, []
+    ways = _Ways({}, set(), set())
     for _, row in flatten(resolved):
         if not isinstance(row.layer, BatchNorm):
             continue
         first, second = before[row.name]
         if _convolves(first):
             continue
-        relu = isinstance(first, Resolved) and first.layer == Activation("relu")
-        if relu and isinstance(second, Resolved) and _convolves(second) and (_scale(layers[row.name]) > 0).all():
-            into[row.name] = second.name
+        if first and first.layer == Activation("relu") and second and _convolves(second) and not _shares(second):
+            ways.into[row.name] = second.name
+            if (_scale(layers[row.name]) < 0).any():
+                ways.signed.add(row.name)
         elif len(row.output) == 3:
-            alone.append(row.name)
-    return _Ways(into, alone)
+            ways.alone.add(row.name)
+    return ways
 
 
 def _before(rows: tuple[Resolved, ...]) -> Iterator[tuple[str, tuple[Resolved | None, Resolved | None]]]:
-    """For each row the last and the last but one before it that no other row takes; dropout does nothing here."""
+    """For each row the last and the last but one before it that do something; no other row takes what they put out."""
     first = second = None
     for row in rows:
         yield from _before(row.branch)
         yield from _before(row.shortcut)
         yield row.name, (first, second)
-        if not isinstance(row.layer, Dropout):
+        if not (isinstance(row.layer, Dropout) or (isinstance(row.layer, Flatten) and len(row.input) == 1)):
             first, second = row, first
 
 
 def _convolves(row: Resolved | None) -> bool:
-    layer: Layer | None = row.layer if row else None
-    return isinstance(layer, SeparableConv | SpatialSeparableConv | Conv | Dense)
+    return row is not None and isinstance(row.layer, ConvLayer | Dense)
+
+
+def _shares(row: Resolved) -> bool:
+    """Whether other convolutions have its weights too."""
+    return isinstance(row.layer, ConvLayer) and bool(row.layer.weights)
 
 
 def _scale(norm: Any) -> npt.NDArray[np.float32]:
@@ -96,7 +102,8 @@ class _Layers:
     """Keras' layers, with the normalisations in their way."""
 
     def __init__(self, ways: _Ways) -> None:
-        self._kinds = dict.fromkeys(ways.into, _Shift) | dict.fromkeys(ways.alone, _ScaleAndShift)
+        self._kinds = dict.fromkeys(ways.into, _Shift) | dict.fromkeys(ways.signed, _SignAndShift)
+        self._kinds |= dict.fromkeys(ways.alone, _ScaleAndShift)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(keras.layers, name)
@@ -110,6 +117,14 @@ class _Shift(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return inputs + (self.beta - self.moving_mean * _factor(self))
+
+
+class _SignAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """The same where factors are negative: a sign of each channel is exact with one scale for all."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        signs = tf.where(self.gamma < 0, -1.0, 1.0)
+        return inputs * signs + (self.beta - self.moving_mean * _factor(self))
 
 
 class _ScaleAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
