@@ -202,7 +202,8 @@ class RunView:
     def _lines(self) -> RenderableType:
         rows = [self.rows[worker] for worker in sorted(self.rows)]
         if not self.goal and not any(row.trial for row in rows):
-            return Text("starting: TensorFlow takes a few seconds to load", style="dim")
+            reading = next((row.text for row in rows if row.text.endswith("images read")), None)
+            return Text(reading or "starting: TensorFlow takes a few seconds to load", style="dim")
         if len(rows) == 1:
             (row,) = rows
             if not row.trial:

@@ -23,9 +23,9 @@ from sklearn.datasets import load_digits
 from search import folders, images, worker
 from search.config import parse
 from search.data import CIFAR10_CLASSES, Dataset, load_dataset
-from search.display import RunView
 from search.errors import UserError
 from search.images import Options
+from search.live import RunView
 from search.study import Run
 
 BUNCH = load_digits()
@@ -166,9 +166,11 @@ def test_a_worker_tells_how_far_it_has_read_and_keeps_the_pixels(tmp_path: Path,
     data = worker._data(run, events.append)
     assert events[-1] == {"event": "reading", "done": len(X), "total": len(X)}
     assert (tmp_path / "run/images.npz").is_file()
-    view = RunView(Console(file=io.StringIO()))
-    view.show(events[-1])
-    assert view._line().plain == "1,797 of 1,797 images read"
+    shown = io.StringIO()
+    with RunView(Console(file=shown, force_terminal=True)) as view:
+        view.show(events[-1])
+        view.live.refresh()
+    assert "1,797 of 1,797 images read" in shown.getvalue()
     events.clear()
     assert worker._data(run, events.append).fingerprint == data.fingerprint
     assert events == []

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from search import config, images, new, study_text
 from search.architecture import load as load_network
-from search.cost import Budget, price
+from search.budget import Budget
+from search.cost import price
 from search.display_new import print_new
 from search.errors import UserError
 from search.geometry import resolve
