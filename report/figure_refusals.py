@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plotly.graph_objects import Figure
@@ -14,17 +14,22 @@ from report.figure_style import TRAINED, count_axis, drawn, level, log_axis, thi
 from search.study import Record, Run
 
 RULES = {"over budget": COLOURS[0], "same network": COLOURS[3], "cannot exist": COLOURS[2], REJECTED: COLOURS[5]}
+LIMIT, SHAPES = COLOURS[4], ("", "/", "x", ".", "-")  # of what breaks another limit of the budget
 SIZES = 600  # that are drawn of refused proposals, and of candidates beside them
 
 
 def refusals(run: Run, candidates: list[Record]) -> Figure | None:
     """Where proposals were refused in the course of the study: how many by which rule, and their sizes; None if none was."""
     groups, sizes, trained = rows.refusals(candidates), rows.refused_sizes(candidates), rows.sizes(candidates)
-    told = [rule for rule in RULES if any(rule in group.by_rule for group in groups)]
-    if not told:
+    seen = {rule for group in groups for rule in group.by_rule}
+    if not seen:
         return None
+    limits = sorted(seen - RULES.keys())  # of the budget, beside parameters
+    looks: dict[str, dict[str, Any]] = {rule: {"color": RULES[rule]} for rule in RULES if rule in seen}
+    for place, rule in enumerate(limits):
+        looks[rule] = {"color": LIMIT, "pattern": {"shape": SHAPES[place % len(SHAPES)]}}
     budget, last = run.config.budget.params, groups[-1].last
-    bars = [_bars(rule, groups) for rule in told]
+    bars = [_bars(rule, groups, look) for rule, look in looks.items()]
     trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
     proposals = count_axis("proposals", max(sum(group.by_rule.values()) for group in groups))
     if not sizes:
@@ -45,7 +50,7 @@ def refusals(run: Run, candidates: list[Record]) -> Figure | None:
     )
 
 
-def _bars(rule: str, groups: Sequence[Refusals]) -> dict[str, Any]:
+def _bars(rule: str, groups: Sequence[Refusals], look: Mapping[str, Any]) -> dict[str, Any]:
     width = groups[0].last - groups[0].first + 1
     total = sum(group.by_rule.get(rule, 0) for group in groups)
     spans = [f"trial {one.first}" if width == 1 else f"trials {one.first} to {one.last}" for one in groups]
@@ -55,7 +60,7 @@ def _bars(rule: str, groups: Sequence[Refusals]) -> dict[str, Any]:
         "x": [(group.first + group.last) / 2 for group in groups],
         "y": [group.by_rule.get(rule, 0) for group in groups],
         "width": 0.85 * width,
-        "marker": {"color": RULES[rule], "line": {"width": 0}},
+        "marker": {**look, "line": {"width": 0}},
         "customdata": spans,
         "hovertemplate": f"%{{customdata}}: %{{y:,}} {rule}<extra></extra>",
     }

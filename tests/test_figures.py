@@ -252,6 +252,13 @@ def test_a_logarithmic_axis_has_a_few_ticks_wherever_its_values_lie(values: list
     assert low < min(values) and max(values) < high
 
 
+def test_every_limit_of_a_budget_is_told_apart() -> None:
+    found = [refusing(0, over_budget=1, over_macs=3), refusing(1, receptive_field=2)]
+    bars = plain(figures.refusals(hand_made(), found))["data"]
+    assert [one["name"] for one in bars] == ["over budget (1)", "over macs (3)", "receptive field (2)"]
+    assert len({json.dumps(one["marker"]) for one in bars}) == 3
+
+
 def test_without_sizes_only_the_rules_are_shown_and_without_refusals_nothing() -> None:
     figure = figures.refusals(hand_made(), [refusing(0), refusing(1, same_network=1, cannot_exist=2)])
     assert [one["name"] for one in plain(figure)["data"]] == ["same network (1)", "cannot exist (2)"]
