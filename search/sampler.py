@@ -86,7 +86,8 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         """
         fixed = self._fixed(trial)
         index = trial.user_attrs.get("index", trial.number)
-        held, seen, refused, sizes = self._claims.held(), set[str](), Counter[str](), list[int]()
+        held = self._queued(study, trial) | self._claims.held()
+        seen, refused, sizes = set[str](), Counter[str](), list[int]()
         values: Values = {}
         for values in self._proposals(study, trial, fixed):
             found = judge(self._config, self._data, values)
@@ -122,6 +123,16 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
     def reseed_rng(self) -> None:
         self._inner.reseed_rng()
         self._generator.seed()
+
+    def _queued(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, int]:
+        """The networks that a person queued and that no worker has come to claim yet: theirs, whoever is faster."""
+        found: dict[str, int] = {}
+        for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            fixed = self._fixed(other)
+            if other.number != trial.number and "key" not in other.user_attrs and fixed.keys() == self._domains.keys():
+                judged = judge(self._config, self._data, fixed)
+                found |= {} if isinstance(judged, Refusal) else {judged.key: other.user_attrs.get("index", -1)}
+        return found
 
     # --- proposals, in the order in which they are tried ---
 

@@ -175,8 +175,8 @@ def create(run: Run, data: Dataset, *, patience: float = 0.0, grace_seconds: flo
                 f"{run.folder}: this run was trained on other data ({before['summary']}, {before['fingerprint']}; now "
                 f"{data.summary()}, {data.fingerprint}); pass the data it started with, or --out with a new folder"
             )
+    candidates.set_user_attr(DATA, _data_facts(data))  # first: whoever finds a configuration finds data too
     candidates.set_user_attr(CONFIG, run.config.dump())
-    candidates.set_user_attr(DATA, _data_facts(data))
     _write_config(run)
     return Studies(candidates, references)
 
