@@ -20,13 +20,16 @@ from search.candidate import Candidate, DataFacts, Refusal, fits, judge
 from search.claims import Claims, claims_of
 from search.config import StudyConfig, parse
 from search.domain import Value
-from search.reservations import next_index
+from search.reservations import begin, next_index
 from search.sampler import KEPT, BudgetedSampler, Exhausted, points
 from search.seeds import derive
 from search.storage import open_storage, sqlite_url
 from search.study import REFUSED, REFUSED_PARAMS
 from search.trial import inner_sampler
 from space import widths
+from tests.runs import Bench, Pretence, pretence, small_run
+
+__all__ = ["pretence"]
 
 ROOT = Path(__file__).parent.parent
 FACTS = DataFacts((32, 32, 3), 10, "0" * 16)
@@ -549,3 +552,21 @@ def test_four_processes_propose_each_network_of_a_space_once(tmp_path: Path) -> 
     assert sorted(tuple(one) for some in proposed for one in some) == [*product(RACED, repeat=2)]
     assert sum(bool(some) for some in proposed) > 1  # or nothing was at stake
     assert len(claims_of(study).held()) == len(RACED) ** 2
+
+
+def test_what_a_person_queued_is_proposed_to_no_other_trial_before_it_is_claimed(tmp_path: Path, pretence: Pretence) -> None:
+    """Two of three networks are another worker's, which has begun one and not come to claim either."""
+    space = {"blocks": 1, "width": [8, 16, 24], "pools": 0}
+    for seed in range(5):
+        run = small_run(tmp_path / f"{seed}", space=space, search={"trials": 3, "seed": seed, "sampler": "random"})
+        bench = Bench(run, pretence)
+        for width in (8, 16):
+            bench.study.enqueue_trial({"width_1": width})
+        begin(bench.study, "another")
+        trial = begin(bench.study, "this", choose=lambda queued: False)
+        assert trial is not None
+        sampler = BudgetedSampler(
+            optuna.samplers.RandomSampler(seed=seed), run.config, bench.task.facts, bench.claims, seed=seed
+        )
+        frozen = bench.study._storage.get_trial(trial._trial_id)
+        assert sampler.sample_relative(bench.study, frozen, {}) == {"width_1": 24}
