@@ -285,6 +285,8 @@ def export(
     if number is not None and trial is not None:
         raise UserError(f"{network} {number} --trial {trial}: the number and --trial are the same thing; pass one of them")
     number = number if trial is None else trial
+    if reference and number is not None:
+        raise UserError(f"{network}: --reference {reference} is another network than trial {number}; pass one of them")
     if "submission" in (form or ()):
         return _submit(network, number, reference, to, form or [], storage, out)
     forms = tuple(form) if form else None
@@ -381,19 +383,23 @@ def _export_trained(
     study: str, number: int | None, reference: str | None, to: Path | None, forms: tuple[str, ...] | None,
     data: str | None, storage: str | None, out: Path | None,
 ) -> Exported:  # fmt: skip
+    from report.publish import publish_files
     from search import winner
     from search.device import load_backend
-    from search.study import find
+    from search.study import find, load
 
     run = find(study, out, storage)
     best = winner.reference(run, reference) if reference else winner.candidate(run, number)
     read = winner.images(run, Path(data)) if data else None  # refuse before TensorFlow is loaded
     if forms != ("json",):
         load_backend()
-    return _write(
+    done = _write(
         best, to or run.folder, forms=forms, stem=reference or "best_model",
         images=lambda: read or winner.images(run), tell=lambda line: print(line, file=sys.stderr, flush=True),
     )  # fmt: skip
+    if to is None:
+        publish_files(load(run).candidates, run.folder)
+    return done
 
 
 def _submit(

@@ -274,6 +274,11 @@ BAD_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "export eip-b --form keras --to {new}",
         ("has not been trained", "--form py, add or json"),
     ),
+    "export of integers of none": ("export eip-b --form int8 --to {new}", ("not been trained", "--form py, add or json")),
+    "export of two trials": ("export {study} 0 --trial 1 --out {out}", ("--trial 1", "the same thing")),
+    "export of a trial and a reference": ("export {study} 0 --reference base --out {out}", ("--reference base", "trial 0")),
+    "export with images of none": ("export eip-b --data {folder}/large.npz --to {new}", ("--data", "not trained")),
+    "export over its own file": ("export {folder}/whole.json --to {folder}", ("whole.json", "would replace it", "--to")),
     "export under a file": ("export eip-b --to {folder}/text.json/x", ("text.json",)),
     # overrides
     "trials 0": ("run {study} --out {out} --trials 0", ("--trials", "not 0")),

@@ -6,21 +6,25 @@ import hashlib
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from optuna.artifacts import get_all_artifact_meta
 
 from search import litert, winner
 from search import study as studies
 from search.architecture import Architecture
+from search.card import files_of
 from search.data import load_dataset
 from search.errors import UserError
 from search.export import FORMS, QUICK, Exported, export
 from search.layers import Activation, BatchNorm, Dense, GlobalAveragePool, Layer, Residual, SeparableConv, Softmax
 from search.model import build
 from search.pixels import Pixels
+from search.portable_forms import INT8
 from search.seeds import generator
 from search.study import Run
 from tests.pictures import picture_set
@@ -210,6 +214,7 @@ def test_a_card_that_anyone_may_have_written_removes_nothing(text: bytes, tmp_pa
         path.write_bytes(b"not ours")
     digest = hashlib.sha256(b"not ours").hexdigest().encode()
     (folder / "best_model.json").write_bytes(text.replace(b"DIGEST", digest))
+    assert "../outside" not in files_of(folder / "best_model.json").sha256
     everything(folder, forms=["py"])
     assert all(path.exists() for path in others)
     assert list(card_of(folder)["sha256"]) == ["best_model.py"]
@@ -242,6 +247,12 @@ def test_a_wrong_form_leaves_the_old_files(form: str, target: str, wrong: Any, c
     assert contents(copy) == before
 
 
+def test_integers_that_hold_floats_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMS, "int8", replace(INT8, missing=lambda subject: None))
+    with pytest.raises(RuntimeError, match=r"int8 form, read back, .* \(holds float32 values, and all must be integers\)"):
+        everything(tmp_path, GRAPH, forms=["int8"])
+
+
 def test_a_form_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any) -> None:
     def broken(model: Any) -> bytes:
         raise RuntimeError("TensorFlow Lite's converter cannot express it")
@@ -260,17 +271,20 @@ def test_a_run_leaves_the_quick_forms_and_the_verb_all_of_them(copied: Run, tmp_
     left = {path.name for path in copied.folder.glob("best_model*")}
     assert left == {"best_model.py", "best_model.json", "best_model.keras"}
     assert list(card_of(copied.folder)["forms"]) == []
-    told = search("export", str(study_file(copied)), "--to", str(tmp_path / "to"))
-    card = card_of(tmp_path / "to")
+    told = search("export", str(study_file(copied)))  # to the run folder, so the dashboard offers it
+    card = card_of(copied.folder)
     assert list(card["forms"]) == ["tflite", "int8", "c", "onnx"]
     int8 = card["forms"]["int8"]
     assert int8["input"]["pixels"] == "int8 = pixel - 128" and int8["val_images"] == 359
     assert abs(int8["val_accuracy"] - card["scores"]["best_val_accuracy"]) < 0.03
     assert card["forms"]["tflite"]["keras_val_accuracy"] == pytest.approx(card["scores"]["best_val_accuracy"], abs=0.003)
     lines = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
-    for path in (tmp_path / "to").iterdir():
+    written = sorted(copied.folder.glob("best_model*"))
+    for path in written:
         assert lines[str(path)][0] == f"{path.stat().st_size:,}"
-    assert lines[str(tmp_path / "to" / "best_model_int8.tflite")][1] == f"{int8['val_accuracy']:.2%}"
+    assert lines[str(copied.folder / "best_model_int8.tflite")][1] == f"{int8['val_accuracy']:.2%}"
+    offered = {meta.filename for meta in get_all_artifact_meta(studies.load(copied).candidates)}
+    assert {path.name for path in written} <= offered
     best = studies.best(copied, studies.records(studies.load(copied).candidates)).number
     search("export", str(study_file(copied)), "--trial", str(best), "--form", "json", "--to", str(tmp_path / "one"))
     assert card_of(tmp_path / "one")["network_sha256"] == card["network_sha256"]

@@ -80,6 +80,7 @@ NETWORKS: dict[str, Architecture] = {
     "norms behind ReLU": net(
         SeparableConv(8, use_bias=True), Dropout(0.1), RELU, Dropout(0.1), BN, RELU,
         SeparableConv(8, weights="a"), RELU, BN, SeparableConv(8, weights="a"), Activation("relu6"), BN,
+        SeparableConv(8), Activation("relu6"), BN,
         SpatialSeparableConv(9), RELU, BN, Residual((RELU, BN)), Residual((SeparableConv(9), RELU, BN)),
         tail=(GlobalAveragePool(), Dense(6), RELU, BN, SILU, Dense(2), Softmax()),
     ),
