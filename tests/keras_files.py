@@ -125,7 +125,7 @@ def chain_of(network: Architecture) -> dict[str, Any]:
             case Softmax():
                 rows.append(layer("Softmax", f"l{number}", axis=-1))
             case _:
-                raise NotImplementedError(one)
+                raise AssertionError(f"{one} is not written in the form of Keras 2 here")
     return sequential(*rows)
 
 

@@ -37,9 +37,10 @@ from search import study as studies
 from search.errors import UserError
 from search.storage import sqlite_url
 from search.study import Run
+from tests.chromium import chromium
 from tests.runs import ROOT, copied, finished, study_file
 
-__all__ = ["copied", "finished"]
+__all__ = ["chromium", "copied", "finished"]
 
 slow = pytest.mark.slow
 
@@ -326,29 +327,12 @@ def leaderboard_of(run: Run) -> dict[str, Any]:
 
 # --- the pages, in a browser -----------------------------------------------------------------------------------------
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1500,2600",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium without a window."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (program and driver):
-        assert os.environ.get("CI_REQUIRE_SERVERS") != "1", "Chromium and chromedriver must be installed here"
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chromium
-    chromium.quit()
+def browser(chromium: Any) -> Any:
+    """A window that shows a page of the dashboard whole."""
+    chromium.set_window_size(1500, 2600)
+    return chromium
 
 
 def text_of(browser: Any, url: str, *awaited: str) -> str:
