@@ -164,6 +164,13 @@ ORDER = (
     "report.submission_notebook",
     "report.submission",
     "report.dashboard",
+    "search.verbs.options",
+    "search.verbs.screen",
+    "search.verbs.networks",
+    "search.verbs.prepare",
+    "search.verbs.take",
+    "search.verbs.look",
+    "search.verbs.train",
     "search.__main__",
 )
 # chooses, inside a function, one of two modules that need it themselves
@@ -172,8 +179,6 @@ PACKAGES = ("search", "report")  # they and those inside have an empty __init__
 OURS = ("search", "report", "space", "objective")
 KERAS = ("keras", "tensorflow", "jax")
 ENGINE = tuple(f"search.engine.{name}" for name in ("augment", "layers", "interface", "tensorflow", "jax"))
-KERAS_ANYWHERE = ("search.model", "search.export", *ENGINE)
-KERAS_IN_FUNCTIONS = ("search.checkpoint", "search.data", "search.device")
 KERAS_ANYWHERE = ("search.model", "search.checkpoint", "search.quantizable", "search.tflite", "search.onnx_model", *ENGINE)
 KERAS_IN_FUNCTIONS = ("search.data", "search.device")
 

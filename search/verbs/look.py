@@ -1,0 +1,114 @@
+"""The verbs that look at a study: top, show, report, dashboard."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.errors import UserError
+from search.verbs.networks import is_study, network_of
+from search.verbs.options import AsJson, Out, Storage, Study
+from search.verbs.screen import console_of, print_json, short
+
+if TYPE_CHECKING:
+    from search.study import Run
+
+
+def top(study: Study, as_json: AsJson = False, storage: Storage = None, out: Out = None) -> None:
+    """The leaderboard against the base."""
+    from search import study as studies
+
+    found = studies.find(study, out, storage)
+    if as_json:
+        print_json(_board(found))
+    else:
+        print_top(found, console_of())
+
+
+def show(
+    network: Annotated[str, typer.Argument(help="a reference, an architecture file (JSON), or a study")],
+    number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
+    svg: Annotated[Path | None, typer.Option(help="draw it into this file instead", dir_okay=False)] = None,
+    html: Annotated[Path | None, typer.Option(help="a page with the drawing and the table, instead", dir_okay=False)] = None,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """One network layer by layer: output size, receptive field, parameters, multiply-adds."""
+    from search.cost import table
+    from search.layers import ArchitectureError
+
+    architecture = network_of(network, number, out, storage)
+    try:
+        facts = table(architecture)
+    except ArchitectureError as error:
+        raise UserError(f"{network}: this network cannot exist: {error}") from None
+    if svg or html:
+        from report.network_page import write_drawings
+
+        for path in write_drawings(architecture, svg, html):
+            print(short(path.resolve()), file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        return print_json(facts)
+    if svg or html:
+        return
+    from search.display_network import print_network
+
+    console = console_of()
+    print_network(console, architecture, facts["int8"])
+    if is_study(network):
+        from search import study
+
+        console.print(study.verdict(study.find(network, out, storage), number), highlight=False)
+
+
+def report(study: Study, storage: Storage = None, out: Out = None) -> None:
+    """The write-up: report.html, a page that opens offline, and report.md with logs and checklist."""
+    from report.publish import publish_files
+    from report.write import write_reports
+    from search import study as studies
+    from search.device import load_backend
+
+    found = studies.find(study, out, storage)
+    opened = studies.load(found)
+    studies.best(found, studies.records(opened.candidates))  # refuse before TensorFlow is loaded
+    load_backend()
+    for path in write_reports(found, opened):
+        print(short(path))
+    publish_files(opened.candidates, found.folder)
+
+
+def dashboard(
+    study: Study,
+    port: Annotated[int, typer.Option(help="on this machine's loopback; 0 takes a free one", min=0, max=65535)] = 8080,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """optuna-dashboard on this study, reachable from this machine only."""
+    from report.dashboard import serve
+    from search import study as studies
+
+    serve(studies.find(study, out, storage), port, on_ready=lambda text: print(text, flush=True))
+
+
+def _board(found: Run) -> dict[str, Any]:
+    from report.tables import leaderboard
+    from search.study import load, records
+
+    loaded = load(found)
+    return leaderboard(found, records(loaded.candidates), records(loaded.references))
+
+
+def print_top(found: Run, console: Any) -> None:
+    from report.tables import leaderboard, refusal_words
+    from search.display import print_leaderboard
+    from search.study import load, records
+
+    loaded = load(found)
+    candidates = records(loaded.candidates)
+    print_leaderboard(console, leaderboard(found, candidates, records(loaded.references)), found.config)
+    if refused := refusal_words(candidates):
+        console.print(f"Refused before training: {refused}.", highlight=False)
