@@ -1,10 +1,14 @@
-"""What people get wrong, through real processes: status 2, one line on stderr that names the fault, and nothing lost.
+"""What people get wrong: status 2, one line on stderr that names the fault, and nothing lost.
+
+The commands run in this process, as starting Python for each of a hundred takes minutes; one of each kind of end does it in
+a process of its own. What a worker refuses is refused by a real one either way.
 
 python -m pytest tests/test_command_line.py
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +25,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from search.__main__ import main
 from search.architecture import to_dict
 from search.config import STUDIES, parse
 from search.cost import price
@@ -77,17 +83,25 @@ class Ended(NamedTuple):
     err: str
 
 
-def search(*words: str | Path, cwd: Path = ROOT, seconds: float = SECONDS) -> Ended:
-    """`python -m search WORDS` in a process of its own."""
+def search(*words: str | Path) -> Ended:
+    """`python -m search WORDS`, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["search", *map(str, words)])
+        main()
+    return Ended(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def search_apart(*words: str | Path) -> Ended:
+    """The same in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "search", *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=seconds,
-        cwd=cwd,
+        timeout=SECONDS,
+        cwd=ROOT,
         stdin=subprocess.DEVNULL,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -345,6 +359,14 @@ def _fill(template: str, home: Home, new: Path, folder: Path) -> str:
     return template.format(study=home.study, out=home.run, new=new, folder=folder)
 
 
+@pytest.mark.parametrize("fault", ["no such verb", "study typo", "trials text", "images too few for the classes"])
+def test_a_fault_ends_a_process_as_it_ends_the_command(fault: str, home: Home, bad_files: Path, tmp_path: Path) -> None:
+    words = [_fill(BAD_WORDS[fault][0], home, tmp_path / name, bad_files).split() for name in ("one", "other")]
+    apart, within = search_apart(*words[0]), search(*words[1])
+    assert_refused(apart)
+    assert (apart.status, apart.err) == (within.status, within.err)
+
+
 @pytest.mark.parametrize("fault", BAD_WORDS)
 def test_bad_words_are_refused_and_the_run_left_alone(fault: str, unchanged: Home, bad_files: Path, tmp_path: Path) -> None:
     words, hints = BAD_WORDS[fault]
@@ -442,14 +464,14 @@ def test_looking_does_not_load_tensorflow(words: str, home: Home) -> None:
 
 
 def test_no_words_are_help() -> None:
-    bare, asked = search(), search("--help")
+    bare, asked = search_apart(), search("--help")
     assert (bare.status, bare.err) == (0, "")
     assert bare.out == asked.out
     assert {verb for verb in ("run", "top", "show", "report", "export", "dashboard") if verb in asked.out} >= {"run", "top"}
 
 
 def test_show_json_has_the_promised_keys() -> None:
-    ended = search("show", "eip-b", "--json")
+    ended = search_apart("show", "eip-b", "--json")
     shown = json.loads(ended.out)
     assert (ended.status, ended.err) == (0, "")
     assert shown.keys() == {"name", "params", "trainable_params", "macs", "receptive_field", "output", "int8", "layers"}
