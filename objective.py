@@ -20,7 +20,9 @@ from search.candidate import DataFacts, Refusal, judge
 from search.config import StudyConfig
 from search.cost import Price, price
 from search.data import Dataset
-from search.files import is_full, write_json, write_weights
+from search.files import Weights, is_full, write_json, write_weights
+from search.integers import int8_accuracy
+from search.pixels import Pixels
 from search.recipe import Recipe
 from search.seeds import derive
 from search.training import Epoch, Training, TrialOver
@@ -69,6 +71,14 @@ class Task:
     def facts(self) -> DataFacts:
         """What a candidate depends on of the data."""
         return DataFacts(self.data.input_shape, self.data.classes, self.data.fingerprint)
+
+    def measure(self, architecture: Architecture, weights: Weights, pixels: Pixels, images: Any, labels: Any) -> float:
+        """The accuracy of a trained network on images, in floats or in integers, as the study is ranked."""
+        if self.config.search.rank_by == "int8":
+            return int8_accuracy(architecture, list(weights), pixels, self.data, images, labels)
+        from search.train import accuracy
+
+        return accuracy(architecture, list(weights), pixels, images, labels)
 
 
 def candidate(trial: optuna.Trial, task: Task) -> float:
@@ -168,6 +178,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         _keep(task.folder / place.folder, architecture, recipe, training)
         if task.config.search.flip_average and place.is_candidate:
             _set(trial, {"flip_val_accuracy": _with_flips(architecture, training, task)})
+        best = _best(trial, architecture, recipe, training, task)
     except TrialOver as over:
         _set(trial, {"seconds": seconds + time.monotonic() - since})
         _end(trial, over.outcome, over.reason, architecture, task)
@@ -182,7 +193,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         _end(trial, "failed", reason, architecture, task)
         raise TrialOver("failed", reason) from error
-    return _score(trial, architecture, recipe, training, task)
+    return _score(trial, architecture, recipe, training, best, task)
 
 
 def _with_flips(architecture: Architecture, training: Training, task: Task) -> float:
@@ -193,9 +204,20 @@ def _with_flips(architecture: Architecture, training: Training, task: Task) -> f
     return accuracy(architecture, training.best_weights, training.pixels, images, labels, flip_average=True)
 
 
-def _score(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, training: Training, task: Task) -> float:
+def _best(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, training: Training, task: Task) -> float:
+    """The best validation accuracy; where the study is ranked in integers, that of the best epoch's weights in them."""
+    best = training.best.val_accuracy
+    if task.config.search.rank_by == "float" or len(training.history) < recipe.epochs:
+        return best
+    _set(trial, {"float_val_accuracy": best})
+    return task.measure(architecture, training.best_weights, training.pixels, task.data.x_val, task.data.y_val)
+
+
+def _score(
+    trial: optuna.Trial, architecture: Architecture, recipe: Recipe, training: Training, best: float, task: Task
+) -> float:
     """Write down what came of a training; its best validation accuracy."""
-    best, epochs = training.best.val_accuracy, len(training.history)
+    epochs = len(training.history)
     final = training.history[-1].val_accuracy
     _set(trial, {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final})
     if task.base_accuracy is not None:

@@ -117,7 +117,7 @@ def _tiles(found: Findings, fresh: Confirmed) -> Iterator[str]:
         opponent = f"the base has {base['best_val_accuracy']:.2%}{size}"
     epoch = f"in epoch {best['best_epoch']} of {best['epochs']}, {best['final_val_accuracy']:.2%} in the last"
     points = "" if delta is None else f"{100 * delta:+.2f} points"
-    yield _tile("Best validation accuracy", f"{best['best_val_accuracy']:.2%}", epoch)
+    yield _tile(f"Best {found.run.config.measure}", f"{best['best_val_accuracy']:.2%}", epoch)
     yield _tile("Parameters", f"{best['params']:,}", f"the budget is under {limit:,}", markup.bar(best["params"] / limit))
     yield _tile("Against the base", points, opponent)
     yield _tile("On fresh seeds", fresh.short, "by the finals" if found.finals else "no finals have been held")

@@ -109,7 +109,7 @@ def protocol_words(config: StudyConfig) -> str:
     """Which images the accuracies are measured on, and what that does to them."""
     if config.protocol == "course":
         return (
-            "validation accuracy is measured on the test images"
+            f"{config.measure} is measured on the test images"
             + (
                 ", as in the published logs, so that numbers can be laid beside theirs"
                 if config.data.name == "cifar10"
@@ -118,7 +118,7 @@ def protocol_words(config: StudyConfig) -> str:
             + ". It flatters: the best of many trainings and epochs is picked on those very images."
         )
     return (
-        "validation accuracy is measured on images held out from training; the test images are not looked at. "
+        f"{config.measure} is measured on images held out from training; the test images are not looked at. "
         "The best of many trainings and epochs is picked on the held-out images, so the best figure flatters a little."
     )
 
@@ -175,8 +175,10 @@ def _rungs(config: StudyConfig) -> str:
 
 def _score(attributes: Mapping[str, Any], budget: Budget) -> str:
     best, last, params = (attributes[key] for key in ("best_val_accuracy", "final_val_accuracy", "params"))
+    floats, how = attributes.get("float_val_accuracy"), " in int8" if "float_val_accuracy" in attributes else ""
     parts = [
-        f"**{best:.2%}** validation accuracy in epoch {attributes['best_epoch']} of {attributes['epochs']}",
+        f"**{best:.2%}** validation accuracy{how} in epoch {attributes['best_epoch']} of {attributes['epochs']}",
+        *([f"{floats:.2%} in floats"] if floats is not None else []),
         f"{last:.2%} in the last",
     ]
     if (delta := attributes.get("delta_vs_base")) is not None:

@@ -103,10 +103,11 @@ def mistakes(found: Findings, told: Told | str) -> Section:
     title = "What the winner gets wrong"
     if isinstance(told, str):
         return Section("mistakes", title, markup.paragraph(f"Not shown: {told}."))
-    stored = found.board["trials"][0]["best_val_accuracy"]
+    record = next(one for one in found.candidates if one.number == found.number)
+    stored = record.float_val_accuracy or record.best_val_accuracy or 0.0
     words = (
-        f"With the weights of its best epoch the winner was asked again: {told.accuracy:.2%} of {told.images:,} validation "
-        f"images are right ({stored:.2%} when it was trained)."
+        f"With the weights of its best epoch, in floats, the winner was asked again: {told.accuracy:.2%} of {told.images:,} "
+        f"validation images are right ({stored:.2%} when it was trained)."
     )
     beside = f'<div class="beside"><div>{_confusion(told)}</div><div>{_confusions(told)}</div></div>'
     parts = [markup.paragraph(words), beside]

@@ -22,7 +22,7 @@ from search import architecture as architectures
 from search import recipe as recipes
 from search.architecture import to_dict
 from search.budget import Budget, FieldBounds
-from search.domain import Domain, Range, Value
+from search.domain import Choices, Dimension, Domain, Range, Value
 from search.errors import UserError, first_place, first_problem, nearest
 from search.images import AS_THEY_ARE, Options
 from search.recipe import DECAYING, NAMES_OF_DECAYING, SCHEDULES, Augment, Recipe, RecipeSpace, as_tuple
@@ -114,6 +114,7 @@ class SearchConfig(BaseModel):
     sampler: Literal["tpe", "random", "nsga2", "grid"] = "tpe"
     fit: Literal["reject", "fill"] = "reject"  # fill: widths are proportions, scaled to the largest net under the budget
     repeats: Annotated[int, Field(ge=1, le=1000)] = 1  # seeds that every cell of a grid is trained on
+    rank_by: Literal["float", "int8"] = "float"  # int8: by the accuracy of the network in integers, also the base's
     flip_average: bool = False  # tell apart how right trained candidates are on the mean of an image and its mirror image
     warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # references and architecture files, tried first
     rungs: Rungs | None = None
@@ -176,6 +177,10 @@ class StudyConfig(BaseModel):
                 epochs = f"a training has {self.recipe.epochs} epochs"
                 rule = f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}"
                 raise ValueError(f"{rule}; lower it, or leave rungs out")
+        functions = getattr(self.space, "activation", None)
+        possible = functions.domains if isinstance(functions, Dimension) else ()
+        if self.search.rank_by == "int8" and any(isinstance(one, Choices) and "elu" in one.values for one in possible):
+            raise ValueError("search.rank_by: elu is computed in floats only; take another space.activation, or float")
         if not self.parameters and self.trials > 1:
             raise ValueError("space: nothing is searched, as every value is fixed; give one a list or a range")
         if self.search.sampler == "grid":
@@ -194,6 +199,11 @@ class StudyConfig(BaseModel):
         """Everything that is searched, by the name of its parameter: the same for every trial."""
         repeats: dict[str, Domain] = {"repeat": Range(0, self.search.repeats - 1, 1)} if self.search.repeats > 1 else {}
         return repeats | parameters(self.space) | recipes.parameters(self.recipe)
+
+    @property
+    def measure(self) -> str:
+        """What is called the best accuracy of a network, in words."""
+        return "validation accuracy" if self.search.rank_by == "float" else "validation accuracy in int8"
 
     @property
     def trials(self) -> int:

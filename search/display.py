@@ -33,6 +33,8 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
     console.print(table)
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     console.print(counts, highlight=False)
+    if config.search.rank_by == "int8":
+        console.print("best and against base: of the networks in int8; last: of the last epoch, in floats.", highlight=False)
     if config.protocol == "course":
         alike = "comparable with the published logs, and " if config.data.name == "cifar10" else ""
         console.print(

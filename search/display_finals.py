@@ -43,6 +43,8 @@ def _notes(run: Run, found: Confirmation) -> list[str]:
         lines.append("In search, again: best validation accuracy then and now; gap: winner's curse.")
     else:
         lines.append("Last: mean of the last epochs; gap: in search less mean, the winner's curse.")
+    if run.config.search.rank_by == "int8":
+        lines.append("Of the networks in int8; only Last is of the trained floats.")
     if any(one.name.startswith("control-") for one in found.finalists):
         lines.append("control: the best of a random search of as many epochs as the study's.")
     if found.seeds > 1 and any(one.low is None for one in compared):

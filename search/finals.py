@@ -188,7 +188,7 @@ def _weights(study: optuna.Study, chosen: Sequence[Contender], seeds: int, task:
 
 def _read_test_images(weights: dict[str, list[Weights]], chosen: Sequence[Contender], task: Task) -> dict[str, list[float]]:
     """The accuracy of each on the test images."""
-    from search.train import accuracy, pixels_of
+    from search.train import pixels_of
 
     assert task.data.x_test is not None and task.data.y_test is not None
     found: dict[str, list[float]] = {}
@@ -198,6 +198,6 @@ def _read_test_images(weights: dict[str, list[Weights]], chosen: Sequence[Conten
         for trained in weights.get(one.name, []):
             done = sum(map(len, found.values()))
             task.emit({"event": "phase", "text": "reading the test images", "done": done, "goal": goal})  # a sign of life
-            score = accuracy(one.architecture, list(trained), pixels, task.data.x_test, task.data.y_test)
+            score = task.measure(one.architecture, trained, pixels, task.data.x_test, task.data.y_test)
             found.setdefault(one.name, []).append(score)
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from search import c_source, litert
+from search import c_source, integers, litert
 from search.card import Files
 from search.form import Facts, Form, no_tensorflow, not_installed
 from search.geometry import resolve
@@ -56,9 +56,8 @@ def _verify_int8(subject: Subject, paths: Sequence[Path]) -> Facts:
     if floats := sorted(one for one in told.dtypes if one.startswith("float")):
         raise ValueError(f"holds {floats[0]} values, and all must be integers")
     channels, scale, zero_point = told.input.shape[-1], told.input.scale, told.input.zero_point
-    table = subject.pixels.quantized(channels, scale, zero_point)
     assert subject.data is not None
-    found = litert.outputs(content, subject.data.x_val, lambda images: table[np.arange(channels), images])
+    found = integers.outputs(content, subject.data.x_val, subject.pixels)
     agreement = require_alike(found, subject.probabilities, told.output.scale)
     how = {"pixels": subject.pixels.describe_int8(channels, scale, zero_point)}
     tensors = {"input": told.input.to_dict() | how, "output": told.output.to_dict()}

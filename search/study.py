@@ -81,6 +81,7 @@ class Record:
     refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
     refused_params: tuple[int, ...]  # parameters of a sample of them
     warm_start: str | None  # the known network that was queued
+    float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is its weights' in integers
     flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
 
 
@@ -299,9 +300,11 @@ def verdict(run: Run, number: int | None) -> str:
         return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}"
     flipped = record.flip_val_accuracy
     apart = "" if flipped is None else f"; {flipped:.2%} with flip averaging, which is not ranked"
+    if record.float_val_accuracy is not None:
+        apart = f"; {record.float_val_accuracy:.2%} in floats{apart}"
     return (
-        f"trained: best {record.best_val_accuracy:.2%} in epoch {record.best_epoch} of {record.epochs}, "
-        f"rank {ranked(candidates).index(record) + 1}{apart}"
+        f"trained: best {run.config.measure} {record.best_val_accuracy:.2%} in epoch {record.best_epoch} of "
+        f"{record.epochs}, rank {ranked(candidates).index(record) + 1}{apart}"
     )
 
 
@@ -346,6 +349,7 @@ def _record(trial: FrozenTrial) -> Record:
         refused=attributes.get(REFUSED, {}),
         refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
         warm_start=attributes.get("warm_start"),
+        float_val_accuracy=attributes.get("float_val_accuracy"),
         flip_val_accuracy=attributes.get("flip_val_accuracy"),
     )
 

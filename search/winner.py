@@ -97,6 +97,8 @@ def images(run: Run, path: Path | None = None) -> Dataset:
 def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name: str) -> Trained:
     attributes, data = trial.user_attrs, studies.candidates.user_attrs[DATA]
     scores = {key: attributes[key] for key in ("best_val_accuracy", "best_epoch", "final_val_accuracy", "epochs", "seconds")}
+    if "float_val_accuracy" in attributes:
+        scores["float_val_accuracy"] = attributes["float_val_accuracy"]
     base = base_accuracy(run.config, records(studies.references))
     facts = {
         "study": run.name,
@@ -109,8 +111,8 @@ def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name:
     }
     images = "test images (course protocol)" if run.config.protocol == "course" else "held-out training images"
     heading = [
-        f"Best validation accuracy {scores['best_val_accuracy']:.2%} in epoch {scores['best_epoch']} of {scores['epochs']}, "
-        f"on {images}.",
+        f"Best {run.config.measure} {scores['best_val_accuracy']:.2%} in epoch {scores['best_epoch']} of "
+        f"{scores['epochs']}, on {images}.",
         f"Trained on {data['summary']}.",
     ]
     trained = read_json(folder / "training.json")

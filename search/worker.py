@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import optuna
 
 from objective import Annotate, DiskFull, Emit, Task, with_keras
-from search import plan, references
+from search import integers, plan, references
 from search.candidate import DataFacts, Refusal, judge
 from search.claims import claims_of
 from search.data import Dataset
@@ -81,6 +81,8 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     backend_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
 
     emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
+    if run.config.search.rank_by == "int8":
+        integers.refuse_without_converter()
     claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left)
     task = Task(
         run.config, data, run.folder, None, emit, annotate, claims.claim, limits, worker=order.worker, fit=trainer.fit
