@@ -300,11 +300,11 @@ def verdict(run: Run, number: int | None) -> str:
         return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}"
     flipped = record.flip_val_accuracy
     apart = "" if flipped is None else f"; {flipped:.2%} with flip averaging, which is not ranked"
-    if record.float_val_accuracy is not None:
-        apart = f"; {record.float_val_accuracy:.2%} in floats{apart}"
+    floats = record.float_val_accuracy
+    best_one = f"{record.best_val_accuracy:.2%}" + ("" if floats is None else f" in int8, {floats:.2%} in floats,")
     return (
-        f"trained: best {run.config.measure} {record.best_val_accuracy:.2%} in epoch {record.best_epoch} of "
-        f"{record.epochs}, rank {ranked(candidates).index(record) + 1}{apart}"
+        f"trained: best {best_one} in epoch {record.best_epoch} of {record.epochs}, "
+        f"rank {ranked(candidates).index(record) + 1}{apart}"
     )
 
 

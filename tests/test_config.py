@@ -302,6 +302,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "search.sampler": ("tpe", "random"),
     "search.fit": ("reject", "fill"),
     "search.repeats": (2, 3, {"search.sampler": "grid"}),
+    "search.rank_by": ("float", "int8"),
     "search.flip_average": (False, True),
     "search.warm_start": (["eip-c"], ["eip-c", "eip-d"]),
     "search.rungs": (None, {"first": 1}, {"recipe.schedule": COSINE}),
