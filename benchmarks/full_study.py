@@ -30,6 +30,7 @@ from search.files import read_json, write_json
 
 NOT_DONE = 75  # sysexits.h: try again
 LEAVE = 20  # seconds before the end of a slice in which nothing new is begun: a stop takes up to ten
+FORECAST = 0.4  # of the first slice, at most
 CURVES = 10  # of so many of the best trials
 
 
@@ -43,17 +44,18 @@ class Slice:
     def __init__(self, study: str, out: Path, minutes: float) -> None:
         self.study, self.out, self.end = study, out, time.monotonic() + 60 * minutes - LEAVE
 
-    def search(self, verb: str, *words: str, keep: Path | None = None) -> None:
+    def search(self, verb: str, *words: str, keep: Path | None = None, share: float = 1.0) -> None:
         """`python -m search VERB STUDY`, interrupted when the slice ends.
 
         Args:
             keep: where its standard output goes when it is done; it goes to the screen without.
+            share: of the time that is left, what it may take.
 
         Raises:
             SliceOver: it was interrupted, or there is no time to begin.
             SystemExit: it failed; it has said why.
         """
-        left = self.end - time.monotonic()
+        left = share * (self.end - time.monotonic())
         if left <= 0:
             raise SliceOver
         command = [sys.executable, "-m", "search", verb, self.study, *words]
@@ -96,9 +98,13 @@ def go_on(within: Slice, asked: argparse.Namespace, more: list[str]) -> None:
     out, results = within.out, within.out / "results"
     results.mkdir(parents=True, exist_ok=True)
     data, where = ("--data", str(Path(asked.data).resolve())), ("--out", str(out))
-    if not (results / "forecast.json").exists() and not {"--workers", "--trials-per-gpu"} & set(more):  # `plan` has none
-        within.search("plan", *data, *more, "--probe", "--json", keep=results / "forecast.json")
-        print((results / "forecast.json").read_text(), flush=True)
+    forecast = results / "forecast.json"
+    if not forecast.exists() and not {"--workers", "--trials-per-gpu"} & set(more):  # which `plan` knows nothing of
+        try:
+            within.search("plan", *data, *more, "--probe", "--json", keep=forecast, share=FORECAST)
+        except SliceOver:
+            write_json(forecast, None)  # what takes so long is not tried again: nothing of it is kept between slices
+        print(f"forecast: {forecast.read_text().strip()}", flush=True)
     if not (results / "leaderboard.json").exists():
         within.search("run", *data, *where, *more)
         within.search("top", *where, "--json", keep=results / "leaderboard.json")
