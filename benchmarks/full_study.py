@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -45,14 +44,14 @@ class Slice:
         self.study, self.out, self.end = study, out, time.monotonic() + 60 * minutes - LEAVE
 
     def search(self, verb: str, *words: str, keep: Path | None = None, share: float = 1.0) -> None:
-        """`python -m search VERB STUDY`, interrupted when the slice ends.
+        """`python -m search VERB STUDY`, ended with the slice.
 
         Args:
             keep: where its standard output goes when it is done; it goes to the screen without.
             share: of the time that is left, what it may take.
 
         Raises:
-            SliceOver: it was interrupted, or there is no time to begin.
+            SliceOver: it was ended, or there is no time to begin.
             SystemExit: it failed; it has said why.
         """
         left = share * (self.end - time.monotonic())
@@ -63,7 +62,7 @@ class Slice:
         try:
             out, _ = process.communicate(timeout=left)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # no SIGINT, which whoever runs in the background ignores
             process.communicate()
             raise SliceOver from None
         if process.returncode:
