@@ -13,9 +13,11 @@ from search.config import StudyConfig
 from search.plan import Survey
 from search.probe import Forecast
 
+SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to lay out, and nobody reads it
 
-def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig) -> None:
-    """The leaderboard as a table."""
+
+def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig, *, whole: bool = False) -> None:
+    """The leaderboard as a table, of a long one the head."""
     table = Table(title=f"{board['study']}: under {config.budget.words}", title_justify="left")
     for column in ("rank", "trial", "params", "best", "epoch", "last", "against base", "seconds"):
         table.add_column(column, justify="left" if column == "trial" else "right")
@@ -23,7 +25,8 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
         table.add_row("", "base", *_cells(board["base"]), "", "", style="bold")
     for reference in board["references"]:
         table.add_row("", reference["name"], *_cells(reference), _points(board, reference), "")
-    for trial in board["trials"]:
+    trials = board["trials"] if whole else board["trials"][:SHOWN]
+    for trial in trials:
         if trial["rank"] is None:
             table.add_row("", str(trial["number"]), *_cells(trial), "", trial["outcome"].replace("_", " "), style="dim")
         else:
@@ -31,6 +34,8 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
                 str(trial["rank"]), str(trial["number"]), *_cells(trial), _points(board, trial), _seconds(trial["seconds"])
             )
     console.print(table)
+    if more := len(board["trials"]) - len(trials):
+        console.print(f"… and {more:,} more: top --all prints them, --json too", highlight=False)
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     console.print(counts, highlight=False)
     if config.search.rank_by == "int8":

@@ -15,8 +15,13 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from search.trial_rows import ONLY_READS, outline_trials, read_trials
 
 FIRST_PAUSE = 0.1  # seconds between two calls, doubled each time
 LONGEST_PAUSE = 3.0
@@ -159,6 +164,29 @@ class PatientStorage(optuna.storages.RDBStorage):
 
     # --- everything else that Optuna asks ---
 
+    def _get_trials(
+        self, study_id: int, states: Any, included_trial_ids: set[int], trial_id_greater_than: int
+    ) -> list[FrozenTrial]:
+        return self._reading(
+            study_id,
+            lambda connection: read_trials(connection, study_id, states, included_trial_ids, trial_id_greater_than),
+        )
+
+    def outline(self, study_id: int) -> list[tuple[FrozenTrial, int]]:
+        """As `search.trial_rows.outline_trials`."""
+        return self._reading(study_id, lambda connection: outline_trials(connection, study_id))
+
+    def _reading(self, study_id: int, call: Callable[[Connection], Answer]) -> Answer:
+        """What the call reads of a study in one transaction, which keeps nobody from writing."""
+
+        def read() -> Answer:
+            with _create_scoped_session(self.scoped_session) as session:
+                connection = session.connection(execution_options={ONLY_READS: True})
+                models.StudyModel.find_or_raise_by_id(study_id, session)
+                return call(connection)
+
+        return self.patiently(read)
+
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         return self.patiently(lambda: super(PatientStorage, self)._create_new_trial(study_id, template_trial))
 
@@ -175,7 +203,7 @@ for _name in (
     *("create_new_study", "delete_study", "get_all_studies", "get_study_directions"),
     *("get_study_id_from_name", "get_study_name_from_id", "get_study_user_attrs", "get_study_system_attrs"),
     *("set_study_user_attr", "set_study_system_attr", "set_trial_user_attr", "set_trial_system_attr", "_set_trial_param"),
-    *("get_trial", "_get_trials", "_get_best_trial_id", "get_trial_id_from_study_id_trial_number"),
+    *("get_trial", "_get_best_trial_id", "get_trial_id_from_study_id_trial_number"),
     *("get_trial_user_attrs", "get_trial_system_attrs", "_get_stale_trial_ids"),
 ):
     setattr(PatientStorage, _name, _patient(_name))

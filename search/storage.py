@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from search.errors import UserError
 from search.patience import PatientStorage, cause_of, is_passing
+from search.trial_rows import ONLY_READS
 
 LOCK_TIMEOUT_SECONDS = 60
 BEATS_IN_GRACE = 8  # of a trial at work
@@ -194,7 +195,8 @@ def _take_turns(engine: Engine, only_reads: Callable[[], bool]) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN" if only_reads() else "BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(ONLY_READS) or only_reads()
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     engine.dispose()  # connections made before the listeners
 

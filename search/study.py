@@ -6,7 +6,6 @@ with, which can so never be the best candidate. What trials carry is written by 
 
 from __future__ import annotations
 
-import gc
 import json
 import shlex
 from collections import Counter
@@ -24,7 +23,7 @@ from search.config import StudyConfig
 from search.data import Dataset
 from search.errors import UserError
 from search.files import write_json
-from search.storage import masked, open_storage, sqlite_url
+from search.storage import backend_of, masked, open_storage, sqlite_url
 from space import build
 
 CONFIG = "config"
@@ -215,22 +214,18 @@ def every(run: Run, *, patience: float = 0.0) -> list[optuna.Study]:
 
 def records(study: optuna.Study) -> list[Record]:
     """Every trial that has been started, by number."""
-    return records_of(_all(study))
+    return records_of(study.get_trials(deepcopy=False))
+
+
+def outline(study: optuna.Study) -> list[Record]:
+    """As `records`, with empty curves: in a fraction of the time, where thousands of trials have not been read yet."""
+    found = backend_of(study).outline(study._study_id)
+    return [replace(_record(trial), epochs=epochs) for trial, epochs in found if trial.state != TrialState.WAITING]
 
 
 def records_of(trials: Sequence[FrozenTrial]) -> list[Record]:
     """Those of these trials that have been started."""
     return [_record(trial) for trial in trials if trial.state != TrialState.WAITING]
-
-
-def _all(study: optuna.Study) -> list[FrozenTrial]:
-    collects = gc.isenabled()
-    gc.disable()  # a row of the database is an object, and the collector would look through all of them again and again
-    try:
-        return study.get_trials(deepcopy=False)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def ranked(found: list[Record]) -> list[Record]:
@@ -294,7 +289,7 @@ def network_of(run: Run, number: int | None = None, studies: Studies | None = No
 
 def verdict(run: Run, number: int | None) -> str:
     """What became of a candidate, in a line; without a number of the best."""
-    candidates = records(load(run).candidates)
+    candidates = outline(load(run).candidates)
     record = best(run, candidates) if number is None else next(one for one in candidates if one.number == number)
     if record.outcome != "trained" or record.best_val_accuracy is None:
         return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}"

@@ -53,6 +53,7 @@ ORDER = (
     "search.reading",
     "search.splits",
     "search.data",
+    "search.trial_rows",
     "search.patience",
     "search.storage",
     "search.attributes",

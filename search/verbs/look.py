@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from search.study import Run
 
 
-def top(study: Study, as_json: AsJson = False, storage: Storage = None, out: Out = None) -> None:
+def top(
+    study: Study,
+    whole: Annotated[bool, typer.Option("--all", help="of hundreds of trials not only the head")] = False,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
     """The leaderboard against the base."""
     from search import study as studies
 
@@ -25,7 +31,7 @@ def top(study: Study, as_json: AsJson = False, storage: Storage = None, out: Out
     if as_json:
         print_json(_board(found))
     else:
-        print_top(found, console_of())
+        print_top(found, console_of(), whole=whole)
 
 
 def show(
@@ -96,19 +102,19 @@ def dashboard(
 
 def _board(found: Run) -> dict[str, Any]:
     from report.tables import leaderboard
-    from search.study import load, records
+    from search.study import load, outline
 
     loaded = load(found)
-    return leaderboard(found, records(loaded.candidates), records(loaded.references))
+    return leaderboard(found, outline(loaded.candidates), outline(loaded.references))
 
 
-def print_top(found: Run, console: Any) -> None:
+def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
     from report.tables import leaderboard, refusal_words
     from search.display import print_leaderboard
-    from search.study import load, records
+    from search.study import load, outline
 
     loaded = load(found)
-    candidates = records(loaded.candidates)
-    print_leaderboard(console, leaderboard(found, candidates, records(loaded.references)), found.config)
+    candidates = outline(loaded.candidates)
+    print_leaderboard(console, leaderboard(found, candidates, outline(loaded.references)), found.config, whole=whole)
     if refused := refusal_words(candidates):
         console.print(f"Refused before training: {refused}.", highlight=False)

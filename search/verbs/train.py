@@ -99,7 +99,7 @@ def finals(
         raise UserError(f"--control: must be random, not {control!r}")
     found = studies.find(study, out, storage)
     if not only_show:
-        studies.best(found, studies.records(studies.load(found).candidates))  # refuse before TensorFlow is loaded
+        studies.best(found, studies.outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
         confirmation.refuse_second_reading(found, again)
         each = shares(workers, trials_per_gpu)
         with RunView(console_of(stderr=as_json), len(each)) as view:
@@ -142,10 +142,10 @@ def worker() -> None:
 
 
 def _where_the_winner_is(run: Run) -> str:
-    from search.study import best, load, records
+    from search.study import best, load, outline
     from search.winner import is_here
 
-    number = best(run, records(load(run).candidates)).number
+    number = best(run, outline(load(run).candidates)).number
     if not is_here(run, number):
         return (
             f"The winner is trial {number}, in the run folder of another machine: export it there, or share one with --out."
