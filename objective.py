@@ -25,6 +25,7 @@ from search.integers import int8_accuracy
 from search.pixels import Pixels
 from search.recipe import Recipe
 from search.seeds import derive
+from search.storage import together
 from search.training import Epoch, Training, TrialOver
 
 Emit = Callable[[Mapping[str, Any]], None]
@@ -90,9 +91,10 @@ def candidate(trial: optuna.Trial, task: Task) -> float:
     """
     if not task.config.parameters:
         _ = trial.relative_params  # Optuna asks the sampler, which knows when there is nothing new, only for a parameter
-    values = {name: domain.suggest(trial, name) for name, domain in task.config.parameters.items()}
-    found = judge(task.config, task.facts, values)
-    _constrain(trial, found.cost, task)
+    with together(trial):
+        values = {name: domain.suggest(trial, name) for name, domain in task.config.parameters.items()}
+        found = judge(task.config, task.facts, values)
+        _constrain(trial, found.cost, task)
     if isinstance(found, Refusal):
         _reject(trial, found.reason, found.architecture, task)
     if not task.claim(found.key, trial.user_attrs["index"]):
@@ -219,9 +221,8 @@ def _score(
     """Write down what came of a training; its best validation accuracy."""
     epochs = len(training.history)
     final = training.history[-1].val_accuracy
-    _set(trial, {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final})
-    if task.base_accuracy is not None:
-        trial.set_user_attr("delta_vs_base", best - task.base_accuracy)
+    lead = {} if task.base_accuracy is None else {"delta_vs_base": best - task.base_accuracy}
+    _set(trial, {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final} | lead)
     spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}
     if epochs < recipe.epochs:
         reason = f"{final:.2%} after {epochs} of {recipe.epochs} epochs, behind others at that rung"
@@ -253,5 +254,6 @@ def _end(
 
 
 def _set(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
-    for key, value in attributes.items():
-        trial.set_user_attr(key, value)
+    with together(trial):
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)

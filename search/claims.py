@@ -7,6 +7,7 @@ database itself refuses the second claim to a key. It is no queue: which trial c
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,10 @@ import optuna
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from search.storage import engine_of, made_at_once, patiently
+from search.storage import engine_of, made_at_once, patiently, reading
 
 Patiently = Callable[[Callable[[], Any]], Any]
+Reading = Callable[[], AbstractContextManager[None]]
 
 _METADATA = MetaData()
 _CLAIMS = Table(
@@ -31,15 +33,18 @@ _CLAIMS = Table(
 class Claims:
     """The keys of a study that are trained or in flight, each with the logical index of its trial."""
 
-    def __init__(self, engine: Engine, study_id: int, patiently: Patiently = lambda call: call()) -> None:
+    def __init__(
+        self, engine: Engine, study_id: int, patiently: Patiently = lambda call: call(), reading: Reading = nullcontext
+    ) -> None:
         self._engine = engine
         self._study = study_id
-        self._patiently = patiently
+        self._patiently, self._reading = patiently, reading
         patiently(lambda: made_at_once(lambda: _METADATA.create_all(engine)))
 
     def held(self) -> dict[str, int]:
         """Every claimed key and the index that holds it."""
-        found: dict[str, int] = self._patiently(self._held)
+        with self._reading():
+            found: dict[str, int] = self._patiently(self._held)
         return found
 
     def claim(self, key: str, index: int) -> bool:
@@ -66,4 +71,4 @@ class Claims:
 
 def claims_of(study: optuna.Study) -> Claims:
     """The claims of a study, in its own database."""
-    return Claims(engine_of(study), study._study_id, partial(patiently, study))
+    return Claims(engine_of(study), study._study_id, partial(patiently, study), partial(reading, study))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -21,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from search.trial_rows import ONLY_READS, outline_trials, read_trials
+from search.together import Held, store
+from search.trial_rows import outline_trials, read_trial, read_trials
 
 FIRST_PAUSE = 0.1  # seconds between two calls, doubled each time
 LONGEST_PAUSE = 3.0
@@ -72,6 +74,7 @@ class PatientStorage(optuna.storages.RDBStorage):
     def __init__(self, *words: Any, **options: Any) -> None:
         self._aside: list[tuple[int, int, float]] = []  # trial, step, value that are not stored yet
         self._at_work = threading.local()
+        self._held: Held | None = None  # what is told of the trial at work until it is stored together
         super().__init__(*words, **options)
 
     def patiently(self, call: Callable[[], Answer]) -> Answer:
@@ -162,48 +165,118 @@ class PatientStorage(optuna.storages.RDBStorage):
             if not is_passing(error):
                 raise
 
-    # --- everything else that Optuna asks ---
+    # --- what is told at one moment ---
+
+    @contextmanager
+    def together(self, trial_id: int) -> Iterator[None]:
+        """Store parameters and attributes that are set of the trial inside the block in one transaction, at its end.
+
+        A block inside another is a part of it.
+
+        Raises:
+            UpdateFinishedTrialError: at its end, where the trial has ended; nothing of it is stored then.
+        """
+        if self._held is not None:
+            assert self._held.trial == trial_id
+            yield
+            return
+        self._held = Held(trial_id)
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held:
+                self.patiently(lambda: self._store(held))
+
+    def _store(self, held: Held) -> None:
+        with _create_scoped_session(self.scoped_session) as session:
+            store(self, session, held)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if self._held is not None and self._held.trial == trial_id:
+            self._held.user[key] = value
+        else:
+            self.patiently(lambda: super(PatientStorage, self).set_trial_user_attr(trial_id, key, value))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if self._held is not None and self._held.trial == trial_id:
+            self._held.system[key] = value
+        else:
+            self.patiently(lambda: super(PatientStorage, self).set_trial_system_attr(trial_id, key, value))
+
+    def _set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution, previous: Any
+    ) -> None:
+        if previous is not None and self._held is not None and self._held.trial == trial_id:
+            check_distribution_compatibility(previous, distribution)
+            self._held.parameters[param_name] = param_value_internal, distribution
+        else:  # Optuna looks in the study for what this parameter was before
+            words = (trial_id, param_name, param_value_internal, distribution, previous)
+            self.patiently(lambda: super(PatientStorage, self)._set_trial_param(*words))
+
+    # --- what is read, by transactions that keep nobody from writing ---
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether the thread is at something that only reads."""
+        return getattr(self._at_work, "reads", False)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The transactions of this thread write nothing inside the block."""
+        before, self._at_work.reads = self.only_reads, True
+        try:
+            yield
+        finally:
+            self._at_work.reads = before
 
     def _get_trials(
         self, study_id: int, states: Any, included_trial_ids: set[int], trial_id_greater_than: int
     ) -> list[FrozenTrial]:
-        return self._reading(
+        return self._read(
             study_id,
             lambda connection: read_trials(connection, study_id, states, included_trial_ids, trial_id_greater_than),
         )
 
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._read(None, lambda connection: read_trial(connection, trial_id))
+
     def outline(self, study_id: int) -> list[tuple[FrozenTrial, int]]:
         """As `search.trial_rows.outline_trials`."""
-        return self._reading(study_id, lambda connection: outline_trials(connection, study_id))
+        return self._read(study_id, lambda connection: outline_trials(connection, study_id))
 
-    def _reading(self, study_id: int, call: Callable[[Connection], Answer]) -> Answer:
-        """What the call reads of a study in one transaction, which keeps nobody from writing."""
+    def _read(self, study_id: int | None, call: Callable[[Connection], Answer]) -> Answer:
+        """What the call reads in one transaction, of a study that must be there."""
 
         def read() -> Answer:
             with _create_scoped_session(self.scoped_session) as session:
-                connection = session.connection(execution_options={ONLY_READS: True})
-                models.StudyModel.find_or_raise_by_id(study_id, session)
-                return call(connection)
+                if study_id is not None:
+                    models.StudyModel.find_or_raise_by_id(study_id, session)
+                return call(session.connection())
 
-        return self.patiently(read)
+        with self.reading():
+            return self.patiently(read)
+
+    # --- everything else that Optuna asks ---
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         return self.patiently(lambda: super(PatientStorage, self)._create_new_trial(study_id, template_trial))
 
 
-def _patient(name: str) -> Callable[..., Any]:
+def _patient(name: str, *, reads: bool) -> Callable[..., Any]:
     def call(self: PatientStorage, *words: Any, **options: Any) -> Any:
-        return self.patiently(lambda: getattr(super(PatientStorage, self), name)(*words, **options))
+        with self.reading() if reads else nullcontext():
+            return self.patiently(lambda: getattr(super(PatientStorage, self), name)(*words, **options))
 
     call.__name__ = name
     return call
 
 
+for _name in ("create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr"):
+    setattr(PatientStorage, _name, _patient(_name, reads=False))
 for _name in (
-    *("create_new_study", "delete_study", "get_all_studies", "get_study_directions"),
-    *("get_study_id_from_name", "get_study_name_from_id", "get_study_user_attrs", "get_study_system_attrs"),
-    *("set_study_user_attr", "set_study_system_attr", "set_trial_user_attr", "set_trial_system_attr", "_set_trial_param"),
-    *("get_trial", "_get_best_trial_id", "get_trial_id_from_study_id_trial_number"),
-    *("get_trial_user_attrs", "get_trial_system_attrs", "_get_stale_trial_ids"),
+    *("get_all_studies", "get_study_directions", "get_study_id_from_name", "get_study_name_from_id"),
+    *("get_study_user_attrs", "get_study_system_attrs", "get_trial_id_from_study_id_trial_number"),
+    *("get_trial_user_attrs", "get_trial_system_attrs", "_get_best_trial_id", "_get_stale_trial_ids"),
 ):
-    setattr(PatientStorage, _name, _patient(_name))
+    setattr(PatientStorage, _name, _patient(_name, reads=True))

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from search import liveness
 from search.reservations import INDEX, WORKER, add, alone, counted, next_index, write
-from search.storage import backend_of, patiently
+from search.storage import backend_of, patiently, reading
 from search.study import REFUSED, REFUSED_PARAMS
 
 MOST_ATTEMPTS = 2  # of a trial whose process dies
@@ -60,7 +60,9 @@ def sweep(study: optuna.Study, folder: Path) -> list[int]:
     storage = backend_of(study)
     if storage.get_heartbeat_interval() is None:
         return closed
-    for trial_id in patiently(study, lambda: _without_heartbeat(study)):
+    with reading(study):
+        without = patiently(study, lambda: _without_heartbeat(study))
+    for trial_id in without:
         storage.record_heartbeat(trial_id)
     stale = set(storage._get_stale_trial_ids(study._study_id))
     for trial in _running(study) if stale else []:
@@ -144,7 +146,11 @@ def _again(trial: FrozenTrial, outcome: str, next_free: int) -> dict[str, Any] |
 
 
 def _running(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    """Asked of the database itself: Optuna's cache would read the whole study for it, which a supervisor has no use for."""
+    trials: list[FrozenTrial] = backend_of(study).get_all_trials(
+        study._study_id, deepcopy=False, states=(TrialState.RUNNING,)
+    )
+    return trials
 
 
 def _without_heartbeat(study: optuna.Study) -> list[int]:

@@ -33,6 +33,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from search.storage import backend_of, patiently
+from search.together import Held, store
 
 WORKER = "worker"  # user attribute: who trains it
 INDEX = "index"  # user attribute: the logical index, which a retry inherits, and with it seeds and the sampler's draws
@@ -122,8 +123,7 @@ def add(storage: RDBStorage, session: Session, study: optuna.Study, queued: Queu
 
 def write(storage: RDBStorage, session: Session, trial_id: int, attributes: Mapping[str, Any]) -> None:
     """Set user attributes of a trial that runs."""
-    for name, value in attributes.items():
-        storage._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, trial_id, name, value)
+    store(storage, session, Held(trial_id, user=dict(attributes)))
 
 
 def _begin(study: optuna.Study, trials: Trials, queued: Trials, attributes: Mapping[str, Any], room: Room) -> int | None:

@@ -7,7 +7,8 @@ import re
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,6 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from search.errors import UserError
 from search.patience import PatientStorage, cause_of, is_passing
-from search.trial_rows import ONLY_READS
 
 LOCK_TIMEOUT_SECONDS = 60
 BEATS_IN_GRACE = 8  # of a trial at work
@@ -89,7 +89,7 @@ def open_storage(
             path.parent.mkdir(parents=True, exist_ok=True)
         storage = _connected(_of_psycopg(url), is_sqlite, patience, grace_seconds)
         if is_sqlite:
-            _take_turns(storage.engine, only_reads)
+            _take_turns(storage.engine, lambda: storage.only_reads or only_reads())
         else:
             _use_utc(storage.engine)
         return storage
@@ -172,6 +172,26 @@ def patiently(study: optuna.Study, call: Callable[[], Answer]) -> Answer:
     return storage.patiently(call) if isinstance(storage, PatientStorage) else call()
 
 
+@contextmanager
+def together(trial: optuna.Trial) -> Iterator[None]:
+    """Store what is set of the trial inside the block in one transaction, at its end: all of it or nothing.
+
+    Raises:
+        UpdateFinishedTrialError: at its end, where somebody else has ended the trial.
+    """
+    storage = backend_of(trial.study)
+    with storage.together(trial._trial_id) if isinstance(storage, PatientStorage) else nullcontext():
+        yield
+
+
+@contextmanager
+def reading(study: optuna.Study) -> Iterator[None]:
+    """The transactions of this thread write nothing inside the block, and keep nobody from writing."""
+    storage = backend_of(study)
+    with storage.reading() if isinstance(storage, PatientStorage) else nullcontext():
+        yield
+
+
 def _use_utc(engine: Engine) -> None:
     """Let a server tell the time in one zone, whatever the machine's and PGTZ: heartbeats are compared by it."""
 
@@ -195,8 +215,7 @@ def _take_turns(engine: Engine, only_reads: Callable[[], bool]) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:
-        reads = connection.get_execution_options().get(ONLY_READS) or only_reads()
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if only_reads() else "BEGIN IMMEDIATE")
 
     engine.dispose()  # connections made before the listeners
 

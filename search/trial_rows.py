@@ -22,7 +22,6 @@ from sqlalchemy import Connection, Row, String, Table, func, or_, select, type_c
 
 LISTED = 500  # trials that a statement names one by one; more are named as a range of their study's
 FETCHED = 10_000  # rows at once
-ONLY_READS = "only_reads"  # option of a connection of which the transactions write nothing
 
 _TRIALS: Table = models.TrialModel.__table__
 _PARAMETERS: Table = models.TrialParamModel.__table__
@@ -51,6 +50,20 @@ def read_trials(
         found = {row.trial_id: _trial(row) for row in rows}
         _complete(connection, study, found)
         return list(found.values())
+
+
+def read_trial(connection: Connection, trial_id: int) -> FrozenTrial:
+    """The trial of this id.
+
+    Raises:
+        KeyError: there is none.
+    """
+    row = connection.execute(select(_TRIALS).where(_TRIALS.c.trial_id == trial_id)).one_or_none()
+    if row is None:
+        raise KeyError(models.NOT_FOUND_MSG)
+    trial = _trial(row)
+    _complete(connection, row.study_id, {trial_id: trial})
+    return trial
 
 
 def outline_trials(connection: Connection, study: int) -> list[tuple[FrozenTrial, int]]:

@@ -6,6 +6,7 @@ JSON lines, and it ends with its supervisor, whatever ends that.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -96,6 +97,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     first = next(iter(ranked(found)), None)
     best = [first.best_val_accuracy, first.number] if first else None
     emit({"event": "found", "trials": run.config.trials, "done": progress(found), "best": best} | counts(found))
+    gc.freeze()  # libraries and trials of the past: a collection after each trial looks through all that is not frozen
     search = Search(run, studies, task, claims, limits, redraw, opponents)
     return search.references() if order.references else search.candidates()
 

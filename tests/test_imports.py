@@ -54,6 +54,7 @@ ORDER = (
     "search.splits",
     "search.data",
     "search.trial_rows",
+    "search.together",
     "search.patience",
     "search.storage",
     "search.attributes",

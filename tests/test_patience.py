@@ -45,6 +45,10 @@ def refused(told: str = "connection refused") -> StorageInternalError:
     return error
 
 
+def raised(error: Exception) -> Any:
+    raise error
+
+
 def away(monkeypatch: pytest.MonkeyPatch, name: str, times: int, error: Callable[[], Exception] = refused) -> list[str]:
     """A method of Optuna's storage that fails so often, before it does anything; every call to it."""
     real, calls = getattr(RDBStorage, name), list[str]()
@@ -164,7 +168,7 @@ def test_methods_that_call_each_other_wait_once(study: optuna.Study, monkeypatch
     trial = study.ask()
     study.tell(trial, 0.5)
     backend(study).patience = 0.05
-    away(monkeypatch, "get_trial", 10**6)
+    monkeypatch.setattr(patience, "read_trial", lambda *words: raised(refused()))
     with pytest.raises(StorageAway) as caught:
         backend(study).set_trial_user_attr(trial._trial_id, "a", 1)
     assert caught.value.__context__ is None or not isinstance(caught.value.__context__, StorageAway)

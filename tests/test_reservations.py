@@ -89,11 +89,11 @@ def test_a_trial_begun_carries_all_that_is_needed_to_find_it_again(url: str) -> 
         assert connection.execute(text("SELECT count(*) FROM trial_heartbeats")).scalar() == 1
 
 
-@pytest.mark.parametrize("step", ["_set_trial_attr_without_commit", "_get_prepared_new_trial"])
+@pytest.mark.parametrize("step", ["search.together.store_attributes", "optuna.storages.RDBStorage._get_prepared_new_trial"])
 def test_a_crash_while_a_trial_is_begun_leaves_nothing(step: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study(url)
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.storages.RDBStorage, step, lambda *words: 1 / 0)
+        patch.setattr(step, lambda *words: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             begin(study, "w")
     assert study.get_trials() == []

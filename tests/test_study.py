@@ -167,7 +167,7 @@ def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: 
     assert next_index(study.trials) == 2
 
 
-@pytest.mark.parametrize("step", ["_get_prepared_new_trial", "_set_trial_attr_without_commit"])
+@pytest.mark.parametrize("step", ["optuna.storages.RDBStorage._get_prepared_new_trial", "search.together.store_attributes"])
 def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
     step: str, study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
     lost = start(study, run.config, index=0, attempt=1, params=300)
     before = study.get_trials()
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.storages.RDBStorage, step, _die)
+        patch.setattr(step, _die)
         with pytest.raises(KeyboardInterrupt):
             take_up(study)
     assert study.get_trials() == before

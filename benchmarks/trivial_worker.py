@@ -1,0 +1,95 @@
+"""A worker process whose trainings take no time: what is left is all that a study does around a training.
+
+    SEARCH_WORKER=benchmarks.trivial_worker python -m search run STUDY
+
+Proposals, claims, reports, notes, figures, heartbeats and files are the application's own. Environment: TIMES, a file to
+which each step is appended with its seconds and the process's CPU-seconds so far; TOGETHER, how many workers wait for each
+other before their first trial.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from report.notes import trial_note
+from report.publish import Redraw, publish_trial_note
+from search import sampler, trial, worker
+from search.architecture import Architecture
+from search.pixels import Pixels
+from search.recipe import Recipe
+from search.training import Epoch, Training
+
+TIMES = Path(os.environ["TIMES"])
+TOGETHER = int(os.environ.get("TOGETHER", "1"))
+
+
+def fit(
+    architecture: Architecture, data: Any, recipe: Recipe, *, seed: int, on_epoch: Any, on_step: Any, **_: Any
+) -> Training:
+    """An accuracy out of a hat for each epoch."""
+    note("train")
+    chance, history = random.Random(seed), list[Epoch]()
+    for number in range(1, recipe.epochs + 1):
+        on_step(number, recipe.epochs)
+        accuracy = chance.uniform(0.5, 0.9)
+        history.append(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.01, 0.001))
+        if on_epoch(history[-1]):
+            break
+    best = max(history, key=lambda one: one.val_accuracy)
+    note("trained")
+    return Training(tuple(history), best, (np.zeros(1, np.float32),), Pixels(), "float32", 0.0, 0.0)
+
+
+def note(step: str, seconds: float | None = None) -> None:
+    """Append a step."""
+    told = {"step": step, "worker": os.getpid(), "at": time.time(), "cpu": time.process_time(), "seconds": seconds}
+    with TIMES.open("a") as stream:
+        stream.write(json.dumps(told) + "\n")
+
+
+def timed(step: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, each of which is noted."""
+
+    def wrapped(*words: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        found = call(*words, **options)
+        note(step, time.perf_counter() - began)
+        return found
+
+    return wrapped
+
+
+def together() -> str:
+    """Wait until all workers have come so far."""
+    note("ready")
+    (TIMES.with_suffix(".ready")).mkdir(exist_ok=True)
+    (TIMES.with_suffix(".ready") / str(os.getpid())).touch()
+    while len(list(TIMES.with_suffix(".ready").iterdir())) < TOGETHER:
+        time.sleep(0.05)
+    note("go")
+    return "training nothing"
+
+
+def main() -> None:
+    """As `python -m search worker`, with nothing to take away at the end."""
+    redraw = Redraw()
+
+    def annotate(at: Any, architecture: Architecture | None, task: Any) -> None:
+        publish_trial_note(at, trial_note(architecture, at.user_attrs, task.config.budget))
+
+    trial.begin = timed("begin", trial.begin)
+    trial._tell = timed("tell", trial._tell)
+    sampler.BudgetedSampler.sample_relative = timed("propose", sampler.BudgetedSampler.sample_relative)  # type: ignore[method-assign]
+    worker.main(annotate, redraw, lambda *words: None, worker.Trainer(together, fit))
+
+
+if __name__ == "__main__":
+    main()
