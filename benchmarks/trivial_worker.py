@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,7 @@ def fit(
 def note(step: str, seconds: float | None = None) -> None:
     """Append a step."""
     told = {"step": step, "worker": os.getpid(), "at": time.time(), "cpu": time.process_time(), "seconds": seconds}
+    told["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with TIMES.open("a") as stream:
         stream.write(json.dumps(told) + "\n")
 

@@ -77,7 +77,7 @@ class Search:
         self._know_base()
         found = records(self.studies.candidates)
         is_complete = progress(found) >= self.run.config.trials
-        reason = None if is_complete else self.limits.reached(found, _spent(self.studies))
+        reason = None if is_complete else self.limits.reached(found, [*found, *records(self.studies.references)])
         if not is_complete and not reason:
             if self.left <= 0:
                 return "recycle"

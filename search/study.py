@@ -327,7 +327,7 @@ def _data_facts(data: Dataset) -> dict[str, Any]:
 
 def _record(trial: FrozenTrial) -> Record:
     attributes = trial.user_attrs
-    curve = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
+    curve = tuple(map(trial.intermediate_values.__getitem__, sorted(trial.intermediate_values)))
     return Record(
         number=trial.number,
         reference=attributes.get("reference"),

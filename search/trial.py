@@ -20,6 +20,7 @@ from search.rungs import RungPruner
 from search.sampler import BudgetedSampler
 from search.seeds import derive
 from search.study import COUNTED
+from search.tpe import QuickTPE
 from search.training import TrialOver
 
 STARTUP = 10  # trials drawn at random before a sampler learns from what came of them
@@ -124,7 +125,7 @@ def inner_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """Optuna's own sampler of this name; a grid is listed by `BudgetedSampler` itself, and asks none."""
     match name:
         case "tpe":
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP)
+            return QuickTPE(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP)
         case "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=2 * STARTUP)
         case _:

@@ -100,6 +100,7 @@ ORDER = (
     "search.recovery",
     "search.claims",
     "search.sampler",
+    "search.tpe",
     "search.rungs",
     "search.limits",
     "search.winner",
