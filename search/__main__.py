@@ -6,6 +6,7 @@ Exit status: 0 done; 1 the study could not go on; 2 the user's input is at fault
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ import typer
 
 from search.errors import UserError
 from search.verbs import look, prepare, take, train
+
+LONGEST = 1_500  # characters of what is told of a fault
 
 app = typer.Typer(
     add_completion=False,
@@ -36,6 +39,9 @@ app.command(hidden=True)(train.worker)
 
 def main() -> NoReturn:
     """Run a verb, and turn the ways in which it can end into exit statuses."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file need not be text
     try:
         status = app(sys.argv[1:] or ["--help"], prog_name="python -m search", standalone_mode=False)
     except typer.TyperException as error:
@@ -48,6 +54,8 @@ def main() -> NoReturn:
         from search.order import StudyStopped
         from search.supervisor import Interrupted
 
+        if isinstance(error, OSError) and error.filename is not None:  # too long a name, a folder that must not be read
+            _fail(f"{error.filename}: {error.strerror}; pass another name, or a place that can be used", 2)
         if isinstance(error, StudyStopped):
             _fail(str(error), 1)
         if isinstance(error, Interrupted):
@@ -57,7 +65,9 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr)
+    """One line of printable characters, of a very long one both ends."""
+    line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(message.split()))
+    print(line if len(line) < LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 4 :]}", file=sys.stderr)
     sys.exit(status)
 
 

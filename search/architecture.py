@@ -39,6 +39,7 @@ from search.layers import (
 )
 
 DEEPEST = 8  # residuals inside residuals
+MOST_LAYERS = 5_000  # in a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def from_json(text: str | bytes) -> Architecture:
         raise UserError(f"architecture: {first_problem(error, _keys(error))}") from None
     if (depth := _depth(architecture.layers)) > DEEPEST:
         raise UserError(f"architecture: residuals nest {depth} deep, at most {DEEPEST} are allowed")
+    if (count := sum(1 for _ in walk(architecture.layers))) > MOST_LAYERS:
+        raise UserError(f"architecture: {count:,} layers, at most {MOST_LAYERS:,} are read; take some out")
     return architecture
 
 

@@ -25,6 +25,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from search.errors import UserError
+from search.files import is_file
 
 ACCEPTED = (
     "a folder of images by class, an .npz with x_train, y_train, x_test, y_test, or CIFAR's official archive as downloaded: "
@@ -82,7 +83,7 @@ def read_arrays(path: Path) -> Arrays:
 
 def is_official(path: Path) -> bool:
     """Whether a folder holds any of the files of CIFAR's official archives."""
-    return any((path / name).is_file() for name in _NAMES)
+    return any(is_file(path / name) for name in _NAMES)
 
 
 @contextmanager
@@ -252,12 +253,54 @@ def _python_batch(content: bytes, *, label_key: bytes) -> tuple[NDArray[Any], ND
     return _channels_last(rows), np.array(labels, np.int64)
 
 
+def _refuse(unpickler: Any) -> None:
+    raise UserError("a pickle with operations that CIFAR's lacks was not loaded")
+
+
+def _set_item(unpickler: Any) -> None:
+    _check_keys(unpickler.stack[-2:-1])
+    unpickler.load_setitem()
+
+
+def _set_items(unpickler: Any) -> None:
+    _check_keys(unpickler.stack[::2])
+    unpickler.load_setitems()
+
+
+def _check_keys(keys: list[object]) -> None:
+    if not all(isinstance(key, bytes | str) for key in keys):
+        raise UserError("a pickle with keys that are no names is not CIFAR's and was not loaded")
+
+
+def _build(unpickler: Any) -> None:
+    if not isinstance(unpickler.stack[-2], _Array | _Dtype):
+        _refuse(unpickler)
+    unpickler.load_build()
+
+
+_OPERATIONS = (
+    *(pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.STOP, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
+    *(pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINUNICODE, pickle.SHORT_BINUNICODE),
+    *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+)
+
+
 class _Unpickler(pickle._Unpickler):
-    """Admits the five names in CIFAR's pickles, each as a stand-in that only keeps bytes.
+    """Admits the five names in CIFAR's pickles, each as a stand-in that only keeps bytes, and operations that write them.
 
     Stand-ins, because numpy trusts the state of a pickled dtype and can be led to read any address by it. The
-    interpreted unpickler, because the compiled one takes as much memory as a memo index asks for.
+    interpreted unpickler, because the compiled one takes as much memory as a memo index asks for. Few operations and plain
+    keys, because others take as much memory as a length asks for, or hash what is nested so that it takes for ever.
     """
+
+    dispatch = (
+        dict.fromkeys(range(256), _refuse)
+        | {operation[0]: pickle._Unpickler.dispatch[operation[0]] for operation in _OPERATIONS}
+        | {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items, pickle.BUILD[0]: _build}
+    )
 
     def find_class(self, module: str, name: str, /) -> Any:
         try:
@@ -280,7 +323,8 @@ class _Array:
         _, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or not isinstance(content, bytes):
             raise UserError("arrays must be of uint8")
-        if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) != len(content):
+        is_shape = len(shape) <= 4 and all(type(size) is int and size >= 0 for size in shape)
+        if not is_shape or math.prod(shape) != len(content):
             raise UserError(f"an array has {len(content):,} bytes, not what its shape asks for")
         self.shape, self.order, self.content = shape, "F" if is_fortran else "C", content
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from search import architecture as architectures
+from search import files
 from search import recipe as recipes
 from search.architecture import to_dict
 from search.budget import Budget, FieldBounds
@@ -38,6 +39,7 @@ FREE = frozenset(
     | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
 )
 LARGEST_SIDE = 1024  # of an image, in pixels
+DEEPEST = 50  # tables and lists inside each other in a study file
 TRIALS = 20  # trained, where a study does not say; a grid's default is all of it
 
 OPTIONS = {  # of the command line, by the key that they override
@@ -269,6 +271,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
+    _check_plain(path, raw)
     if is_file(raw.get("base")):
         raw["base"] = _portable((path.parent / raw["base"]).resolve())
     if isinstance(table := raw.get("search"), dict) and isinstance(names := table.get("warm_start"), list):
@@ -291,7 +294,7 @@ def _given(names: object, path: Path) -> dict[str, Any]:
         if isinstance(name, str):
             file = path.parent / name if is_file(name) else REFERENCES / f"{name}.json"
             known = sorted(one.stem for one in REFERENCES.glob("*.json"))
-            if not file.is_file():
+            if not files.is_file(file):
                 raise UserError(
                     f"{path}: space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
                 )
@@ -356,6 +359,18 @@ def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:
+    """Refuse what no key takes and Python can neither show nor look for: a thousand levels, a name with a zero byte."""
+    level: list[Any] = [raw]
+    for _ in range(DEEPEST):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        if wrong := [one for one in level if isinstance(one, str) and "\0" in one]:
+            raise UserError(f"{path}: {wrong[0][:60]!r} holds a zero byte, which no name has; take it out")
+        level = [one for one in level if isinstance(one, dict | list)]
+    if level:
+        raise UserError(f"{path}: tables and lists nest more than {DEEPEST} deep; a study file has a few levels")
 
 
 def _portable(path: Path) -> str:

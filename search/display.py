@@ -81,7 +81,7 @@ def print_survey(console: Console, name: str, budget: int, found: Survey, timed:
     width = max(found.largest_params / 12, 1)
     counts = Counter(min(int(size / width), 11) for size in found.sizes)
     for index in range(12):
-        share = counts[index] / len(found.sizes)
+        share = counts[index] / max(len(found.sizes), 1)  # no draw may exist, and only the least networks do
         fits = "green" if (index + 1) * width <= budget else "yellow" if index * width < budget else "dim"
         bar = "█" * round(share * 60)
         console.print(f"{index * width:>11,.0f} [{fits}]{bar}[/] {share:.1%}", highlight=False)

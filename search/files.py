@@ -41,6 +41,14 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; of a name that no file can have, `Path.is_file` raises before Python 3.14."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_full(error: BaseException) -> bool:
     """Whether an error says that no more can be written: the disk is full, or a quota or a limit is reached."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

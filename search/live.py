@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.text import Text
 
 from search.config import hardly_learnt
@@ -84,6 +85,9 @@ class RunView:
     def show(self, event: Event) -> None:
         """Take one event of a worker in."""
         row = self.rows.setdefault(event.get("worker", 0), Row())
+        event = event | {
+            key: escape(event[key]) for key in ("data", "reason", "text") if event.get(key)
+        }  # [/x] is no markup
         match event["event"]:
             case "device":
                 self._device(event)

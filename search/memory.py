@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from search.lowering import Lowered, Operator
 
-MOST_STATES = 20_000  # of a part between two points where one tensor is left; beyond, the file's order stands
+# Steps tried from sets of steps that can have run, in a part between two points where one tensor is left: beyond, the file's
+# order stands, or a hostile file of two long branches would take for ever. A residual of 30 and 30 layers is within it.
+MOST_TRIED = 100_000
 
 _ALIGNMENT = 16
 # What TensorFlow Lite Micro keeps beside them on a 64-bit machine (a microcontroller's pointers are half as long), fitted by
@@ -113,6 +115,7 @@ def _best(entering: int, steps: tuple[_Step, ...]) -> int:
         for tensor in step.inputs:
             readers[tensor] |= 1 << number
     needs = [sum(1 << (tensor - 1) for tensor in {*step.inputs} if tensor) for step in steps]
+    tried = 0
     reached = {0: (0, entering)}  # operators that have run, as bits: the least worst moment so far, and bytes held now
     for _ in steps:
         following: dict[int, tuple[int, int]] = {}
@@ -129,7 +132,8 @@ def _best(entering: int, steps: tuple[_Step, ...]) -> int:
                 elif peak < following[after][0]:
                     following[after] = (peak, following[after][1])
         reached = following
-        if len(reached) > MOST_STATES:
+        tried += len(reached) * len(steps)
+        if tried > MOST_TRIED:
             return _in_order(entering, steps)
     ((worst, _),) = reached.values()
     return worst

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search import config as configs
+from search.errors import UserError
 from search.study import Run
 
 
@@ -56,7 +57,16 @@ def encode_order(order: Order) -> bytes:
 
 
 def decode_order(line: str) -> Order:
-    """The order that `encode_order` wrote."""
-    told = json.loads(line)
-    finals = Finals(**told["finals"]) if told["finals"] else None
-    return Order(**told | {"references": tuple(told["references"]), "finals": finals})
+    """The order that `encode_order` wrote.
+
+    Raises:
+        UserError: it is none, as where a person starts a worker.
+    """
+    try:
+        told = json.loads(line)
+        finals = Finals(**told["finals"]) if told["finals"] else None
+        return Order(**told | {"references": tuple(told["references"]), "finals": finals})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(
+            f"worker: {line[:60]!r} on standard input is no order; workers are started by: python -m search run STUDY"
+        ) from None

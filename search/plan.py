@@ -14,11 +14,12 @@ from search.budget import WORDS, Budget
 from search.cost import Price, price
 from search.domain import Choices, Domain, Value
 from search.errors import UserError
-from search.layers import ArchitectureError
+from search.layers import ArchitectureError, walk
 from space import Fixed, Space, build, depths, parameters, widths
 
 DRAWS = 2_000  # for the smallest network
 SURVEY = 10_000  # for the share that fits: an interval of +-1 point at worst
+MOST_LAYERS = 1_000_000  # that are priced, in half a minute: those of the draws above, where a network has up to a hundred
 NORMAL_95 = 1.959964  # the two-sided 95 % quantile of the normal distribution
 
 
@@ -40,7 +41,7 @@ class Survey:
 def survey(
     space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int, draws: int = SURVEY, seed: int = 0
 ) -> Survey:
-    """Draw uniformly from the space and price.
+    """Draw uniformly from the space and price, fewer where the networks are so deep that it would take for ever.
 
     Raises:
         UserError: no network of the space fits the budget, or its input.
@@ -48,11 +49,14 @@ def survey(
     least = check(space, budget, input_shape, classes)
     generator = random.Random(seed)
     sizes, fitting, broken = [], [], Counter[str]()
+    layers = drawn = 0
     started = time.perf_counter()
-    for _ in range(draws):
+    while drawn < draws and layers <= MOST_LAYERS:
+        drawn += 1
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
         try:
             architecture = build(space, values, input_shape, classes)
+            layers += sum(1 for _ in walk(architecture.layers))
             cost = price(architecture)
         except ArchitectureError:
             broken["cannot exist"] += 1
@@ -64,15 +68,15 @@ def survey(
             fitting.append(cost.params)
     seconds = time.perf_counter() - started
     return Survey(
-        draws,
-        len(fitting) / draws,
-        wilson(len(fitting), draws),
+        drawn,
+        len(fitting) / drawn,
+        wilson(len(fitting), drawn),
         dict(broken.most_common()),
         min([least, *sizes]),
         max([least, *fitting]),
         max([least, *sizes]),
         tuple(sizes),
-        draws / seconds,
+        drawn / seconds,
     )
 
 
@@ -94,13 +98,16 @@ def smallest(space: Space, input_shape: tuple[int, int, int], classes: int) -> i
 
 def _narrow(space: Space, input_shape: tuple[int, int, int], classes: int) -> Iterator[tuple[Architecture, Price]]:
     """Networks of the lowest widths, every other one of the lowest depth too, with their prices."""
-    generator = random.Random(0)
+    generator, layers = random.Random(0), 0
     for number in range(DRAWS):
+        if layers > MOST_LAYERS:
+            break
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
         floors = {*widths(space), *depths(space)} if number % 2 else {*widths(space)}
         values |= {name: _lowest(domain) for name, domain in parameters(space).items() if name in floors}
         try:
             architecture = build(space, values, input_shape, classes)
+            layers += sum(1 for _ in walk(architecture.layers))
             yield architecture, price(architecture)
         except ArchitectureError:
             continue

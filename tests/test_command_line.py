@@ -463,6 +463,16 @@ def test_looking_does_not_load_tensorflow(words: str, home: Home) -> None:
     assert done.stdout.strip()
 
 
+@pytest.mark.parametrize("line", ["", "{}", "[1]", "garbage"])
+def test_a_worker_that_a_person_starts_says_what_starts_workers(line: str) -> None:
+    code = f"import io, sys; sys.stdin = io.StringIO({line!r}); sys.argv = ['search', 'worker']\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}from search.__main__ import main; main()"],
+        capture_output=True, text=True, timeout=SECONDS, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert_refused(Ended(done.returncode, done.stdout, done.stderr), "is no order", "python -m search run STUDY")
+
+
 def test_no_words_are_help() -> None:
     bare, asked = search_apart(), search("--help")
     assert (bare.status, bare.err) == (0, "")

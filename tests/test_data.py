@@ -476,10 +476,19 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "label 256": (pickle.dumps({b"data": ROW, b"labels": [256]}, 2), "list of whole numbers"),
     "no state": (b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\nNNN\x87RU\x06labels]u.", "(n, 3072)"),
     "lying shape": (_python_two(ROW, Y[:1]).replace(b"M\x01\x00M", b"M\xff\xffM"), "not what its shape asks for"),
-    "persistent id": (b"\x80\x02K\x01Q.", "damaged"),
+    "persistent id": (b"\x80\x02K\x01Q.", "operations that CIFAR's lacks"),
+    "all memory": (b"\x80\x05\x96" + struct.pack("<Q", 1 << 45) + b".", "operations that CIFAR's lacks"),
+    "a set": (b"\x80\x04\x8f.", "operations that CIFAR's lacks"),
+    "a key that takes for ever to hash": (b"\x80\x02})" + b"q\x00h\x00\x86" * 100 + b"Ns.", "keys that are no names"),
+    "keys likewise": (b"\x80\x02}()" + b"q\x00h\x00\x86" * 100 + b"Nu.", "keys that are no names"),
+    "attributes of a stand-in": (b"\x80\x02cnumpy\nndarray\nN}U\x01xK\x01s\x86b.", "operations that CIFAR's lacks"),
+    "a shape of many sizes": (
+        _python_two(ROW, Y[:1]).replace(b"M\x01\x00M\x00\x0c\x86", b"(" + (b"\x8a\xff" + b"\x7f" * 255) * 20_000 + b"t"),
+        "not what its shape asks for",
+    ),
     "nothing": (b"", "damaged"),
     "cut": (_python_two(ROW, Y[:1])[:-50], "damaged"),
-    "noise": (bytes(range(256)), "damaged"),
+    "noise": (bytes(range(256)), "operations that CIFAR's lacks"),
 }
 
 

@@ -57,6 +57,12 @@ def test_before_anything_is_known_it_says_what_takes_so_long() -> None:
     assert shown(view_of(3)) == ["starting: TensorFlow takes a few seconds to load"]
 
 
+def test_what_tensorflow_said_of_a_failure_is_no_markup() -> None:
+    reason = "OOM when allocating [[{{node conv/Conv2D}}]] on [/job:localhost/device:GPU:0] [Op:Conv2D]"
+    view = tell(view_of(1), found(), trial(0, 0), end(0, 0, "failed") | {"reason": reason})
+    assert reason in printed(view).replace("\n", " ")
+
+
 def test_one_worker_is_one_line() -> None:
     view = tell(view_of(1), found(), trial(0, 7), epoch(0, 1, 0.5))
     assert [line.strip() for line in shown(view)] == ["trial 7  1,007 params  epoch 1/4, accuracy 50.00%  0/9 trained"]

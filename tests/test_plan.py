@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import subprocess
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from search import plan
 from search.architecture import to_dict
 from search.budget import Budget
 from search.cost import price
 from search.data import load_dataset, shape_of
+from search.display import print_survey
 from search.errors import UserError
-from space import Fixed, Pyramid, build
+from space import Fixed, Pyramid, ResidualStages, build
 
 ROOT = Path(__file__).parent.parent
 SHAPE, CLASSES = (8, 8, 1), 10
@@ -87,6 +90,20 @@ def test_a_network_for_other_images_among_those_given_is_one_that_does_not_fit()
     found = plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=200)
     assert set(found.sizes) == {price(here).params}
     assert found.interval[0] < 0.5 < found.interval[1]
+
+
+def test_networks_of_thousands_of_layers_are_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute, where all draws of the deepest space would take an hour."""
+    monkeypatch.setattr(plan, "MOST_LAYERS", 20_000)
+    deepest = {"kind": "residual", "stages": 8, "blocks": 32, "uses": 8, "block": "gated", "width": [8, 16]}
+    found = plan.survey(ResidualStages.model_validate(deepest), Budget(params=10**9), (32, 32, 3), CLASSES)
+    assert found.draws == len(found.sizes) == 2  # of 12,315 layers each
+
+
+def test_a_space_of_which_only_the_least_exist_is_shown() -> None:
+    space = Pyramid.model_validate(TINY)
+    found = replace(plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=5), sizes=(), share_that_fits=0.0)
+    print_survey(Console(file=io.StringIO()), "least", 10**6, found)
 
 
 # --- the verb --------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def show(
     if is_study(network):
         from search import study
 
-        console.print(study.verdict(study.find(network, out, storage), number), highlight=False)
+        console.print(study.verdict(study.find(network, out, storage), number), markup=False, highlight=False)
 
 
 def report(study: Study, storage: Storage = None, out: Out = None) -> None:

@@ -61,7 +61,7 @@ def run(
     asked = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
     order, console = order_of(asked, tuple(reference or ())), console_of()
     each = shares(workers, trials_per_gpu) if ray_address is None else []
-    console.print(f"{asked.name} -> {short(asked.folder)}", highlight=False, soft_wrap=True)
+    console.print(f"{asked.name} -> {short(asked.folder)}", markup=False, highlight=False, soft_wrap=True)
     with RunView(console, len(each) or workers or 1) as view:
         if ray_address is None:
             supervise(asked, order, view, each)
@@ -71,7 +71,7 @@ def run(
     if reference:
         console.print("Candidates are left alone with --reference; the same command without it trains them.")
     else:
-        console.print(_where_the_winner_is(asked))
+        console.print(_where_the_winner_is(asked), markup=False)
 
 
 def finals(
