@@ -19,7 +19,7 @@ settings.register_profile(
     "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.register_profile(  # pytest tests/test_fuzz_*.py --hypothesis-profile=long
-    "long", settings.get_profile("repeatable"), derandomize=False, max_examples=2_000, print_blob=True
+    "long", settings.get_profile("repeatable"), derandomize=False, max_examples=6_000, print_blob=True
 )
 settings.load_profile("repeatable")
 

@@ -29,7 +29,7 @@ from search.study import ask, create
 from tests.hostile import search as run
 from tests.odd import WORDS, Draw
 
-MANY = settings.default.max_examples  # of the profile
+MANY = settings.default.max_examples // 3  # of the profile
 VERBS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 COMMANDS = {name: verb for name, verb in VERBS.items() if not verb.hidden}
 STUDY = 'base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2_000 }\nspace = { blocks = [1, 2], pools = 1 }\n'

@@ -29,7 +29,7 @@ from tests.odd import damaged, mutated, to_toml
 from tests.strategies import residual_tables, space_tables
 
 README = Path(__file__).parent.parent / "README.md"
-MANY = settings.default.max_examples  # of the profile
+MANY = settings.default.max_examples // 3  # of the profile
 RECORDS = (StudyConfig, DataConfig, Budget, SearchConfig, StopConfig, RecipeSpace, Pyramid, ResidualStages)
 NAMES = sorted({name for record in RECORDS for name in record.model_fields})
 
