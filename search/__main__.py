@@ -6,6 +6,7 @@ Exit status: 0 done; 1 the study could not go on; 2 the user's input is at fault
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import NoReturn
@@ -16,6 +17,10 @@ from search.errors import UserError
 from search.verbs import look, prepare, take, train
 
 LONGEST = 1_500  # characters of what is told of a fault
+_OF_A_NAME = (  # what makes a path unusable that a person has given
+    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EILSEQ),
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -54,7 +59,7 @@ def main() -> NoReturn:
         from search.order import StudyStopped
         from search.supervisor import Interrupted
 
-        if isinstance(error, OSError) and error.filename is not None:  # too long a name, a folder that must not be read
+        if isinstance(error, OSError) and error.errno in _OF_A_NAME and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}; pass another name, or a place that can be used", 2)
         if isinstance(error, StudyStopped):
             _fail(str(error), 1)
