@@ -41,6 +41,7 @@ class Fault:
     index: int | None = None  # of the trial; any if None
     epoch: int | None = None
     times: int = 1
+    row: int | None = None  # of the table of faults (`tests.fault_table`)
 
 
 FAULTS = [Fault(**one) for one in json.loads(os.environ.get("FAULTS", "[]"))]

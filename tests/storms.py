@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.config import parse
 from search.storage import sqlite_url
 from search.study import COUNTED, Run, every
+from tests.fault_table import record, results
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120  # that a step may take on a machine that has other work
@@ -62,6 +63,8 @@ class Storm:
         self.run = Run("tiny", folder / "run", parse(raw, "test"), storage_url or sqlite_url(folder / "run"))
         self.environment = {"SEARCH_WORKER": "tests.numpy_worker", "FAULTS_FOLDER": str(folder)}
         self.environment["FAULTS"] = json.dumps(faults)
+        self.faults = faults
+        self.met = Counter[int]()  # what tests do to it themselves, by the row of the table of faults
 
     def begin(self, *words: str, out: Path | None = None, **environment: str) -> subprocess.Popen[str]:
         """`python -m search run`, going on."""
@@ -107,9 +110,24 @@ class Storm:
             assert time.monotonic() < deadline, [(one.number, one.state, one.user_attrs) for one in self.trials]
             time.sleep(0.1)
 
-    def check(self, trained: int) -> None:
-        """What must hold whatever has happened: so many trials counted, each network once, nothing lost, nothing at work."""
+    @property
+    def happened(self) -> Counter[int]:
+        """How often a fault has really happened, by the row of the table of faults."""
+        return self.met + Counter(
+            fault["row"]
+            for number, fault in enumerate(self.faults)
+            for _ in self.folder.glob(f"fault-{number}-*")
+            if "row" in fault
+        )
+
+    def check(self, trained: int, known: Mapping[int, FrozenTrial] | None = None) -> None:
+        """What must hold whatever has happened: so many trials counted, each network once, nothing lost, nothing at work.
+
+        Args:
+            known: trials that had come to their verdicts before, by number.
+        """
         trials = self.trials
+        record(self.happened, results(trials, trained, known))
         counted = [one for one in trials if one.user_attrs.get("outcome") in COUNTED]
         assert len(counted) == trained, Counter(one.user_attrs.get("outcome") for one in trials)
         assert all(one.state in (TrialState.COMPLETE, TrialState.PRUNED) for one in counted)

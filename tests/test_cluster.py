@@ -53,6 +53,7 @@ def test_row_22_a_lost_nodes_trial_goes_on_on_another_and_the_study_ends_with_it
     process = storm.begin("--workers", "3", "--ray-address", cluster.address)
     storm.wait_for(lambda trials: sum(is_halfway(trial) for trial in trials) == 3)  # whichever node is lost, it is training
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    storm.met[22] += 1
     out, _ = finish(process)
     assert "was lost with its node" in out
     storm.check(8)

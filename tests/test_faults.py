@@ -1,7 +1,8 @@
 """What a study must survive: processes, disks and databases that fail under real workers, whose trainings are NumPy's.
 
-The rows are those of the table of faults in the README. After each storm all that must always hold is looked up in the
-database (`Storm.check`): as many trials as were asked for, each network once, nothing lost, doubled or left at work.
+The rows are those of the table of faults in the README (`tests.fault_table`). After each storm all that must always hold is
+looked up in the database (`Storm.check`): as many trials as were asked for, each network once, nothing lost, doubled or
+left at work; and how often each fault has really happened is counted.
 """
 
 from __future__ import annotations
@@ -32,21 +33,26 @@ HASTY = {"grace_minutes": 3 / 60}  # a trial counts as lost after three seconds 
 # --- the whole run is killed, and the same command started again -----------------------------------------------------
 
 CRASHES = [
-    {"at": "begun", "do": "crash", "index": 0},  # row 2
-    {"at": "epoch", "do": "crash", "index": 1, "epoch": 3},  # row 1
-    {"at": "tell", "do": "crash", "index": 2},  # row 3
-    {"at": "epoch", "do": "full", "index": 3, "epoch": 2},  # row 10
-    {"at": "checkpoint", "do": "torn", "index": 3, "epoch": 3},  # row 11
+    {"row": 2, "at": "begun", "do": "crash", "index": 0, "times": 2},
+    {"row": 1, "at": "epoch", "do": "crash", "index": 1, "epoch": 3},
+    {"row": 1, "at": "epoch", "do": "crash", "index": 1, "epoch": 4},
+    {"row": 3, "at": "tell", "do": "crash", "index": 1},
+    {"row": 3, "at": "tell", "do": "crash", "index": 2},
+    {"row": 10, "at": "epoch", "do": "full", "index": 3, "epoch": 2},
+    {"row": 10, "at": "epoch", "do": "full", "index": 3, "epoch": 3},
+    {"row": 11, "at": "checkpoint", "do": "torn", "index": 2, "epoch": 2},
+    {"row": 11, "at": "checkpoint", "do": "torn", "index": 3, "epoch": 3},
 ]
+CRASHED = [*[-signal.SIGKILL] * 6, 1, 1]  # exit statuses, start after start
 
 
 class Crashed(NamedTuple):
-    """A study that was killed three times, stopped by a full disk, and lost a worker; and the same one undisturbed."""
+    """A study killed six times and stopped twice by a full disk, which lost two workers; and the same one undisturbed."""
 
     storm: Storm
     calm: Storm
     left_off: list[dict[int, list[dict[str, Any]]]]  # rows of the checkpoints that there were after each start
-    full: str  # what the command said of the disk
+    full: list[str]  # what the command said of the disk
     trials: list[FrozenTrial]
 
 
@@ -56,12 +62,12 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
     search = {"sampler": "tpe"}
     storm, calm = Storm(folder / "storm", *CRASHES, search=search), Storm(folder / "calm", search=search)
     calm.start()
-    left_off, full = [], ""
-    for status in (*[-signal.SIGKILL] * 3, 1):
-        _, full = storm.start(status=status)
+    left_off, told = [], []
+    for status in CRASHED:
+        told.append(storm.start(status=status)[1])
         left_off.append(rows_of_checkpoints(storm))
     storm.start()
-    return Crashed(storm, calm, left_off, full, storm.trials)
+    return Crashed(storm, calm, left_off, told[-CRASHED.count(1) :], storm.trials)
 
 
 def rows_of_checkpoints(storm: Storm) -> dict[int, list[dict[str, Any]]]:
@@ -83,36 +89,45 @@ def last_of(trials: list[FrozenTrial], index: int) -> FrozenTrial:
 
 
 def test_row_1_a_run_that_is_killed_in_an_epoch_goes_on_in_that_epoch(crashed: Crashed) -> None:
-    """The seconds that an epoch took are never the same twice: the first two were not trained again."""
-    before, after = crashed.left_off[1][1], history_of(crashed.storm, last_of(crashed.trials, 1))
-    assert (len(before), len(after)) == (2, 4)
-    assert after[:2] == before
+    """The seconds that an epoch took are never the same twice: those before were not trained again."""
+    after = history_of(crashed.storm, last_of(crashed.trials, 1))
+    for start, epochs in ((2, 2), (3, 3)):
+        before = crashed.left_off[start][1]
+        assert (len(before), len(after)) == (epochs, 4)
+        assert after[:epochs] == before
 
 
 def test_row_2_a_run_that_is_killed_before_a_trials_first_heartbeat_leaves_it_to_the_next_start(crashed: Crashed) -> None:
     assert [trial.user_attrs["outcome"] for trial in crashed.trials if trial.user_attrs["index"] == 0] == [
-        *("interrupted", "trained")
+        *("interrupted", "interrupted", "trained")
     ]
 
 
 def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(crashed: Crashed) -> None:
-    assert [trial.user_attrs["outcome"] for trial in crashed.trials if trial.user_attrs["index"] == 2] == ["trained"]
+    for index, killed_before in ((1, 2), (2, 1)):
+        tries = [trial.user_attrs["outcome"] for trial in crashed.trials if trial.user_attrs["index"] == index]
+        assert tries == ["interrupted"] * killed_before + ["trained"]
 
 
 def test_row_10_a_full_disk_stops_the_run_with_its_reason_and_keeps_the_checkpoint_before(crashed: Crashed) -> None:
-    assert crashed.full.count("\n") == 1
-    assert "nothing more can be written ([Errno 27] File too large); make space; the same command goes on" in crashed.full
-    before = crashed.left_off[3][3]
-    assert len(before) == 1
-    assert history_of(crashed.storm, last_of(crashed.trials, 3))[:1] == before
+    for told in crashed.full:
+        assert told.count("\n") == 1
+        assert "nothing more can be written ([Errno 27] File too large); make space; the same command goes on" in told
+    after = history_of(crashed.storm, last_of(crashed.trials, 3))
+    for start, epochs in ((-2, 1), (-1, 2)):
+        before = crashed.left_off[start][3]
+        assert len(before) == epochs
+        assert after[:epochs] == before
 
 
 def test_row_11_a_torn_checkpoint_is_noticed_and_the_one_before_it_used(crashed: Crashed) -> None:
-    assert "candidate-3.npz: passed over, as it is damaged" in crashed.storm.log
-    assert len(history_of(crashed.storm, last_of(crashed.trials, 3))) == 4
+    for index in (2, 3):
+        assert f"candidate-{index}.npz: passed over, as it is damaged" in crashed.storm.log
+        assert len(history_of(crashed.storm, last_of(crashed.trials, index))) == 4
 
 
-def test_a_study_that_was_killed_four_times_is_the_undisturbed_one(crashed: Crashed) -> None:
+def test_rows_1_2_3_10_11_a_study_that_met_them_all_is_the_undisturbed_one(crashed: Crashed) -> None:
+    assert crashed.storm.happened == {1: 2, 2: 2, 3: 2, 10: 2, 11: 2}
     crashed.storm.check(4)
     assert crashed.storm.scores() == crashed.calm.scores()
     for trial in crashed.calm.trials:
@@ -151,18 +166,19 @@ FAILURES: list[tuple[str, dict[str, Any], list[str], str]] = [
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Storm:
-    faults = [fault for _, fault, _, _ in FAILURES]
+    faults = [fault | {"row": int(row.split()[1].rstrip(":"))} for row, fault, _, _ in FAILURES]
     storm = Storm(tmp_path_factory.mktemp("failing") / "storm", *faults, search={"trials": 9, "stall_minutes": 12 / 60})
     storm.start("--workers", "2")
     return storm
 
 
-def test_failing_trials_leave_a_study_with_as_many_as_it_was_asked_for(failing: Storm) -> None:
+def test_rows_12_13_14_15_failing_trials_leave_a_study_with_as_many_as_it_was_asked_for(failing: Storm) -> None:
+    assert failing.happened == {12: 1, 13: 2, 14: 1, 15: 3}
     failing.check(9)
 
 
 @pytest.mark.parametrize(("row", "fault", "expected", "reason"), FAILURES, ids=[row for row, *_ in FAILURES])
-def test_a_trial_that_fails_ends_alone_with_its_reason(
+def test_rows_12_13_14_15_a_trial_that_fails_ends_alone_with_its_reason(
     row: str, fault: dict[str, Any], expected: list[str], reason: str, failing: Storm
 ) -> None:
     tries = [trial for trial in failing.trials if trial.user_attrs["index"] == fault["index"]]
@@ -180,15 +196,18 @@ def test_rows_4_8_16_two_starts_that_meet_a_locked_database_and_signals(tmp_path
     storm.wait_for(lambda trials: sum(len(trial.intermediate_values) >= 2 for trial in trials) == 3)
     with contextlib.closing(sqlite3.connect(storm.run.folder / "study.db", timeout=60, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
+        storm.met[8] += 1
         time.sleep(4)
         other.execute("ROLLBACK")
     _, err = finish(storm.begin("--epochs", "9"), 2)
     assert "recipe.epochs is 90 here, not 9" in err
+    storm.met[16] += 2  # joined, and refused
     assert outcomes(storm.trials) == ["RUNNING"] * 3
     workers = [child for run in runs for child in children(run.pid)]
     for run, number, status in zip(runs, (signal.SIGINT, signal.SIGTERM), (130, 143), strict=True):
         sent = time.monotonic()
         run.send_signal(number)
+        storm.met[4] += 1
         _, err = finish(run, status)
         assert time.monotonic() - sent < 10
         assert err == "interrupted; everything is kept, and the same command goes on\n"
@@ -205,7 +224,8 @@ def test_rows_4_8_16_two_starts_that_meet_a_locked_database_and_signals(tmp_path
 
 
 def test_row_5_what_a_worker_tells_that_was_halted_for_too_long_is_refused_and_it_goes_on(tmp_path: Path) -> None:
-    storm = Storm(tmp_path / "storm", {"at": "epoch", "do": "halt", "index": 1, "epoch": 2}, search=HASTY | {"trials": 5})
+    halt = {"row": 5, "at": "epoch", "do": "halt", "index": 1, "epoch": 2}
+    storm = Storm(tmp_path / "storm", halt, search=HASTY | {"trials": 5})
     process = storm.begin("--workers", "2", EPOCH_SECONDS="0.2")
     storm.wait_for(lambda trials: any(trial.user_attrs.get("retry_of") == 1 for trial in trials))
     (halted,) = [child for child in children(process.pid) if "State:\tT" in Path(f"/proc/{child}/status").read_text()]
@@ -232,6 +252,7 @@ def test_rows_9_20_a_server_that_crashes_and_stays_away_loses_nothing_and_its_pa
     seen = [process.pid, *children(process.pid)]
     words = "".join(Path(f"/proc/{one}/cmdline").read_text() for one in seen)
     postgres.stop()
+    storm.met.update({9: 1, 20: 1})
     try:
         before = rows_of_checkpoints(storm)
         time.sleep(5)
@@ -272,6 +293,7 @@ def test_rows_6_17_eight_workers_train_what_is_queued_once_and_in_all_as_many_as
         for width in range(8, 56, 8):
             study.enqueue_trial(rest | {"blocks": blocks, f"width_{blocks}": width})
     storm.start("--workers", "8")
+    storm.met.update({6: 12, 17: 20})
     storm.check(20)
     queued, own = storm.trials[:12], storm.trials[12:]
     assert sorted(outcomes(queued)) == ["diverged"] + ["trained"] * 11
@@ -311,7 +333,8 @@ def test_row_21_a_run_whose_processes_are_all_killed_thirty_times_at_random_mome
         assert len(running) == len(set(running)) <= 2
     assert killed > ROUNDS / 2
     storm.start("--workers", "2")
-    storm.check(60)
+    storm.met[21] += killed
+    storm.check(60, known)
 
 
 def states_of(storm: Storm) -> list[str]:

@@ -22,6 +22,7 @@ from search.recovery import close, drop_queued, sweep, take_up
 from search.reservations import begin, next_index, queue
 from search.storage import backend_of, open_storage, sqlite_url
 from search.trial import has_room
+from tests.fault_table import record, results
 
 GRACE = 120.0
 
@@ -161,7 +162,7 @@ def test_each_index_is_one_trials(url: str) -> None:
     assert sorted(index for one in taken for index in one) == list(range(16))
 
 
-def test_a_queued_trial_is_begun_once(url: str) -> None:
+def test_row_6_a_queued_trial_is_begun_once(url: str) -> None:
     """24 of them, by eight."""
 
     def work(name: str, study: optuna.Study) -> list[int]:
@@ -175,6 +176,7 @@ def test_a_queued_trial_is_begun_once(url: str) -> None:
     queue(study, lambda trials: [({}, {"index": index}) for index in range(24)])
     taken = at_once(study, [partial(work, str(name)) for name in range(8)])
     assert sorted(number for one in taken for number in one) == list(range(24))
+    record({6: 24}, results(study.get_trials()))
 
 
 def test_trials_that_a_person_queued_have_each_an_index_of_their_own(url: str) -> None:
@@ -186,7 +188,7 @@ def test_trials_that_a_person_queued_have_each_an_index_of_their_own(url: str) -
     assert sorted(trial.user_attrs["index"] for trial in study.get_trials()) == list(range(8))
 
 
-def test_eight_workers_that_are_asked_for_ten_train_ten(url: str) -> None:
+def test_row_17_eight_workers_that_are_asked_for_ten_train_ten(url: str) -> None:
     """Every third fails, and leaves its room to another."""
 
     def work(name: str, study: optuna.Study) -> int:
@@ -210,9 +212,16 @@ def test_eight_workers_that_are_asked_for_ten_train_ten(url: str) -> None:
     study = open_study(url)
     assert sum(at_once(study, [partial(work, str(name)) for name in range(8)])) == 10
     assert Counter(outcomes(study))["trained"] == 10
+    record({17: 10}, results(study.get_trials(), asked=10))
 
 
-def test_four_workers_that_recover_the_same_dead_trials_queue_one_retry_each(url: str, tmp_path: Path) -> None:
+def test_row_7_four_workers_that_recover_the_same_dead_trials_queue_one_retry_each(url: str, tmp_path: Path) -> None:
+    """And four that train what is queued then train each once."""
+
+    def train(name: str, study: optuna.Study) -> None:
+        while trial := begin(study, name, new=lambda trials: None):
+            study.tell(trial, 0.5)
+
     study = open_study(url)
     for name in "abc":
         begun(study, name)
@@ -221,6 +230,8 @@ def test_four_workers_that_recover_the_same_dead_trials_queue_one_retry_each(url
     assert sorted(number for one in closed for number in one) == [0, 1, 2]
     assert outcomes(study) == ["interrupted"] * 3 + ["WAITING"] * 3
     assert sorted(trial.user_attrs["index"] for trial in study.get_trials()[3:]) == [0, 1, 2]
+    at_once(study, [partial(train, str(name)) for name in range(4)])
+    record({7: 3}, results(study.get_trials()))
 
 
 # --- who is alive ----------------------------------------------------------------------------------------------------
@@ -260,7 +271,7 @@ def test_a_trial_that_never_had_a_heartbeat_grows_old_too(url: str, tmp_path: Pa
     assert outcomes(study) == ["interrupted", "WAITING"]
 
 
-def test_what_a_worker_tells_of_a_trial_that_was_taken_up_is_refused(url: str, tmp_path: Path) -> None:
+def test_row_5_what_a_worker_tells_of_a_trial_that_was_taken_up_is_refused(url: str, tmp_path: Path) -> None:
     study, other = open_study(url), open_study(url)
     late = begun(study)
     grow_old(study)
@@ -273,7 +284,10 @@ def test_what_a_worker_tells_of_a_trial_that_was_taken_up_is_refused(url: str, t
         with pytest.raises(UpdateFinishedTrialError):
             tell()
     assert outcomes(other) == ["interrupted", "WAITING"]
-    assert begun(other, "v").user_attrs["retry_of"] == late.number
+    again = begun(other, "v")
+    assert again.user_attrs["retry_of"] == late.number
+    other.tell(again, 0.5)
+    record({5: 1}, results(other.get_trials()))
 
 
 def test_the_trials_of_the_dead_of_this_machine_are_taken_up_at_once(url: str, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from search.recovery import take_up
 from search.references import Reference
 from search.study import Run, create, load, records
 from search.supervisor import supervise
+from tests.fault_table import record, results
 from tests.processes import (
     BASE,
     SECONDS,
@@ -240,7 +241,7 @@ def stormy(tmp_path_factory: pytest.TempPathFactory) -> Stormy:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_in_time_with_its_status_and_one_line(number: int, status: int, stormy: Stormy) -> None:
+def test_row_4_a_signal_ends_a_run_in_time_with_its_status_and_one_line(number: int, status: int, stormy: Stormy) -> None:
     ended, seconds = stormy.interrupted[number]
     assert (ended.status, ended.err.count("\n")) == (status, 1)
     assert "the same command goes on" in ended.err
@@ -265,7 +266,7 @@ def test_a_run_goes_on_by_itself_without_its_worker(stormy: Stormy) -> None:
 
 
 @pytest.mark.slow
-def test_a_retry_goes_on_from_where_the_killed_worker_left_off(stormy: Stormy) -> None:
+def test_row_1_a_retry_goes_on_from_where_the_killed_worker_left_off(stormy: Stormy) -> None:
     """The seconds that an epoch took are never the same twice: those epochs were not trained again."""
     (retried,) = [trial for trial in candidates(stormy.study) if trial.user_attrs["attempt"] == 2]
     history = read_json(reopened(stormy.study).folder / "trials" / str(retried.number) / "history.json")
@@ -284,8 +285,10 @@ def test_no_checkpoint_outlives_its_trial(calm: Calm, stormy: Stormy) -> None:
 
 
 @pytest.mark.slow
-def test_a_disturbed_study_is_the_undisturbed_one(stormy: Stormy, calm: Calm) -> None:
+def test_rows_1_4_a_disturbed_study_is_the_undisturbed_one(stormy: Stormy, calm: Calm) -> None:
     disturbed, undisturbed = candidates(stormy.study), calm.after[2]
+    before = {trial.number: trial for trial in stormy.after_signals if trial.state.is_finished()}
+    record({1: 2, 4: len(stormy.interrupted)}, results(disturbed, asked=3, known=before))
     finals = {index: tries[-1] for index, tries in outcomes(disturbed).items()}
     assert finals == {index: tries[-1] for index, tries in outcomes(undisturbed).items()}
     assert [outcome for tries in outcomes(disturbed).values() for outcome in tries].count("interrupted") == 4
@@ -312,7 +315,7 @@ def test_a_disturbed_study_has_the_same_weights_bit_for_bit(stormy: Stormy, calm
 
 
 @pytest.mark.slow
-def test_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed_is_another_study(
+def test_rows_12_15_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed_is_another_study(
     tmp_path: Path, calm: Calm
 ) -> None:
     """A learning rate of a billion."""
@@ -327,6 +330,7 @@ def test_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed
     assert (ended.err.count("epoch"), len(trained(found))) == (1, 0)
     states = [trial.state for trial in found if trial.user_attrs.get("outcome") == "diverged"]
     assert states == [TrialState.PRUNED] * 5  # the last one, too, was told before the run stopped
+    record({12: 5, 15: 1}, results(found))
     assert found[0].params != calm.after[0][0].params
     assert found[0].params.keys() == calm.after[0][0].params.keys()
 
@@ -629,7 +633,7 @@ def test_a_worker_that_dies_before_any_trial_is_not_started_again(stage: Stage) 
     assert stage.turns == 1
 
 
-def test_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_goes_on(stage: Stage) -> None:
+def test_row_15_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_goes_on(stage: Stage) -> None:
     stage.plays('say(event="done") if turn == 2 else (begin(), os.kill(os.getpid(), 9))')
     stage.supervise()
     found = load(stage.run).candidates.trials
@@ -639,6 +643,7 @@ def test_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_goes_on(stage:
     ]
     assert "was killed by SIGKILL" in found[-1].user_attrs["reason"]
     assert [event["numbers"] for event in stage.view.events if event["event"] == "lost"] == [[0], [1]]
+    record({15: 2}, results(found))
 
 
 def test_workers_that_keep_dying_stop_the_run_with_what_they_share(stage: Stage) -> None:
@@ -670,7 +675,7 @@ def test_a_trained_one_between_starts_the_count_again(stage: Stage) -> None:
     stage.supervise()
 
 
-def test_a_worker_without_a_sign_of_life_is_stopped_and_its_trial_timed_out(stage: Stage) -> None:
+def test_row_14_a_worker_without_a_sign_of_life_is_stopped_and_its_trial_timed_out(stage: Stage) -> None:
     stage.plays(
         "import signal\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -681,6 +686,7 @@ def test_a_worker_without_a_sign_of_life_is_stopped_and_its_trial_timed_out(stag
     stage.supervise()
     assert time.monotonic() - started < 30
     (trial,) = load(stage.run).candidates.trials
+    record({14: 1}, results([trial]))
     assert (trial.state, trial.user_attrs["outcome"]) == (TrialState.FAIL, "timed_out")
     assert f"no sign of life for {STALL_MINUTES} minutes" in trial.user_attrs["reason"]
 

@@ -24,6 +24,7 @@ from search import storage as storages
 from search.claims import claims_of
 from search.errors import UserError
 from search.storage import LOCK_TIMEOUT_SECONDS, NETWORK_FILE_SYSTEMS, file_system, masked, open_storage, sqlite_url
+from tests.fault_table import record, results
 from tests.servers import PASSWORD, Server, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def test_a_transaction_that_only_reads_takes_no_lock_and_waits_for_none(study: o
     other.close()
 
 
-def test_a_database_that_is_locked_for_a_while_loses_nothing(study: optuna.Study, tmp_path: Path) -> None:
+def test_row_8_a_database_that_is_locked_for_a_while_loses_nothing(study: optuna.Study, tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "run" / "study.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
     started = time.monotonic()
@@ -99,6 +100,7 @@ def test_a_database_that_is_locked_for_a_while_loses_nothing(study: optuna.Study
     release.join()
     other.close()
     assert [one.value for one in study.get_trials()] == [0.5]
+    record({8: 1}, results(study.get_trials()))
 
 
 CLAIM = """

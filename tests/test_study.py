@@ -37,6 +37,7 @@ from search.study import (
     verdict,
 )
 from space import parameters
+from tests import fault_table
 
 STUDY: dict[str, Any] = {
     "base": 0.5,
@@ -188,22 +189,24 @@ def _die(*words: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_what_was_trained_but_not_told_is_told_and_not_trained_again(run: Run, study: optuna.Study) -> None:
-    """A kill between a trial's last attribute and its result: fault 3 of the list that a study must survive."""
+def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(run: Run, study: optuna.Study) -> None:
+    """A kill between a trial's last attribute and its result."""
     lost = start(study, run.config, index=0, attempt=1, key="k", **TRAINED)
     take_up(study)
     assert queued(study) == []
     assert (study.trials[lost.number].state, study.trials[lost.number].value) == (TrialState.COMPLETE, 0.5)
     assert counts(records(study))["trained"] == 1
+    fault_table.record({3: 1}, fault_table.results(study.trials, asked=1))
 
 
 @pytest.mark.parametrize("outcome", ["pruned_at_rung", "rejected", "diverged", "timed_out"])
-def test_a_verdict_that_was_not_told_is_told(outcome: str, run: Run, study: optuna.Study) -> None:
+def test_row_3_a_verdict_that_was_not_told_is_told(outcome: str, run: Run, study: optuna.Study) -> None:
     lost = start(study, run.config, index=0, attempt=1, params=300, outcome=outcome, reason="a reason")
     take_up(study)
     assert queued(study) == []
     told = study.trials[lost.number]
     assert (told.state, told.user_attrs["outcome"], told.user_attrs["reason"]) == (TrialState.PRUNED, outcome, "a reason")
+    fault_table.record({3: 1}, fault_table.results(study.trials))
 
 
 def test_finished_trials_are_left_as_they_are(study: optuna.Study) -> None:
