@@ -47,8 +47,10 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the name of a file need not be text
+    words = sys.argv[1:]
+    _refuse_empty(words)
     try:
-        status = app(sys.argv[1:] or ["--help"], prog_name="python -m search", standalone_mode=False)
+        status = app(words or ["--help"], prog_name="python -m search", standalone_mode=False)
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}. See: python -m search --help", 2)
     except UserError as error:
@@ -67,6 +69,15 @@ def main() -> NoReturn:
             _fail("interrupted; everything is kept, and the same command goes on", error.status)
         raise
     sys.exit(status or 0)
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An empty word would mean the current folder, or none at all; it comes of a variable of the shell that is not set."""
+    for before, word in zip(["", *words], words, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            option = (word or before).partition("=")[0]  # and no value: it may hold a password
+            where = option if option.startswith("--") else "an argument"
+            _fail(f"{where}: is empty, as a variable that is not set; pass a value, or leave it out", 2)
 
 
 def _fail(message: str, status: int) -> NoReturn:

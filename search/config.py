@@ -266,7 +266,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
         UserError: the file is missing or no TOML, or `parse` refuses it.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits

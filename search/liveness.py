@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from search.errors import UserError
 
+LOCK = ".lock"
 ORPHAN_SECONDS = 5.0  # that a start waits for the workers of a killed run to notice
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -84,13 +85,25 @@ def occupied(folder: Path, *, alone: bool) -> Iterator[None]:
     Raises:
         UserError: finals and something else would be at work in it at once.
     """
-    with (folder / ".lock").open("a") as lock:
+    with (folder / LOCK).open("a") as lock:
         try:
             _lock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             other = "this study is running already" if alone else "finals of this study are running"
             raise UserError(f"{folder}: {other}; wait for that, stop it, or pass --out with a new folder") from None
         yield
+
+
+def leave(folder: Path, log: str) -> None:
+    """Remove a run folder that holds nothing but locks and this file, unless somebody else is at work in it."""
+    with contextlib.suppress(OSError), (folder / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        forget_the_dead(folder)
+        for one in (folder / "workers" / _system(), folder / "workers"):
+            one.rmdir()
+        (folder / log).unlink(missing_ok=True)
+        (folder / LOCK).unlink()
+        folder.rmdir()
 
 
 def _hold(folder: Path, name: str) -> IO[bytes]:

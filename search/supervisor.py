@@ -35,6 +35,7 @@ from search.study import FAILED, Run, every
 MOST_FAILURES = 5  # in a row, before the run stops
 STOP_SECONDS = 5.0  # that workers are given between SIGTERM and SIGKILL
 LAST_SECONDS = 2.0  # that a run which ends waits for a database that is away
+LOG = "worker.log"  # in the run folder: what workers and their libraries print
 MODULE = "SEARCH_WORKER"  # environment: the module that is a worker process, instead of `search worker`
 
 Event = dict[str, Any]
@@ -69,13 +70,19 @@ def supervise(
     """
     in_folder = liveness.occupied(run.folder, alone=order.finals is not None)
     on_signals = signals() if stopped is None else nullcontext()
-    with liveness.supervisor(run.folder) as name, in_folder, on_signals:
-        liveness.wait_for_orphans(run.folder)
-        if _has_begun(run):
-            for study in every(run):
-                sweep(study, run.folder)
-        liveness.forget_the_dead(run.folder)
-        _Crew(run, order, view, name, stopped or (lambda: False)).work(shares)
+    is_new = not run.folder.exists()
+    try:
+        with liveness.supervisor(run.folder) as name, in_folder, on_signals:
+            liveness.wait_for_orphans(run.folder)
+            if _has_begun(run):
+                for study in every(run):
+                    sweep(study, run.folder)
+            liveness.forget_the_dead(run.folder)
+            _Crew(run, order, view, name, stopped or (lambda: False)).work(shares)
+    except UserError:
+        if is_new and not _has_begun(run):  # what was asked for is at fault: it leaves no folder behind
+            liveness.leave(run.folder, LOG)
+        raise
 
 
 @dataclass
@@ -156,7 +163,7 @@ class _Crew:
         closed = self._end([worker], f"the worker {reason}", outcome)
         self.view.show({"event": "lost", "reason": reason, "numbers": closed, "worker": worker.place})
         if not closed and not worker.began:  # another process would only die the same way
-            raise StudyStopped(f"the worker {reason} before any trial; see {self.run.folder / 'worker.log'}")
+            raise StudyStopped(f"the worker {reason} before any trial; see {self.run.folder / LOG}")
         self.failures.append(reason)
         _stop_if_many(self.failures, self.run)
         self._start(worker.place, worker.share)
@@ -167,7 +174,7 @@ class _Crew:
         with contextlib.ExitStack() as resources:
             name, lock = resources.enter_context(liveness.worker(self.run.folder, self.name))
             order = replace(self.order, seconds_left=left, worker=name, is_first=self.order.is_first and place == 0)
-            process = _process(self.run.folder / "worker.log", share, lock)
+            process = _process(self.run.folder / LOG, share, lock)
             worker = _Worker(place, share, name, process, resources.pop_all())
         self.workers.append(worker)
         assert process.stdin and process.stdout
@@ -250,8 +257,7 @@ def _stop_if_many(failures: list[str], run: Run) -> None:
     if len(failures) >= MOST_FAILURES:
         shared = failures[0] if len(set(failures)) == 1 else f"the last: {failures[-1]}"
         raise StudyStopped(
-            f"{len(failures)} trials in a row failed ({shared}); "
-            f"see the [recipe] of the study and {run.folder / 'worker.log'}"
+            f"{len(failures)} trials in a row failed ({shared}); see the [recipe] of the study and {run.folder / LOG}"
         )
 
 

@@ -98,7 +98,8 @@ def results(
     """
     verdicts = Counter({_index(trial): 0 for trial in trials})
     verdicts.update(_index(trial) for trial in trials if _is_verdict(trial))
-    counted = [trial for trial in trials if trial.user_attrs.get("outcome") in COUNTED and _is_verdict(trial)]
+    ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    counted = [trial for trial in ended if trial.user_attrs.get("outcome") in COUNTED]
     wanted = len(counted) if asked is None else asked
     now = {trial.number: trial for trial in trials}
     gone = sum(now.get(number) != trial for number, trial in (known or {}).items())
@@ -150,15 +151,20 @@ def gathered(folder: Path) -> dict[int, Counted]:
     return dict(sorted(rows.items()))
 
 
-def tests_by_row() -> dict[int, list[str]]:
+def rows_with_tests() -> dict[int, list[str]]:
     """The tests that have a row's number in their name, by row."""
     found: dict[int, list[str]] = {row: [] for row in ROWS}
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            named = re.match(r"test_rows?_((?:\d+_)+)", node.name) if isinstance(node, ast.FunctionDef) else None
-            for row in named[1].split("_")[:-1] if named else ():
-                found.setdefault(int(row), []).append(f"{path.stem}.{node.name}")
+            for row in rows_of(node.name) if isinstance(node, ast.FunctionDef) else ():
+                found.setdefault(row, []).append(f"{path.stem}.{node.name}")
     return found
+
+
+def rows_of(test: str) -> list[int]:
+    """The rows that a test has in its name."""
+    named = re.match(r"test_rows?_((?:\d+_)+)", test)
+    return [int(row) for row in named[1].split("_")[:-1]] if named else []
 
 
 def markdown(rows: Mapping[int, Counted]) -> str:
@@ -197,7 +203,7 @@ def main() -> None:
     if asked.records:
         sys.exit(_told(gathered(asked.records)))
     with tempfile.TemporaryDirectory() as folder:
-        tests = tests_by_row()
+        tests = rows_with_tests()
         files = sorted({f"tests/{test.split('.')[0]}.py" for names in tests.values() for test in names})
         words = ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-k", "test_row_ or test_rows_", *files]
         if status := subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | {RECORDS: folder}).returncode:

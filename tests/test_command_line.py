@@ -8,7 +8,6 @@ python -m pytest tests/test_command_line.py
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -16,8 +15,8 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +24,14 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from search.__main__ import main
 from search.architecture import to_dict
 from search.config import STUDIES, parse
 from search.cost import price
 from search.data import load_dataset
 from search.study import ask, create, network_of
 from space import build, parameters
+from tests.commands import Ended, assert_refused, search
+from tests.fault_table import Results, record, rows_of
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120
@@ -77,23 +77,8 @@ class Home(NamedTuple):
         return [str(self.study), "--out", str(self.run)]
 
 
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def search(*words: str | Path) -> Ended:
-    """`python -m search WORDS`, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
-        patch.setattr(sys, "argv", ["search", *map(str, words)])
-        main()
-    return Ended(int(end.value.code or 0), out.getvalue(), err.getvalue())
-
-
 def search_apart(*words: str | Path) -> Ended:
-    """The same in a process of its own."""
+    """`python -m search WORDS` in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "search", *map(str, words)],
         capture_output=True,
@@ -112,13 +97,6 @@ def rows(run: Path) -> list[str]:
         found = list(connection.iterdump())
     connection.close()
     return found
-
-
-def assert_refused(ended: Ended, *hints: str) -> None:
-    assert (ended.status, ended.err.count("\n")) == (2, 1), ended
-    assert ended.err.strip()
-    assert "Traceback" not in ended.err + ended.out
-    assert [hint for hint in hints if hint not in ended.err] == [], ended.err
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +122,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture
-def unchanged(home: Home) -> Any:
-    """Holds the database and the configuration of the run against what they were."""
-    before = rows(home.run), (home.run / "config.json").read_bytes()
+def unchanged(home: Home, request: pytest.FixtureRequest) -> Any:
+    """Holds the database and the configuration of the run against what they were, and counts what the database lost."""
+    before, config = Counter(rows(home.run)), (home.run / "config.json").read_bytes()
     yield home
-    assert (rows(home.run), (home.run / "config.json").read_bytes()) == before
+    after = Counter(rows(home.run))
+    record(dict.fromkeys(rows_of(request.function.__name__), 1), Results((before - after).total(), (after - before).total()))
+    assert (home.run / "config.json").read_bytes() == config
 
 
 # --- study files -----------------------------------------------------------------------------------------------------
@@ -229,7 +209,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("fault", BAD_STUDIES)
-def test_a_bad_study_file_is_refused_and_its_run_left_alone(fault: str, unchanged: Home, tmp_path: Path) -> None:
+def test_row_18_a_bad_study_file_is_refused_and_its_run_left_alone(fault: str, unchanged: Home, tmp_path: Path) -> None:
     content, hints = BAD_STUDIES[fault]
     (tmp_path / "tiny.toml").write_bytes(content())
     (tmp_path / "base.json").write_text(BASE, encoding="utf-8")
@@ -237,7 +217,7 @@ def test_a_bad_study_file_is_refused_and_its_run_left_alone(fault: str, unchange
     (tmp_path / "large.json").write_text(_large(), encoding="utf-8")
     folder = tmp_path / "run" if _needs_worker(fault) else unchanged.run
     assert_refused(search("run", tmp_path / "tiny.toml", "--out", folder), *hints)
-    assert not (tmp_path / "run" / "study.db").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def _large() -> str:
@@ -368,12 +348,14 @@ def test_a_fault_ends_a_process_as_it_ends_the_command(fault: str, home: Home, b
 
 
 @pytest.mark.parametrize("fault", BAD_WORDS)
-def test_bad_words_are_refused_and_the_run_left_alone(fault: str, unchanged: Home, bad_files: Path, tmp_path: Path) -> None:
+def test_row_18_bad_words_are_refused_and_the_run_left_alone(
+    fault: str, unchanged: Home, bad_files: Path, tmp_path: Path
+) -> None:
     words, hints = BAD_WORDS[fault]
     new = tmp_path / "new"
     ended = search(*_fill(words, unchanged, new, bad_files).split())
     assert_refused(ended, *(_fill(hint, unchanged, new, bad_files) for hint in hints))
-    assert not (new / "study.db").exists()
+    assert not new.exists()
 
 
 OTHER_STUDIES = {
@@ -388,7 +370,7 @@ OTHER_STUDIES = {
 
 
 @pytest.mark.parametrize("part", OTHER_STUDIES)
-def test_another_study_does_not_go_on_in_a_run(part: str, unchanged: Home) -> None:
+def test_row_16_another_study_does_not_go_on_in_a_run(part: str, unchanged: Home) -> None:
     (old, new), hint = OTHER_STUDIES[part]
     original = unchanged.study.read_text(encoding="utf-8")
     unchanged.study.write_text(original.replace(old, new), encoding="utf-8")
@@ -399,14 +381,14 @@ def test_another_study_does_not_go_on_in_a_run(part: str, unchanged: Home) -> No
 
 
 @pytest.mark.slow
-def test_a_run_does_not_go_on_with_other_data(unchanged: Home, bad_files: Path) -> None:
+def test_row_16_a_run_does_not_go_on_with_other_data(unchanged: Home, bad_files: Path) -> None:
     """The same shape and classes, other pixels: only the arrays tell, so this is seen after they are read."""
     ended = search("run", *unchanged.words, "--data", bad_files / "blank.npz")
     assert_refused(ended, "was trained on other data", "--out")
 
 
 @pytest.mark.parametrize("file", ["config.json", "study.db"])
-def test_a_damaged_run_is_refused(file: str, home: Home, tmp_path: Path) -> None:
+def test_row_18_a_damaged_run_is_refused(file: str, home: Home, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(home.run, copy)
     for extra in ("study.db-wal", "study.db-shm"):
@@ -415,6 +397,9 @@ def test_a_damaged_run_is_refused(file: str, home: Home, tmp_path: Path) -> None
     for verb in ("top", "run"):
         assert_refused(search(verb, home.study, "--out", copy), str(copy))
     assert (copy / file).read_bytes() == b"damaged " * 100
+    kept = "study.db" if file == "config.json" else "config.json"
+    is_lost = (copy / kept).read_bytes() != (home.run / kept).read_bytes()
+    record({18: 2}, Results(int(is_lost), 0))
 
 
 @pytest.mark.parametrize(
@@ -426,13 +411,25 @@ def test_a_damaged_run_is_refused(file: str, home: Home, tmp_path: Path) -> None
         "postgresql://localhost:1/none?user=anna&password=hunter2",
     ],
 )
-def test_a_password_is_never_shown(url: str, home: Home, tmp_path: Path) -> None:
+def test_row_20_a_password_is_never_shown(url: str, home: Home, tmp_path: Path) -> None:
     shutil.copytree(home.run, tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_bytes()
     ended = search("run", home.study, "--out", tmp_path / "run", "--storage", url)
     assert_refused(ended)
     assert "hunter2" not in ended.err + ended.out
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+    there, now = Counter(rows(home.run)), Counter(rows(tmp_path / "run"))
+    record({20: 1}, Results((there - now).total(), (now - there).total()))
+
+
+@pytest.mark.parametrize(
+    "words", ["--storage {url} ", "--storage={url} ", "--storage {url} --data ", "--data= --storage {url}"]
+)
+def test_row_20_a_password_is_not_shown_where_an_argument_is_empty(words: str, unchanged: Home) -> None:
+    said = words.format(url="postgresql://anna:hunter2@localhost:1/none").split(" ")
+    ended = search("run", unchanged.study, *said)
+    assert_refused(ended, "is empty")
+    assert "hunter2" not in ended.err + ended.out
 
 
 # --- what goes well --------------------------------------------------------------------------------------------------

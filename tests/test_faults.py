@@ -167,7 +167,7 @@ FAILURES: list[tuple[str, dict[str, Any], list[str], str]] = [
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Storm:
     faults = [fault | {"row": int(row.split()[1].rstrip(":"))} for row, fault, _, _ in FAILURES]
-    storm = Storm(tmp_path_factory.mktemp("failing") / "storm", *faults, search={"trials": 9, "stall_minutes": 12 / 60})
+    storm = Storm(tmp_path_factory.mktemp("failing") / "storm", *faults, search={"trials": 9, "stall_minutes": 20 / 60})
     storm.start("--workers", "2")
     return storm
 

@@ -331,6 +331,27 @@ def test_a_name_that_somebody_else_wrote_is_no_path(name: object, tmp_path: Path
     assert not liveness.is_gone(tmp_path, f"{liveness._system()}/{name}")
 
 
+def test_a_folder_that_holds_nothing_is_left_only_when_nobody_is_at_work_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def is_left(*files: str) -> bool:
+        for file in ("worker.log", *files):
+            (folder / file).write_text("x")
+        liveness.leave(folder, "worker.log")
+        return not folder.exists()
+
+    with liveness.supervisor(folder):
+        assert not is_left()  # about to be at work
+        with liveness.occupied(folder, alone=False):
+            assert not is_left()
+    assert not is_left("config.json")
+    (folder / "config.json").unlink()
+    with liveness.supervisor(folder):
+        pass
+    assert is_left()
+    liveness.leave(folder, "worker.log")
+
+
 def test_finals_and_searches_of_a_folder_keep_out_of_each_others_way(tmp_path: Path) -> None:
     for first, second, told in ((False, True, "this study is running already"), (True, False, "finals of this study are")):
         with (
