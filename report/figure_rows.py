@@ -12,7 +12,7 @@ from search import references as known
 from search.config import StudyConfig
 from search.study import Record, Run, base_accuracy, ranked
 
-Cost = Literal["params", "macs"]
+Cost = str  # a price by its name: params, macs, flash_bytes, peak_activation_bytes, arena_bytes
 DECIMALS = 4  # of an accuracy: a hundredth of a percent
 PRUNED = "pruned_at_rung"
 REJECTED = "rejected as a trial"  # the rule under which a rejected trial, not a draw of the sampler, is told
@@ -29,11 +29,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Point:
-    """One network: its cost, parameters or multiply-adds, and its best validation accuracy (a fraction)."""
+    """One network: what it costs, and its best validation accuracy (a fraction)."""
 
     name: str
     role: Literal["base", "reference", "candidate", "pruned"]
-    cost: int | None  # None for a base that is a plain accuracy
+    cost: int | None  # None for a base that is a plain accuracy, and where it is not known
     accuracy: float
 
 
@@ -87,7 +87,10 @@ def _published(config: StudyConfig) -> list[Curve]:
 
 
 def points(run: Run, candidates: list[Record], references: list[Record], cost: Cost) -> list[Point]:
-    """The candidates that were trained, also those pruned at a rung, by number; then the base, then other references."""
+    """The candidates that were trained, also those pruned at a rung, by number; then the base, then other references.
+
+    What a network costs in int8 is known of records that come from `search.prices.priced`.
+    """
     found = []
     for record in candidates:
         accuracy, role = record.best_val_accuracy, "pruned" if record.outcome == PRUNED else "candidate"
@@ -104,7 +107,7 @@ def points(run: Run, candidates: list[Record], references: list[Record], cost: C
 
 def _point(name: str, role: str, record: Record, cost: Cost) -> Point:
     (accuracy,) = rounded([record.best_val_accuracy or 0.0])
-    return Point(name, role, record.params if cost == "params" else record.macs, accuracy)  # type: ignore[arg-type]
+    return Point(name, role, record.price(cost), accuracy)  # type: ignore[arg-type]
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -25,13 +25,21 @@ from report.figure_style import (
     drawn,
     level,
 )
-from report.front import pareto_front
+from search.front import front
 from search.study import Record, Run
 
 __all__ = ["accuracy_by_cost", "learning_curves", "refusals"]
 
 FRONT = COLOURS[0]
-UNITS: dict[Cost, str] = {"params": "parameters", "macs": "multiply-adds an image"}
+NAMES: dict[Cost, str] = {
+    "params": "parameters",
+    "macs": "multiply-adds",
+    "flash_bytes": "bytes of flash",
+    "peak_activation_bytes": "bytes of activations at once",
+    "arena_bytes": "bytes of arena",
+}
+UNITS: dict[Cost, str] = {name: f"{words} in int8" for name, words in NAMES.items()}
+UNITS |= {"params": NAMES["params"], "macs": "multiply-adds an image"}
 
 
 # --- learning curves -------------------------------------------------------------------------------------------------
@@ -86,16 +94,16 @@ def _published(count: int) -> dict[str, Any]:
 
 
 def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record], cost: Cost = "params") -> Figure:
-    """Best validation accuracy against parameters or multiply-adds: the candidates, those pruned at a rung hollow, their
-    Pareto front, the base as a level, other references, and for parameters the budget.
+    """Best validation accuracy against a price: the candidates, those pruned at a rung hollow, their Pareto front, the base
+    as a level, other references, and the budget where it limits this price.
 
     What lies far off the candidates, as a base over the budget does, is shown at the edge with its cost, so that the
     candidates can be told apart.
     """
     found = rows.points(run, candidates, references, cost)
-    budget = run.config.budget.params if cost == "params" else None
-    trained = [point for point in found if point.role == "candidate"]
-    pruned = [point for point in found if point.role == "pruned"]
+    budget = run.config.budget.limits.get(cost)
+    trained = [point for point in found if point.role == "candidate" and point.cost is not None]
+    pruned = [point for point in found if point.role == "pruned" and point.cost is not None]
     low, high = _window(found, budget)
     others = [point for point in found if point.role in ("base", "reference")]
     traces = [
@@ -108,7 +116,7 @@ def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record
     levels = [level(one.accuracy, one.name) for one in others if one.role == "base"]
     levels += [level(budget, f"budget {budget:,}", upright=True)] if budget else []
     return drawn(
-        f"Accuracy against {UNITS[cost].split()[0]}",
+        f"Accuracy against {NAMES[cost]}",
         [trace for trace in traces if trace["x"]],
         axis(UNITS[cost], tickformat="," if cost == "params" else "~s", range=[low, high]),
         accuracy_axis([point.accuracy for point in found], "best validation accuracy"),
@@ -147,15 +155,15 @@ def _networks(name: str, found: Sequence[Point], cost: Cost, *, hollow: bool) ->
 
 def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
     """The best accuracy that is to be had up to each cost."""
-    costs = [point.cost or 0 for point in trained]
-    front = [trained[place] for place in pareto_front(costs, [point.accuracy for point in trained])]
-    end = front[-1:]
+    costs = [(point.cost or 0,) for point in trained]
+    best = [trained[place] for place in front(costs, [point.accuracy for point in trained])]
+    end = best[-1:]
     return {
         "type": "scatter",
         "mode": "lines",
         "name": "Pareto front",
-        "x": [*(point.cost for point in front), *(high for _ in end)],
-        "y": [point.accuracy for point in [*front, *end]],
+        "x": [*(point.cost for point in best), *(high for _ in end)],
+        "y": [point.accuracy for point in [*best, *end]],
         "line": {"color": FRONT, "shape": "hv", "width": 2},
         "hoverinfo": "skip",
     }
@@ -163,7 +171,7 @@ def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
 
 def _base(base: Point, cost: Cost) -> dict[str, Any]:
     """The base's line of the legend."""
-    told = "" if base.cost is None else f", {base.cost:,} {UNITS[cost].split()[0]}"
+    told = "" if base.cost is None else f", {base.cost:,} {NAMES[cost]}"
     name, line = f"{base.name} ({base.accuracy:.2%}{told})", {"color": GREY, "dash": "dash", "width": 1.5}
     return {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": name, "line": line}
 

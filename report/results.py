@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from report import charts, evidence, figures, markup
+from report import charts, evidence, figures, fronts, markup
 from report.drawing import network_svg
 from report.findings import Findings
 from report.markup import Section
 from report.mistakes import Told, confused, picture
 from report.tables import Table
 from report.words import base_table, confirmation, counts_words, leaderboard_table
+from search.prices import priced
+from search.study import Opened
 
 SHOWN = 20  # trials of the leaderboard that are not folded
 MATRIX = 20  # classes, up to which the confusion matrix is a table with its numbers
@@ -67,18 +69,17 @@ def curves(found: Findings) -> Section:
 
 
 def costs(found: Findings) -> Section:
-    """Accuracy against parameters and against multiply-adds."""
-    known = found.run, found.candidates, found.references
-    of_params = figures.accuracy_by_cost(*known, "params")
-    of_macs = figures.accuracy_by_cost(*known, "macs")
-    parts = [
-        "<h3>Parameters</h3>",
-        markup.figure(
-            of_params, "Best validation accuracy against parameters; the line is the best to be had up to each size."
-        ),
-        "<h3>Multiply-adds</h3>",
-        markup.figure(of_macs, "The same against the multiply-adds of one image: what a network costs to run."),
-    ]
+    """Accuracy against parameters, multiply-adds and what else the budget limits, with the front of each as a table."""
+    names = tuple(dict.fromkeys(("params", "macs", *found.run.config.budget.limits)))
+    known = priced(Opened(found.run, found.candidates, found.references), names, found.studies)
+    parts = list[str]()
+    for name in names:
+        told, front = figures.NAMES[name], fronts.front_board(known, (name,))
+        words = f"Best validation accuracy against {figures.UNITS[name]}; the line is the best to be had up to each."
+        parts += [f"<h3>{told[0].upper()}{told[1:]}</h3>", markup.figure(figures.accuracy_by_cost(*known, name), words)]
+        n, label = len(front["trials"]), f"The front of accuracy against {told}"
+        table = markup.table(fronts.front_table(front), label, left=(1,))
+        parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))
     return Section("costs", "Accuracy against cost", "".join(parts))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from report.fronts import front_board
 from report.tables import leaderboard as board_of
 from search.confirmation import Finalist, confirmed
 from search.cost import price_layer
@@ -19,6 +20,7 @@ from search.errors import UserError
 from search.files import read_json
 from search.geometry import flatten, resolve
 from search.layers import describe
+from search.prices import asked
 from search.statistics import Comparison
 from search.study import Opened, load, network_of, ranked
 
@@ -41,6 +43,19 @@ def leaderboard(study: Opened) -> list[Row]:
         found.append({"rank": None, "number": None, "delta_vs_base": gap} | row | of_trial)
     found += [{"name": f"trial {row['number']}"} | row for row in board["trials"]]
     return [{key: row[key] for key in _COLUMNS} for row in found]
+
+
+def front(study: Opened, *prices: str) -> list[Row]:
+    """The trained candidates that no other beats in accuracy and these prices, by rising price.
+
+    Args:
+        prices: params, macs, flash_bytes, peak_activation_bytes, arena_bytes.
+
+    Raises:
+        UserError: one of them is no price.
+    """
+    rows = front_board(study, asked(prices))["trials"]
+    return [{key: row[key] for key in dict.fromkeys(("rank", "number", *prices, *_SCORES))} for row in rows]
 
 
 def trials(study: Opened) -> list[Row]:

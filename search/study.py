@@ -82,6 +82,11 @@ class Record:
     warm_start: str | None  # the known network that was queued
     float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is its weights' in integers
     flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
+    prices: Mapping[str, int] = field(default_factory=dict)  # others than params and macs, as far as they are known
+
+    def price(self, name: str) -> int | None:
+        """What the network costs, by a name of `search.budget.WORDS`; None where it is not known."""
+        return {"params": self.params, "macs": self.macs}.get(name, self.prices.get(name))
 
 
 class Opened(NamedTuple):

@@ -178,6 +178,11 @@ class Bench:
 @pytest.fixture
 def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
     """In place of every training, and of the clock by which their limits are watched."""
+    return pretend(monkeypatch)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretence:
+    """What the fixture is, for those of a wider scope."""
     from search import train
 
     found = Pretence()

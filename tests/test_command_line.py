@@ -271,6 +271,10 @@ BAD_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "export of integers of none": ("export eip-b --form int8 --to {new}", ("not been trained", "--form py, add or json")),
     "export of two trials": ("export {study} 0 --trial 1 --out {out}", ("--trial 1", "the same thing")),
     "export of a trial and a reference": ("export {study} 0 --reference base --out {out}", ("--reference base", "trial 0")),
+    "front of no price": ("top {study} --pareto flash --out {out}", ("--pareto flash", "did you mean 'flash_bytes'?")),
+    "front to export of no price": ("export {study} --pareto x --out {out} --to {new}", ("--pareto x", "macs", "params")),
+    "front and a trial": ("export {study} 0 --pareto macs --out {out}", ("--pareto", "no trial")),
+    "front of a network": ("export eip-b --pareto macs --to {new}", ("--pareto", "pass a study")),
     "export with images of none": ("export eip-b --data {folder}/large.npz --to {new}", ("--data", "not trained")),
     "export over its own file": ("export {folder}/whole.json --to {folder}", ("whole.json", "would replace it", "--to")),
     "export under a file": ("export eip-b --to {folder}/text.json/x", ("text.json",)),
@@ -446,7 +450,9 @@ finally:
 """
 
 
-@pytest.mark.parametrize("words", ["--help", "run --help", "show eip-b", "show eip-b --json", "top {study} --out {out}"])
+@pytest.mark.parametrize(
+    "words", ["--help", "run --help", "show eip-b", "show eip-b --json", "top {study} --out {out} --pareto arena_bytes"]
+)
 def test_looking_does_not_load_tensorflow(words: str, home: Home) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOOK, *words.format(study=home.study, out=home.run).split()],

@@ -1,4 +1,4 @@
-"""report.front, report.figure_rows and report.figures, on records made by hand."""
+"""report.figure_rows and report.figures, on records made by hand."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from plotly.graph_objects import Figure
 
 from report import figure_rows as rows
 from report import figures
 from report.figure_rows import REJECTED, Refusals, Size
 from report.figure_style import COLOURS, GREY, log_axis
-from report.front import pareto_front
 from search import config as configs
 from search import references as known
 from search.storage import sqlite_url
@@ -47,29 +44,6 @@ def trace(figure: Figure | None, name: str) -> dict[str, Any]:
     """The one trace whose name begins so."""
     (found,) = [one for one in plain(figure)["data"] if one["name"].startswith(name)]
     return dict(found)
-
-
-# --- the Pareto front ------------------------------------------------------------------------------------------------
-
-
-def test_the_front_of_a_circle_is_its_upper_left_quarter() -> None:
-    """Points of a circle in steps of 15 degrees: from the leftmost, up, to the topmost."""
-    from math import cos, pi, sin
-
-    angles = [pi * step / 12 for step in range(24)]
-    found = pareto_front([-cos(angle) for angle in angles], [sin(angle) for angle in angles])
-    assert found == [0, 1, 2, 3, 4, 5, 6]
-
-
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=20))
-def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, int]]) -> None:
-    def beats(one: tuple[int, int], other: tuple[int, int]) -> bool:
-        return one != other and one[0] <= other[0] and one[1] >= other[1]
-
-    found = pareto_front([cost for cost, _ in points], [accuracy for _, accuracy in points])
-    unbeaten = {point for point in points if not any(beats(other, point) for other in points)}
-    assert [points[place] for place in found] == sorted(unbeaten)
-    assert all(place == points.index(points[place]) for place in found), "of equal points the first stays"
 
 
 # --- learning curves -------------------------------------------------------------------------------------------------

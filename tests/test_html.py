@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from report import html, insights, markup
+from report import html, insights, markup, results
 from report.findings import Findings, gather
+from report.fronts import front_board, front_table
 from report.mistakes import Told, told
 from report.nets import nets
 from report.page import write_report
 from report.words import leaderboard_table
 from search.config import STUDIES
 from search.data import CIFAR10_CLASSES, CIFAR100_CLASSES
+from search.study import Opened
 from tests.chromium import chromium, emulate
 from tests.synthetic import fill, finals_of, noise_images, storages_in_memory, synthetic_run
 
@@ -274,6 +276,26 @@ def test_a_residual_study_is_told_stage_by_stage_and_a_budget_with_all_its_limit
         assert words in page.words
     assert not {"width 1", "blocks 1"} & {row[0] for row in page.tables["Other choices"]}
     assert {"stages", "kernel 1", "block", "expansion"} <= {row[0] for row in page.tables["Other choices"]}
+
+
+def test_every_price_that_the_budget_limits_has_its_front(found: Findings, page: Parsed, tmp_path: Path) -> None:
+    plain = front_board(Opened(found.run, found.candidates, found.references), ("params",))
+    label = "The front of accuracy against parameters"
+    assert [tuple(row) for row in page.tables[label][1:]] == list(front_table(plain).rows)
+    assert f"{label}: {len(plain['trials'])} candidates that no other beats" in page.words
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, STUDIES / "tinyml" / "study.toml", search__rungs=None)
+        tiny = gather(run, fill(run, noise_images(), 12))
+        costs = Parsed(results.costs(tiny).body)
+    titles = ["Parameters", "Multiply-adds", "Bytes of flash", "Bytes of arena"]
+    assert [title for title in titles if title in costs.words] == titles and "at once" not in costs.words
+    assert [one["layout"]["shapes"][-1]["x0"] for one in costs.figures()] == [60_000, 8_000_000, 65_537, 65_537]
+    for figure in costs.figures():
+        assert sum(len(one["x"]) for one in figure["data"] if one["name"] == "trained (12)") == 12
+    (rows,) = [rows for label, rows in costs.tables.items() if "flash" in label]
+    assert rows[1][1] == "base" and int(rows[1][2].replace(",", "")) > 65_536
+    sizes = [int(row[2].replace(",", "")) for row in rows[2:]]
+    assert sizes == sorted(sizes) and sizes[-1] <= 65_536
 
 
 def test_the_script_data_can_hold_anything() -> None:

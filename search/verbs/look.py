@@ -10,7 +10,7 @@ import typer
 
 from search.errors import UserError
 from search.verbs.networks import is_study, network_of
-from search.verbs.options import AsJson, Out, Storage, Study
+from search.verbs.options import AsJson, Out, Pareto, Storage, Study
 from search.verbs.screen import console_of, print_json, short
 
 if TYPE_CHECKING:
@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 def top(
     study: Study,
     whole: Annotated[bool, typer.Option("--all", help="of hundreds of trials not only the head")] = False,
+    pareto: Pareto = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """The leaderboard against the base."""
+    """The leaderboard against the base; with --pareto what no other candidate beats in accuracy and price."""
     from search import study as studies
 
     found = studies.find(study, out, storage)
+    front = _front(found, pareto) if pareto else None
     if as_json:
-        print_json(_board(found))
+        print_json(_board(found) | ({"front": front} if front else {}))
+    elif front:
+        from search.display_front import print_front
+
+        print_front(console_of(), front)
     else:
         print_top(found, console_of(), whole=whole)
 
@@ -106,6 +112,15 @@ def _board(found: Run) -> dict[str, Any]:
 
     loaded = load(found)
     return leaderboard(found, outline(loaded.candidates), outline(loaded.references))
+
+
+def _front(found: Run, pareto: list[str]) -> dict[str, Any]:
+    from report.fronts import front_board
+    from search.prices import asked
+    from search.study import Opened, load, outline
+
+    prices, loaded = asked(pareto), load(found)
+    return front_board(Opened(found, outline(loaded.candidates), outline(loaded.references)), prices, loaded)
 
 
 def print_top(found: Run, console: Any, *, whole: bool = False) -> None:

@@ -17,6 +17,10 @@ Workers = Annotated[int | None, typer.Option(help="processes that train at once 
 PerGpu = Annotated[int | None, typer.Option(help="workers on each GPU, which alone fills them", min=1, max=64)]
 RayAddress = Annotated[str | None, typer.Option(help="train on this Ray cluster; auto: the one that this machine is in")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Pareto = Annotated[
+    list[str] | None,
+    typer.Option(help="the front of accuracy against a price: params, macs, flash_bytes, ...; may be given several times"),
+]
 # what overrides the study file, see `search.config.OPTIONS`
 Data = Annotated[str | None, typer.Option(help="folder of images by class, .npz, or CIFAR's official folder or .tar.gz")]
 Epochs = Annotated[int | None, typer.Option(help="of each training")]

@@ -10,7 +10,7 @@ import typer
 
 from search.errors import UserError
 from search.verbs.networks import is_study, network_of
-from search.verbs.options import Out, Storage
+from search.verbs.options import Out, Pareto, Storage
 from search.verbs.screen import console_of, short
 
 if TYPE_CHECKING:
@@ -31,15 +31,23 @@ def export(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="where the study's images are now; for tflite, int8 and c")] = None,
+    pareto: Pareto = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """The winner to take away: Keras source, card, trained model, TensorFlow Lite, C array, ONNX; each read back."""
+    """The winner to take away: Keras source, card, trained model, TensorFlow Lite, C array, ONNX; each read back.
+
+    With --pareto every network of the front, each in a folder of its own, and an index of them.
+    """
     if number is not None and trial is not None:
         raise UserError(f"{network} {number} --trial {trial}: the number and --trial are the same thing; pass one of them")
     number = number if trial is None else trial
     if reference and number is not None:
         raise UserError(f"{network}: --reference {reference} is another network than trial {number}; pass one of them")
+    if pareto:
+        if number is not None or reference or "submission" in (form or ()) or not is_study(network):
+            raise UserError("--pareto: exports the front of a study; pass a study, no trial, no --reference, no submission")
+        return _export_front(network, pareto, to, tuple(form) if form else None, data, storage, out)
     if "submission" in (form or ()):
         return _submit(network, number, reference, to, form or [], storage, out)
     forms = tuple(form) if form else None
@@ -73,6 +81,39 @@ def _export_trained(
     if to is None:
         publish_files(load(run).candidates, run.folder)
     return done
+
+
+def _export_front(
+    study: str, pareto: list[str], to: Path | None, forms: tuple[str, ...] | None, data: str | None, storage: str | None,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """Every network of the front; exit status 1 where one of them could not be exported."""
+    from report.front_folder import FOLDER, take_front
+    from search import winner
+    from search.device import load_backend
+    from search.display_front import print_taken
+    from search.prices import asked
+    from search.study import find
+
+    run, prices = find(study, out, storage), asked(pareto)
+    known = [winner.images(run, Path(data))] if data else []  # read once, for all networks
+
+    def images() -> Any:
+        known[:] = known or [winner.images(run)]
+        return known[0]
+
+    def export_one(best: Trained, folder: Path, tell: Any) -> Exported:
+        if forms != ("json",):
+            load_backend()
+        return write(best, folder, forms=forms, images=images, tell=tell)
+
+    folder = to or run.folder / FOLDER
+    taken = take_front(run, prices, folder, export_one, lambda line: print(line, file=sys.stderr, flush=True))
+    print_taken(console_of(), taken, Path(short(folder.resolve())))
+    if taken.failed:
+        for number, reason in taken.failed.items():
+            print(f"trial {number}: {reason}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _submit(
