@@ -82,8 +82,8 @@ class Task:
         return accuracy(architecture, list(weights), pixels, images, labels)
 
 
-def candidate(trial: optuna.Trial, task: Task) -> float:
-    """Train the network that the sampler proposes; its best validation accuracy.
+def candidate(trial: optuna.Trial, task: Task) -> float | tuple[float, ...]:
+    """Train the network that the sampler proposes; its best validation accuracy, and the prices that are minimised with it.
 
     Raises:
         optuna.TrialPruned: the candidate was rejected (never built), fell behind at a rung, or its training diverged.
@@ -101,7 +101,10 @@ def candidate(trial: optuna.Trial, task: Task) -> float:
         _reject(trial, "the same network and recipe as another trial", found.architecture, task)
     _set(trial, {"key": found.key})
     stream = ("candidate", trial.user_attrs["index"]) if found.repeat is None else ("repeat", found.repeat)
-    return _train(trial, found.architecture, found.recipe, found.cost, task, Place(f"trials/{trial.number}", stream, True))
+    place = Place(f"trials/{trial.number}", stream, True)
+    accuracy = _train(trial, found.architecture, found.recipe, found.cost, task, place)
+    prices = tuple(float(getattr(found.cost, name)) for name in task.config.prices)
+    return (accuracy, *prices) if prices else accuracy
 
 
 def reference(trial: optuna.Trial, task: Task, architecture: Architecture, recipe: Recipe) -> float:
@@ -134,13 +137,18 @@ class Place:
 
 
 def _constrain(trial: optuna.Trial, cost: Price | None, task: Task) -> None:
-    """Tell Optuna how the candidate stands to the budget, and people what it costs."""
+    """Tell Optuna how the candidate stands to the budget, and people what it costs of all that is limited or minimised."""
     if cost is None:
         trial.set_constraint("exists", 1.0)
         return
     for name, limit in task.config.budget.limits.items():
         trial.set_constraint(name, float(getattr(cost, name) - (limit - 1)))
-    _set(trial, {"params": cost.params, "macs": cost.macs})
+    _set(trial, _prices(cost, task.config))
+
+
+def _prices(cost: Price, config: StudyConfig) -> dict[str, Any]:
+    """What the network costs of all that every study tells of, and of what this one limits or minimises."""
+    return {name: getattr(cost, name) for name in dict.fromkeys(("params", "macs", *config.budget.limits, *config.prices))}
 
 
 def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None, task: Task) -> NoReturn:
@@ -151,7 +159,7 @@ def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None,
 
 def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Price, task: Task, place: Place) -> float:
     seed = derive(task.config.search.seed, *place.stream)
-    about = {"params": cost.params, "macs": cost.macs, "receptive_field": cost.receptive_field, "seed": seed}
+    about = _prices(cost, task.config) | {"receptive_field": cost.receptive_field, "seed": seed}
     _set(trial, about)
     refused = sum(trial.user_attrs.get("refused", {}).values())
     task.emit({"event": "trial", "number": trial.number, "refused": refused, **_named(trial)} | about)
@@ -160,7 +168,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
     def on_epoch(epoch: Epoch) -> bool:
         nonlocal seconds, since
         seconds, since = seconds + epoch.seconds, time.monotonic()
-        trial.report(epoch.val_accuracy, epoch.epoch)
+        _report(trial, epoch)
         task.emit({"event": "epoch", "number": trial.number, "epochs": recipe.epochs} | asdict(epoch))
         at_rung = place.is_candidate and epoch.epoch in task.config.rungs
         return at_rung and trial.should_prune() and "warm_start" not in trial.user_attrs
@@ -196,6 +204,14 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         _end(trial, "failed", reason, architecture, task)
         raise TrialOver("failed", reason) from error
     return _score(trial, architecture, recipe, training, best, task)
+
+
+def _report(trial: optuna.Trial, epoch: Epoch) -> None:
+    """Store what an epoch came to. Optuna's own `report` serves its pruners, and refuses a study of several objectives."""
+    if len(trial.study.directions) == 1:
+        trial.report(epoch.val_accuracy, epoch.epoch)
+    else:
+        trial.storage.set_trial_intermediate_value(trial._trial_id, epoch.epoch, epoch.val_accuracy)
 
 
 def _with_flips(architecture: Architecture, training: Training, task: Task) -> float:

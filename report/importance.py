@@ -51,23 +51,21 @@ def importances(study: optuna.Study, seed: int = 0) -> list[Importance]:
     names = sorted({name for trial in trials for name in trial.params} - {REPEAT})
     if len(trials) < FEWEST or not names:
         return []
-    found, generator = _evaluated(study, names), random.Random(seed)
-    accuracies = [trial.values[0] for trial in trials]
+    numbers, accuracies = [trial.number for trial in trials], [trial.values[0] for trial in trials]
+    found, generator = _evaluated(study, names, dict(zip(numbers, accuracies, strict=True))), random.Random(seed)
     shuffled = []
     for _ in range(shuffles(len(trials))):
         generator.shuffle(accuracies)
-        shuffled.append(_evaluated(study, names, dict(zip((trial.number for trial in trials), accuracies, strict=True))))
+        shuffled.append(_evaluated(study, names, dict(zip(numbers, accuracies, strict=True))))
     whole = sum(found.values()) or 1.0
     return [Importance(name, value / whole, max(one[name] for one in shuffled) / whole) for name, value in found.items()]
 
 
-def _evaluated(study: optuna.Study, names: list[str], accuracies: Mapping[int, float] | None = None) -> dict[str, float]:
-    """PED-ANOVA of the study, or of the same trials with these accuracies, by number; the most important first."""
+def _evaluated(study: optuna.Study, names: list[str], accuracies: Mapping[int, float]) -> dict[str, float]:
+    """PED-ANOVA of the study's trials with these accuracies, by number; the most important first."""
     from optuna.importance import PedAnovaImportanceEvaluator  # with scikit-learn, a second
 
     evaluator = PedAnovaImportanceEvaluator()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a target is to be minimised, which it is
-        if accuracies is None:
-            return evaluator.evaluate(study, names)
         return evaluator.evaluate(study, names, target=lambda trial: -accuracies[trial.number])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from report.fronts import front_board, front_table, front_words
 from report.tables import Table, leaderboard, refusal_words
 from search.architecture import Architecture
 from search.budget import Budget
@@ -13,10 +14,11 @@ from search.config import StudyConfig
 from search.cost import price_layer
 from search.geometry import flatten, resolve
 from search.layers import describe
-from search.study import REFUSED, Record, Run
+from search.study import REFUSED, Opened, Record, Run
 
 OBJECTIVE = "best validation accuracy"  # the dashboard's name for the value of a trial
 FIRST = 5  # of the leaderboard that are shown
+FRONT = 20  # of the front
 EM_SPACE = "\u2003"
 BEYOND = " \\*"  # marks a receptive field that exceeds the image
 
@@ -52,14 +54,16 @@ def study_note(run: Run, candidates: list[Record], references: list[Record], fin
     paragraphs = [
         f"# {escaped(run.name)}",
         f"{asked} {escaped(config.data.name or 'these images')} best?",
+        *([f"**Objectives:** high accuracy; low {escaped(', '.join(config.prices))}."] if config.prices else []),
         f"**Best so far:** {_best_line(board)}",
         f"**Base:** {_base_line(config, board)}",
         f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
         *([f"**Refused before training:** {escaped(refused)}."] if refused else []),
         f"**Protocol {config.protocol}:** {protocol_words(config)}",
         *([f"## The first {FIRST}\n\n{_first(board)}"] if board["trials"] and board["trials"][0]["rank"] else []),
+        *([f"## The front\n\n{front}"] if (front := _front(run, candidates, references)) else []),
         *([f"## Confirmed on fresh seeds\n\n{finals}"] if finals else []),
-        f"## How to read this\n\n{_HOW_TO_READ.format(references=escaped(f'{run.name}.references'))}",
+        f"## How to read this\n\n{_how_to_read(run)}",
     ]
     return _roomy("\n\n".join(paragraphs) + "\n")
 
@@ -155,7 +159,7 @@ def _roomy(text: str) -> str:
 
 
 _HOW_TO_READ = """\
-- **Value**, *best validation accuracy* in the plots, is that of one training over its epochs, a fraction (0.9 is 90%).
+- **{value} in the plots, is the best validation accuracy of one training over its epochs, a fraction (0.9 is 90%).
 - **Pruned** trials have no value: they fell behind at a rung, diverged, or were rejected and never built; `outcome` and
   `reason` tell. What the sampler itself refuses is drawn again and is no trial: `refused` counts it.
 - **params** and **macs** are the network's parameters and its multiply-adds for one image.
@@ -165,6 +169,19 @@ _HOW_TO_READ = """\
   multiply-adds with the Pareto front; refused proposals. Hollow points were pruned.
 - Each trial's own note shows its network layer by layer; the base itself is in the study {references}.
 - When the study has its trials, the winner and the write-up are at the foot of the first page, to download."""
+
+
+def _how_to_read(run: Run) -> str:
+    prices = run.config.prices
+    value = "Value 0**, *accuracy*" if prices else f"Value**, *{OBJECTIVE}*"
+    told = _HOW_TO_READ.format(value=value, references=escaped(f"{run.name}.references"))
+    if not prices:
+        return told
+    others = ", ".join(f"value {place} is {name}" for place, name in enumerate(prices, 1))
+    return (
+        f"- This study has several objectives: {others}, to be low while accuracy is to be high. **Best** trials of the "
+        f"dashboard are those of the front; where one list is needed, the most accurate come first.\n{told}"
+    )
 
 
 def _rungs(config: StudyConfig) -> str:
@@ -197,6 +214,17 @@ def _first(board: Mapping[str, Any]) -> str:
         if trial["rank"]:
             rows.append([str(trial["rank"]), str(trial["number"]), *_cells(trial), gap])
     return table(("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base"), rows)
+
+
+def _front(run: Run, candidates: list[Record], references: list[Record]) -> str | None:
+    """The front of a study of several objectives, or its beginning; None where there is none."""
+    prices = run.config.prices
+    front = front_board(Opened(run, candidates, references), prices) if prices else {"trials": []}
+    if not front["trials"]:
+        return None
+    shown, n = front | {"trials": front["trials"][:FRONT]}, len(front["trials"])
+    more = f"\n\nAnd {n - FRONT:,} more: `{run.command.replace('search run ', 'search top ', 1)}`." if n > FRONT else ""
+    return f"{escaped(front_words(front))}\n\n{markdown(front_table(shown))}{more}"
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from report.evidence import effects_section, finals_section
 from report.findings import Findings, gather
+from report.fronts import front_board, front_table, front_words
 from report.notes import escaped, layer_rows, layer_table, markdown, protocol_words, table
 from report.tables import refusal_words
 from report.words import (
@@ -33,7 +34,7 @@ from search.errors import UserError
 from search.files import read_json, write_text
 from search.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
 from search.references import named
-from search.study import Run, Studies
+from search.study import Opened, Run, Studies
 
 MOST_EPOCHS = 50  # that the task allows a training
 SUMMARY_WIDTH = 100
@@ -70,6 +71,7 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None) -> P
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
         f"## The base\n\n{_base(run.config, board)}",
         f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRefused before training: {refused}." if refused else ""),
+        *([f"## The front\n\n{_front(found)}"] if run.config.prices else []),
         *([f"## Confirmed on fresh seeds\n\n{finals_section(found.finals)}"] if found.finals else []),
         *([f"## What each factor does\n\n{effects}"] if effects else []),
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
@@ -140,6 +142,11 @@ def _base(config: StudyConfig, board: Board) -> str:
 
 def _leaderboard(board: Board) -> str:
     return f"{markdown(leaderboard_table(board))}\n\n{counts_words(board)}"
+
+
+def _front(found: Findings) -> str:
+    front = front_board(Opened(found.run, found.candidates, found.references), found.run.config.prices, found.studies)
+    return f"{escaped(front_words(front))}\n\n{markdown(front_table(front))}"
 
 
 def checklist(found: Iterable[Check]) -> str:

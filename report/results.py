@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from report import charts, evidence, figures, fronts, markup
@@ -70,17 +70,29 @@ def curves(found: Findings) -> Section:
 
 def costs(found: Findings) -> Section:
     """Accuracy against parameters, multiply-adds and what else the budget limits, with the front of each as a table."""
-    names = tuple(dict.fromkeys(("params", "macs", *found.run.config.budget.limits)))
+    config = found.run.config
+    names = tuple(dict.fromkeys(("params", "macs", *config.budget.limits, *config.prices)))
     known = priced(Opened(found.run, found.candidates, found.references), names, found.studies)
-    parts = list[str]()
+    parts = [_front(known, config.prices)] if config.prices else list[str]()
     for name in names:
         told, front = figures.NAMES[name], fronts.front_board(known, (name,))
-        words = f"Best validation accuracy against {figures.UNITS[name]}; the line is the best to be had up to each."
+        words = f"Best validation accuracy against {figures.UNITS[name]}; the line is the best to be had with no more."
         parts += [f"<h3>{told[0].upper()}{told[1:]}</h3>", markup.figure(figures.accuracy_by_cost(*known, name), words)]
         n, label = len(front["trials"]), f"The front of accuracy against {told}"
         table = markup.table(fronts.front_table(front), label, left=(1,))
         parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))
     return Section("costs", "Accuracy against cost", "".join(parts))
+
+
+def _front(known: Opened, prices: Sequence[str]) -> str:
+    """The front of the study's own objectives, all of them together."""
+    front = fronts.front_board(known, prices)
+    whole, opponents = fronts.front_table(front), len(front["references"]) + bool(front["base"])
+    rows = whole.rows[: opponents + SHOWN], whole.rows[opponents + SHOWN :]
+    first, rest = (markup.table(Table(whole.columns, some), "The front of the study", left=(1,)) for some in rows)
+    folded = markup.details(f"{len(rows[1]):,} more", rest) if rows[1] else ""
+    words = f"The study asks for high accuracy and low {', '.join(prices)} at once. {fronts.front_words(front)}"
+    return f"<h3>The front of all objectives</h3>{markup.paragraph(words)}{first}{folded}"
 
 
 def winner(found: Findings) -> Section:

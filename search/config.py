@@ -38,6 +38,7 @@ FREE = frozenset(
     {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"}
     | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
 )
+ACCURACY = "accuracy"  # the objective that every study has
 LARGEST_SIDE = 1024  # of an image, in pixels
 DEEPEST = 50  # tables and lists inside each other in a study file
 TRIALS = 20  # trained, where a study does not say; a grid's default is all of it
@@ -108,6 +109,32 @@ class Rungs(BaseModel):
         return tuple(found)
 
 
+class Directions(BaseModel):
+    """The objectives of a study that has several: accuracy, and what is traded for it."""
+
+    model_config = _STRICT
+    accuracy: Literal["maximize"] | None = None
+    params: Literal["minimize"] | None = None
+    macs: Literal["minimize"] | None = None
+    flash_bytes: Literal["minimize"] | None = None
+    peak_activation_bytes: Literal["minimize"] | None = None
+    arena_bytes: Literal["minimize"] | None = None
+
+    @model_validator(mode="after")
+    def _several(self) -> Directions:
+        if self.accuracy is None:
+            raise ValueError('accuracy must be among them: accuracy = "maximize"')
+        if not self.prices:
+            prices = ", ".join(name for name in Directions.model_fields if name != ACCURACY)
+            raise ValueError(f"accuracy alone is what every study maximises; add one of {prices}, or leave directions out")
+        return self
+
+    @property
+    def prices(self) -> tuple[str, ...]:
+        """What is minimised, in a fixed order."""
+        return tuple(name for name in Directions.model_fields if name != ACCURACY and getattr(self, name))
+
+
 class SearchConfig(BaseModel):
     """How to search, and how the worker process is kept in hand."""
 
@@ -120,6 +147,7 @@ class SearchConfig(BaseModel):
     flip_average: bool = False  # tell apart how right trained candidates are on the mean of an image and its mirror image
     warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # references and architecture files, tried first
     rungs: Rungs | None = None
+    directions: Directions | None = None  # accuracy and prices, searched together
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     recycle_after: Annotated[int, Field(ge=1)] = 20  # trials that one worker process trains
     stall_minutes: Annotated[float, Field(gt=0)] = 15.0  # without a sign of life, then the worker is stopped
@@ -130,6 +158,15 @@ class SearchConfig(BaseModel):
         if self.rungs and self.sampler in ("nsga2", "grid"):
             why = "learns nothing from a pruned trial" if self.sampler == "nsga2" else "wants all of its cells in full"
             raise ValueError(f"rungs: the {self.sampler} sampler {why}; take tpe or random, or leave rungs out")
+        if self.directions and self.rungs:
+            raise ValueError(
+                "directions: rungs prune by accuracy alone, and would end the small networks of a front; leave rungs out"
+            )
+        if self.directions and self.fit == "fill":
+            raise ValueError(
+                'directions: fit = "fill" makes every network as large as the budget allows, so that no small one is ever '
+                "tried; leave fit out"
+            )
         if self.sampler == "grid" and self.fit == "fill":
             raise ValueError('fit: "fill" changes the widths that a grid lists; leave it out')
         if self.repeats > 1 and self.sampler != "grid":
@@ -228,6 +265,11 @@ class StudyConfig(BaseModel):
         """The recipe of a trial with these parameters, its schedule begun anew at every rung."""
         recipe = recipes.complete(self.recipe, drawn, self.data.normalize)
         return recipe.model_copy(update={"restarts": self.rungs})
+
+    @property
+    def prices(self) -> tuple[str, ...]:
+        """What is minimised beside accuracy; none in a study of one objective."""
+        return self.search.directions.prices if self.search.directions else ()
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -388,6 +430,7 @@ def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
         "recipe": RecipeSpace,
         "search": SearchConfig,
         "search.rungs": Rungs,
+        "search.directions": Directions,
         "stop": StopConfig,
         "recipe.augment": Augment,
         "recipe.augments": Augment,

@@ -57,7 +57,7 @@ def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Ta
 def control_of(config: StudyConfig) -> StudyConfig:
     """The same space, budget and recipe under the random sampler, other seeds, and nothing known beforehand."""
     seed = derive(config.search.seed, "control")
-    return _searched(config, sampler="random", rungs=None, warm_start=[], repeats=1, seed=seed)
+    return _searched(config, sampler="random", rungs=None, directions=None, warm_start=[], repeats=1, seed=seed)
 
 
 def in_full(config: StudyConfig) -> StudyConfig:

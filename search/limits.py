@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from search.config import StopConfig
-from search.study import Record, ranked
+from search.front import Costs, is_as_good
+from search.study import COUNTED, Record, ranked
 
 
 class Enough(BaseException):
@@ -21,10 +22,11 @@ class Limits:
 
     Args:
         seconds_left: of the run that the worker belongs to, None without a limit.
+        prices: what the study minimises beside accuracy.
     """
 
-    def __init__(self, stop: StopConfig, seconds_left: float | None) -> None:
-        self._stop = stop
+    def __init__(self, stop: StopConfig, seconds_left: float | None, prices: Sequence[str] = ()) -> None:
+        self._stop, self._prices = stop, prices
         self._deadline = None if seconds_left is None else time.monotonic() + seconds_left
         self._device_seconds = 0.0  # spent by trials that have ended
 
@@ -38,8 +40,9 @@ class Limits:
         self.count(spent)
         if stop.accuracy is not None and found and (found[0].best_val_accuracy or 0.0) >= stop.accuracy:
             return f"{stop.accuracy:.2%} was reached"
-        if stop.patience is not None and since_the_best(candidates) >= stop.patience:
-            return f"no better candidate came in {stop.patience} trained trials"
+        if stop.patience is not None and since_the_best(candidates, self._prices) >= stop.patience:
+            what = "no candidate joined the front" if self._prices else "no better candidate came"
+            return f"{what} in {stop.patience} trained trials"
         return self._spent(0.0)
 
     def count(self, spent: Iterable[Record]) -> None:
@@ -69,12 +72,16 @@ class Limits:
         return None
 
 
-def since_the_best(candidates: Sequence[Record]) -> int:
-    """How many candidates came to a verdict after the best of all."""
-    best, count = 0.0, 0
+def since_the_best(candidates: Sequence[Record], prices: Sequence[str] = ()) -> int:
+    """How many candidates came to a verdict after the best of all or, with prices, after the last that joined the front."""
+    front, count = list[tuple[Costs, float]](), 0
     for record in sorted(candidates, key=lambda one: one.number):
-        if record.outcome not in ("trained", "pruned_at_rung"):
+        if record.outcome not in COUNTED:
             continue
-        count = 0 if record.outcome == "trained" and (record.best_val_accuracy or 0) > best else count + 1
-        best = max(best, (record.best_val_accuracy or 0) if record.outcome == "trained" else 0)
+        cost, accuracy = tuple(record.price(name) or 0 for name in prices), record.best_val_accuracy or 0.0
+        if record.outcome == "trained" and accuracy and not any(is_as_good(*one, cost, accuracy) for one in front):
+            front = [one for one in front if not is_as_good(cost, accuracy, *one)] + [(cost, accuracy)]
+            count = 0
+        else:
+            count += 1
     return count

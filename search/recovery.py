@@ -24,12 +24,15 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from search import liveness
+from search.config import ACCURACY
 from search.reservations import INDEX, WORKER, add, alone, counted, next_index, write
 from search.storage import backend_of, patiently, reading
-from search.study import REFUSED, REFUSED_PARAMS
+from search.study import REFUSED, REFUSED_PARAMS, objectives
 
 MOST_ATTEMPTS = 2  # of a trial whose process dies
 MOST_LOSSES = 3  # in a row of a trial that comes to no epoch before its machine is lost: then it is the trial
+
+Verdict = tuple[TrialState, list[float] | None]
 
 _INHERITED = ("reference", "fingerprint", "warm_start", "contender", "repeat", REFUSED, REFUSED_PARAMS)
 _VERDICTS = {"trained": TrialState.COMPLETE} | dict.fromkeys(
@@ -81,15 +84,18 @@ def close(study: optuna.Study, trial: FrozenTrial, outcome: str, reason: str, *,
     while True:
         trials = study.get_trials(deepcopy=False)
         now = trials[trial.number]
-        done = patiently(study, partial(_close, study, trials, now, outcome, reason, if_stale))
+        verdict = verdict_of(study, now.user_attrs)
+        done = patiently(study, partial(_close, study, trials, now, verdict, outcome, reason, if_stale))
         if done is not None:
             return bool(done)
 
 
-def verdict_of(attributes: Mapping[str, Any]) -> tuple[TrialState, float | None]:
-    """(state, value) of a trial with these user attributes: FAIL where it has not come to a verdict."""
+def verdict_of(study: optuna.Study, attributes: Mapping[str, Any]) -> Verdict:
+    """(state, values) of a trial with these user attributes: FAIL where it has not come to a verdict."""
     state = _VERDICTS.get(attributes.get("outcome", ""), TrialState.FAIL)
-    return state, attributes["best_val_accuracy"] if state == TrialState.COMPLETE else None
+    if state != TrialState.COMPLETE:
+        return state, None
+    return state, [float(attributes["best_val_accuracy" if name == ACCURACY else name]) for name in objectives(study)]
 
 
 def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -107,7 +113,13 @@ def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def _close(
-    study: optuna.Study, trials: list[FrozenTrial], trial: FrozenTrial, outcome: str, reason: str, if_stale: bool
+    study: optuna.Study,
+    trials: list[FrozenTrial],
+    trial: FrozenTrial,
+    verdict: Verdict,
+    outcome: str,
+    reason: str,
+    if_stale: bool,
 ) -> bool | None:
     """None where the trials have changed meanwhile."""
     with alone(study) as (storage, session):
@@ -117,9 +129,9 @@ def _close(
         attributes = trial.user_attrs
         if counted(session, study)[0] != len(trials):
             return None
-        state, value = verdict_of(attributes)
-        if value is not None:
-            storage._set_trial_value_without_commit(session, row, 0, value)
+        state, values = verdict
+        for place, value in enumerate(values or ()):
+            storage._set_trial_value_without_commit(session, row, place, value)
         if state == TrialState.FAIL:  # else its process died between its verdict and telling it
             again = _again(trial, outcome, next_index(trials))
             if again is not None and all(one.user_attrs.get("retry_of") != trial.number for one in trials):

@@ -12,6 +12,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from copy import copy
 from itertools import product
 from typing import Any
 
@@ -139,9 +140,10 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
     def _proposals(self, study: optuna.Study, trial: FrozenTrial, fixed: Values) -> Iterator[Values]:
         fills = self._config.search.fit == "fill"
         free = {name: domain for name, domain in self._domains.items() if name not in fixed}
+        told: Any = _WithoutCurves(study) if self._config.prices else study
         if not self._is_grid:
             for _ in range(SAMPLED):
-                drawn = self._inner.sample_relative(study, trial, self._distributions)
+                drawn = self._inner.sample_relative(told, trial, self._distributions)
                 values = self._uniform() | self._config.declared(drawn) | fixed
                 yield self._scaled(values, fixed) if fills else values
             for _ in range(UNIFORM):
@@ -179,6 +181,30 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
             domain = self._domains[name]
             drawn[name] = domain.at(self._generator.randint(0, domain.place(float(values[name]))))
         return values | drawn
+
+
+class _WithoutCurves:
+    """A study of several objectives as Optuna's samplers take one: pruned trials, which diverged, have no learning curves.
+
+    TPE ranks such trials by what they had reached, and asks for the one direction of the study, which has several.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(self, *words: Any, **options: Any) -> list[FrozenTrial]:
+        return [_bare(trial) for trial in self._study._get_trials(*words, **options)]
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.PRUNED or not trial.intermediate_values:
+        return trial
+    bare = copy(trial)
+    bare.intermediate_values = {}
+    return bare
 
 
 def points(domains: Mapping[str, Domain]) -> Iterator[Values]:

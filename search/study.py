@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search import config as configs
 from search.architecture import Architecture
-from search.config import StudyConfig
+from search.budget import WORDS
+from search.config import ACCURACY, StudyConfig
 from search.data import Dataset
 from search.errors import UserError
 from search.files import write_json
@@ -33,6 +36,7 @@ KINDS = ("references", "control", "finals")  # of the studies beside the candida
 REFUSED = "refused"  # user attribute: how many proposals broke which rule before this trial's was found
 REFUSED_PARAMS = "refused_params"  # user attribute: parameters of the first of them
 
+OTHER_PRICES = tuple(name for name in WORDS if name not in ("params", "macs"))  # those without a field of a record
 COUNTED = ("trained", "pruned_at_rung")  # towards the number of trials that a study asks for
 FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
 
@@ -165,10 +169,13 @@ def create(run: Run, data: Dataset, *, patience: float = 0.0, grace_seconds: flo
     Raises:
         UserError: studies of this name asked for something else, or were trained on other data.
     """
-    storage = open_storage(run.storage_url, patience=patience, grace_seconds=grace_seconds)
+    storage, prices = open_storage(run.storage_url, patience=patience, grace_seconds=grace_seconds), run.config.prices
     candidates, references = (
-        optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-        for name in (run.name, f"{run.name}.references")
+        optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        for name, directions in (
+            (run.name, [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in prices)]),
+            (f"{run.name}.references", [StudyDirection.MAXIMIZE]),
+        )
     )
     attributes = candidates.user_attrs
     if CONFIG in attributes:
@@ -180,6 +187,10 @@ def create(run: Run, data: Dataset, *, patience: float = 0.0, grace_seconds: flo
                 f"{run.folder}: this run was trained on other data ({before['summary']}, {before['fingerprint']}; now "
                 f"{data.summary()}, {data.fingerprint}); pass the data it started with, or --out with a new folder"
             )
+    if len(candidates.directions) != 1 + len(prices):  # of a process that ended before it had stored its configuration
+        raise UserError(f"{run.folder}: this run was begun with other search.directions; pass --out with a new folder")
+    if prices and not candidates.metric_names:
+        _name_objectives(candidates, (ACCURACY, *prices))
     candidates.set_user_attr(DATA, _data_facts(data))  # first: whoever finds a configuration finds data too
     candidates.set_user_attr(CONFIG, run.config.dump())
     _write_config(run)
@@ -204,6 +215,11 @@ def sibling(run: Run, kind: str, studies: Studies | None = None) -> optuna.Study
     storage: Any = studies.candidates._storage if studies else open_storage(run.storage_url, create=False)
     name = f"{run.name}.{kind}"
     return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+
+
+def objectives(study: optuna.Study) -> tuple[str, ...]:
+    """What the values of a study's trials are, by name: accuracy, and the prices that are traded for it."""
+    return tuple(study.metric_names or (ACCURACY,))
 
 
 def every(run: Run, *, patience: float = 0.0) -> list[optuna.Study]:
@@ -320,6 +336,13 @@ def best(run: Run, candidates: list[Record]) -> Record:
     raise UserError(f"{run.name}: no candidate has been trained yet ({there}); go on with: {run.command}")
 
 
+def _name_objectives(study: optuna.Study, names: tuple[str, ...]) -> None:
+    """Optuna's and its dashboard's names of the values, by which they are also told apart here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # it is, since 3.2 of 2023
+        study.set_metric_names(list(names))
+
+
 def _data_facts(data: Dataset) -> dict[str, Any]:
     return {
         "fingerprint": data.fingerprint,
@@ -351,6 +374,7 @@ def _record(trial: FrozenTrial) -> Record:
         warm_start=attributes.get("warm_start"),
         float_val_accuracy=attributes.get("float_val_accuracy"),
         flip_val_accuracy=attributes.get("flip_val_accuracy"),
+        prices={name: attributes[name] for name in OTHER_PRICES if name in attributes},
     )
 
 

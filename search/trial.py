@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -22,6 +22,8 @@ from search.seeds import derive
 from search.study import COUNTED
 from search.tpe import QuickTPE
 from search.training import TrialOver
+
+Values = float | Sequence[float]  # of one objective, or of several
 
 STARTUP = 10  # trials drawn at random before a sampler learns from what came of them
 
@@ -63,7 +65,7 @@ def run_candidate(study: optuna.Study, task: Task, claims: Claims, *, room: Room
     return True
 
 
-def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[optuna.Trial], float], task: Task) -> None:
+def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[optuna.Trial], Values], task: Task) -> None:
     """Run a trial that was begun, with Optuna's heartbeat, and tell what came of it; its checkpoint then goes.
 
     Where somebody has taken the trial up meanwhile, as nothing was heard of this worker, what comes of it is refused.
@@ -71,7 +73,8 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
     Raises:
         Enough: the trial is queued to be gone on with.
     """
-    value, state = None, TrialState.FAIL
+    value: Values | None = None
+    state = TrialState.FAIL
     try:
         with get_heartbeat_thread(trial._trial_id, study._storage):
             try:
@@ -86,7 +89,8 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
             except UpdateFinishedTrialError:
                 raise
             except Exception:
-                state, value = verdict_of(trial.user_attrs)  # it may have one: what came after is at fault, such as a note
+                # it may have come to a verdict: what came after is at fault, such as a note
+                state, value = verdict_of(study, trial.user_attrs)
                 _tell(study, trial, value, state)
                 raise
         _tell(study, trial, value, state)
@@ -111,7 +115,7 @@ def tidy(task: Task, studies: Iterable[optuna.Study]) -> None:
             checkpoint.remove(path)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, value: float | None, state: TrialState) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, value: Values | None, state: TrialState) -> None:
     """As `Study.tell`, which takes a trial that was ended by somebody else for a wrong argument."""
     try:
         study.tell(trial, value, state)

@@ -84,7 +84,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
     if run.config.search.rank_by == "int8":
         integers.refuse_without_converter()
-    claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left)
+    claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left, run.config.prices)
     task = Task(
         run.config, data, run.folder, None, emit, annotate, claims.claim, limits, worker=order.worker, fit=trainer.fit
     )

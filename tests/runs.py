@@ -147,7 +147,10 @@ class Bench:
         self.run, self.pretence, self.plays = run, pretence, pretence.plays
         self.studies: Studies = studies.create(run, digits())
         self.events: list[Any] = []
-        self.claims, self.limits = claims_of(self.studies.candidates), Limits(run.config.stop, seconds_left)
+        self.claims, self.limits = (
+            claims_of(self.studies.candidates),
+            Limits(run.config.stop, seconds_left, run.config.prices),
+        )
         self.task = objective.Task(
             run.config, digits(), run.folder, 0.5, self.events.append, lambda *words: None, self.claims.claim, self.limits
         )

@@ -141,7 +141,7 @@ class Storm:
             assert [row["val_accuracy"] for row in history] == [
                 one.intermediate_values[step] for step in range(1, len(history) + 1)
             ]
-            assert one.state == TrialState.PRUNED or one.value == max(one.intermediate_values.values())
+            assert one.state == TrialState.PRUNED or one.values[0] == max(one.intermediate_values.values())
 
     def scores(self) -> list[tuple[Any, ...]]:
         """The leaderboard."""

@@ -305,6 +305,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "search.rank_by": ("float", "int8"),
     "search.flip_average": (False, True),
     "search.warm_start": (["eip-c"], ["eip-c", "eip-d"]),
+    "search.directions": (None, {"accuracy": "maximize", "macs": "minimize"}, {}),
     "search.rungs": (None, {"first": 1}, {"recipe.schedule": COSINE}),
     "search.rungs.first": (1, 2, {"recipe.schedule": COSINE, "recipe.epochs": 9}),
     "search.rungs.factor": (2, 3, {"recipe.schedule": COSINE}),

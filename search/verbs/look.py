@@ -29,13 +29,13 @@ def top(
     from search import study as studies
 
     found = studies.find(study, out, storage)
-    front = _front(found, pareto) if pareto else None
     if as_json:
+        front = _front(found, pareto) if pareto or found.config.prices else None
         print_json(_board(found) | ({"front": front} if front else {}))
-    elif front:
+    elif pareto:
         from search.display_front import print_front
 
-        print_front(console_of(), front)
+        print_front(console_of(), _front(found, pareto))
     else:
         print_top(found, console_of(), whole=whole)
 
@@ -114,22 +114,28 @@ def _board(found: Run) -> dict[str, Any]:
     return leaderboard(found, outline(loaded.candidates), outline(loaded.references))
 
 
-def _front(found: Run, pareto: list[str]) -> dict[str, Any]:
+def _front(found: Run, pareto: list[str] | None) -> dict[str, Any]:
+    """The front of these prices, or of those that the study minimises."""
     from report.fronts import front_board
     from search.prices import asked
     from search.study import Opened, load, outline
 
-    prices, loaded = asked(pareto), load(found)
+    prices, loaded = asked(pareto or found.config.prices), load(found)
     return front_board(Opened(found, outline(loaded.candidates), outline(loaded.references)), prices, loaded)
 
 
 def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
+    """The leaderboard and, of a study of several objectives, its front."""
+    from report.fronts import front_board
     from report.tables import leaderboard, refusal_words
     from search.display import print_leaderboard
-    from search.study import load, outline
+    from search.display_front import print_front
+    from search.study import Opened, load, outline
 
     loaded = load(found)
-    candidates = outline(loaded.candidates)
-    print_leaderboard(console, leaderboard(found, candidates, outline(loaded.references)), found.config, whole=whole)
+    candidates, references = outline(loaded.candidates), outline(loaded.references)
+    print_leaderboard(console, leaderboard(found, candidates, references), found.config, whole=whole)
+    if prices := found.config.prices:
+        print_front(console, front_board(Opened(found, candidates, references), prices, loaded))
     if refused := refusal_words(candidates):
         console.print(f"Refused before training: {refused}.", highlight=False)
