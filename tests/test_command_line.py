@@ -273,6 +273,10 @@ BAD_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "export of a trial and a reference": ("export {study} 0 --reference base --out {out}", ("--reference base", "trial 0")),
     "front of no price": ("top {study} --pareto flash --out {out}", ("--pareto flash", "did you mean 'flash_bytes'?")),
     "front to export of no price": ("export {study} --pareto x --out {out} --to {new}", ("--pareto x", "macs", "params")),
+    "front in no form": (
+        "export {study} --pareto macs --form onxx --out {out} --to {new}",
+        ("form 'onxx' is not known, did you mean 'onnx'?",),
+    ),
     "front and a trial": ("export {study} 0 --pareto macs --out {out}", ("--pareto", "no trial")),
     "front of a network": ("export eip-b --pareto macs --to {new}", ("--pareto", "pass a study")),
     "export with images of none": ("export eip-b --data {folder}/large.npz --to {new}", ("--data", "not trained")),

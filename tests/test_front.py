@@ -19,6 +19,7 @@ from report import rows
 from report.front_folder import FOLDER, INDEX, WORDS, take_front
 from report.fronts import front_board, front_table
 from search import study as studies
+from search.__main__ import app
 from search.architecture import to_dict
 from search.config import STUDIES
 from search.cost import price
@@ -283,6 +284,21 @@ def test_one_that_fails_is_named_and_the_others_are_there(sloping: Bench, tmp_pa
     with pytest.raises(UserError, match=rf"^trial {first}: export: the int8 form"):
         take_front(sloping.run, ["params"], tmp_path / "none", fails(*numbers), silent)
     assert not (tmp_path / "none").exists()
+
+
+def test_the_command_ends_with_1_where_one_of_them_could_not_be_exported(
+    changing: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *others = [one.number for one in front_of(changing.records, ["params"])]
+    (changing.run.folder / "trials" / str(first) / "weights.npz").write_bytes(b"damaged")
+    (tmp_path / "tiny.toml").write_text("")  # the run folder has what was asked for
+    words = ["export", str(tmp_path / "tiny.toml"), "--out", str(changing.run.folder), "--pareto", "params"]
+    words += ["--form", "json", "--to", str(tmp_path / "to")]
+    assert app(words, standalone_mode=False) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith(f"trial {first}: {changing.run.folder}/trials/{first}/weights.npz")
+    assert all(f"trial-{number}" in told.out for number in others) and f"trial-{first}" not in told.out
+    assert [row["number"] for row in read_json(tmp_path / "to" / INDEX)["trials"]] == others
 
 
 def test_a_network_that_was_trained_elsewhere_is_refused_before_anything_is_written(changing: Bench, tmp_path: Path) -> None:
