@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -35,3 +36,16 @@ def _forget_models() -> Iterator[None]:
     yield
     if keras := sys.modules.get("keras"):
         keras.backend.clear_session()
+
+
+@pytest.fixture
+def patched() -> Iterator[None]:
+    """optuna-dashboard's functions replaced as the dashboard does it, and put back."""
+    from report import dashboard_patches
+
+    found = [(importlib.import_module(f"optuna_dashboard.{module}"), name) for module, name, _ in dashboard_patches.PATCHES]
+    own = [getattr(module, name) for module, name in found]
+    dashboard_patches.apply()
+    yield
+    for (module, name), function in zip(found, own, strict=True):
+        setattr(module, name, function)

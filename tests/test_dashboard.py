@@ -43,6 +43,7 @@ from tests.runs import ROOT, copied, finished, study_file
 __all__ = ["chromium", "copied", "finished"]
 
 slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("patched")  # what is served in this process patches optuna-dashboard in it
 
 ENVIRON = {"REQUEST_METHOD": "GET", "HTTP_HOST": "localhost:8080"}
 

@@ -44,10 +44,9 @@ from search.trial import inner_sampler
 from tests.runs import Bench, Pretence, digits, pretence, pretend, search, small_run
 from tests.storms import Storm, outcomes
 from tests.test_dashboard import Wsgi
-from tests.test_publish import patched
 from tests.test_report import record
 
-__all__ = ["patched", "pretence"]
+__all__ = ["pretence"]
 
 slow = pytest.mark.slow
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,19 +220,6 @@ def test_a_file_that_was_deleted_in_the_dashboard_is_offered_again(study: optuna
 
 
 # --- the dashboard's own look-ups ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def patched() -> Iterator[None]:
-    """The patches applied, and taken back."""
-    import importlib
-
-    found = [(importlib.import_module(f"optuna_dashboard.{module}"), name) for module, name, _ in dashboard_patches.PATCHES]
-    own = [getattr(module, name) for module, name in found]
-    dashboard_patches.apply()
-    yield
-    for (module, name), function in zip(found, own, strict=True):
-        setattr(module, name, function)
 
 
 def detail(study: optuna.Study) -> dict[str, Any]:
