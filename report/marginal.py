@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from report.findings import Findings
 from report.nets import Net
@@ -134,6 +133,8 @@ def least_squares(design: Vector, response: Vector) -> tuple[Vector, Vector] | N
 
 def _told(steps: Vector, coefficients: Vector, covariance: Vector, degrees: int) -> tuple[Vector, Vector, list[float]]:
     """(gain, half its interval, p of none) of each step."""
+    from scipy import special  # Student's t alone, when it is asked for
+
     gains = steps @ coefficients
     errors = np.sqrt(np.einsum("ij,jk,ik->i", steps, covariance, steps))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from scipy import special  # Student's t alone; scipy.stats takes a second to import
-
 LEVEL = 0.05  # of the tests; intervals are 1 - LEVEL
 ROUNDING = 1e-12  # of the largest score: what is smaller comes from floating point, and is cleared to zero
 
@@ -229,6 +227,8 @@ def _student(difference: float, error: float, degrees: int) -> tuple[float | Non
         return None, None, None
     if error == 0:
         return difference, difference, float(difference == 0)
+    from scipy import special  # Student's t alone, when it is asked for; scipy.stats takes a second to import
+
     half = error * float(special.stdtrit(degrees, 1 - LEVEL / 2))
     return difference - half, difference + half, 2 * float(special.stdtr(degrees, -abs(difference) / error))
 

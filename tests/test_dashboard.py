@@ -248,7 +248,15 @@ def test_a_note_can_be_written_in_the_dashboard(changing: tuple[Site, Run]) -> N
 @slow
 def test_a_study_at_work_is_not_disturbed(copied: Run) -> None:
     with serving(copied) as site:
-        command = [sys.executable, "-m", "search", "run", str(study_file(copied)), "--trials", "3"]
+        command = [
+            sys.executable,
+            "-m",
+            "search",
+            "run",
+            str(study_file(copied)),
+            "--trials",
+            "5",
+        ]  # several seconds of training
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as worker:
             seen = []
             while worker.poll() is None:
@@ -257,7 +265,7 @@ def test_a_study_at_work_is_not_disturbed(copied: Run) -> None:
             assert worker.returncode == 0, worker.communicate()[0]
         assert any("Running" in states.values() for states in seen), "the trial was looked at while it was trained"
         time.sleep(2.5)  # what the dashboard has read counts for two seconds
-        assert sum(trial["state"] == "Complete" for trial in site.detail()["trials"]) == 3
+        assert sum(trial["state"] == "Complete" for trial in site.detail()["trials"]) == 5
 
 
 @slow

@@ -35,11 +35,12 @@ NAMES = sorted({name for record in RECORDS for name in record.model_fields})
 
 
 def _originals() -> list[dict[str, Any]]:
-    """The studies that ship, and those of the README, its parts of studies in the first of them."""
+    """The studies that ship, and that of the README, also with each of the README's parts of studies in it."""
     shipped = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(STUDIES.glob("*/study.toml"))]
     blocks = re.findall(r"^```toml\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    whole, *parts = map(tomllib.loads, blocks)
-    return [*shipped, whole, *(whole | part for part in parts)]
+    told = [tomllib.loads(block) for block in blocks]
+    (whole,) = [one for one in told if "base" in one]
+    return [*shipped, whole, *(whole | part for part in told if part is not whole)]
 
 
 ORIGINALS = _originals()

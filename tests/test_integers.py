@@ -17,6 +17,7 @@ from search.errors import UserError
 from search.files import read_json, read_weights
 from search.pixels import Pixels
 from search.study import Opened, open_study
+from tests import commands
 from tests.runs import ROOT
 
 STUDY = f"""
@@ -43,7 +44,8 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.toml").write_text(STUDY, encoding="utf-8")
     said = search("run", folder / "small.toml", "--out", folder / "run")
     assert "best and against base: of the networks in int8" in said
-    search("export", folder / "small.toml", "--out", folder / "run", "--form", "int8", "--to", folder)
+    exported = commands.search("export", folder / "small.toml", "--out", folder / "run", "--form", "int8", "--to", folder)
+    assert exported.status == 0, exported.err
     search("finals", folder / "small.toml", "--out", folder / "run", "--top", "1", "--seeds", "1")
     return folder
 

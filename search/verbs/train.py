@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,8 +28,9 @@ from search.verbs.screen import console_of, print_json, short
 from search.verbs.take import write
 
 if TYPE_CHECKING:
+    from report.publish import Redraw
     from search.architecture import Architecture
-    from search.study import Run
+    from search.study import Run, Studies
 
 
 def run(
@@ -118,27 +120,39 @@ def finals(
 
 def worker() -> None:
     """Train trials as ordered on standard input (started by `run`)."""
-    from report.notes import trial_note
-    from report.publish import Redraw, publish_files, publish_trial_note
-    from report.write import write_reports
-    from search import winner
-    from search.export import QUICK
-    from search.study import Studies, best, records
     from search.worker import main
 
-    redraw = Redraw()
-
     def annotate(trial: Any, architecture: Architecture | None, task: Any) -> None:
+        from report.notes import trial_note
+        from report.publish import publish_trial_note
+
         publish_trial_note(trial, trial_note(architecture, trial.user_attrs, task.config.budget))
 
+    def redraw(run: Run, studies: Studies) -> None:
+        _drawer()(run, studies)
+
     def finish(run: Run, studies: Studies) -> None:
-        redraw.now(run, studies)
+        from report.publish import publish_files
+        from report.write import write_reports
+        from search import winner
+        from search.export import QUICK
+        from search.study import best, records
+
+        _drawer().now(run, studies)
         if winner.is_here(run, best(run, records(studies.candidates)).number):
             write(winner.candidate(run, studies=studies), run.folder, forms=QUICK)
         write_reports(run, studies)
         publish_files(studies.candidates, run.folder)
 
     main(annotate, redraw, finish)
+
+
+@cache
+def _drawer() -> Redraw:
+    """What brings the study's notes and figures up to date; loaded when there is something to draw."""
+    from report.publish import Redraw
+
+    return Redraw()
 
 
 def _where_the_winner_is(run: Run) -> str:
