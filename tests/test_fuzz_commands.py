@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,8 @@ def commanded(words: list[str], home: Path) -> None:
     """Run the command in a copy of the folder."""
     assume(not {"--probe", "--prob"} & set(words))  # which trains
     assume(not any(word.startswith("/") and not word.startswith("/dev/null") and len(word) > 1 for word in words))
+    places = (given for option, given in pairwise(words) if option.startswith(("--ou", "--to", "--svg", "--html")))
+    assume(not any(".." in place for place in places))  # where a person says that files shall go, they go
     copy = home.with_name("copy")
     shutil.copytree(home, copy)
     try:
