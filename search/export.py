@@ -99,14 +99,24 @@ def export(
     return Exported(paths, files.forms, left_out, removed)
 
 
+def refuse_unknown(names: Sequence[str] | None) -> None:
+    """Before anything is loaded.
+
+    Raises:
+        UserError: one of the names is no form's.
+    """
+    for name in names or ():
+        if name not in FORMS:
+            raise UserError(f"form {name!r} is not known, {nearest(name, FORMS)}")
+
+
 def _chosen(subject: Subject, names: Sequence[str] | None) -> tuple[list[Form], dict[str, str]]:
     """The forms to write, in their order, and why others are left out."""
     untrained = f"{subject.architecture.name or 'the network'} has not been trained"
     simple = [form.name for form in FORMS.values() if not form.trained]
     left_out = {}
+    refuse_unknown(names)
     for name in FORMS if names is None else names:
-        if name not in FORMS:
-            raise UserError(f"form {name!r} is not known, {nearest(name, FORMS)}")
         form = FORMS[name]
         if form.trained and subject.weights is None:
             if names is not None:

@@ -77,13 +77,13 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     plan.check(run.config.space, run.config.budget, data.input_shape, data.classes)
     opponents = _references(run, order.references, data)
     known = [_warm_start(run, name, facts) for name in run.config.search.warm_start]
+    if run.config.search.rank_by == "int8":
+        integers.refuse_without_converter()  # the last of the refusals: it imports Keras
 
     studies = create(run, data, patience=PATIENCE_SECONDS, grace_seconds=60 * run.config.search.grace_minutes)
     backend_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
 
     emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
-    if run.config.search.rank_by == "int8":
-        integers.refuse_without_converter()
     claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left, run.config.prices)
     task = Task(
         run.config, data, run.folder, None, emit, annotate, claims.claim, limits, worker=order.worker, fit=trainer.fit

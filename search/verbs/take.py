@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.errors import UserError, nearest
+from search.errors import UserError
 from search.verbs.networks import is_study, network_of
 from search.verbs.options import Out, Pareto, Storage
 from search.verbs.screen import console_of, short
@@ -92,13 +92,12 @@ def _export_front(
     from search import winner
     from search.device import load_backend
     from search.display_front import print_taken
-    from search.export import FORMS
+    from search.export import refuse_unknown
     from search.prices import asked
     from search.study import find
 
     run, prices = find(study, out, storage), asked(pareto)
-    if unknown := [name for name in forms or () if name not in FORMS]:
-        raise UserError(f"form {unknown[0]!r} is not known, {nearest(unknown[0], FORMS)}")
+    refuse_unknown(forms)
     known = [winner.images(run, Path(data))] if data else []  # read once, for all networks
 
     def images() -> Any:
