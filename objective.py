@@ -15,25 +15,25 @@ from typing import Any, NoReturn, Protocol
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
-from search.architecture import Architecture, to_dict
-from search.candidate import DataFacts, Refusal, judge
-from search.config import StudyConfig
-from search.cost import Price, price
-from search.data import Dataset
+from search.budget.cost import Price, price
+from search.data.dataset import Dataset
+from search.data.preprocessing import Pixels
+from search.export.int8 import int8_accuracy
 from search.files import Weights, is_full, write_json, write_weights
-from search.integers import int8_accuracy
-from search.pixels import Pixels
-from search.recipe import Recipe
+from search.networks.architecture import Architecture, to_dict
 from search.seeds import derive
-from search.storage import together
-from search.training import Epoch, Training, TrialOver
+from search.storage.database import together
+from search.study.config import StudyConfig
+from search.training.recipe import Recipe
+from search.training.result import Epoch, Training, TrialOver
+from search.tuning.candidate import DataFacts, Refusal, judge
 
 Emit = Callable[[Mapping[str, Any]], None]
 Annotate = Callable[[optuna.Trial, Architecture | None, "Task"], None]
 
 
 class Clock(Protocol):
-    """Watches the limits of a study; see `search.limits`."""
+    """Watches the limits of a study; see `search.tuning.stopping`."""
 
     def check(self, trial_seconds: float) -> None: ...
     def trial_is_over(self, trial_seconds: float) -> str | None: ...
@@ -47,8 +47,8 @@ class DiskFull(BaseException):
 
 
 def with_keras(architecture: Architecture, data: Dataset, recipe: Recipe, **hooks: Any) -> Training:
-    """Train as `search.train.fit` does."""
-    from search.train import fit
+    """Train as `search.training.train.fit` does."""
+    from search.training.train import fit
 
     return fit(architecture, data, recipe, **hooks)
 
@@ -77,7 +77,7 @@ class Task:
         """The accuracy of a trained network on images, in floats or in integers, as the study is ranked."""
         if self.config.search.rank_by == "int8":
             return int8_accuracy(architecture, list(weights), pixels, self.data, images, labels)
-        from search.train import accuracy
+        from search.training.train import accuracy
 
         return accuracy(architecture, list(weights), pixels, images, labels)
 
@@ -216,7 +216,7 @@ def _report(trial: optuna.Trial, epoch: Epoch) -> None:
 
 def _with_flips(architecture: Architecture, training: Training, task: Task) -> float:
     """The validation accuracy of the weights that are kept, each image and its mirror image averaged."""
-    from search.train import accuracy
+    from search.training.train import accuracy
 
     images, labels = task.data.x_val, task.data.y_val
     return accuracy(architecture, training.best_weights, training.pixels, images, labels, flip_average=True)
@@ -249,7 +249,7 @@ def _score(
 
 
 def _keep(folder: Path, architecture: Architecture, recipe: Recipe, training: Training) -> None:
-    """Leave in the trial's folder what `search.winner` reads back."""
+    """Leave in the trial's folder what `search.study.trained` reads back."""
     write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
     told = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
     write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict(), "precision": training.precision})

@@ -5,9 +5,9 @@ falling resolution, `Fixed` holds networks that are given, so that a study can s
 space are static - the same names and ranges for every trial, a block beyond the depth is ignored - so that a sampler sees
 one joint space.
 
-`suggest` asks a trial for the parameters and builds the architecture; `search.encode` finds those of a given one. Edit the
-[space] table of a study file to search elsewhere: the dimensions are in `search.spaces`, the records of layers in
-`search.layers`.
+`suggest` asks a trial for the parameters and builds the architecture; `search.spaces.encode` finds those of a given one.
+Edit the [space] table of a study file to search elsewhere: the dimensions are in `search.spaces`, the records of layers in
+`search.networks.layers`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, BeforeValidator
 
-from search.architecture import Architecture
-from search.domain import Domain, Trial, Value
-from search.spaces import given, pyramid, residual
-from search.spaces.given import Fixed
+from search.networks.architecture import Architecture
+from search.spaces import fixed as given
+from search.spaces import pyramid, residual
+from search.spaces.domains import Domain, Trial, Value
+from search.spaces.fixed import Fixed
 from search.spaces.pyramid import Pyramid
 from search.spaces.residual import ResidualStages
 

@@ -3,9 +3,9 @@
     python benchmarks/directions.py [--seeds 8] [--trials 40]
 
 Studies of the space of `cifar10_100k_holdout` on a made-up accuracy that grows with parameters and falls with dropout
-(`tests/synthetic.py`), so a trial takes a moment: random search, TPE by accuracy alone, TPE and NSGA-II of accuracy and
-parameters. A study is worth the best accuracy that it has found under a budget, on average over all budgets up to 100,000
-parameters (0 under one that nothing fits): the area under its front. Contenders share their seeds.
+(`tests/support/synthetic.py`), so a trial takes a moment: random search, TPE by accuracy alone, TPE and NSGA-II of accuracy
+and parameters. A study is worth the best accuracy that it has found under a budget, on average over all budgets up to
+100,000 parameters (0 under one that nothing fits): the area under its front. Contenders share their seeds.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import optuna
 from sqlalchemy import create_engine
 
-from search.candidate import Candidate, DataFacts, judge
-from search.claims import Claims
-from search.config import STUDIES, load
-from search.front import front
-from search.sampler import BudgetedSampler
+from search.finals.statistics import compare
+from search.runner.trial import inner_sampler
 from search.seeds import derive
-from search.statistics import compare
-from search.trial import inner_sampler
-from tests.synthetic import plausible
+from search.storage.claims import Claims
+from search.study.config import STUDIES, load
+from search.study.pareto import front
+from search.tuning.candidate import Candidate, DataFacts, judge
+from search.tuning.sampler import BudgetedSampler
+from tests.support.synthetic import plausible
 
 CONTENDERS = {
     "random": ("random", False),

@@ -24,8 +24,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from search.config import ROOT
 from search.files import read_json, write_json
+from search.study.config import ROOT
 
 NOT_DONE = 75  # sysexits.h: try again
 LEAVE = 20  # seconds before the end of a slice in which nothing new is begun: a stop takes up to ten

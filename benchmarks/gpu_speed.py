@@ -90,17 +90,17 @@ def report(one: str, found: dict[str, Any]) -> None:
 
 
 def measure(net: str, form: str, precision: str, asked: argparse.Namespace) -> dict[str, Any]:
-    from search.device import dtype_policy, prepare_device
+    from search.training.device import dtype_policy, prepare_device
 
     device = prepare_device().description
-    from search.data import load_dataset
-    from search.engine.epoch import plan_epoch
-    from search.engine.interface import open_engine
-    from search.pixels import Pixels
-    from search.recipe import Augment, OneCycle, Recipe
+    from search.data.dataset import load_dataset
+    from search.data.preprocessing import Pixels
+    from search.training.engine.base import open_engine
+    from search.training.engine.epoch import plan_epoch
+    from search.training.recipe import Augment, OneCycle, Recipe
 
     if os.environ.get("KERAS_BACKEND") == "jax" and form == "grouped":
-        from search.engine import jax as engine_module
+        from search.training.engine import jax as engine_module
 
         engine_module.SHIFTED.clear()
     data = load_dataset("cifar10", asked.data, protocol="course", holdout=0.1, images=asked.images)
@@ -121,9 +121,9 @@ def measure(net: str, form: str, precision: str, asked: argparse.Namespace) -> d
 
 
 def network(name: str) -> Any:
-    from search.architecture import Architecture
-    from search.layers import BatchNorm, Gate, GlobalAveragePool, Layer, Residual, SeparableConv, Softmax
-    from search.references import find
+    from search.networks.architecture import Architecture
+    from search.networks.layers import BatchNorm, Gate, GlobalAveragePool, Layer, Residual, SeparableConv, Softmax
+    from search.study.references import find
 
     if name != "residual":
         return find(name).architecture

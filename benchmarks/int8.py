@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from search import litert, references, tflite, winner
-from search import study as studies
-from search.model import build
-from search.pixels import Pixels
-from search.quantizable import quantizable
+from search.data.preprocessing import Pixels
+from search.export import litert, tflite
+from search.export.quantization import quantizable
 from search.seeds import generator
+from search.study import references
+from search.study import run as studies
+from search.study import trained as winner
+from search.training.model import build
 
 CALIBRATIONS = (16, 64, 128, 512)
 

@@ -134,7 +134,7 @@ def begun(out: Path) -> int:
 
 def trials(out: Path) -> tuple[list[Any], list[Any]]:
     """(candidates, references) as the database has them, none before there is one."""
-    from search.study import every, find
+    from search.study.run import every, find
 
     if not (out / "config.json").exists():
         return [], []
@@ -160,7 +160,7 @@ def verdicts(out: Path, known: dict[str, Any]) -> dict[str, Any]:
 
 def counted(candidates: list[Any]) -> list[Any]:
     """Those that count towards the number asked for."""
-    from search.study import COUNTED
+    from search.study.run import COUNTED
 
     return [one for one in candidates if one.user_attrs.get("outcome") in COUNTED]
 

@@ -3,9 +3,9 @@
     python benchmarks/many_trials.py --out FOLDER [--trials 10000] [--storage sqlite] [--json benchmarks/many_trials.json]
 
 `studies/cifar10_100k` (26 parameters, 50 epochs) and `studies/cifar10_100k_residual` (rungs: most trials of 6 epochs) are
-filled with made-up trials (`tests/synthetic.py`), which takes a minute or two each and is done once in FOLDER. Then, each in
-fresh processes: `top`; and `run`, which goes on with trainings that take no time (`benchmarks/trivial_worker.py`) until it
-has some more. Wall-clock and CPU-seconds: the machine has other work.
+filled with made-up trials (`tests/support/synthetic.py`), which takes a minute or two each and is done once in FOLDER.
+Then, each in fresh processes: `top`; and `run`, which goes on with trainings that take no time
+(`benchmarks/trivial_worker.py`) until it has some more. Wall-clock and CPU-seconds: the machine has other work.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def fill(folder: Path, study: str, trials: int, url: str | None) -> None:
     import numpy as np
     import optuna
 
-    from search.config import load
-    from search.probe import PIXELS, read
-    from search.storage import sqlite_url
-    from search.study import Run
-    from tests import synthetic
-    from tests.stored import store
+    from search.storage.database import sqlite_url
+    from search.study.config import load
+    from search.study.run import Run
+    from search.tuning.forecast import PIXELS, read
+    from tests.support import synthetic
+    from tests.support.stored import store
 
     folder.mkdir(parents=True, exist_ok=True)
     pixels, labels = np.random.default_rng(0), np.arange(200) % 10

@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from search.config import STUDIES, load
-from search.cost import price
+from search.budget.cost import price
+from search.study.config import STUDIES, load
 from space import build, parameters
 
 N = 5_000

@@ -47,13 +47,13 @@ def log_of(net: str, published: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(net: str, asked: argparse.Namespace) -> dict[str, Any]:
-    from search.device import prepare_device
+    from search.training.device import prepare_device
 
     prepare_device()
-    from search.data import load_dataset
-    from search.references import find
+    from search.data.dataset import load_dataset
     from search.seeds import derive
-    from search.train import Epoch, fit
+    from search.study.references import find
+    from search.training.train import Epoch, fit
 
     class Enough(Exception): ...
 

@@ -2,9 +2,10 @@
 
     python benchmarks/report_speed.py --out FOLDER [--trials 2000]
 
-A study of made-up trials of 50 epochs (`tests/synthetic.py`) is added to a SQLite storage, which takes minutes and is done
-once in FOLDER; then report.html is built in a fresh process and opened in a headless Chromium, each five times. Wall-clock
-and CPU-seconds are of the build from the opened storage to the written file, without Keras: there are no weights to ask.
+A study of made-up trials of 50 epochs (`tests/support/synthetic.py`) is added to a SQLite storage, which takes minutes and
+is done once in FOLDER; then report.html is built in a fresh process and opened in a headless Chromium, each five times.
+Wall-clock and CPU-seconds are of the build from the opened storage to the written file, without Keras: there are no
+weights to ask.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> None:
 
 def make(folder: Path, trials: int) -> None:
     """Add the trials, where the folder does not hold them yet."""
-    from tests.synthetic import fill, noise_images, synthetic_run
+    from tests.support.synthetic import fill, noise_images, synthetic_run
 
     if not (folder / "config.json").is_file():
         fill(synthetic_run(folder, search__trials=trials), noise_images(), trials)
@@ -52,13 +53,13 @@ def make(folder: Path, trials: int) -> None:
 
 def build(folder: Path, trials: int) -> None:
     """Build the page; prints seconds and CPU-seconds."""
-    from tests.synthetic import synthetic_run
+    from tests.support.synthetic import synthetic_run
 
     run = synthetic_run(folder, search__trials=trials)
     started, spent = time.perf_counter(), time.process_time()
-    from report.findings import gather
-    from report.html import write_html
-    from search.study import load
+    from report.analysis.findings import gather
+    from report.html.page import write_html
+    from search.study.run import load
 
     write_html(gather(run, load(run)))
     print(f"{time.perf_counter() - started:.2f} {time.process_time() - spent:.2f}")
@@ -68,7 +69,7 @@ def opened(page: Path) -> tuple[float, float]:
     """(seconds to the load event, to the first figure) in a new Chromium."""
     from selenium import webdriver
 
-    from tests.chromium import FLAGS
+    from tests.support.chromium import FLAGS
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or sys.exit("chromium is not installed")

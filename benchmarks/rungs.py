@@ -55,7 +55,7 @@ def main() -> None:
         tell(read_json(asked.out))
         return
     found: list[dict[str, Any]] = read_json(asked.out) if asked.out.exists() else []
-    from search.device import prepare_device
+    from search.training.device import prepare_device
 
     print(prepare_device().description)
     data = small_images(asked.data)
@@ -77,8 +77,8 @@ def main() -> None:
 
 def candidates(count: int) -> list[dict[str, Any]]:
     """Uniform draws of the space that fit the budget, the same ones whenever this is asked."""
-    from search.cost import price
-    from search.layers import ArchitectureError
+    from search.budget.cost import price
+    from search.networks.layers import ArchitectureError
     from space import Pyramid, build, parameters
 
     space, generator, found = Pyramid.model_validate(SPACE), random.Random(0), []
@@ -95,7 +95,7 @@ def candidates(count: int) -> list[dict[str, Any]]:
 
 def small_images(path: Path | None) -> Any:
     """A stratified part of CIFAR-10, each image the mean of 2x2 pixels; validation on test images."""
-    from search.data import load_dataset
+    from search.data.dataset import load_dataset
 
     data = load_dataset("cifar10", path, protocol="course", holdout=0.1, images=None)
     train, val = part(data.y_train, IMAGES), part(data.y_val, VALIDATION)
@@ -137,9 +137,9 @@ def short(values: dict[str, Any], number: int, data: Any) -> dict[str, Any]:
 
 
 def curve(values: dict[str, Any], number: int, data: Any, epochs: int, restarts: tuple[int, ...]) -> dict[str, Any]:
-    from search.cost import price
-    from search.recipe import Recipe
-    from search.train import fit
+    from search.budget.cost import price
+    from search.training.recipe import Recipe
+    from search.training.train import fit
     from space import Pyramid, build
 
     network = build(Pyramid.model_validate(SPACE), values, data.input_shape, data.classes)
@@ -187,8 +187,8 @@ def halving(rungs: list[Any], end: list[float], order: Any) -> tuple[int, float,
     """(epochs spent, points lost, best kept) by Optuna's pruner on candidates that come in this order."""
     import optuna
 
-    from search.config import Rungs
-    from search.rungs import RungPruner
+    from search.study.config import Rungs
+    from search.tuning.pruner import RungPruner
 
     study = optuna.create_study(direction="maximize", pruner=RungPruner(Rungs(first=RUNGS[0], factor=FACTOR)))
     spent, kept = 0, []

@@ -41,21 +41,21 @@ import optuna
 import rungs
 from sqlalchemy import create_engine
 
-from search import config as configs
-from search.architecture import Architecture
-from search.candidate import Candidate, DataFacts, judge
-from search.claims import Claims, claims_of
-from search.config import StudyConfig
-from search.cost import price
+from search.budget.cost import price
 from search.files import read_json, write_json, write_text
-from search.geometry import resolve
-from search.layers import Activation, Dropout, SeparableConv
-from search.sampler import BudgetedSampler
+from search.finals.statistics import compare, confirm
+from search.networks.architecture import Architecture
+from search.networks.geometry import resolve
+from search.networks.layers import Activation, Dropout, SeparableConv
+from search.runner.trial import inner_sampler
 from search.seeds import derive, generator
-from search.statistics import compare, confirm
-from search.storage import open_storage, sqlite_url
-from search.study import REFUSED
-from search.trial import inner_sampler
+from search.storage.claims import Claims, claims_of
+from search.storage.database import open_storage, sqlite_url
+from search.study import config as configs
+from search.study.config import StudyConfig
+from search.study.run import REFUSED
+from search.tuning.candidate import Candidate, DataFacts, judge
+from search.tuning.sampler import BudgetedSampler
 from space import Pyramid, build
 
 HERE = Path(__file__).resolve().parent
@@ -215,7 +215,7 @@ def process(x: Any, y: Any, noise: float) -> Process:
 
 def train_seeds(path: Path, data: Path | None) -> None:
     """Train a few of the networks on more seeds; what is finished is not trained again."""
-    from search.device import prepare_device
+    from search.training.device import prepare_device
 
     prepare_device()
     found: list[dict[str, Any]] = read_json(path) if path.exists() else []
@@ -262,7 +262,7 @@ class Study:
         self.scores, self.truths, self.params = list[float](), list[float](), list[int]()
 
     def propose(self, index: int) -> tuple[optuna.Trial, dict[str, Any]]:
-        """The next trial with its values, as `search.trial.run_candidate` asks for it, or as Optuna alone does."""
+        """The next trial with its values, as `search.runner.trial.run_candidate` asks for it, or as Optuna alone does."""
         if self.contender.fit:
             seed = derive(self.seed, "sampler", index)
             inner = inner_sampler(self.config.search.sampler, seed)

@@ -24,17 +24,17 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from search import architecture as architectures
-from search import config as configs
-from search import references
-from search.architecture import Architecture
-from search.candidate import Candidate, DataFacts, fits, judge
-from search.cost import price
+from search.budget.cost import price
 from search.files import read_json, write_json
-from search.fill import largest_that_fits
-from search.layers import BatchNorm
-from search.recipe import Recipe
-from search.statistics import confirm
+from search.finals.statistics import confirm
+from search.networks import architecture as architectures
+from search.networks.architecture import Architecture
+from search.networks.layers import BatchNorm
+from search.study import config as configs
+from search.study import references
+from search.training.recipe import Recipe
+from search.tuning.candidate import Candidate, DataFacts, fits, judge
+from search.tuning.scaling import largest_that_fits
 
 STUDIES = {"pyramid": "cifar10_100k", "residual": "cifar10_100k_residual"}
 KNOWN = ("eip-b", "eip-c-late", "base", "eip-d")
@@ -108,8 +108,8 @@ def quicker(network: Architecture) -> Architecture:
 
 
 def train(path: Path | None, draws: int, seeds: int, out: Path) -> None:
-    from search.data import load_dataset
-    from search.device import prepare_device
+    from search.data.dataset import load_dataset
+    from search.training.device import prepare_device
 
     device = prepare_device().description
     data = load_dataset("cifar10", path, protocol="course", holdout=0.1, images=IMAGES)
@@ -137,7 +137,7 @@ def train(path: Path | None, draws: int, seeds: int, out: Path) -> None:
 
 def trained(one: Contender, seed: int, data: Any) -> dict[str, Any]:
     """One training: what the network costs and how it went."""
-    from search.train import fit
+    from search.training.train import fit
 
     started, cpu = time.perf_counter(), time.process_time()
     history = [epoch.val_accuracy for epoch in fit(one.architecture, data, one.recipe, seed=seed).history]

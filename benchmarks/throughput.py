@@ -27,8 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests import servers  # noqa: E402
-from tests.storms import Storm  # noqa: E402
+from tests.support import servers  # noqa: E402
+from tests.support.storms import Storm  # noqa: E402
 
 SPACE = {"blocks": {"low": 2, "high": 4}, "width": {"low": 8, "high": 96, "step": 4}, "pools": 1}
 

@@ -139,10 +139,10 @@ def floor(net: str, rates: dict[str, Any]) -> dict[str, float]:
     A layer reads its input and writes its output, and on the way back reads both the input and the output's gradient and
     writes the input's; a separable convolution is two layers.
     """
-    from search.cost import price
-    from search.geometry import flatten, resolve
-    from search.layers import SeparableConv
-    from search.references import find
+    from search.budget.cost import price
+    from search.networks.geometry import flatten, resolve
+    from search.networks.layers import SeparableConv
+    from search.study.references import find
 
     network, values = find(net).architecture, 0
     for _, row in flatten(resolve(network)):
@@ -164,12 +164,12 @@ def floor(net: str, rates: dict[str, Any]) -> dict[str, float]:
 def contend(asked: argparse.Namespace) -> None:
     ours, augmented = asked.contender.startswith("ours"), asked.contender.endswith("augmented")
     if ours:
-        from search.device import prepare_device
+        from search.training.device import prepare_device
 
         prepare_device()
-    from search.data import load_dataset
-    from search.recipe import Augment, Recipe
-    from search.references import find
+    from search.data.dataset import load_dataset
+    from search.study.references import find
+    from search.training.recipe import Augment, Recipe
 
     data = load_dataset(
         "cifar10", Path(asked.data) if asked.data else None, protocol="course", holdout=0.1, images=asked.images
@@ -192,11 +192,11 @@ def timed(epoch: Any, begun: tuple[float, float] | None = None) -> dict[str, flo
 
 
 def ours_epoch(network: Any, data: Any, recipe: Any) -> Any:
-    from search.device import dtype_policy
-    from search.engine.epoch import plan_epoch
-    from search.engine.interface import open_engine
-    from search.pixels import Pixels
-    from search.train import _CallLength
+    from search.data.preprocessing import Pixels
+    from search.training.device import dtype_policy
+    from search.training.engine.base import open_engine
+    from search.training.engine.epoch import plan_epoch
+    from search.training.train import _CallLength
 
     engine = open_engine(network, data, recipe, Pixels(), seed=0, dtype=dtype_policy(recipe.precision))
     done, length = iter(range(10**6)), _CallLength()
@@ -215,8 +215,8 @@ def fit_epoch(network: Any, data: Any, recipe: Any) -> Any:
     import keras
     import numpy as np
 
-    from search.device import dtype_policy
-    from search.model import build
+    from search.training.device import dtype_policy
+    from search.training.model import build
 
     model = build(network, seed=0, dtype=dtype_policy(recipe.precision))
     if recipe.augment.crop:

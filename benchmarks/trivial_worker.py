@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from report.notes import trial_note
-from report.publish import Redraw, publish_trial_note
-from search import sampler, trial, worker
-from search.architecture import Architecture
-from search.pixels import Pixels
-from search.recipe import Recipe
-from search.training import Epoch, Training
+from report.dashboard.notes import trial_note
+from report.dashboard.publish import Redraw, publish_trial_note
+from search.cli import worker
+from search.data.preprocessing import Pixels
+from search.networks.architecture import Architecture
+from search.runner import trial
+from search.training.recipe import Recipe
+from search.training.result import Epoch, Training
+from search.tuning import sampler
 
 TIMES = Path(os.environ["TIMES"])
 TOGETHER = int(os.environ.get("TOGETHER", "1"))

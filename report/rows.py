@@ -1,7 +1,7 @@
 """A study as lists of flat dicts, for a person in a notebook: `pandas.DataFrame(rows.trials(study))` is a table.
 
     from report import figures, rows
-    from search.study import open_study
+    from search.study.run import open_study
 
     study = open_study("quickstart")
 
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from report.fronts import front_board
+from report.pareto import front_board
 from report.tables import leaderboard as board_of
-from search.confirmation import Finalist, confirmed
-from search.cost import price_layer
+from search.budget.cost import price_layer
 from search.errors import UserError
 from search.files import read_json
-from search.geometry import flatten, resolve
-from search.layers import describe
-from search.prices import asked
-from search.statistics import Comparison
-from search.study import Opened, load, network_of, ranked
+from search.finals.results import Finalist, confirmed
+from search.finals.statistics import Comparison
+from search.networks.geometry import flatten, resolve
+from search.networks.layers import describe
+from search.study.prices import asked
+from search.study.run import Opened, load, network_of, ranked
 
 Row = dict[str, Any]
 
@@ -76,7 +76,7 @@ def trials(study: Opened) -> list[Row]:
 def epochs(study: Opened) -> list[Row]:
     """The training logs in long form: a row for each epoch of the references and of the candidates that left a log.
 
-    `trial` is a candidate's number and a reference's name, as in `search.train.Epoch` are the other columns.
+    `trial` is a candidate's number and a reference's name, as in `search.training.train.Epoch` are the other columns.
     """
     logs: list[tuple[int | str, str]] = [(name, f"references/{name}") for name in _references(study)]
     logs += [(one.number, f"trials/{one.number}") for one in study.candidates]

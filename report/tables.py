@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from search.study import Record, Run, base_accuracy, counts, ranked, refusals
+from search.study.run import Record, Run, base_accuracy, counts, ranked, refusals
 
 SAMPLE = 5  # sizes of refused proposals that are shown
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from report.findings import gather
-from report.html import write_html
-from report.page import write_report
-from search.study import Run, Studies
+from report.analysis.findings import gather
+from report.html.page import write_html
+from report.markdown.report import write_report
+from search.study.run import Run, Studies
 
 
 def write_reports(run: Run, studies: Studies) -> list[Path]:

@@ -13,8 +13,11 @@ from typing import NoReturn
 
 import typer
 
+from search.cli import export as take
+from search.cli import results as look
+from search.cli import run as train
+from search.cli import setup as prepare
 from search.errors import UserError
-from search.verbs import look, prepare, take, train
 
 LONGEST = 1_500  # characters of what is told of a fault
 _OF_A_NAME = (  # what makes a path unusable that a person has given
@@ -58,8 +61,8 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     except Exception as error:
-        from search.order import StudyStopped
-        from search.supervisor import Interrupted
+        from search.runner.job import StudyStopped
+        from search.runner.supervisor import Interrupted
 
         if isinstance(error, OSError) and error.errno in _OF_A_NAME and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}; pass another name, or a place that can be used", 2)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers import postgres
+from tests.support.servers import postgres
 
 __all__ = ["postgres"]
 
@@ -41,7 +41,7 @@ def _forget_models() -> Iterator[None]:
 @pytest.fixture
 def patched() -> Iterator[None]:
     """optuna-dashboard's functions replaced as the dashboard does it, and put back."""
-    from report import dashboard_patches
+    from report.dashboard import patches as dashboard_patches
 
     found = [(importlib.import_module(f"optuna_dashboard.{module}"), name) for module, name, _ in dashboard_patches.PATCHES]
     own = [getattr(module, name) for module, name in found]

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study import COUNTED
+from search.study.run import COUNTED
 
 ROOT = Path(__file__).parent.parent
 JSON, README = ROOT / "benchmarks" / "faults.json", ROOT / "README.md"
@@ -154,10 +154,12 @@ def gathered(folder: Path) -> dict[int, Counted]:
 def rows_with_tests() -> dict[int, list[str]]:
     """The tests that have a row's number in their name, by row."""
     found: dict[int, list[str]] = {row: [] for row in ROWS}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for row in rows_of(node.name) if isinstance(node, ast.FunctionDef) else ():
-                found.setdefault(row, []).append(f"{path.stem}.{node.name}")
+                found.setdefault(row, []).append(
+                    f"{path.relative_to(ROOT / 'tests').with_suffix('').as_posix()}.{node.name}"
+                )
     return found
 
 

@@ -1,0 +1,1 @@
+"""Search spaces: dimensions, building networks, encoding networks."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from search.domain import Choices, Dimension, Domain, Value
+from search.spaces.domains import Choices, Dimension, Domain, Value
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
 
-from search.architecture import Architecture
-from search.domain import Choices, Dimension, Range, Value, dimension, fixed, fraction, one_of, whole
-from search.layers import (
+from search.networks.architecture import Architecture
+from search.networks.layers import (
     LARGEST,
     Activation,
     AveragePool,
@@ -35,6 +34,7 @@ from search.layers import (
     SeparableConv,
     Softmax,
 )
+from search.spaces.domains import Choices, Dimension, Range, Value, dimension, fixed, fraction, one_of, whole
 from search.spaces.layout import Layout, Parts, layout_of
 
 Block = Literal["plain", "inverted", "gated"]

@@ -1,0 +1,1 @@
+"""Findings computed from the records of a study."""

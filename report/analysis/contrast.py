@@ -1,0 +1,118 @@
+"""Where good networks differ from bad ones: widths, dropout and pools part by part, and the other choices.
+
+The best quarter of what was trained is held against the worst; nothing here says that a difference is no chance.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Literal
+
+from report.analysis.parts import Net, Part
+from report.tables import Table
+from search.spaces.domains import Value
+
+FEWEST = 8  # networks, of which two are the best quarter
+QUARTILES = 8  # networks that a span is told of, at least
+NAMES = 3  # values of a choice that are told, the most frequent first
+
+Group = Literal["best", "worst"]
+_OF_A_PART = re.compile(r"(.*)_(\d+)")  # the name of a parameter that belongs to one block, pool or stage
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The best quarter and the worst, of equal size."""
+
+    best: tuple[Net, ...]
+    worst: tuple[Net, ...]
+
+    @property
+    def deepest(self) -> int:
+        """Parts of the deepest of them."""
+        return max(len(net.parts) for net in (*self.best, *self.worst))
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One part of a group: the middle value, the quartiles where enough networks are so deep, and how many are."""
+
+    place: int  # from 1
+    middle: float
+    span: tuple[float, float] | None
+    n: int
+
+
+def contrast(found: Sequence[Net]) -> Contrast | None:
+    """The quarters of networks that stand the best first; None where they are too few."""
+    if len(found) < FEWEST:
+        return None
+    quarter = len(found) // 4
+    return Contrast(tuple(found[:quarter]), tuple(found[-quarter:]))
+
+
+def profile(group: Sequence[Net], value: Callable[[Part], float]) -> list[Spot]:
+    """A value of the parts along the network, of those networks that have the part."""
+    spots = []
+    for place in range(max(len(net.parts) for net in group)):
+        values = [value(net.parts[place]) for net in group if len(net.parts) > place]
+        span = None
+        if len(values) >= QUARTILES:
+            low, _, high = quantiles(values, n=4, method="inclusive")
+            span = low, high
+        spots.append(Spot(place + 1, median(values), span, len(values)))
+    return spots
+
+
+def pooled(group: Sequence[Net]) -> list[Spot]:
+    """The share of the networks that pool after each part, of all of them."""
+    deepest = max(len(net.parts) for net in group)
+    counts = Counter(place for net in group for place, part in enumerate(net.parts) if part.is_pooled)
+    return [Spot(place + 1, counts[place] / len(group), None, counts[place]) for place in range(deepest)]
+
+
+def varies(found: Sequence[Net], value: Callable[[Part], float]) -> bool:
+    """Whether a value of the parts is not the same everywhere."""
+    return len({value(part) for net in found for part in net.parts}) > 1
+
+
+def choices_table(one: Contrast, part: str) -> Table:
+    """The other choices: numbers by their median and range, names by their shares.
+
+    Args:
+        part: "block", of which there are many, and what is chosen for each is left out; or "stage", of which there are few.
+    """
+    names = dict.fromkeys(name for net in (*one.best, *one.worst) for name in net.drawn)
+    rows = []
+    for name in names:
+        found = _OF_A_PART.fullmatch(name)
+        if name != "repeat" and (not found or (part == "stage" and found[1] not in ("width", "blocks"))):
+            least = int(found[2]) if found else 0
+            told = [
+                _told([net.drawn[name] for net in group if name in net.drawn and len(net.parts) >= least])
+                for group in (one.best, one.worst)
+            ]
+            rows.append((spelt(name), *told))
+    return Table(("", f"best {len(one.best):,}", f"worst {len(one.worst):,}"), rows)
+
+
+def spelt(name: str) -> str:
+    """The name of a parameter for people: `recipe.learning_rate` is learning rate, `width_3` is width 3."""
+    return name.removeprefix("recipe.").translate(str.maketrans("_.", "  "))
+
+
+def _told(values: Sequence[Value]) -> str:
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if numbers and len(numbers) == len(values):
+        low, middle, high = (_short(value) for value in (min(numbers), median(numbers), max(numbers)))
+        return middle if low == high else f"{middle} ({low} to {high})"
+    most = Counter(map(str, values)).most_common(NAMES)
+    return ", ".join(f"{name} {count / len(values):.0%}" for name, count in most)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 1_000 else f"{value:.3g}"

@@ -1,0 +1,48 @@
+"""What a run has come to, read and worked out once for every page that tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from report.tables import leaderboard
+from search.finals.results import Confirmation, confirmed
+from search.networks.architecture import Architecture
+from search.study.run import DATA, Record, Run, Studies, best, network_of, records
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run with at least one trained candidate."""
+
+    run: Run
+    studies: Studies
+    candidates: list[Record]
+    references: list[Record]
+    board: Mapping[str, Any]  # as `top --json` prints it
+    number: int  # of the winner
+    network: Architecture  # the winner
+    finals: Confirmation | None
+    data: Mapping[str, Any]  # summary, fingerprint, input, classes and class_names of the images
+
+
+def gather(run: Run, studies: Studies) -> Findings:
+    """Read the run.
+
+    Raises:
+        UserError: no candidate has been trained yet.
+    """
+    candidates, references = records(studies.candidates), records(studies.references)
+    number = best(run, candidates).number
+    return Findings(
+        run,
+        studies,
+        candidates,
+        references,
+        leaderboard(run, candidates, references),
+        number,
+        network_of(run, number, studies),
+        confirmed(run),
+        studies.candidates.user_attrs[DATA],
+    )

@@ -1,0 +1,106 @@
+"""What a study cost: the time that its trainings took, by what they were for and how they ended, and what rungs saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from report.tables import Table
+from search.study.config import StudyConfig
+from search.study.run import Record, Run, every
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400  # seconds
+
+_WHAT = {
+    "references": "base and other references",
+    "control": "random control",
+    "finals": "finals",
+    "trained": "candidates trained in full",
+    "pruned_at_rung": "candidates pruned at a rung",
+}
+_ORDER = ("references", "trained", "pruned_at_rung", "unfinished", "control", "finals")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Time of all trainings of one kind; of one whose process died nobody knows it."""
+
+    what: str
+    trainings: int
+    epochs: int
+    seconds: float
+    compile_seconds: float  # of them
+
+
+@dataclass(frozen=True)
+class Times:
+    """By kind, in the order of a study, and the clock from the first start to the last end."""
+
+    spent: tuple[Spent, ...]
+    begun: datetime | None
+    ended: datetime | None
+
+    @property
+    def seconds(self) -> float:
+        """Of all trainings together."""
+        return sum(one.seconds for one in self.spent)
+
+
+def times(run: Run, candidates: optuna.Study) -> Times:
+    """Of every study of the run; `candidates` is the one that is open already, and read.
+
+    A training that was interrupted goes on as another trial, which has its time too.
+    """
+    kinds: dict[str, list[FrozenTrial]] = {kind: [] for kind in _ORDER}
+    for study in (candidates, *(one for one in every(run) if one.study_name != run.name)):
+        of = "" if study is candidates else study.study_name.removeprefix(f"{run.name}.")
+        for trial in study.get_trials(deepcopy=False):
+            outcome = trial.user_attrs.get("outcome", "failed")
+            if trial.state.is_finished() and outcome not in ("rejected", "interrupted"):
+                kinds[of or (outcome if outcome in kinds else "unfinished")].append(trial)
+    found = tuple(_spent(_WHAT.get(kind, "candidates that failed"), kinds[kind]) for kind in kinds if kinds[kind])
+    trials = [trial for group in kinds.values() for trial in group]
+    begun = min((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
+    ended = max((trial.datetime_complete for trial in trials if trial.datetime_complete), default=None)
+    return Times(found, begun, ended)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 42 s, 3 min 20 s, 5 h 12 min, 3 d 4 h."""
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    if (minutes := round(seconds / MINUTE)) < DAY // MINUTE:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / HOUR)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def rungs_table(config: StudyConfig, candidates: Iterable[Record]) -> Table:
+    """How many candidates came to each rung, and how many were pruned there; no rows for a study without rungs."""
+    ran = [one for one in candidates if one.outcome in ("trained", "pruned_at_rung")]
+    rows = []
+    for rung in config.rungs:
+        reached = sum(one.epochs >= rung for one in ran)
+        pruned = sum(one.outcome == "pruned_at_rung" and one.epochs == rung for one in ran)
+        rows.append((f"{rung}", f"{reached:,}", f"{pruned:,}", f"{reached - pruned:,}"))
+    return Table(("after epoch", "came so far", "pruned there", "went on"), rows)
+
+
+def saved(config: StudyConfig, candidates: Sequence[Record]) -> tuple[int, int]:
+    """(epochs that the candidates trained, epochs that they would have trained without pruning)."""
+    ran = [one for one in candidates if one.outcome in ("trained", "pruned_at_rung")]
+    return sum(one.epochs for one in ran), config.recipe.epochs * len(ran)
+
+
+def _spent(what: str, trials: Sequence[FrozenTrial]) -> Spent:
+    seconds, compiling = (
+        sum(trial.user_attrs.get(name, 0.0) for trial in trials) for name in ("seconds", "compile_seconds")
+    )
+    return Spent(what, len(trials), sum(len(trial.intermediate_values) for trial in trials), seconds, compiling)

@@ -1,0 +1,1 @@
+"""Notes, figures and files for optuna-dashboard, and its server."""

@@ -1,0 +1,254 @@
+"""The notes that optuna-dashboard shows with a study and with each of its trials, in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from report.pareto import front_board, front_table, front_words
+from report.tables import Table, leaderboard, refusal_words
+from search.budget.cost import price_layer
+from search.budget.limits import Budget
+from search.networks.architecture import Architecture
+from search.networks.geometry import flatten, resolve
+from search.networks.layers import describe
+from search.study.config import StudyConfig
+from search.study.run import REFUSED, Opened, Record, Run
+
+OBJECTIVE = "best validation accuracy"  # the dashboard's name for the value of a trial
+FIRST = 5  # of the leaderboard that are shown
+FRONT = 20  # of the front
+EM_SPACE = "\u2003"
+BEYOND = " \\*"  # marks a receptive field that exceeds the image
+
+
+def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any], budget: Budget) -> str:
+    """What became of a trial, in one line, and its network layer by layer.
+
+    Args:
+        architecture: None where the proposal is no network that can exist.
+        attributes: the user attributes of the trial, as `objective` writes them.
+    """
+    outcome = attributes.get("outcome", "unfinished")
+    if outcome == "trained":
+        line = _score(attributes, budget)
+    else:
+        line = f"**{outcome.replace('_', ' ').capitalize()}:** {escaped(attributes.get('reason', 'no reason given'))}"
+    told = [f"{count:,} {rule}" for rule, count in attributes.get(REFUSED, {}).items()]
+    refused = f"\n\nRefused before this network was found: {', '.join(told)}." if told else ""
+    return _roomy(line + refused + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n")
+
+
+def study_note(run: Run, candidates: list[Record], references: list[Record], finals: str | None = None) -> str:
+    """What the study asks, how far it has come, and how the dashboard reads.
+
+    Args:
+        finals: what they came to, in Markdown, where any were held.
+    """
+    config, board = run.config, leaderboard(run, candidates, references)
+    kinds = "of separable convolutions only and " if config.budget.separable_only else ""
+    counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+    refused = refusal_words(candidates)
+    asked = f"Which network {kinds}strictly under {config.budget.words} classifies"
+    paragraphs = [
+        f"# {escaped(run.name)}",
+        f"{asked} {escaped(config.data.name or 'these images')} best?",
+        *([f"**Objectives:** high accuracy; low {escaped(', '.join(config.prices))}."] if config.prices else []),
+        f"**Best so far:** {_best_line(board)}",
+        f"**Base:** {_base_line(config, board)}",
+        f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
+        *([f"**Refused before training:** {escaped(refused)}."] if refused else []),
+        f"**Protocol {config.protocol}:** {protocol_words(config)}",
+        *([f"## The first {FIRST}\n\n{_first(board)}"] if board["trials"] and board["trials"][0]["rank"] else []),
+        *([f"## The front\n\n{front}"] if (front := _front(run, candidates, references)) else []),
+        *([f"## Confirmed on fresh seeds\n\n{finals}"] if finals else []),
+        f"## How to read this\n\n{_how_to_read(run)}",
+    ]
+    return _roomy("\n\n".join(paragraphs) + "\n")
+
+
+def references_note(run: Run) -> str:
+    """What the sibling study of a study's opponents is."""
+    return (
+        f"# {escaped(run.name)}.references\n\nThe base and other known networks that study {escaped(run.name)} compares its "
+        "candidates with, trained by the same code on the same data; the budget does not hold for them. Each trial's note "
+        "shows its network layer by layer.\n"
+    )
+
+
+def layer_table(architecture: Architecture) -> str:
+    """The network as a Markdown table; a receptive field beyond the image is marked.
+
+    Raises:
+        ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
+    """
+    rows = layer_rows(architecture)
+    lines = ["| layer | options | output | receptive field | params |", "|:--|:--|--:|--:|--:|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    if any(BEYOND in row[3] for row in rows):
+        side = max(architecture.input[:2])
+        lines += ["", f"\\* the receptive field exceeds the image ({side}x{side}): such a value sees all of it and padding"]
+    return "\n".join(lines)
+
+
+def layer_rows(architecture: Architecture) -> list[tuple[str, str, str, str, str]]:
+    """(layer, options, output size, receptive field, parameters) of each layer, as cells of a Markdown table."""
+    side, rows = max(architecture.input[:2]), []
+    for depth, row in flatten(resolve(architecture)):
+        field, params = row.receptive_field, price_layer(row).params
+        rows.append(
+            (
+                "· " * depth + escaped(row.name),
+                escaped(describe(row.layer)),
+                "x".join(map(str, row.output)),
+                "" if field is None else f"{field}x{field}{BEYOND if field > side else ''}",
+                f"{params:,}" if params else "",
+            )
+        )
+    return rows
+
+
+def protocol_words(config: StudyConfig) -> str:
+    """Which images the accuracies are measured on, and what that does to them."""
+    if config.protocol == "course":
+        return (
+            f"{config.measure} is measured on the test images"
+            + (
+                ", as in the published logs, so that numbers can be laid beside theirs"
+                if config.data.name == "cifar10"
+                else ""
+            )
+            + ". It flatters: the best of many trainings and epochs is picked on those very images."
+        )
+    return (
+        f"{config.measure} is measured on images held out from training; the test images are not looked at. "
+        "The best of many trainings and epochs is picked on the held-out images, so the best figure flatters a little."
+    )
+
+
+def against_base(delta: float) -> str:
+    """A difference of accuracies in words, such as `0.56 points above the base`."""
+    if not delta:
+        return "level with the base"
+    return f"{100 * abs(delta):.2f} points {'above' if delta > 0 else 'below'} the base"
+
+
+def escaped(text: object) -> str:
+    """Text that Markdown shows as it is, in one line, in a table too."""
+    return re.sub(r"[\\`*{}\[\]<>|#$~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(str(text).split()))
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "--:") -> str:
+    """Rows of cells as a Markdown table, all but the first column aligned to the right."""
+    lines = [tuple(columns), *(tuple(row) for row in rows)]
+    lines.insert(1, (":--", *[align] * (len(lines[0]) - 1)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown(one: Table, align: str = "--:") -> str:
+    """A table of plain cells as Markdown."""
+    return table(map(escaped, one.columns), (map(escaped, row) for row in one.rows), align)
+
+
+def _roomy(text: str) -> str:
+    """With some space before the columns of every table, which the dashboard sets close together."""
+    return re.sub(
+        r"^\|(?! ?:?--).*", lambda row: re.sub(r"(?<=[^\\])\| (?! )", f"| {EM_SPACE}", row[0]), text, flags=re.MULTILINE
+    )
+
+
+_HOW_TO_READ = """\
+- **{value} in the plots, is the best validation accuracy of one training over its epochs, a fraction (0.9 is 90%).
+- **Pruned** trials have no value: they fell behind at a rung, diverged, or were rejected and never built; `outcome` and
+  `reason` tell. What the sampler itself refuses is drawn again and is no trial: `refused` counts it.
+- **params** and **macs** are the network's parameters and its multiply-adds for one image.
+- **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's accuracy.
+- **delta_vs_base** is the value less the base's best, 0.01 being one point; it compares single trainings.
+- **The graphs** of the first page: learning curves of the base and of the best; accuracy against parameters and
+  multiply-adds with the Pareto front; refused proposals. Hollow points were pruned.
+- Each trial's own note shows its network layer by layer; the base itself is in the study {references}.
+- When the study has its trials, the winner and the write-up are at the foot of the first page, to download."""
+
+
+def _how_to_read(run: Run) -> str:
+    prices = run.config.prices
+    value = "Value 0**, *accuracy*" if prices else f"Value**, *{OBJECTIVE}*"
+    told = _HOW_TO_READ.format(value=value, references=escaped(f"{run.name}.references"))
+    if not prices:
+        return told
+    others = ", ".join(f"value {place} is {name}" for place, name in enumerate(prices, 1))
+    return (
+        f"- This study has several objectives: {others}, to be low while accuracy is to be high. **Best** trials of the "
+        f"dashboard are those of the front; where one list is needed, the most accurate come first.\n{told}"
+    )
+
+
+def _rungs(config: StudyConfig) -> str:
+    if not config.rungs:
+        return ""
+    return f" or pruned at a rung (after {', '.join(map(str, config.rungs))} of {config.recipe.epochs} epochs)"
+
+
+def _score(attributes: Mapping[str, Any], budget: Budget) -> str:
+    best, last, params = (attributes[key] for key in ("best_val_accuracy", "final_val_accuracy", "params"))
+    floats, how = attributes.get("float_val_accuracy"), " in int8" if "float_val_accuracy" in attributes else ""
+    parts = [
+        f"**{best:.2%}** validation accuracy{how} in epoch {attributes['best_epoch']} of {attributes['epochs']}",
+        *([f"{floats:.2%} in floats"] if floats is not None else []),
+        f"{last:.2%} in the last",
+    ]
+    if (delta := attributes.get("delta_vs_base")) is not None:
+        parts.append(against_base(delta))
+    limit = "" if "reference" in attributes else f", the budget is under {budget.params:,}"
+    return f"{', '.join(parts)}; {params:,} parameters{limit}."
+
+
+def _first(board: Mapping[str, Any]) -> str:
+    """The head of the leaderboard, the base above it."""
+    base, rows = board["base"], []
+    if base:
+        rows.append(["", "base", *_cells(base), ""])
+    for trial in board["trials"][:FIRST]:
+        gap = "" if trial["delta_vs_base"] is None else f"{100 * trial['delta_vs_base']:+.2f}"
+        if trial["rank"]:
+            rows.append([str(trial["rank"]), str(trial["number"]), *_cells(trial), gap])
+    return table(("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base"), rows)
+
+
+def _front(run: Run, candidates: list[Record], references: list[Record]) -> str | None:
+    """The front of a study of several objectives, or its beginning; None where there is none."""
+    prices = run.config.prices
+    front = front_board(Opened(run, candidates, references), prices) if prices else {"trials": []}
+    if not front["trials"]:
+        return None
+    shown, n = front | {"trials": front["trials"][:FRONT]}, len(front["trials"])
+    more = f"\n\nAnd {n - FRONT:,} more: `{run.command.replace('search run ', 'search top ', 1)}`." if n > FRONT else ""
+    return f"{escaped(front_words(front))}\n\n{markdown(front_table(shown))}{more}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    params = "" if row["params"] is None else f"{row['params']:,}"
+    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
+    return [params, best, str(row["best_epoch"] or ""), last]
+
+
+def _best_line(board: Mapping[str, Any]) -> str:
+    trials = [trial for trial in board["trials"] if trial["rank"] == 1]
+    if not trials:
+        return "no candidate has been trained yet."
+    best = trials[0]
+    gap = "" if best["delta_vs_base"] is None else f", {against_base(best['delta_vs_base'])}"
+    return f"trial {best['number']}, {best['best_val_accuracy']:.2%} with {best['params']:,} parameters{gap}."
+
+
+def _base_line(config: StudyConfig, board: Mapping[str, Any]) -> str:
+    base, name = board["base"], config.base_name
+    if name is None:
+        return f"an accuracy to beat, {base['best_val_accuracy']:.2%}."
+    if base is None:
+        return f"{escaped(name)}, not trained yet."
+    return (
+        f"{escaped(name)}, {base['params']:,} parameters, {base['best_val_accuracy']:.2%} in epoch {base['best_epoch']}, "
+        f"{base['final_val_accuracy']:.2%} in the last."
+    )

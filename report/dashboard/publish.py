@@ -1,0 +1,138 @@
+"""What optuna-dashboard shows of a study, put where it looks: notes, figures, the exported files.
+
+A finished trial cannot be changed, so its note is written while it is alive; the study's own note, figures and files are
+replaced as the study goes on. What a person writes in the dashboard below `YOURS` stays.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+from plotly.graph_objects import Figure
+
+from report.dashboard.notes import OBJECTIVE, references_note, study_note
+from report.figures import curves as figures
+from report.markdown.effects import finals_section
+from search.files import write
+from search.finals.results import confirmed
+from search.storage.attributes import Attributes, rewrite
+from search.study.run import Run, Studies, records
+
+YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
+GRAPHS = ("learning-curves", "accuracy-by-params", "accuracy-by-macs", "refusals")  # in the order in which they are shown
+ARTIFACTS = "artifacts"  # the folder in a run folder that holds what the dashboard offers
+EXPORTS = ("best_model*", "report.*")
+REST = 20  # times as long as a redrawing took, until the next one
+
+# Names of the dashboard's attributes; a note is its text in parts, and a version that grows with each change.
+NOTE, NOTE_VERSION, GRAPH = "dashboard:note_str:", "dashboard:note_ver", "dashboard:plot_data:"
+OBJECTIVE_NAMES, ARTIFACT = "dashboard:objective_names", "artifacts:"
+
+
+class Redraw:
+    """Brings note and figures of a study up to date, and takes at most a twentieth of the time for it.
+
+    With thousands of trials one redrawing takes some tenths of a second; where trainings are short, some are left out.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = -1.0
+
+    def __call__(self, run: Run, studies: Studies) -> None:
+        if self._clock() >= self._next:
+            self.now(run, studies)
+
+    def now(self, run: Run, studies: Studies) -> None:
+        """Whatever it takes, as at the end of a study."""
+        begun = self._clock()
+        candidates, references = records(studies.candidates), records(studies.references)
+        note = study_note(run, candidates, references, _finals(run, studies))
+        drawn = (
+            figures.learning_curves(run, candidates, references),
+            figures.accuracy_by_cost(run, candidates, references, "params"),
+            figures.accuracy_by_cost(run, candidates, references, "macs"),
+            figures.refusals(run, candidates),
+        )
+        publish_study(studies.candidates, note, dict(zip(GRAPHS, drawn, strict=True)))
+        publish_study(studies.references, references_note(run), {})
+        self._next = self._clock() + REST * (self._clock() - begun)
+
+
+def publish_trial_note(trial: optuna.Trial, text: str) -> None:
+    """Store the note of a trial; the dashboard keeps it with the study."""
+    version, parts = (f"dashboard:{trial._trial_id}:{name}" for name in ("note_ver", "note_str:"))
+    rewrite(trial.study, (version, parts), lambda before: {version: before.get(version, 0) + 1, f"{parts}0": text})
+
+
+def publish_study(study: optuna.Study, note: str, drawn: Mapping[str, Figure | None]) -> None:
+    """Store the study's note and figures in place of those before; a figure that is None is taken away."""
+    graphs = {f"{GRAPH}{name}:0": figure.to_json() for name, figure in drawn.items() if figure}
+    names = [f"{GRAPH}{name}:" for name in drawn]
+
+    def change(before: Attributes) -> Attributes:
+        version, text = before.get(NOTE_VERSION, 0), _note(before)
+        theirs = text.partition(YOURS)[2] if YOURS in text else text and f"\n\n{text}"
+        new = f"{note}\n---\n\n{YOURS}{theirs}"
+        parts = {key: value for key, value in before.items() if key.startswith(NOTE)}
+        kept = {NOTE_VERSION: version, **parts} if new == text else {NOTE_VERSION: version + 1, f"{NOTE}0": new}
+        return kept | graphs | {OBJECTIVE_NAMES: [OBJECTIVE]}
+
+    rewrite(study, (NOTE_VERSION, NOTE, OBJECTIVE_NAMES, *names), change)
+
+
+def publish_files(study: optuna.Study, folder: Path) -> None:
+    """Offer what has been exported to the run folder, in place of what was offered of it before.
+
+    Each file is known by an id that depends on its name alone: written anew it keeps its address, and what a person has
+    added in the dashboard is never touched.
+    """
+    found = {path.name: path for pattern in EXPORTS for path in sorted(folder.glob(pattern)) if path.is_file()}
+    for name, path in found.items():
+        _copy(path, folder / ARTIFACTS / _id(name))
+
+    def change(before: Attributes) -> Attributes:
+        offered = {key: json.loads(value) for key, value in before.items()}  # None is one that a person has deleted
+        theirs = {key: before[key] for key, meta in offered.items() if meta and meta["artifact_id"] != _id(meta["filename"])}
+        return theirs | {f"{ARTIFACT}{_id(name)}": json.dumps(_meta(name)) for name in found}
+
+    rewrite(study, (ARTIFACT,), change)
+
+
+def _finals(run: Run, studies: Studies) -> str | None:
+    """What the finals came to, where any were held."""
+    try:
+        studies.candidates._storage.get_study_id_from_name(f"{run.name}.finals")
+    except KeyError:
+        return None
+    found = confirmed(run)
+    return finals_section(found) if found else None
+
+
+def _note(attributes: Attributes) -> str:
+    parts = {int(key.removeprefix(NOTE)): text for key, text in attributes.items() if key.startswith(NOTE)}
+    return "".join(parts[place] for place in sorted(parts))
+
+
+def _id(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
+
+def _meta(name: str) -> dict[str, str | None]:
+    kind, encoding = mimetypes.guess_type(name)
+    meta = optuna.artifacts.ArtifactMeta(_id(name), name, kind or "application/octet-stream", encoding)
+    return asdict(meta)
+
+
+def _copy(path: Path, to: Path) -> None:
+    if not (to.is_file() and to.read_bytes() == path.read_bytes()):
+        with path.open("rb") as source:
+            write(to, lambda stream: shutil.copyfileobj(source, stream))

@@ -1,0 +1,1 @@
+"""Plotly figures, computed from plain rows."""

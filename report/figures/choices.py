@@ -1,0 +1,171 @@
+"""The figures of the report on what the choices do: good and bad candidates, importance, where parameters pay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from plotly.graph_objects import Figure
+
+from report.analysis.contrast import Contrast, Group, Spot, pooled, profile, spelt
+from report.analysis.importance import Importance
+from report.analysis.marginal import Marginal
+from report.analysis.parts import Net, Part
+from report.colours import GREY
+from report.figures.finals import BEST, POINTS, WORST, faint, legend_entry, with_spans
+from report.figures.style import axis, count_axis, drawn
+
+LINES = 12  # networks of a group, up to which each is drawn
+MOST = 20  # choices whose importance is drawn
+ROW = 26  # pixels of one line of a chart
+
+_GROUPS: tuple[tuple[Group, str, str, str], ...] = (("worst", WORST, "dash", "diamond"), ("best", BEST, "solid", "circle"))
+
+
+# --- good and bad candidates -----------------------------------------------------------------------------------------
+
+
+def along(one: Contrast, value: Callable[[Part], float], what: str, part: str) -> Figure:
+    """A value of the parts along the networks: the middle of either group, quartiles as a band, of few networks each."""
+    traces: list[dict[str, Any]] = []
+    for group, colour, dash, symbol in _GROUPS:
+        nets: Sequence[Net] = getattr(one, group)
+        spots = profile(nets, value)
+        traces += [_band(spots, colour), *(_single(nets, value, colour) if len(nets) <= LINES else [])]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"{group} {len(nets):,}",
+                "legendrank": 1 if group == "best" else 2,
+                "x": [spot.place for spot in spots],
+                "y": [spot.middle for spot in spots],
+                "line": {"color": colour, "dash": dash, "width": 2.5},
+                "marker": {"symbol": symbol, "size": 8},
+                "customdata": [_spot_words(spot) for spot in spots],
+                "hovertemplate": f"{group}, {part} %{{x}}: middle %{{y:.4~g}}%{{customdata}}<extra></extra>",
+            }
+        )
+    return drawn(what, traces, _parts(one, part), axis(what, rangemode="tozero"))
+
+
+def _band(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
+    """From quartile to quartile, there and back."""
+    known = [(spot.place, *spot.span) for spot in spots if spot.span]
+    return _quiet(
+        [place for place, _, _ in known] + [place for place, _, _ in reversed(known)],
+        [high for _, _, high in known] + [low for _, low, _ in reversed(known)],
+    ) | {"fill": "toself", "fillcolor": faint(colour, 0.16), "line": {"width": 0}, "mode": "lines"}
+
+
+def _single(nets: Sequence[Net], value: Callable[[Part], float], colour: str) -> list[dict[str, Any]]:
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for net in nets:
+        x += [*range(1, len(net.parts) + 1), None]
+        y += [*map(value, net.parts), None]
+    return [_quiet(x, y) | {"mode": "lines", "line": {"color": faint(colour, 0.3), "width": 1}}]
+
+
+def _quiet(x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:
+    """A trace that is in no legend and tells nothing to the pointer."""
+    return {"type": "scatter", "x": list(x), "y": list(y), "hoverinfo": "skip", "showlegend": False}
+
+
+def _spot_words(spot: Spot) -> str:
+    span = "" if spot.span is None else f", quartiles {spot.span[0]:g} to {spot.span[1]:g}"
+    return f"{span}, {spot.n} networks"
+
+
+def pools(one: Contrast) -> Figure:
+    """How many of either group pool after each block."""
+    traces = []
+    for group, colour, _, _ in reversed(_GROUPS):
+        nets: Sequence[Net] = getattr(one, group)
+        spots = pooled(nets)
+        look = {"color": colour} if group == "best" else {"color": faint(colour, 0.15)}
+        traces.append(
+            {
+                "type": "bar",
+                "name": f"{group} {len(nets):,}",
+                "x": [spot.place for spot in spots],
+                "y": [spot.middle for spot in spots],
+                "marker": look | {"line": {"color": colour, "width": 1.5}},
+                "hovertemplate": f"{group}: %{{y:.0%}} pool after block %{{x}}<extra></extra>",
+            }
+        )
+    share = axis("share that pools after it", tickformat=".0%", rangemode="tozero")
+    return drawn("Pools", traces, _parts(one, "block"), share, barmode="group", bargap=0.25)
+
+
+def _parts(one: Contrast, part: str) -> dict[str, Any]:
+    return count_axis(part, one.deepest) | {"range": [0.4, one.deepest + 0.6], "dtick": 1}
+
+
+# --- what matters ----------------------------------------------------------------------------------------------------
+
+
+def importance(found: Sequence[Importance]) -> Figure:
+    """The most important choices, with what chance gives each of them as a mark, at the edge where that is far beyond."""
+    shown = list(found[:MOST])[::-1]
+    edge = 1.3 * max(one.share for one in shown)
+    names = [spelt(one.name) for one in shown]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "importance",
+        "x": [one.share for one in shown],
+        "y": names,
+        "marker": {"color": [BEST if one.stands_out else GREY for one in shown], "line": {"width": 0}},
+        "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
+        "showlegend": False,
+    }
+    legend = [legend_entry("stands out from chance", BEST, "square"), legend_entry("does not", GREY, "square")]
+    chance = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "the most that chance gave",
+        "x": [min(one.chance, edge) for one in shown],
+        "y": names,
+        "customdata": [one.chance for one in shown],
+        "marker": {"symbol": "line-ns", "size": 16, "line": {"color": WORST, "width": 2.5}},
+        "hovertemplate": "%{y}: chance gives up to %{customdata:.1%}<extra></extra>",
+    }
+    return drawn(
+        "Importance",
+        [bars, *legend, chance],
+        axis("share of all importance", tickformat=".0%", range=[0, 1.02 * edge]),
+        axis("", type="category"),
+        height=ROW * len(shown) + 130,
+        bargap=0.35,
+        hovermode="closest",
+    )
+
+
+def marginal(found: Marginal, part: str) -> Figure:
+    """The gain of a thousand parameters more in each part, with its interval; from the top down."""
+    rows = found.gains[::-1]
+    traces: list[dict[str, Any]] = []
+    for name, colour, symbol, kept in (
+        ("more", BEST, "circle", [one for one in rows if one.is_clear and one.gain > 0]),
+        ("less", WORST, "diamond", [one for one in rows if one.is_clear and one.gain <= 0]),
+        ("may be nothing", GREY, "circle-open", [one for one in rows if not one.is_clear]),
+    ):
+        if kept:
+            traces.append(
+                with_spans([one.named(part) for one in kept], [(one.gain, one.low, one.high) for one in kept], POINTS)
+                | {
+                    "name": name,
+                    "marker": {"color": colour, "size": 10, "symbol": symbol, "line": {"width": 2, "color": colour}},
+                }
+                | {"hovertemplate": "%{y}: %{x:+.3f} points (%{customdata})<extra></extra>"}
+            )
+            traces[-1]["error_x"]["color"] = colour
+    return drawn(
+        "Gain",
+        traces,
+        axis("points for 1,000 parameters more", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5),
+        axis("", type="category", categoryorder="array", categoryarray=[one.named(part) for one in rows]),
+        height=ROW * len(rows) + 150,
+        hovermode="closest",
+    )

@@ -1,0 +1,190 @@
+"""The figures of a study, drawn with plotly: learning curves, accuracy against cost, refusals.
+
+Each is drawn from plain rows (`report.figures.data`), stays small and quick with thousands of trials, and can be shown on
+its own: in the dashboard, in the report, in a notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from plotly.graph_objects import Figure
+
+from report.colours import COLOURS, GREY
+from report.figures import data as rows
+from report.figures.data import Cost, Curve, Point
+from report.figures.refusals import refusals
+from report.figures.style import CLEAR, MANY, TRAINED, accuracy_axis, axis, count_axis, drawn, level
+from search.study.pareto import front
+from search.study.run import Record, Run
+
+__all__ = ["accuracy_by_cost", "learning_curves", "refusals"]
+
+FRONT = COLOURS[0]
+NAMES: dict[Cost, str] = {
+    "params": "parameters",
+    "macs": "multiply-adds",
+    "flash_bytes": "bytes of flash",
+    "peak_activation_bytes": "bytes of activations at once",
+    "arena_bytes": "bytes of arena",
+}
+UNITS: dict[Cost, str] = {name: f"{words} in int8" for name, words in NAMES.items()}
+UNITS |= {"params": NAMES["params"], "macs": "multiply-adds an image"}
+
+
+# --- learning curves -------------------------------------------------------------------------------------------------
+
+
+def learning_curves(run: Run, candidates: list[Record], references: list[Record], top: int = 5) -> Figure:
+    """Validation accuracy by epoch: base dashed, best candidates in colour, references dash-dotted, published dotted."""
+    found = rows.curves(run, candidates, references, top)
+    epochs = max((len(row.accuracies) for row in found), default=1)
+    colours = iter(COLOURS * (1 + len(found) // len(COLOURS)))
+    traces = [_curve(row, next(colours) if row.role == "candidate" else GREY) for row in found]
+    published = sum(row.role == "published" for row in found)
+    return drawn(
+        "Learning curves",
+        traces + ([_published(published)] if published else []),
+        count_axis("epoch", epochs),
+        accuracy_axis([value for row in found for value in row.accuracies]),
+        hovermode="x unified",
+    )
+
+
+def _curve(row: Curve, colour: str) -> dict[str, Any]:
+    dash = {"base": "dash", "reference": "dashdot", "candidate": "solid", "published": "dot"}[row.role]
+    together = {"legendgroup": "published", "showlegend": False} if row.role == "published" else {}
+    return together | {
+        "type": "scatter",
+        "mode": "lines+markers" if len(row.accuracies) == 1 else "lines",
+        "name": f"{row.name} ({max(row.accuracies, default=0):.2%})",
+        "x": list(range(1, len(row.accuracies) + 1)),
+        "y": list(row.accuracies),
+        "line": {"color": colour, "dash": dash, "width": {"base": 3, "published": 1.5}.get(row.role, 2)},
+        "hovertemplate": "%{y:.2%}",
+    }
+
+
+def _published(count: int) -> dict[str, Any]:
+    """The one line of the legend for all published logs; the pointer tells which is which."""
+    line = {"color": GREY, "dash": "dot", "width": 1.5}
+    name = f"published, test images ({count})"
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [None],
+        "y": [None],
+        "line": line,
+        "legendgroup": "published",
+    }
+
+
+# --- accuracy against cost -------------------------------------------------------------------------------------------
+
+
+def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record], cost: Cost = "params") -> Figure:
+    """Best validation accuracy against a price: the candidates, those pruned at a rung hollow, their Pareto front, the base
+    as a level, other references, and the budget where it limits this price.
+
+    What lies far off the candidates, as a base over the budget does, is shown at the edge with its cost, so that the
+    candidates can be told apart.
+    """
+    found = rows.points(run, candidates, references, cost)
+    budget = run.config.budget.limits.get(cost)
+    trained = [point for point in found if point.role == "candidate" and point.cost is not None]
+    pruned = [point for point in found if point.role == "pruned" and point.cost is not None]
+    low, high = _window(found, budget)
+    others = [point for point in found if point.role in ("base", "reference")]
+    traces = [
+        _networks(f"pruned at a rung ({len(pruned)})", pruned, cost, hollow=True),
+        _networks(f"trained ({len(trained)})", trained, cost, hollow=False),
+        _front(trained, high),
+        *(_base(point, cost) for point in others if point.role == "base"),
+        *(_marked(point, cost, low, high, index) for index, point in enumerate(others) if point.cost is not None),
+    ]
+    levels = [level(one.accuracy, one.name) for one in others if one.role == "base"]
+    levels += [level(budget, f"budget {budget:,}", upright=True)] if budget else []
+    return drawn(
+        f"Accuracy against {NAMES[cost]}",
+        [trace for trace in traces if trace["x"]],
+        axis(UNITS[cost], tickformat="," if cost == "params" else "~s", range=[low, high]),
+        accuracy_axis([point.accuracy for point in found], "best validation accuracy"),
+        shapes=levels,
+        hovermode="closest",
+    )
+
+
+def _window(found: Sequence[Point], budget: int | None) -> tuple[float, float]:
+    """The costs that are shown: the candidates' and the budget, and of references what is no farther off than these span."""
+    shown = [point.cost for point in found if point.role in ("candidate", "pruned") and point.cost is not None]
+    shown += [budget] if budget else []
+    others = [point.cost for point in found if point.role in ("base", "reference") and point.cost is not None]
+    low, high = min(shown or others, default=0), max(shown or others, default=1)
+    span = max(high - low, high / 20)
+    near = [one for one in others if low - span <= one <= high + span]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.05 * max(high - low, high / 20)
+    return low - margin, high + margin
+
+
+def _networks(name: str, found: Sequence[Point], cost: Cost, *, hollow: bool) -> dict[str, Any]:
+    many = len(found) > MANY
+    look = {"color": CLEAR, "line": {"color": GREY, "width": 1}} if hollow else {"color": TRAINED}
+    return {
+        "type": "scattergl" if many else "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [point.cost for point in found],
+        "y": [point.accuracy for point in found],
+        "customdata": [int(point.name.split()[-1]) for point in found],
+        "marker": look | {"size": 5 if many else 8, "opacity": 0.5 if many else 0.85},
+        "hovertemplate": f"trial %{{customdata}}<br>%{{y:.2%}}<br>%{{x:,}} {UNITS[cost]}<extra></extra>",
+    }
+
+
+def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
+    """The best accuracy that is to be had up to each cost."""
+    costs = [(point.cost or 0,) for point in trained]
+    best = [trained[place] for place in front(costs, [point.accuracy for point in trained])]
+    end = best[-1:]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front",
+        "x": [*(point.cost for point in best), *(high for _ in end)],
+        "y": [point.accuracy for point in [*best, *end]],
+        "line": {"color": FRONT, "shape": "hv", "width": 2},
+        "hoverinfo": "skip",
+    }
+
+
+def _base(base: Point, cost: Cost) -> dict[str, Any]:
+    """The base's line of the legend."""
+    told = "" if base.cost is None else f", {base.cost:,} {NAMES[cost]}"
+    name, line = f"{base.name} ({base.accuracy:.2%}{told})", {"color": GREY, "dash": "dash", "width": 1.5}
+    return {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": name, "line": line}
+
+
+def _marked(point: Point, cost: Cost, low: float, high: float, index: int) -> dict[str, Any]:
+    """A reference with its name; what lies beyond an edge is shown there, and its cost is told."""
+    assert point.cost is not None
+    beyond = "right" if point.cost > high else "left" if point.cost < low else None
+    name = "" if point.role == "base" else f"{point.name}, {point.cost:,}" if beyond else point.name  # a base has its level
+    near_right = beyond == "right" or (not beyond and point.cost - low > 0.7 * (high - low))
+    symbol = f"triangle-{beyond}" if beyond else "diamond" if point.role == "base" else "diamond-open"
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": f"{point.name} ({point.accuracy:.2%})",
+        "x": [min(max(point.cost, low), high)],
+        "y": [point.accuracy],
+        "text": [name],
+        "textposition": f"{('bottom', 'top')[index % 2]} {'left' if near_right else 'right'}",  # neighbours not alike
+        "textfont": {"color": GREY, "size": 12},
+        "marker": {"symbol": symbol, "color": GREY, "size": 11},
+        "cliponaxis": False,
+        "showlegend": False,
+        "hovertemplate": f"{point.name}<br>%{{y:.2%}}<br>{point.cost:,} {UNITS[cost]}<extra></extra>",
+    }

@@ -1,0 +1,151 @@
+"""What the figures draw, as plain rows: curves, points, refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from search.study import references as known
+from search.study.config import StudyConfig
+from search.study.run import Record, Run, base_accuracy, ranked
+
+Cost = str  # a price by its name: params, macs, flash_bytes, peak_activation_bytes, arena_bytes
+DECIMALS = 4  # of an accuracy: a hundredth of a percent
+PRUNED = "pruned_at_rung"
+REJECTED = "rejected as a trial"  # the rule under which a rejected trial, not a draw of the sampler, is told
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation accuracies (fractions) of epochs 1, 2, ... under one name."""
+
+    name: str
+    role: Literal["base", "reference", "candidate", "published"]
+    accuracies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network: what it costs, and its best validation accuracy (a fraction)."""
+
+    name: str
+    role: Literal["base", "reference", "candidate", "pruned"]
+    cost: int | None  # None for a base that is a plain accuracy, and where it is not known
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """How many proposals were refused, by rule, before the networks of trials `first` to `last` were found."""
+
+    first: int
+    last: int
+    by_rule: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Size:
+    """The parameters of a proposal in the course of the study."""
+
+    trial: int
+    params: int
+
+
+# --- accuracy over epochs --------------------------------------------------------------------------------------------
+
+
+def curves(run: Run, candidates: list[Record], references: list[Record], top: int = 5) -> list[Curve]:
+    """What is drawn: the base first, then the best candidates by rank, other references, and the published logs.
+
+    A base that is a plain accuracy has no curve: its level is drawn over the epochs of the recipe. The logs were published
+    for all of CIFAR-10 and are shown for it alone, for as many epochs as the study trains.
+    """
+    networks = {record.reference or "": rounded(record.curve) for record in reversed(ranked(references))}
+    base, level = run.config.base_name, base_accuracy(run.config, references)
+    found = []
+    if base in networks:
+        found.append(Curve(base if base == "base" else f"base {base}", "base", networks.pop(base)))
+    elif level is not None:
+        found.append(Curve("accuracy to beat", "base", rounded([level] * max(run.config.recipe.epochs, 2))))
+    best = ranked(candidates)[:top]
+    found += [Curve(f"trial {record.number}", "candidate", rounded(record.curve)) for record in best]
+    found += [Curve(name, "reference", accuracies) for name, accuracies in networks.items()]
+    return found + _published(run.config)
+
+
+def _published(config: StudyConfig) -> list[Curve]:
+    if config.data.name != "cifar10" or config.data.images is not None:
+        return []
+    logs = sorted(known.published_curves().items(), key=lambda log: log[0] != config.base_name)  # the base's first
+    return [Curve(f"{name}, published", "published", log[: config.recipe.epochs]) for name, log in logs]
+
+
+# --- accuracy against cost -------------------------------------------------------------------------------------------
+
+
+def points(run: Run, candidates: list[Record], references: list[Record], cost: Cost) -> list[Point]:
+    """The candidates that were trained, also those pruned at a rung, by number; then the base, then other references.
+
+    What a network costs in int8 is known of records that come from `search.study.prices.priced`.
+    """
+    found = []
+    for record in candidates:
+        accuracy, role = record.best_val_accuracy, "pruned" if record.outcome == PRUNED else "candidate"
+        if record.outcome in ("trained", PRUNED) and accuracy is not None:
+            found.append(_point(f"trial {record.number}", role, record, cost))
+    trained = {record.reference: record for record in reversed(ranked(references))}
+    base = run.config.base_name
+    if isinstance(run.config.base, float):
+        found.append(Point("accuracy to beat", "base", None, *rounded([run.config.base])))
+    elif base in trained:
+        found.append(_point(base if base == "base" else f"base {base}", "base", trained.pop(base), cost))
+    return found + [_point(name or "", "reference", record, cost) for name, record in trained.items()]
+
+
+def _point(name: str, role: str, record: Record, cost: Cost) -> Point:
+    (accuracy,) = rounded([record.best_val_accuracy or 0.0])
+    return Point(name, role, record.price(cost), accuracy)  # type: ignore[arg-type]
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refusals(candidates: Iterable[Record], most: int = 50) -> list[Refusals]:
+    """What was refused over the course of the study, in at most so many groups of as many trials each.
+
+    The rules of the sampler are told as they are, a trial that was rejected as such (queued by a person) as `REJECTED`.
+    """
+    told = [(record.number, _refused(record)) for record in candidates if record.outcome != "interrupted"]
+    width = max(1, -(-(1 + max((number for number, _ in told), default=0)) // most))
+    groups = groupby(told, key=lambda one: one[0] // width)
+    return [
+        Refusals(place * width, (place + 1) * width - 1, dict(sum((rules for _, rules in group), Counter[str]())))
+        for place, group in groups
+    ]
+
+
+def _refused(record: Record) -> Counter[str]:
+    return Counter(record.refused) + Counter([REJECTED] if record.outcome == "rejected" else [])
+
+
+def refused_sizes(candidates: Iterable[Record]) -> list[Size]:
+    """The sizes of refused proposals, a sample of them for each trial, and of rejected trials."""
+    return [
+        Size(record.number, params)
+        for record in candidates
+        if record.outcome != "interrupted"  # its retry has them too
+        for params in (*record.refused_params, *([record.params] if record.outcome == "rejected" and record.params else []))
+    ]
+
+
+def sizes(candidates: Iterable[Record]) -> list[Size]:
+    """The sizes of the candidates that were trained."""
+    return [Size(one.number, one.params) for one in candidates if one.outcome in ("trained", PRUNED) and one.params]
+
+
+def rounded(accuracies: Iterable[float]) -> tuple[float, ...]:
+    """Accuracies as figures hold them."""
+    return tuple(round(accuracy, DECIMALS) for accuracy in accuracies)

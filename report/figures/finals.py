@@ -1,0 +1,134 @@
+"""The figures of the report on finals and confusions, and what they share with those on choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from plotly.graph_objects import Figure
+
+from report.analysis.mistakes import Told
+from report.colours import COLOURS, GREY
+from report.figures.style import GRID, axis, drawn, level
+from search.finals.results import Confirmation, Finalist
+
+BEST, WORST = COLOURS[1], COLOURS[0]
+POINTS = 100  # of a difference of accuracies
+
+
+# --- finals ----------------------------------------------------------------------------------------------------------
+
+
+def finals(found: Confirmation) -> Figure:
+    """Each finalist's mean on fresh seeds with its interval, each seed, and the score that the search had shown."""
+    rows = found.finalists[::-1]
+    names = [one.name for one in rows]
+    is_test = found.measure == "test_accuracy"
+    seeds = [(one.name, score) for one in rows for score in _scores(one, is_test)]
+    means = with_spans(names, [(one.mean, *(one.interval or (one.mean, one.mean))) for one in rows]) | {
+        "name": "mean, 95 % interval",
+        "marker": {"color": BEST, "size": 11},
+        "hovertemplate": "%{y}: mean %{x:.2%} (%{customdata})<extra></extra>",
+    }
+    means["error_x"]["color"] = BEST
+    base = next((one.mean for one in rows if one.name == "base"), None)
+    return drawn(
+        "Finals",
+        [
+            means,
+            _dots("each seed", seeds, {"symbol": "circle-open", "color": GREY, "size": 7}),
+            _dots(
+                "in the search",
+                [(one.name, one.search_score) for one in rows if one.search_score is not None],
+                {"symbol": "x-thin", "size": 9, "line": {"color": WORST, "width": 2}},
+            ),
+        ],
+        axis("test accuracy" if is_test else "best validation accuracy", tickformat=".1%"),
+        axis("", type="category", categoryorder="array", categoryarray=names),
+        height=34 * len(rows) + 150,
+        hovermode="closest",
+        shapes=[] if base is None else [level(base, "", upright=True)],
+    )
+
+
+def _scores(one: Finalist, is_test: bool) -> tuple[float, ...]:
+    return one.test if is_test else one.best_val
+
+
+def _dots(name: str, rows: Sequence[tuple[str, float]], marker: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [value for _, value in rows],
+        "y": [place for place, _ in rows],
+        "marker": marker,
+        "hovertemplate": f"%{{y}}, {name}: %{{x:.2%}}<extra></extra>",
+    }
+
+
+# --- confusions ------------------------------------------------------------------------------------------------------
+
+
+def confusion(told: Told) -> Figure:
+    """The confusion matrix of many classes, rows in shares of their class; the pointer tells which is which."""
+    names = [escape(name) for name in told.class_names]
+    counts = told.confusion
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    return drawn(
+        "Confusion",
+        [
+            {
+                "type": "heatmap",
+                "x": names,
+                "y": names,
+                "z": [[round(value, 3) for value in row] for row in shares.tolist()],
+                "customdata": counts.tolist(),
+                "colorscale": [[0, faint(BEST, 0.0)], [1, BEST]],
+                "showscale": False,
+                "hovertemplate": "%{y} said to be %{x}: %{customdata} images, %{z:.0%}<extra></extra>",
+            }
+        ],
+        axis("said to be", type="category", showgrid=False, showticklabels=False),
+        axis("is", type="category", showgrid=False, showticklabels=False, autorange="reversed", scaleanchor="x"),
+        height=560,
+        showlegend=False,
+        shapes=[
+            {"type": "rect", "xref": "paper", "yref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"color": GRID}}
+        ],
+    )
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def with_spans(names: Sequence[str], spans: Sequence[tuple[float, float, float]], unit: float = 1.0) -> dict[str, Any]:
+    """Dots with an interval each, (middle, low, high), multiplied by the unit; the interval in words as customdata."""
+    form = "{:+.3f} to {:+.3f}" if unit == POINTS else "{:.2%} to {:.2%}"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [unit * middle for middle, _, _ in spans],
+        "y": list(names),
+        "customdata": [form.format(unit * low, unit * high) for _, low, high in spans],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [unit * (high - middle) for middle, _, high in spans],
+            "arrayminus": [unit * (middle - low) for middle, low, _ in spans],
+            "thickness": 2,
+            "width": 5,
+        },
+    }
+
+
+def legend_entry(name: str, colour: str, symbol: str) -> dict[str, Any]:
+    """A line of the legend for what one trace shows in two colours."""
+    marker = {"color": colour, "symbol": symbol, "size": 11}
+    return {"type": "scatter", "mode": "markers", "name": name, "x": [None], "y": [None], "marker": marker}
+
+
+def faint(colour: str, opacity: float) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"

@@ -1,0 +1,141 @@
+"""The report of a run as one HTML page, report.html, that opens offline: plotly and every number are inside.
+
+The page may load nothing: its content security policy says so, whatever a name in it tries. `report.css` and `report.js`
+beside this file are put into it as they are. The leaderboard stands in it once more as `top --json` prints it, in the
+script element `leaderboard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+
+from plotly.offline import get_plotlyjs
+
+from report.analysis.findings import Findings
+from report.analysis.mistakes import Told, tell
+from report.analysis.parts import nets
+from report.analysis.timing import times
+from report.dashboard.notes import protocol_words
+from report.html import effort, insights, markup, results
+from report.html.markup import Section
+from report.markdown.summary import Confirmed, confirmation, title, verdict
+from search.errors import UserError
+from search.files import write_text
+
+POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
+
+_HERE = Path(__file__).parent
+
+
+def write_html(found: Findings) -> Path:
+    """Write report.html into the run folder, in one step; the winner is asked its validation images again, with Keras."""
+    write_text(path := found.run.folder / "report.html", page(found, _told(found)))
+    return path
+
+
+def page(found: Findings, told: Told | str) -> str:
+    """The whole page.
+
+    Args:
+        told: the winner's answers to the validation images, or why there are none.
+    """
+    candidates = nets(found)
+    sections: list[Section | None] = [
+        results.leaderboard(found),
+        results.finals(found),
+        results.curves(found),
+        results.costs(found),
+        results.winner(found),
+        results.mistakes(found, told),
+        insights.effects(found),
+        insights.choices(found, candidates),
+        insights.importances(found),
+        insights.parameters(found, candidates),
+        effort.refused(found),
+        effort.time(times(found.run, found.studies.candidates)),
+        effort.asked(found),
+    ]
+    shown = [section for section in sections if section]
+    name = escape(found.run.name)
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{name}: {escape(title(found.board, found.network.classes))}</title>",
+            f"<style>{_beside('report.css')}</style></head>",
+            "<body>",
+            f'<div class="page"><nav aria-label="Contents"><ol>{"".join(map(_entry, shown))}</ol></nav>',
+            f'<main><header id="top">{_header(found)}</header>',
+            "<noscript><p>Figures are drawn by the script in this page, which is switched off here.</p></noscript>",
+            *(_card(section) for section in shown),
+            f"<footer>Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>python -m search report</code>.</footer>",
+            "</main></div>",
+            f'<script type="application/json" id="leaderboard">{markup.script_data(found.board)}</script>',
+            f"<script>{get_plotlyjs()}</script>",
+            f"<script>{_beside('report.js')}</script>",
+            "</body></html>",
+        ]
+    )
+
+
+def _told(found: Findings) -> Told | str:
+    try:
+        return tell(found)
+    except UserError as error:
+        return str(error)
+
+
+def _header(found: Findings) -> str:
+    config, board, classes = found.run.config, found.board, found.network.classes
+    kinds = "separable convolutions only, " if config.budget.separable_only else ""
+    question = f"{found.data['summary']}; {kinds}under {config.budget.words}"
+    fresh = confirmation(found.finals, found.number, results.finals_command(found))
+    words = f"Protocol {config.protocol}: {protocol_words(config)}"
+    return "".join(
+        [
+            markup.paragraph(question, "eyebrow"),
+            f"<h1>{escape(found.run.name)}: {escape(title(board, classes))}</h1>",
+            markup.paragraph(f"{verdict(board, classes)} {fresh.words}", "lead"),
+            f'<dl class="tiles {fresh.status.replace(" ", "-")}">{"".join(_tiles(found, fresh))}</dl>',
+            markup.notice(words, "warning") if config.protocol == "course" else markup.paragraph(words, "remark"),
+        ]
+    )
+
+
+def _tiles(found: Findings, fresh: Confirmed) -> Iterator[str]:
+    """The winner in four figures."""
+    best, base, limit = found.board["trials"][0], found.board["base"], found.run.config.budget.params
+    delta, opponent = best["delta_vs_base"], "it has not been trained"
+    if base is not None:
+        size = "" if base["params"] is None else f", {base['params']:,} parameters"
+        opponent = f"the base has {base['best_val_accuracy']:.2%}{size}"
+    epoch = f"in epoch {best['best_epoch']} of {best['epochs']}, {best['final_val_accuracy']:.2%} in the last"
+    points = "" if delta is None else f"{100 * delta:+.2f} points"
+    yield _tile(f"Best {found.run.config.measure}", f"{best['best_val_accuracy']:.2%}", epoch)
+    yield _tile("Parameters", f"{best['params']:,}", f"the budget is under {limit:,}", markup.bar(best["params"] / limit))
+    yield _tile("Against the base", points, opponent)
+    yield _tile("On fresh seeds", fresh.short, "by the finals" if found.finals else "no finals have been held")
+
+
+def _tile(what: str, figure: str, words: str, body: str = "") -> str:
+    return (
+        f"<div><dt>{escape(what)}</dt><dd><strong>{escape(figure)}</strong>{body}<small>{escape(words)}</small></dd></div>"
+    )
+
+
+def _entry(section: Section) -> str:
+    return f'<li><a href="#{section.id}">{escape(section.title)}</a></li>'
+
+
+def _card(section: Section) -> str:
+    return f'<section id="{section.id}"><h2>{escape(section.title)}</h2>{section.body}</section>'
+
+
+def _beside(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,177 @@
+"""The write-up of a run, report.md: verdict, leaderboard, the winner layer by layer, its checklist, the training logs.
+
+Every number is read from the studies and the run folder or counted on the network itself; nothing is taken on trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from report.analysis.findings import Findings, gather
+from report.dashboard.notes import escaped, layer_rows, layer_table, markdown, protocol_words, table
+from report.markdown.effects import effects_section, finals_section
+from report.markdown.summary import (
+    Board,
+    base_hardly_learnt,
+    base_table,
+    beats,
+    counts_words,
+    leaderboard_table,
+    settings,
+    title,
+    verdict,
+)
+from report.pareto import front_board, front_table, front_words
+from report.tables import refusal_words
+from search.errors import UserError
+from search.export.card import versions
+from search.files import read_json, write_text
+from search.networks.architecture import Architecture
+from search.networks.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
+from search.study.config import StudyConfig
+from search.study.references import named
+from search.study.run import Opened, Run, Studies
+
+MOST_EPOCHS = 50  # that the task allows a training
+SUMMARY_WIDTH = 100
+
+# The columns of a training log, and how their values are written.
+_LOG = {"epoch": "{}", "loss": "{:.4f}", "accuracy": "{:.2%}", "val_loss": "{:.4f}", "val_accuracy": "{:.2%}"}
+_LOG |= {"learning_rate": "{:.3g}", "seconds": "{:.1f}"}
+
+
+class Check(NamedTuple):
+    """One line of the checklist: what is asked, whether it holds, and what shows it."""
+
+    asked: str
+    holds: bool
+    evidence: str
+
+
+def write_report(run: Run, studies: Studies, found: Findings | None = None) -> Path:
+    """Write report.md into the run folder, in one step.
+
+    Args:
+        found: what `report.analysis.findings.gather` gives for the run, where it is known already.
+
+    Raises:
+        UserError: no candidate has been trained yet.
+    """
+    found = found or gather(run, studies)
+    board, network, base = found.board, found.network, run.config.base_name
+    params, summary = keras_summary(network)
+    refused, effects = refusal_words(found.candidates), effects_section(run, studies.candidates)
+    sections = [
+        f"# {escaped(run.name)}: {title(board, network.classes)}",
+        verdict(board, network.classes),
+        f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
+        f"## The base\n\n{_base(run.config, board)}",
+        f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRefused before training: {refused}." if refused else ""),
+        *([f"## The front\n\n{_front(found)}"] if run.config.prices else []),
+        *([f"## Confirmed on fresh seeds\n\n{finals_section(found.finals)}"] if found.finals else []),
+        *([f"## What each factor does\n\n{effects}"] if effects else []),
+        f"## The winner: trial {found.number}\n\n{layer_table(network)}",
+        f"## The winner as Keras sees it\n\n```text\n{summary}\n```",
+        f"## Checklist\n\n{checklist(checks(run.config, network, params, board))}",
+        f"## Training log of the base\n\n{_log(run, base and f'references/{base}/history.json')}",
+        f"## Training log of trial {found.number}\n\n{_log(run, f'trials/{found.number}/history.json')}",
+        f"## What was asked\n\n{_asked(run.config, found.data)}",
+    ]
+    write_text(path := run.folder / "report.md", "\n\n".join(sections) + "\n")
+    return path
+
+
+def keras_summary(network: Architecture) -> tuple[int, str]:
+    """(parameters, the table that Keras prints) of the network, built and not trained."""
+    from search.training.model import build
+
+    model, parts = build(network), list[str]()
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(SUMMARY_WIDTH)  # what Keras prints through cuts off what exceeds the terminal
+    try:
+        model.summary(line_length=SUMMARY_WIDTH, print_fn=parts.append)
+    finally:
+        del os.environ["COLUMNS"]
+        os.environ |= {} if before is None else {"COLUMNS": before}
+    return model.count_params(), "\n".join(line.rstrip() for part in parts for line in part.splitlines() if line.strip())
+
+
+def checks(config: StudyConfig, network: Architecture, params: int, board: Board) -> list[Check]:
+    """Whether the winner, the first trial of the board, keeps to the task; `params` is Keras' own count."""
+    layers, rows = list(walk(network.layers)), layer_rows(network)
+    plain = sum(isinstance(layer, Conv) for layer in layers)
+    separable = sum(isinstance(layer, SeparableConv | SpatialSeparableConv) for layer in layers)
+    norms = sum(isinstance(layer, BatchNorm) for layer in layers)
+    rates = sorted(layer.rate for layer in layers if isinstance(layer, Dropout) and layer.rate > 0)
+    dropout = f"{len(rates)} layers, at rates from {rates[0]:g} to {rates[-1]:g}" if rates else "no layer of a rate above 0"
+    sizes = [output for _, _, output, _, _ in rows if output]
+    fields = [field for _, _, output, field, _ in rows if "x" in output]
+    given, limit, winner, base = sum(map(bool, fields)), config.budget.params, board["trials"][0], board["base"]
+    epochs, best_epoch, top = winner["epochs"], winner["best_epoch"], winner["best_val_accuracy"]
+    against = f"{base['best_val_accuracy']:.2%}, one training each" if base else "a base that has not been trained"
+    futile = base_hardly_learnt(board, network.classes)
+    against += f", which hardly learnt (chance is {1 / network.classes:.1%})" if futile else ""
+    return [
+        Check("separable convolutions only", separable > 0 == plain, f"{separable} separable, {plain} plain"),
+        Check("batch normalisation used", norms > 0, f"{norms} layers"),
+        Check("under the budget", params < limit, f"Keras counts {params:,} parameters, the budget is under {limit:,}"),
+        Check("dropout used", bool(rates), dropout),
+        Check("output sizes given", len(sizes) == len(rows), f"for {len(sizes)} of {len(rows)} layers"),
+        Check("receptive fields given", given == len(fields), f"for {given} of the {len(fields)} layers that have one"),
+        Check(f"at most {MOST_EPOCHS} epochs", 0 < epochs <= MOST_EPOCHS, f"{epochs} trained, the best is {best_epoch}"),
+        Check("beats the base", beats(board) and not futile, f"{top:.2%} against {against}"),
+    ]
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+
+
+def _base(config: StudyConfig, board: Board) -> str:
+    name, base = config.base_name, board["base"]
+    if name is None:
+        return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
+    layers = ""
+    with contextlib.suppress(UserError):  # the file may have gone since
+        layers = f"\n\n{layer_table(named(str(config.base)).architecture)}"
+    return f"{escaped(name)}\n\n{markdown(base_table(config, board))}{layers}"
+
+
+def _leaderboard(board: Board) -> str:
+    return f"{markdown(leaderboard_table(board))}\n\n{counts_words(board)}"
+
+
+def _front(found: Findings) -> str:
+    front = front_board(Opened(found.run, found.candidates, found.references), found.run.config.prices, found.studies)
+    return f"{escaped(front_words(front))}\n\n{markdown(front_table(front))}"
+
+
+def checklist(found: Iterable[Check]) -> str:
+    """The checks as a Markdown table."""
+    rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in found]
+    return table(("", "asked", "found"), rows, align=":--")
+
+
+def _log(run: Run, name: str | None) -> str:
+    if name is None:
+        return "The base is a plain accuracy: there is no log of it."
+    try:
+        epochs = [[epoch[key] for key in _LOG] for epoch in read_json(run.folder / name)]
+        top = max(epochs, key=lambda epoch: epoch[4])[0]
+        rows = [[form.format(value) for form, value in zip(_LOG.values(), epoch, strict=True)] for epoch in epochs]
+    except (UserError, KeyError, TypeError, ValueError):
+        return f"The log was not found in the run folder ({escaped(name)})."
+    columns = [key.replace("_", " ").replace("val ", "validation ") for key in _LOG]
+    return f"{table(columns, rows)}\n\nThe best validation accuracy is that of epoch {top}."
+
+
+def _asked(config: StudyConfig, data: Mapping[str, Any]) -> str:
+    classes = escaped(", ".join(data["class_names"]))
+    used = ", ".join(f"{package} {version}" for package, version in versions().items())
+    return (
+        f"```text\n{settings(config)}\n```\n\n- Data: {escaped(data['summary'])}; fingerprint {data['fingerprint']}\n"
+        f"- Classes: {classes}\n- Versions where this page was written: {used}"
+    )

@@ -1,0 +1,139 @@
+"""What every page says of a run, in plain sentences and tables: the verdict, the leaderboard, the base, what was asked.
+
+Nothing is escaped here: a page writes Markdown or HTML, and escapes what it puts there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from report.dashboard.notes import against_base
+from report.tables import Table
+from search.errors import UserError
+from search.finals.results import Confirmation
+from search.study.config import StudyConfig, flat, hardly_learnt
+from search.study.references import named
+
+Board = Mapping[str, Any]
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def beats(board: Board) -> bool:
+    """Whether the winner, the first trial of the board, is better than the base."""
+    delta = board["trials"][0]["delta_vs_base"]
+    return delta is not None and delta > 0
+
+
+def base_hardly_learnt(board: Board, classes: int) -> bool:
+    """Whether the base is a network whose training came to so little that to beat it says little."""
+    base = board["base"]
+    return bool(base and base["params"]) and hardly_learnt(base["best_val_accuracy"], classes)
+
+
+def title(board: Board, classes: int) -> str:
+    """The verdict in a few words."""
+    if base_hardly_learnt(board, classes):
+        return "the base hardly learnt"
+    return "the base is beaten" if beats(board) else "the base is not beaten"
+
+
+def verdict(board: Board, classes: int) -> str:
+    """The winner against the base in a few sentences."""
+    winner, base, trained = board["trials"][0], board["base"], board["counts"]["trained"]
+    reached = f"{winner['best_val_accuracy']:.2%} validation accuracy with {winner['params']:,} parameters"
+    line = f"Trial {winner['number']}, the best of {trained} trained candidates, reaches {reached}"
+    if base is None:
+        return f"{line}; the base has not been trained."
+    size = f", {base['params']:,} parameters" if base["params"] else ""
+    return (
+        f"{line}, {against_base(winner['delta_vs_base'])} ({base['best_val_accuracy']:.2%}{size}). "
+        + ("The base hardly learnt, so to beat it says little. " if base_hardly_learnt(board, classes) else "")
+        + "Each figure is one training, so a small difference may be chance."
+    )
+
+
+class Confirmed(NamedTuple):
+    """Whether fresh seeds bear the winner out: in two or three words, and in a sentence."""
+
+    status: Literal["not held", "confirmed", "tie", "not ahead", "worse", "unknown"]
+    short: str
+    words: str
+
+
+def confirmation(found: Confirmation | None, number: int, command: str) -> Confirmed:
+    """What the finals say of the trial that won the search.
+
+    Args:
+        command: what holds them, where they have not been held.
+    """
+    if found is None:
+        return Confirmed(
+            "not held", "not confirmed yet", f"No finals have been held; they tell which lead is real: {command}"
+        )
+    one = next((one for one in found.finalists if one.number == number and one.name == f"trial-{number}"), None)
+    if one is None:
+        words = f"Trial {number} was in no finals, as they were held before it, or it did not train on every seed."
+        return Confirmed("unknown", "not confirmed", words)
+    seeds = f"{found.seeds} fresh seed{'s' if found.seeds > 1 else ''}"
+    mean = f"its mean is {one.mean:.2%} on {seeds}"
+    ahead = one.against_leader
+    if ahead and not ahead.is_tie:
+        return Confirmed("not ahead", "not confirmed", f"Not confirmed: {mean}, and {found.leader} is really ahead of it.")
+    base = one.against_base
+    if base is None:
+        return Confirmed("unknown", "no base to compare", f"In the finals {mean}; there is no base to hold it against.")
+    gap = f"{100 * abs(base.difference):.2f} points {'above' if base.difference > 0 else 'below'} the base"
+    if base.low is not None and base.high is not None:
+        gap += f" (95 % interval {100 * base.low:+.2f} to {100 * base.high:+.2f})"
+    if base.is_tie:
+        return Confirmed("tie", "a tie with the base", f"In the finals {mean}, {gap}: a tie, as chance can make that much.")
+    if base.difference < 0:
+        return Confirmed("worse", "below the base", f"Not confirmed: {mean}, {gap}.")
+    return Confirmed("confirmed", "confirmed", f"Confirmed on fresh seeds: {mean}, {gap}.")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def leaderboard_table(board: Board) -> Table:
+    """The base, other references, candidates by rank, then those that were not ranked."""
+    best = board["base"]["best_val_accuracy"] if board["base"] else None
+    lines = [("", *_scores("base", board["base"]), "", "")] if board["base"] else []
+    for row in board["references"]:
+        gap = "" if best is None else f"{100 * (row['best_val_accuracy'] - best):+.2f}"
+        lines.append(("", *_scores(row["name"], row), gap, ""))
+    for row in board["trials"]:
+        gap = "" if row["delta_vs_base"] is None else f"{100 * row['delta_vs_base']:+.2f}"
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        last = seconds if row["rank"] else row["outcome"].replace("_", " ")
+        lines.append((str(row["rank"] or ""), *_scores(str(row["number"]), row), gap, last))
+    return Table(("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base", "seconds"), lines)
+
+
+def counts_words(board: Board) -> str:
+    """How many trials came to which end."""
+    return ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+
+
+def base_table(config: StudyConfig, board: Board) -> Table:
+    """A base that is a network: as this run trained it, and as it was published."""
+    rows = [_scores("this run", board["base"])] if board["base"] else []
+    with contextlib.suppress(UserError):  # the file may have gone since
+        if published := named(str(config.base)).published:
+            rows.append(_scores("published", {"params": None} | published.model_dump()))
+    return Table(("", "params", "best", "epoch", "last epoch"), rows)
+
+
+def settings(config: StudyConfig) -> str:
+    """All that was in force, a line for each key."""
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in flat(config.dump()))
+
+
+def _scores(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    params = "" if row["params"] is None else f"{row['params']:,}"
+    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
+    return name, params, best, str(row["best_epoch"] or ""), last

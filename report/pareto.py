@@ -1,0 +1,63 @@
+"""The Pareto front of a study as pure rows and as a table: which trained candidates no other beats in accuracy and price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from report.tables import Table, leaderboard
+from search.study.pareto import front_of
+from search.study.prices import priced
+from search.study.run import Opened, Record, Studies, ranked
+
+Front = Mapping[str, Any]
+
+
+def front_board(study: Opened, prices: Sequence[str], studies: Studies | None = None) -> dict[str, Any]:
+    """What `top --json --pareto` prints: rows as those of the leaderboard with the prices, by the first of them.
+
+    The base and other references stand beside the front, whatever they beat: they are no candidates, and bound to no budget.
+
+    Args:
+        studies: those of the run, where they are open: what has been read of them is not read again.
+    """
+    study = priced(study, prices, studies)
+    board = leaderboard(*study)
+    rows, found = {row["number"]: row for row in board["trials"]}, front_of(study.candidates, prices)
+    known: dict[str | None, Record] = {one.reference: one for one in reversed(ranked(study.references))}
+    base = known.get(study.run.config.base_name) if study.run.config.base_name else None
+    return {
+        "study": study.run.name,
+        "prices": list(prices),
+        "trained": board["counts"]["trained"],
+        "base": board["base"] and board["base"] | _prices(base, prices),
+        "references": [row | _prices(known[row["name"]], prices) for row in board["references"]],
+        "trials": [rows[record.number] | _prices(record, prices) for record in found],
+    }
+
+
+def front_table(front: Front) -> Table:
+    """The front as plain cells, the base and other references above it."""
+    prices = list(dict.fromkeys([*front["prices"], "params"]))
+    best = front["base"] and front["base"]["best_val_accuracy"]
+    lines = [_cells("", "base", front["base"], prices, None)] if front["base"] else []
+    lines += [_cells("", row["name"], row, prices, best) for row in front["references"]]
+    lines += [_cells(str(row["rank"]), str(row["number"]), row, prices, best) for row in front["trials"]]
+    return Table(("rank", "trial", *prices, "best", "epoch", "last", "against base"), lines)
+
+
+def front_words(front: Front) -> str:
+    """What the table is, in a sentence."""
+    told, n = " and ".join(front["prices"]), len(front["trials"])
+    return f"{n:,} of {front['trained']:,} trained candidates: no other is as accurate and takes no more {told}."
+
+
+def _prices(record: Record | None, names: Sequence[str]) -> dict[str, int | None]:
+    return {name: record.price(name) if record else None for name in names}
+
+
+def _cells(rank: str, name: str, row: Mapping[str, Any], prices: Sequence[str], base: float | None) -> tuple[str, ...]:
+    costs = ("" if row[price] is None else f"{row[price]:,}" for price in prices)
+    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
+    gap = "" if base is None else f"{100 * (row['best_val_accuracy'] - base):+.2f}"
+    return rank, name, *costs, best, str(row["best_epoch"] or ""), last, gap

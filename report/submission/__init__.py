@@ -1,0 +1,1 @@
+"""The folder to hand in: an executed notebook, reports, models."""

@@ -1,0 +1,114 @@
+"""The notebook that is handed in, from top to bottom: code and logs of base and winner, and what can be measured again.
+
+It needs keras, numpy and plotly alone, and says of each part whether it was executed or is replayed from a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from report.submission import code as codes
+from report.submission.code import DATA, Images, Network
+from report.submission.notebook import Cell, code, markdown
+from search.export.training_source import training_source
+
+
+@dataclass(frozen=True)
+class HandIn:
+    """What is told of a study."""
+
+    title: str
+    verdict: str
+    protocol: str
+    limit: int  # of parameters: the budget is under it
+    base: Network | None  # None: the base is a plain accuracy
+    base_accuracy: float
+    winner: Network
+    checklist: str  # Markdown
+    images: Images | None  # None: they were not at hand
+
+    @property
+    def networks(self) -> list[Network]:
+        """The base, if it is one, and the winner."""
+        return [self.base, self.winner] if self.base else [self.winner]
+
+    @property
+    def what_was_done(self) -> str:
+        """What was executed, what is replayed and what was not run, as a Markdown list."""
+        both, trainings = ("both networks", "the trainings") if self.base else ("the network", "the training")
+        measured = ", their accuracy measured again on the validation images" if self.images else ""
+        lines = [
+            f"**Executed** when the notebook was made: {both} built and summarised, the trained weights loaded{measured}, "
+            "the checks at the end.",
+            f"**Replayed** from `logs/`: {trainings}, epoch by epoch, as logged when the study ran.",
+            "**Not run**: the training code; it trains when `RETRAIN` is set.",
+            *([] if self.images else ["**Not measured again**: accuracies, as the images were not at hand."]),
+        ]
+        return "\n".join(f"- {line}" for line in lines)
+
+
+def cells(given: HandIn) -> list[Cell]:
+    """The notebook's cells."""
+    return [
+        markdown(f"# {given.title}\n\n{given.verdict}\n\n{given.what_was_done}\n\nProtocol: {given.protocol}"),
+        code(codes.SETUP),
+        markdown(f"## Images\n\n{_about_images(given.images)}"),
+        code(codes.IMAGES),
+        *([] if given.base else [markdown(_NO_BASE.format(given.base_accuracy))]),
+        *(cell for network in given.networks for cell in _network(network)),
+        markdown("## Learning curves\n\nValidation accuracy by epoch, from the logs."),
+        code(codes.curves(given.networks, given.base_accuracy)),
+        *_trainings(given.networks, given.images),
+        markdown(f"## The trained networks\n\n{_MEASURED if given.images else _LOADED}"),
+        code(codes.measuring(given.networks)),
+        markdown(f"## Checklist\n\nAs the study has it:\n\n{given.checklist}\n\n{_COUNTED}"),
+        code(codes.counting(given.limit, given.base_accuracy, base_was_trained=given.base is not None)),
+    ]
+
+
+_NO_BASE = "## The base\n\nA plain accuracy, {:.2%}: there is no network of it."
+_MEASURED = (
+    "Weights are those of the best epoch. Their accuracy is measured on the validation images and held against the log."
+)
+_LOADED = "Weights are those of the best epoch. They are loaded and not measured, see Images."
+_COUNTED = "Counted once more, here, on the trained network, its source and the logs in this folder:"
+_TRAINED = (
+    "**Not run here.** {shared}The study trains in compiled calls of many steps; this is the same training in plain Keras. "
+    "With `RETRAIN = True` in the first cell it trains from the first epoch."
+)
+_NETWORK = (
+    "## The {role}\n\n`{name}`. Comments give each layer's output size, its receptive field (pixels of the image, each way) "
+    "and its parameters. The same code is in `{file}.py`."
+)
+
+
+def _about_images(images: Images | None) -> str:
+    if images is None:
+        return f"They were not at hand when this was made, so there is no `{DATA}`."
+    split = "the test images" if images.are_test else "held out from training"
+    held = "training and validation images" if images.has_training else "validation images"
+    there = f"`{DATA}` holds the {held} as the study took them."
+    if not images.is_handed_in:
+        there = f"The validation images lay in `{DATA}` when this was executed; they are too many to hand in."
+    return f"{images.name}: trained on {images.training:,}, validated on {images.validation:,}, {split}. {there}"
+
+
+def _network(one: Network) -> Iterator[Cell]:
+    yield markdown(_NETWORK.format(role=one.role, name=one.name, file=one.file))
+    yield code(codes.definition(one))
+    yield code(codes.building(one))
+    yield markdown(f"### Training log of the {one.role}\n\nReplayed from `logs/{one.role}.json`.")
+    yield code(f'print_log("{one.role}")')
+
+
+def _trainings(networks: Sequence[Network], images: Images | None) -> Iterator[Cell]:
+    """The recipe of each network, once where they share it."""
+    alike = all((one.recipe, one.policy) == (networks[0].recipe, networks[0].policy) for one in networks)
+    shared = "Base and winner were trained by the same recipe. " if alike and len(networks) > 1 else ""
+    yield markdown(f"## How they were trained\n\n{_TRAINED.format(shared=shared)}")
+    yield code(codes.training_images(images))
+    for some in [networks] if alike else [[one] for one in networks]:
+        what = "The training" if alike else f"The training of the {some[0].role}"
+        yield code(training_source(some[0].recipe, policy=some[0].policy, what=what))
+        yield code(codes.retraining(some))

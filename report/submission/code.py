@@ -1,0 +1,209 @@
+"""The code of the notebook that is handed in, cell by cell; it reads only files that lie beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import Template
+
+from report.markdown.report import MOST_EPOCHS
+from search.training.recipe import Recipe
+
+DATA = "data.npz"
+CURVES = "learning_curves.svg"
+ROUNDING = {"float32": 0.002, "mixed_bfloat16": 0.01}  # share of images that other kernels of an arithmetic may decide
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network whose files lie in the folder: FILE.py, FILE.keras, logs/ROLE.json."""
+
+    role: str  # "base" or "winner"
+    name: str
+    file: str
+    source: str  # Keras source with `prepare` and `build_model`
+    recipe: Recipe
+    policy: str  # Keras dtype policy that it was trained in
+
+
+@dataclass(frozen=True)
+class Images:
+    """What DATA holds, and what the training images are."""
+
+    name: str
+    training: int  # how many the study trained on
+    validation: int
+    has_training: bool  # whether DATA holds them too
+    is_handed_in: bool  # False: the images are too many, DATA was there only while the notebook was executed
+    are_test: bool  # whether validation is the test split, see protocol "course"
+
+
+SETUP = '''\
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before Keras is imported: what its backend prints as it starts
+
+import keras
+import numpy as np
+from IPython.display import display
+from plotly.graph_objects import Figure
+
+RETRAIN = False  # True trains again, from the first epoch
+
+
+def log_of(role):
+    """The epochs of a training, as they were logged."""
+    return json.loads(Path(f"logs/{role}.json").read_text())
+
+
+def best_of(role):
+    """The first epoch with the best validation accuracy."""
+    return max(log_of(role), key=lambda row: row["val_accuracy"])
+
+
+def print_log(role):
+    log, best = log_of(role), best_of(role)
+    for row in log:
+        print(
+            f"Epoch {row['epoch']:>2}/{len(log)}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+            f"learning_rate {row['learning_rate']:.3g}  {row['seconds']:.1f} s"
+        )
+    print(f"Best validation accuracy: {best['val_accuracy']:.2%} in epoch {best['epoch']}")
+
+
+print("Keras", keras.__version__, "on", keras.backend.backend())'''
+
+IMAGES = f"""\
+arrays = dict(np.load("{DATA}")) if Path("{DATA}").exists() else {{}}
+for name, array in arrays.items():
+    print(name, array.shape, array.dtype)
+if not arrays:
+    print("{DATA} is not here")"""
+
+
+def definition(network: Network) -> str:
+    """The network's source, without what it does when it is run as a file."""
+    return network.source.partition('\nif __name__ == "__main__":')[0].replace("# ruff: noqa: E501\n\n", "")
+
+
+def building(network: Network) -> str:
+    """The network built from the definition in the cell before."""
+    return _BUILDING.substitute(role=network.role)
+
+
+_BUILDING = Template("""\
+build_$role, prepare_$role = build_model, prepare
+$role = build_$role()
+$role.summary(line_length=110)""")
+
+
+def curves(networks: Sequence[Network], accuracy: float) -> str:
+    """The logs drawn; without a base among the networks its plain accuracy as a level."""
+    styles = {"base": '("base", "#777777", "dash")', "winner": '("winner", "#D55E00", "solid")'}
+    level = f'figure.add_hline(y={accuracy!r}, line={{"color": "#777777", "dash": "dash"}})\n' if len(networks) == 1 else ""
+    return _CURVES.substitute(styles=", ".join(styles[one.role] for one in networks), level=level, picture=CURVES)
+
+
+_CURVES = Template("""\
+figure = Figure(layout={
+    "template": "plotly_white", "height": 420, "margin": {"t": 20}, "hovermode": "x unified",
+    "xaxis": {"title": {"text": "epoch"}},
+    "yaxis": {"title": {"text": "validation accuracy"}, "tickformat": ".0%"},
+})
+for role, colour, dash in [$styles]:
+    log = log_of(role)
+    figure.add_scatter(
+        x=[row["epoch"] for row in log], y=[row["val_accuracy"] for row in log], mode="lines+markers",
+        name=f"{role} ({best_of(role)['val_accuracy']:.2%})", line={"color": colour, "dash": dash},
+    )
+${level}picture = Path("$picture").read_text("utf-8")  # of the same, for viewers that run no plotly
+display({"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "image/svg+xml": picture}, raw=True)""")
+
+
+def training_images(images: Images | None) -> str:
+    """A function that returns what the study trained on, as far as it can be had."""
+    if images and images.has_training:
+        return 'def training_images():\n    return arrays["x_train"], arrays["y_train"]'
+    if images and images.name in ("cifar10", "cifar100"):
+        return _FROM_KERAS.substitute(name=images.name, training=f"{images.training:,}")
+    return f"def training_images():\n    {_NO_IMAGES}"
+
+
+def retraining(networks: Sequence[Network]) -> str:
+    """The call of the training function in the cell before, for each of the networks."""
+    lines = ["if RETRAIN:", "    x_train, y_train = training_images()"]
+    for one in networks:
+        images = 'x_train, y_train, arrays["x_val"], arrays["y_val"]'
+        lines.append(f'    train(build_{one.role}, prepare_{one.role}, {images}, "retrained_{one.role}.keras")')
+    return "\n".join(lines)
+
+
+_NO_IMAGES = f'raise SystemExit("{DATA} has no training images: return images uint8 (n, height, width, channels), labels")'
+_FROM_KERAS = Template('''\
+def training_images():
+    """Those of Keras that are not validated on; the study trained on $training of them."""
+    (images, labels), _ = keras.datasets.$name.load_data()
+    held_out = {image.tobytes() for image in arrays["x_val"]}
+    kept = [index for index, image in enumerate(images) if image.tobytes() not in held_out]
+    return images[kept], labels[kept, 0]''')
+
+
+def measuring(networks: Sequence[Network]) -> str:
+    """The trained networks loaded, and their accuracies held against the logs."""
+    listed = ", ".join(f'("{one.role}", "{one.file}.keras", prepare_{one.role})' for one in networks)
+    return _MEASURING.substitute(networks=listed, share=max(ROUNDING[one.policy] for one in networks))
+
+
+_MEASURING = Template("""\
+def accuracy(model, prepare):
+    probabilities = model.predict(prepare(arrays["x_val"]), batch_size=500, verbose=0)
+    return float(np.mean(probabilities.argmax(axis=1) == arrays["y_val"]))
+
+
+trained = {}
+for role, file, prepare_images in [$networks]:
+    trained[role] = model = keras.models.load_model(file, compile=False)
+    logged = best_of(role)["val_accuracy"]
+    print(f"{role}: {file}, {model.count_params():,} parameters, {logged:.2%} logged")
+    if arrays:
+        measured, images = accuracy(model, prepare_images), len(arrays["y_val"])
+        differing = round(abs(measured - logged) * images)
+        print(f"    {measured:.2%} measured here on {images:,} images: {differing} images away from the log")
+        assert differing <= max(1, $share * images), "another machine may round otherwise, but not that often\"""")
+
+
+def counting(limit: int, base_accuracy: float, *, base_was_trained: bool) -> str:
+    """The checklist counted on the loaded winner, its source and the logs; the budget is under the limit."""
+    base = 'best_of("base")["val_accuracy"], len(log_of("base"))' if base_was_trained else f"{base_accuracy!r}, 0"
+    return _COUNTING.substitute(limit=f"{limit:_}", words=f"{limit:,}", base=base, most=MOST_EPOCHS)
+
+
+_COUNTING = Template("""\
+model, log, best = trained["winner"], log_of("winner"), best_of("winner")
+kinds = Counter(type(layer).__name__ for layer in model.layers)
+rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+lines = [line for line in Path("best_model.py").read_text("utf-8").splitlines() if "layers." in line and " params" in line]
+fields = [line for line in lines if "receptive field" in line]
+base_accuracy, base_epochs = $base
+checks = {
+    "under $words parameters": (model.count_params() < $limit, f"{model.count_params():,}"),
+    "separable convolutions only": (
+        kinds["SeparableConv2D"] > 0 == kinds["Conv2D"],
+        f"{kinds['SeparableConv2D']} separable, {kinds['Conv2D']} plain",
+    ),
+    "batch normalisation": (kinds["BatchNormalization"] > 0, f"{kinds['BatchNormalization']} layers"),
+    "dropout": (any(rates), f"{sum(rate > 0 for rate in rates)} layers, rates {sorted(set(rates))}"),
+    "output sizes in comments": (len(lines) > 0, f"{len(lines)} lines of best_model.py"),
+    "receptive fields in comments": (len(fields) > 0, f"{len(fields)} of them, up to where the whole map is pooled"),
+    "at most $most epochs": (max(len(log), base_epochs) <= $most, f"{len(log)}, the base {base_epochs}"),
+    "best validation accuracy above the base's": (
+        best["val_accuracy"] > base_accuracy,
+        f"{best['val_accuracy']:.2%} in epoch {best['epoch']} against {base_accuracy:.2%}",
+    ),
+}
+for asked, (holds, evidence) in checks.items():
+    print("✓" if holds else "✗", f"{asked}: {evidence}")""")

@@ -1,0 +1,219 @@
+"""A folder to hand in: write-up, executed notebook with code and logs of base and winner, checklist with evidence, models.
+
+It can be moved and zipped: all paths in it are relative, and its notebook runs again with keras, numpy and plotly alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from report.analysis.findings import Findings, gather
+from report.dashboard.notes import escaped, protocol_words, table
+from report.markdown.report import checklist, checks, keras_summary
+from report.markdown.summary import confirmation, verdict
+from report.submission import notebook
+from report.submission.cells import HandIn, cells
+from report.submission.code import CURVES, DATA, Images, Network
+from report.submission.curves_svg import curves_svg
+from report.write import write_reports
+from search.errors import UserError
+from search.export.card import versions
+from search.export.exporter import QUICK, export
+from search.files import read_json, write_json, write_text
+from search.study import trained as winners
+from search.study.config import flat
+from search.study.run import Run, Studies
+from search.study.trained import Trained
+from search.training.device import load_backend
+from search.training.recipe import Recipe
+from search.tuning.forecast import PIXELS, read
+
+FORM = "submission"  # what it is called among the forms of an export, and its folder
+NOTEBOOK = "submission.ipynb"
+LARGEST = 40_000_000  # bytes of pixels that are handed in: the 10,000 test images of CIFAR-10 are 31 million
+
+# of the kernel, which may share a GPU with this process
+_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def submit(run: Run, studies: Studies, folder: Path, tell: Callable[[str], None] = lambda words: None) -> list[Path]:
+    """Write FOLDER/submission: the study's best beside its base; files of these names that are there are replaced.
+
+    Args:
+        tell: told what is being done, and what could not be.
+
+    Returns:
+        Its files, when all of them are made.
+
+    Raises:
+        UserError: no candidate or no base has been trained, their files are gone, what executes notebooks is not
+            installed, or the folder cannot be written.
+        RuntimeError: a form, read back, is another network, or a cell of the notebook failed.
+    """
+    notebook.require()
+    found = gather(run, studies)
+    if found.board["base"] is None:
+        raise UserError(
+            f"{run.name}: its base has not been trained, with which the winner compares; go on with: {run.command}"
+        )
+    load_backend()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".submission-", dir=folder) as name:
+            _make(draft := Path(name), found, tell)
+            return _moved(draft, folder / FORM)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder}: the submission cannot be written ({reason}); pass another folder") from error
+
+
+def _make(draft: Path, found: Findings, tell: Callable[[str], None]) -> None:
+    """Every file of the submission in an empty folder."""
+    run, name, board = found.run, found.run.config.base_name, found.board
+    trained = winners.candidate(run, found.number)
+    winner = _network(draft, run, trained, "winner", f"trials/{found.number}", "best_model")
+    base = _network(draft, run, winners.reference(run, name), "base", f"references/{name}", "base_model") if name else None
+    params, _ = keras_summary(found.network)
+    given = HandIn(
+        title=f"{run.name}: a network under {run.config.budget.params:,} parameters",
+        verdict=_verdict(found),
+        protocol=protocol_words(run.config),
+        limit=run.config.budget.params,
+        base=base,
+        base_accuracy=board["base"]["best_val_accuracy"],
+        winner=winner,
+        checklist=checklist(checks(run.config, found.network, params, board)),
+        images=_images(draft / DATA, found, tell),
+    )
+    write_text(draft / CURVES, curves_svg(_curves(draft, given), "base"))
+    tell(f"executing {NOTEBOOK}")
+    write_text(draft / NOTEBOOK, notebook.executed(cells(given), draft, _ENVIRONMENT))
+    if given.images and not given.images.is_handed_in:
+        (draft / DATA).unlink()
+    for page in write_reports(run, found.studies):
+        write_text(draft / page.name, _without_places(page.read_text(encoding="utf-8"), run))
+    write_text(draft / "checklist.md", f"# {escaped(run.name)}: checklist\n\n{given.checklist}\n")
+    write_text(draft / "README.md", _readme(given))
+
+
+def _network(draft: Path, run: Run, trained: Trained, role: str, place: str, stem: str) -> Network:
+    """Export a network into the folder, with its log."""
+    done = export(
+        trained.architecture, draft, weights=trained.weights, facts=trained.facts, pixels=trained.pixels,
+        recipe=trained.recipe, forms=QUICK, heading=trained.heading, stem=stem,
+    )  # fmt: skip
+    write_json(draft / "logs" / f"{role}.json", read_json(run.folder / place / "history.json"))
+    policy = read_json(run.folder / place / "training.json")["precision"]
+    source = done.paths["py"][0].read_text(encoding="utf-8")
+    return Network(role, trained.architecture.name, stem, source, Recipe.model_validate(trained.recipe), policy)
+
+
+def _images(path: Path, found: Findings, tell: Callable[[str], None]) -> Images | None:
+    """Write the images that the notebook measures on; None where those of the study are not at hand."""
+    config = found.run.config
+    try:
+        data = read(config, found.run.folder / PIXELS)
+        if data.fingerprint != found.data["fingerprint"]:
+            raise UserError(f"{data.summary()}: not the images that the study was trained on")
+    except UserError as error:
+        tell(f"accuracies are not measured again: {error}")
+        return None
+    arrays = {"x_val": data.x_val, "y_val": data.y_val}
+    has_training = data.x_train.nbytes + data.x_val.nbytes <= LARGEST
+    if has_training:
+        arrays |= {"x_train": data.x_train, "y_train": data.y_train}
+    np.savez_compressed(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    return Images(
+        name=data.name,
+        training=len(data.x_train),
+        validation=len(data.x_val),
+        has_training=has_training,
+        is_handed_in=data.x_val.nbytes <= LARGEST,
+        are_test=config.protocol == "course",
+    )
+
+
+def _curves(draft: Path, given: HandIn) -> dict[str, list[float]]:
+    """Validation accuracies of base and winner by epoch; a base that is a plain accuracy is level."""
+    logs = {one.role: read_json(draft / "logs" / f"{one.role}.json") for one in given.networks}
+    found = {role: [epoch["val_accuracy"] for epoch in log] for role, log in logs.items()}
+    return {"base": [given.base_accuracy] * max(2, len(found["winner"]))} | found
+
+
+def _without_places(text: str, run: Run) -> str:
+    """The text with files of this machine, as the configuration or the command has them, under their names alone."""
+    told = [value for _, value in flat(run.config.dump()) if isinstance(value, str)] + shlex.split(run.called)
+    for place in sorted(filter(os.path.isabs, told), key=len, reverse=True):
+        text = text.replace(place, Path(place).name)
+    return text
+
+
+def _moved(draft: Path, folder: Path) -> list[Path]:
+    """Move every file of the draft to its place."""
+    made = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
+    for name in made:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (draft / name).replace(folder / name)
+    return [folder / name for name in made]
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _verdict(found: Findings) -> str:
+    fresh = confirmation(found.finals, found.number, found.run.command).words if found.finals else ""
+    return f"{verdict(found.board, found.network.classes)} {fresh}".strip()
+
+
+_README = """\
+# {title}
+
+{verdict}
+
+![Validation accuracy by epoch]({curves})
+
+{files}
+
+## What was executed
+
+{what_was_done}
+
+Made with {versions}.
+
+## To run it again
+
+```sh
+python -m pip install keras tensorflow numpy plotly ipykernel nbformat
+```
+
+Then open `{notebook}` in Jupyter, VS Code or Colab, in this folder, and run all cells.
+"""
+
+
+def _readme(given: HandIn) -> str:
+    files = {
+        f"[{NOTEBOOK}]({NOTEBOOK})": "executed: code of base and winner, logs, curves, measured accuracies, checks",
+        "[report.md](report.md)": "the write-up: leaderboard, the winner layer by layer, logs, configuration",
+        "[report.html](report.html)": "more of it, with figures; opens offline",
+        "[checklist.md](checklist.md)": "what the task asks, whether it holds, and what shows it",
+        "best_model.py, .json, .keras": "the winner: Keras source, card, weights of its best epoch",
+    }
+    files |= {"base_model.py, .json, .keras": "the base, likewise"} if given.base else {}
+    files |= {"logs/": "the training logs, a row for each epoch"}
+    files |= {DATA: "the images that the notebook reads"} if given.images and given.images.is_handed_in else {}
+    used = ", ".join(f"{package} {version}" for package, version in versions().items() if package != "optuna")
+    return _README.format(
+        title=escaped(given.title),
+        verdict=given.verdict,
+        curves=CURVES,
+        files=table(("file", "what it is"), files.items(), align=":--"),
+        what_was_done=given.what_was_done,
+        versions=used,
+        notebook=NOTEBOOK,
+    )

@@ -1,0 +1,1 @@
+"""What a network costs and the limits it must meet, without building it."""

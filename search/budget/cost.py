@@ -1,0 +1,168 @@
+"""What a network costs, from its resolved layers, with no model built: parameters, multiply-adds, memory, size of its file.
+
+Counts are Keras' own `count_params()`, exact; shared weights count once, at their first use. Multiply-adds of a
+convolution are its weights without bias times the output positions they are applied at, those of a dense layer its weights;
+everything else counts as 0. Bytes are those of the int8 form (`search.budget.lowering`), and found only when asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, assert_never
+
+from search.budget.flash import flash_bytes
+from search.budget.footprint import arena_bytes, peak_activation_bytes
+from search.budget.lowering import Lowered, lower, without_kernel
+from search.networks.architecture import Architecture
+from search.networks.geometry import Resolved, first_half_positions, flatten, receptive_field, resolve
+from search.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Gate,
+    GlobalAveragePool,
+    MaxPool,
+    Residual,
+    SeparableConv,
+    Softmax,
+    SpatialSeparableConv,
+)
+
+
+class LayerPrice(NamedTuple):
+    """What one layer costs, layers inside a residual not included."""
+
+    params: int
+    frozen: int  # of them not trained: the moving statistics of batch norm
+    macs: int  # multiply-adds for one image
+    activations: int  # values in the output for one image
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a network costs for one image."""
+
+    params: int
+    trainable_params: int
+    macs: int
+    largest_activation: int  # values in the largest layer output
+    receptive_field: int | None
+    resolved: tuple[Resolved, ...] = field(default=(), compare=False, repr=False)
+
+    @cached_property
+    def lowered(self) -> Lowered:
+        """Its operators and tensors in int8."""
+        return lower(self.resolved)
+
+    @property
+    def flash_bytes(self) -> int:
+        """Of the int8 .tflite file."""
+        return flash_bytes(self.lowered)
+
+    @property
+    def peak_activation_bytes(self) -> int:
+        """Of the computed int8 tensors that are needed at once, in the best order."""
+        return peak_activation_bytes(self.lowered)
+
+    @property
+    def arena_bytes(self) -> int:
+        """That TensorFlow Lite Micro allocates to run it."""
+        return arena_bytes(self.lowered)
+
+
+def price(architecture: Architecture) -> Price:
+    """The price of a network.
+
+    Raises:
+        ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
+    """
+    return price_resolved(resolve(architecture))
+
+
+def price_resolved(resolved: tuple[Resolved, ...]) -> Price:
+    """The price of a network whose geometry is already known."""
+    params = frozen = macs = 0
+    largest = math.prod(resolved[0].input)
+    for _, row in flatten(resolved):
+        layer_params, layer_frozen, layer_macs, activations = price_layer(row)
+        params += layer_params
+        frozen += layer_frozen
+        macs += layer_macs
+        largest = max(largest, activations)
+    return Price(params, params - frozen, macs, largest, receptive_field(resolved), resolved)
+
+
+def price_layer(row: Resolved) -> LayerPrice:
+    """The price of one resolved layer."""
+    channels = row.input[-1]
+    match row.layer:
+        case BatchNorm():
+            return LayerPrice(4 * channels, 2 * channels, 0, math.prod(row.output))
+        case Activation() | Dropout() | MaxPool() | AveragePool() | GlobalAveragePool() | Flatten() | Softmax() | Gate():
+            return LayerPrice(0, 0, 0, math.prod(row.output))
+        case SeparableConv(filters, kernel) as layer:
+            positions = row.output[0] * row.output[1]
+            weights = (kernel * kernel + filters) * channels * layer.depth_multiplier
+            params = 0 if row.first else weights + filters * layer.use_bias
+            return LayerPrice(params, 0, weights * positions, positions * filters)
+        case SpatialSeparableConv(filters, kernel) as layer:
+            positions = row.output[0] * row.output[1]
+            half = kernel * channels
+            macs = half * math.prod(first_half_positions(row)) + (half + channels * filters) * positions
+            params = 0 if row.first else 2 * half + channels * filters + filters * layer.use_bias
+            return LayerPrice(params, 0, macs, positions * filters)
+        case Conv(filters, kernel) as layer:
+            positions = row.output[0] * row.output[1]
+            weights = kernel * kernel * channels * filters
+            params = 0 if row.first else weights + filters * layer.use_bias
+            return LayerPrice(params, 0, weights * positions, positions * filters)
+        case Dense(units) as layer:
+            return LayerPrice(channels * units + units * layer.use_bias, 0, channels * units, units)
+        case Residual():
+            return LayerPrice(0, 0, 0, math.prod(row.output))
+        case _:
+            assert_never(row.layer)
+
+
+def table(architecture: Architecture) -> dict[str, Any]:
+    """The network layer by layer, as `show --json` prints it; receptive fields are [height, width], unclipped."""
+    resolved = resolve(architecture)
+    total = price_resolved(resolved)
+    return {
+        "name": architecture.name,
+        "params": total.params,
+        "trainable_params": total.trainable_params,
+        "macs": total.macs,
+        "receptive_field": _pair(total.receptive_field),
+        "output": [architecture.classes],
+        "int8": {
+            "flash_bytes": total.flash_bytes,
+            "peak_activation_bytes": total.peak_activation_bytes,
+            "arena_bytes": total.arena_bytes,
+            "unfolded": total.lowered.unfolded,
+            "without_kernel": without_kernel(total.lowered),
+        },
+        "layers": [_row(row) for _, row in flatten(resolved)],
+    }
+
+
+def _row(row: Resolved) -> dict[str, Any]:
+    cost = price_layer(row)
+    return {
+        "name": row.name,
+        "kind": row.layer.kind,
+        "output": list(row.output),
+        "receptive_field": _pair(row.receptive_field),
+        "params": cost.params,
+        "macs": cost.macs,
+    }
+
+
+def _pair(value: int | None) -> list[int] | None:
+    return None if value is None else [value, value]

@@ -1,0 +1,303 @@
+"""What the int8 export makes of a network: the runtime's operators and tensors, with no model built.
+
+Found by converting networks of every kind of layer with TensorFlow 2.21 as `export` does it (full int8, batches of one): a
+separable convolution becomes its two halves; batch norm folds into a convolution or dense layer right before it that nothing
+else reads; behind such a layer and a ReLU its factor goes into the layer and an addition stays (where training has turned
+factors negative, a multiplication by their signs too, which is not known here); anywhere else (after another activation, a
+pool or a sum) it is a 1x1 depthwise convolution, on a vector a multiplication and an addition (see
+`search.export.quantization`); ReLU and ReLU6 fuse into what precedes them, SiLU is two operators; dropout vanishes.
+Operators stand in the order of the file, the branch of a residual before its shortcut.
+
+`search.budget.flash` and `search.budget.footprint` read what this yields.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, assert_never
+
+from search.networks.geometry import Resolved, Shape, first_half_positions
+from search.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Function,
+    Gate,
+    GlobalAveragePool,
+    MaxPool,
+    Residual,
+    SeparableConv,
+    Softmax,
+    SpatialSeparableConv,
+)
+
+_FUSED: tuple[Function, ...] = ("relu", "relu6")
+_CODES: dict[Function, tuple[str, ...]] = {
+    "relu": ("RELU",),
+    "relu6": ("RELU6",),
+    "silu": ("LOGISTIC", "MUL"),
+    "gelu": ("GELU",),
+    "elu": ("DEQUANTIZE", "ELU", "QUANTIZE"),  # there is no int8 form: two float32 maps between
+    "tanh": ("TANH",),
+    "sigmoid": ("LOGISTIC",),
+    "hard_silu": ("HARD_SWISH",),
+}
+_GELU_NAME = 49  # letters of the five operations that it replaces, each behind the name of the layer
+_PREFIX = len("network_1/")  # of the name of every tensor, where the model is called so
+_LITERAL = len("arith.constant12")  # of the name of a constant that the converter makes itself
+_NONE = -1
+
+
+class Constant(NamedTuple):
+    """A tensor that lies in the file."""
+
+    bytes: int
+    scales: int  # its quantisation parameters: one a channel, one in all, or none
+    name: int  # letters
+    content: str = ""  # what lies in it, where that may lie in another one as well, and is then stored once
+    once: bool = False  # and all operators read it as one tensor
+
+
+class Operator(NamedTuple):
+    """One operator: the computed tensors that it reads and the one that it writes, by number."""
+
+    code: str
+    inputs: tuple[int, ...]
+    output: int
+    channels: int = 0  # with a multiplier of their own: of convolutions and dense layers
+
+
+class Lowered:
+    """A network as the runtime sees it.
+
+    Attributes:
+        operators: in the order of the file.
+        sizes: bytes of each computed tensor; number 0 is the image.
+        names: letters of the name of each of them.
+        floats: those that are not int8.
+        constants: what is stored.
+        unfolded: names of the batch norms of which an operator stays.
+    """
+
+    def __init__(self, image: Shape) -> None:
+        self.operators: list[Operator] = []
+        self.sizes = [math.prod(image)]
+        self.names = [len("image")]
+        self.floats: set[int] = set()
+        self.constants: list[Constant] = []
+        self.unfolded: list[str] = []
+        self._once: set[str] = set()  # contents of constants that all operators read as one tensor
+        self._weights: list[Constant] = []  # kernel and bias of the last operator, while a batch norm may go into them
+        self._folds = self._fuses = _NONE  # the tensor whose operator may still take a batch norm, a ReLU
+        self._scales = _NONE  # a tensor whose operator has taken a ReLU, and may still take a batch norm's factor
+        self._shared = False  # whether that operator's weights are others' too
+
+
+def lower(resolved: tuple[Resolved, ...]) -> Lowered:
+    """The operators and tensors of a network."""
+    made = Lowered(resolved[0].input)
+    _chain(made, resolved, 0)
+    _settle(made)
+    return made
+
+
+def without_kernel(lowered: Lowered) -> list[str]:
+    """Operators that TensorFlow Lite Micro cannot run, or only in float32."""
+    return sorted({operator.code for operator in lowered.operators} & {"GELU", "ELU"})
+
+
+# --- what operators are added with -----------------------------------------------------------------------------------
+
+
+def _emit(made: Lowered, code: str, inputs: tuple[int, ...], size: int, name: int, channels: int = 0) -> int:
+    """Add an operator; the number of the tensor that it writes."""
+    _settle(made)
+    made.sizes.append(size)
+    made.names.append(name)
+    output = len(made.sizes) - 1
+    made.operators.append(Operator(code, inputs, output, channels))
+    return output
+
+
+def _settle(made: Lowered) -> None:
+    """The last operator takes no batch norm or ReLU any more."""
+    for constant in made._weights:
+        _store(made, constant)
+    made._weights = []
+    made._folds = made._fuses = made._scales = _NONE
+
+
+def _store(made: Lowered, constant: Constant) -> None:
+    if constant.once:
+        if constant.content in made._once:
+            return
+        made._once.add(constant.content)
+    made.constants.append(constant)
+
+
+def _literal(made: Lowered, content: str, size: int, name: int = _LITERAL) -> None:
+    _store(made, Constant(size, 0, name, content, True))
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def _chain(made: Lowered, rows: tuple[Resolved, ...], x: int) -> int:
+    for row in rows:
+        x = _layer(made, row, x, _PREFIX + len(row.first or row.name) + len("_1/"))
+    return x
+
+
+def _layer(made: Lowered, row: Resolved, x: int, name: int) -> int:
+    """Add a layer that reads tensor `x` and whose tensors' names begin with so many letters; its output."""
+    match row.layer:
+        case Dropout():
+            return x
+        case SeparableConv() | SpatialSeparableConv() | Conv():
+            return _convolution(made, row, x, name)
+        case BatchNorm():
+            return _batch_norm(made, row, x, name)
+        case Activation(function):
+            return _activation(made, function, x, name)
+        case MaxPool() | AveragePool():
+            kind = "MAX_POOL_2D" if isinstance(row.layer, MaxPool) else "AVERAGE_POOL_2D"
+            x = _emit(made, kind, (x,), math.prod(row.output), name + len("MaxPool2d"))
+            made._fuses = x
+            return x
+        case GlobalAveragePool():
+            _store(made, Constant(8, 0, name + len("Mean/reduction_indices")))
+            return _emit(made, "MEAN", (x,), row.output[0], name + len("Mean"))
+        case Flatten():
+            if len(row.input) == 1:
+                return x
+            _literal(made, f"shape {row.output}", 8)
+            return _emit(made, "RESHAPE", (x,), row.output[0], name + len("Reshape"))
+        case Dense(units) as layer:
+            whole = name + len("MatMul") + (name + len(";BiasAdd") if layer.use_bias else 0)
+            x = _emit(made, "FULLY_CONNECTED", (x,), units, whole, units)
+            bias = [Constant(4 * units, units, name + len("BiasAdd"))] if layer.use_bias else []
+            made._weights = [Constant(units * row.input[0], units, name + len("MatMul")), *bias]
+            made._folds, made._fuses, made._shared = x, x, False
+            return x
+        case Softmax():
+            return _emit(made, "SOFTMAX", (x,), row.output[0], len("Identity"))
+        case Gate():
+            return _gate(made, row, x, name)
+        case Residual():
+            _settle(made)  # both sides read it
+            left = _chain(made, row.branch, x)
+            _settle(made)
+            right = _chain(made, row.shortcut, x)
+            x = _emit(made, "ADD", (left, right), math.prod(row.output), name + len("Add"))
+            made._fuses = x
+            return x
+        case _:
+            assert_never(row.layer)
+
+
+def _convolution(made: Lowered, row: Resolved, x: int, name: int) -> int:
+    layer, inner, filters = row.layer, row.input[-1], row.output[-1]
+    own, bias, start = f"weights {row.first or row.name}", False, name
+    match layer:
+        case SeparableConv():
+            inner *= layer.depth_multiplier
+            name, bias = name + len("separable_conv2d"), layer.use_bias
+            x = _depthwise(made, x, row.output[:2], layer.kernel**2, inner, name + len("/depthwise"), f"{own} square")
+        case SpatialSeparableConv():
+            long = name + len("vertical_depthwise")
+            x = _depthwise(made, x, first_half_positions(row), layer.kernel, inner, long, f"{own} vertical")
+            name, bias = name + len("separable_conv2d"), layer.use_bias
+            x = _depthwise(made, x, row.output[:2], layer.kernel, inner, name + len("/depthwise"), f"{own} horizontal")
+        case Conv():
+            inner *= layer.kernel**2
+            name, bias = name + len("convolution"), layer.use_bias
+        case _:
+            raise AssertionError(f"{row.name} is no convolution")
+    long = name + 2 * start + len("BiasAdd;Squeeze;") if bias else name
+    x = _emit(made, "CONV_2D", (x,), math.prod(row.output), long, filters)
+    made._weights = [
+        Constant(inner * filters, filters, name, f"{own} matrix", True),
+        Constant(4 * filters, filters, made.names[x]) if bias else _zeros(filters),
+    ]
+    made._folds, made._fuses, made._shared = x, x, bool(layer.weights)
+    return x
+
+
+def _depthwise(made: Lowered, x: int, map_size: tuple[int, ...], area: int, channels: int, name: int, weights: str) -> int:
+    """A depthwise convolution of `area` weights a channel, with an output of this height and width."""
+    x = _emit(made, "DEPTHWISE_CONV_2D", (x,), math.prod(map_size) * channels, name + 1, channels)
+    made._weights = [Constant(area * channels, channels, name, weights, True), _zeros(channels)]
+    return x
+
+
+def _zeros(channels: int) -> Constant:
+    """The bias of a convolution that has none."""
+    return Constant(4 * channels, channels, _LITERAL, f"zeros {4 * channels}")
+
+
+def _batch_norm(made: Lowered, row: Resolved, x: int, name: int) -> int:
+    if made._folds == x:
+        made.names[x] += 2 * name + len("batchnorm/add_1;;batchnorm/sub")
+        kernel, *_ = made._weights
+        channels = kernel.scales
+        # its scale goes into the quantisation of each channel: shared weights stay the same bytes, of another tensor
+        made._weights = [kernel._replace(once=False), Constant(4 * channels, channels, made.names[x])]
+        made._folds = _NONE
+        return x
+    made.unfolded.append(row.name)
+    size, channels = math.prod(row.output), row.output[-1]
+    if made._scales == x:
+        x = _emit(made, "ADD", (x,), size, name + len("add"))
+        made._weights = [Constant(channels, 1, name + len("sub"))]
+    elif len(row.output) == 1:
+        x = _emit(made, "MUL", (x,), size, name + len("batchnorm/mul_1"))
+        x = _emit(made, "ADD", (x,), size, name + len("batchnorm/add_1"))
+        made._weights = [Constant(channels, 1, name + len("batchnorm/mul"))] * 2
+    else:
+        long = 3 * name + len("BiasAdd;depthwise;Sub;")
+        x = _emit(made, "DEPTHWISE_CONV_2D", (x,), size, long, channels)
+        full = f"full {channels}"  # of a single weight a channel, which is its whole range
+        made._weights = [
+            Constant(channels, channels, name + len("depthwise"), full),
+            Constant(4 * channels, channels, long),
+        ]
+    made._fuses = x
+    return x
+
+
+def _activation(made: Lowered, function: Function, x: int, name: int) -> int:
+    if function in _FUSED and made._fuses == x:
+        made.names[x] += name + len("Relu;")
+        made._weights[1:] = [bias._replace(name=bias.name + name + len("Relu;")) for bias in made._weights[1:]]
+        made._scales = x if function == "relu" and made._folds == x and not made._shared else _NONE
+        made._folds = _NONE
+        return x
+    size, before = made.sizes[x], x
+    for code in _CODES[function]:
+        inputs = (before, x) if code == "MUL" else (x,)
+        grown = 4 if code in ("DEQUANTIZE", "ELU") else 1
+        x = _emit(made, code, inputs, grown * size, (5 * name + _GELU_NAME if code == "GELU" else name + len("Sigmoid")))
+        if grown > 1:
+            made.floats.add(x)
+    if function == "silu":
+        made._fuses = x
+    return x
+
+
+def _gate(made: Lowered, row: Resolved, x: int, name: int) -> int:
+    assert isinstance(row.layer, Gate)
+    size, rank, half = math.prod(row.output), len(row.output) + 1, row.output[-1]
+    for content in ("zeros", "ones", f"half {half}"):
+        _literal(made, f"{content} {4 * rank}", 4 * rank)
+    _settle(made)
+    slice_name = _PREFIX + len("strided_slice_1")
+    left = _emit(made, "STRIDED_SLICE", (x,), size, slice_name)
+    left = _activation(made, row.layer.function, left, name + len(row.layer.function))
+    right = _emit(made, "STRIDED_SLICE", (x,), size, slice_name)
+    x = _emit(made, "MUL", (left, right), size, name + len("Mul"))
+    made._fuses = x
+    return x

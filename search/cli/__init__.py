@@ -1,0 +1,1 @@
+"""Commands and terminal output; the only package that imports `report`."""

@@ -1,0 +1,40 @@
+"""The network that a person names: a reference, an architecture file, or a trial of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.errors import UserError
+
+if TYPE_CHECKING:
+    from search.networks.architecture import Architecture
+
+
+def network_of(network: str, number: int | None, out: Path | None, storage: str | None) -> Architecture:
+    """The architecture that `show` and `export` are asked for.
+
+    Raises:
+        UserError: there is none of this name or number.
+    """
+    from search.study import references
+
+    if not is_study(network):
+        if number is not None:
+            raise UserError(f"{network} {number}: a trial number goes with a study, and this is a network")
+        return references.find(network).architecture
+    from search.study import config
+    from search.study import run as study
+
+    try:
+        config.find(network)
+    except UserError as error:
+        raise UserError(f"{error}; references: {', '.join(references.names())}") from None
+    return study.network_of(study.find(network, out, storage), number)
+
+
+def is_study(network: str) -> bool:
+    from search.study import references
+
+    references.refuse_model(network)
+    return not network.endswith(".json") and network not in references.names()

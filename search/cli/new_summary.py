@@ -1,0 +1,99 @@
+"""What `new` saw, what it proposes and why, for people."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.budget.cost import price
+from search.cli.tables import print_survey
+from search.study.new import New
+from search.study.proposal import sizes_of
+
+MOST_ROWS = 40  # classes in the table; of more, the commonest and the rarest
+
+
+def print_new(console: Console, new: New) -> None:
+    """The images by class and part, the proposal with its reasons, what the space holds, and what to type next."""
+    console.print(_classes(new))
+    for line in _facts(new):
+        console.print(Text(line))
+    console.print(_proposal(new))
+    print_survey(console, new.name, new.config.budget.params, new.survey)
+    console.print(
+        f"\nWritten: {new.file} and base.json beside it. Read it, change what you know better, then:\n"
+        f"  python -m search plan {new.called} --probe\n  python -m search run {new.called}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _classes(new: New) -> Table:
+    data = new.data
+    table = Table(title=Text(f"{new.seen.path}: {new.seen.images:,} images"), title_justify="left")
+    table.add_column("class")
+    parts = {"training": data.y_train, "validation": data.y_val, "test": data.y_test}
+    counts = {part: np.bincount(y, minlength=data.classes) for part, y in parts.items() if y is not None}
+    for part in counts:
+        table.add_column(part, justify="right")
+    table.add_column("share", justify="right")
+    everything = np.sum(list(counts.values()), axis=0)
+    order = np.argsort(-everything, kind="stable")
+    shown = order if len(order) <= MOST_ROWS else np.concatenate([order[: MOST_ROWS - 10], order[-10:]])
+    for row, label in enumerate(shown):
+        if len(shown) < len(order) and row == MOST_ROWS - 10:
+            table.add_row(Text(f"... {len(order) - len(shown):,} more", style="dim"))
+        share = f"{everything[label] / everything.sum():.1%}"
+        table.add_row(Text(data.class_names[label]), *(f"{count[label]:,}" for count in counts.values()), share)
+    return table
+
+
+def _facts(new: New) -> list[str]:
+    seen = new.seen
+    colours = "grey" if seen.is_grey else {3: "colour"}.get(seen.channels, f"{seen.channels} channels")
+    transparent = f", {seen.transparent:,} with transparent pixels" if seen.transparent else ""
+    lines = [f"Sizes {sizes_of(seen.sizes)}; {colours}{transparent}."]
+    if seen.too_few:
+        few = [f"{name} ({count})" for name, count in list(seen.too_few.items())[:12]]
+        more = ", ..." if len(seen.too_few) > len(few) else ""
+        lines.append(f"Classes with fewer than {seen.least} images are left out: {', '.join(few)}{more}.")
+    if seen.imbalance:
+        lines.append(
+            f"Unbalanced: {seen.imbalance}. Candidates are ranked by plain accuracy all the same; see class_weights."
+        )
+    if new.copies:
+        lines.append(f"{new.copies:,} images are copies of others, to the pixel: where they lie on both sides they flatter.")
+    if seen.doubles:
+        lines.append(f"{seen.doubles:,} links are second names of images that are there, and are left out.")
+    if seen.remark:
+        lines.append(f"{seen.remark[0].upper()}{seen.remark[1:]}.")
+    return lines
+
+
+def _proposal(new: New) -> Table:
+    one, why = new.proposal, new.proposal.why
+    table = Table(title="The study that is proposed", title_justify="left")
+    for column in ("what", "value", "why"):
+        table.add_column(column)
+    stride = ", the first halves the image" if one.halves else ""
+    rows = [
+        ("images", "x".join(map(str, one.input)), "; ".join(why[key] for key in ("size", "grayscale") if key in why)),
+        (
+            "space",
+            f"{_range(one.blocks)} blocks{stride}, {_range(one.pools)} pools, {_range(one.width)} channels",
+            why["space"],
+        ),
+        ("base", f"{price(one.base).params:,} parameters", "plain convolutions, ten times the budget: the net to beat"),
+        ("training", f"{one.epochs} epochs in batches of {one.batch_size}", why["recipe"]),
+        ("variation", f"flip {'on' if one.flip else 'off'}, crop {one.crop}", why["augment"]),
+    ]
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _range(ends: tuple[int, int]) -> str:
+    return f"{ends[0]} to {ends[1]}" if ends[0] < ends[1] else str(ends[0])

@@ -1,0 +1,141 @@
+"""The verbs that look at a study: top, show, report, dashboard."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.console import console_of, print_json, short
+from search.cli.networks import is_study, network_of
+from search.cli.options import AsJson, Out, Pareto, Storage, Study
+from search.errors import UserError
+
+if TYPE_CHECKING:
+    from search.study.run import Run
+
+
+def top(
+    study: Study,
+    whole: Annotated[bool, typer.Option("--all", help="of hundreds of trials not only the head")] = False,
+    pareto: Pareto = None,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """The leaderboard against the base; with --pareto what no other candidate beats in accuracy and price."""
+    from search.study import run as studies
+
+    found = studies.find(study, out, storage)
+    if as_json:
+        front = _front(found, pareto) if pareto or found.config.prices else None
+        print_json(_board(found) | ({"front": front} if front else {}))
+    elif pareto:
+        from search.cli.front_table import print_front
+
+        print_front(console_of(), _front(found, pareto))
+    else:
+        print_top(found, console_of(), whole=whole)
+
+
+def show(
+    network: Annotated[str, typer.Argument(help="a reference, an architecture file (JSON), or a study")],
+    number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
+    svg: Annotated[Path | None, typer.Option(help="draw it into this file instead", dir_okay=False)] = None,
+    html: Annotated[Path | None, typer.Option(help="a page with the drawing and the table, instead", dir_okay=False)] = None,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """One network layer by layer: output size, receptive field, parameters, multiply-adds."""
+    from search.budget.cost import table
+    from search.networks.layers import ArchitectureError
+
+    architecture = network_of(network, number, out, storage)
+    try:
+        facts = table(architecture)
+    except ArchitectureError as error:
+        raise UserError(f"{network}: this network cannot exist: {error}") from None
+    if svg or html:
+        from report.network.page import write_drawings
+
+        for path in write_drawings(architecture, svg, html):
+            print(short(path.resolve()), file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        return print_json(facts)
+    if svg or html:
+        return
+    from search.cli.network_table import print_network
+
+    console = console_of()
+    print_network(console, architecture, facts["int8"])
+    if is_study(network):
+        from search.study import run as study
+
+        console.print(study.verdict(study.find(network, out, storage), number), markup=False, highlight=False)
+
+
+def report(study: Study, storage: Storage = None, out: Out = None) -> None:
+    """The write-up: report.html, a page that opens offline, and report.md with logs and checklist."""
+    from report.dashboard.publish import publish_files
+    from report.write import write_reports
+    from search.study import run as studies
+    from search.training.device import load_backend
+
+    found = studies.find(study, out, storage)
+    opened = studies.load(found)
+    studies.best(found, studies.records(opened.candidates))  # refuse before TensorFlow is loaded
+    load_backend()
+    for path in write_reports(found, opened):
+        print(short(path))
+    publish_files(opened.candidates, found.folder)
+
+
+def dashboard(
+    study: Study,
+    port: Annotated[int, typer.Option(help="on this machine's loopback; 0 takes a free one", min=0, max=65535)] = 8080,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """optuna-dashboard on this study, reachable from this machine only."""
+    from report.dashboard.server import serve
+    from search.study import run as studies
+
+    serve(studies.find(study, out, storage), port, on_ready=lambda text: print(text, flush=True))
+
+
+def _board(found: Run) -> dict[str, Any]:
+    from report.tables import leaderboard
+    from search.study.run import load, outline
+
+    loaded = load(found)
+    return leaderboard(found, outline(loaded.candidates), outline(loaded.references))
+
+
+def _front(found: Run, pareto: list[str] | None) -> dict[str, Any]:
+    """The front of these prices, or of those that the study minimises."""
+    from report.pareto import front_board
+    from search.study.prices import asked
+    from search.study.run import Opened, load, outline
+
+    prices, loaded = asked(pareto or found.config.prices), load(found)
+    return front_board(Opened(found, outline(loaded.candidates), outline(loaded.references)), prices, loaded)
+
+
+def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
+    """The leaderboard and, of a study of several objectives, its front."""
+    from report.pareto import front_board
+    from report.tables import leaderboard, refusal_words
+    from search.cli.front_table import print_front
+    from search.cli.tables import print_leaderboard
+    from search.study.run import Opened, load, outline
+
+    loaded = load(found)
+    candidates, references = outline(loaded.candidates), outline(loaded.references)
+    print_leaderboard(console, leaderboard(found, candidates, references), found.config, whole=whole)
+    if prices := found.config.prices:
+        print_front(console, front_board(Opened(found, candidates, references), prices, loaded))
+    if refused := refusal_words(candidates):
+        console.print(f"Refused before training: {refused}.", highlight=False)

@@ -1,0 +1,167 @@
+"""The verbs that train: run, finals, and the worker that `run` starts."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.console import console_of, print_json, short
+from search.cli.export import write
+from search.cli.options import (
+    AsJson,
+    BatchSize,
+    Data,
+    Epochs,
+    Images,
+    Out,
+    PerGpu,
+    Seed,
+    Storage,
+    Study,
+    Trials,
+    Workers,
+    overrides,
+)
+from search.cli.results import print_top
+from search.errors import UserError
+
+if TYPE_CHECKING:
+    from report.dashboard.publish import Redraw
+    from search.networks.architecture import Architecture
+    from search.study.run import Run, Studies
+
+
+def run(
+    study: Study,
+    data: Data = None,
+    epochs: Epochs = None,
+    trials: Trials = None,
+    images: Images = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="train this known network for the leaderboard, and no candidates")
+    ] = None,
+    workers: Workers = None,
+    trials_per_gpu: PerGpu = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="train on this Ray cluster (auto: the one of this machine)")
+    ] = None,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Start or resume a study, or join one: train the base, then candidates until N of them are trained."""
+    from search.cli.progress import RunView
+    from search.runner.job import order_of
+    from search.runner.placement import shares
+    from search.runner.ray import supervise_on_ray
+    from search.runner.supervisor import supervise
+    from search.study import run as studies
+
+    asked = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
+    order, console = order_of(asked, tuple(reference or ())), console_of()
+    each = shares(workers, trials_per_gpu) if ray_address is None else []
+    console.print(f"{asked.name} -> {short(asked.folder)}", markup=False, highlight=False, soft_wrap=True)
+    with RunView(console, len(each) or workers or 1) as view:
+        if ray_address is None:
+            supervise(asked, order, view, each)
+        else:
+            supervise_on_ray(order, view, ray_address, workers or 1, trials_per_gpu)
+    print_top(asked, console)
+    if reference:
+        console.print("Candidates are left alone with --reference; the same command without it trains them.")
+    else:
+        console.print(_where_the_winner_is(asked), markup=False)
+
+
+def finals(
+    study: Study,
+    top: Annotated[int, typer.Option(help="how many of the best to train again", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="fresh seeds, the same for all", min=1)] = 5,
+    control: Annotated[str | None, typer.Option(help="random: a random search of equal cost beside them")] = None,
+    again: Annotated[bool, typer.Option("--again", help="read the test images another time")] = False,
+    only_show: Annotated[bool, typer.Option("--show", help="what they came to; train and read nothing")] = False,
+    as_json: AsJson = False,
+    workers: Workers = None,
+    trials_per_gpu: PerGpu = None,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Train the best few and the base again on fresh seeds; means, intervals, verdict; the test set, once."""
+    from search.cli.progress import RunView
+    from search.finals import results as confirmation
+    from search.runner.job import Finals, order_of
+    from search.runner.placement import shares
+    from search.runner.supervisor import supervise
+    from search.study import run as studies
+
+    if control not in (None, "random"):
+        raise UserError(f"--control: must be random, not {control!r}")
+    found = studies.find(study, out, storage)
+    if not only_show:
+        studies.best(found, studies.outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
+        confirmation.refuse_second_reading(found, again)
+        each = shares(workers, trials_per_gpu)
+        with RunView(console_of(stderr=as_json), len(each)) as view:
+            supervise(found, order_of(found, finals=Finals(top, seeds, control is not None, again)), view, each)
+    confirmed = confirmation.confirmed(found)
+    if confirmed is None:
+        raise UserError(
+            f"{study}: no finals have been held to their end; hold them with: python -m search finals {found.called}"
+        )
+    if as_json:
+        return print_json(confirmation.to_json(found, confirmed))
+    from search.cli.finals_table import print_finals
+
+    print_finals(console_of(), found, confirmed)
+
+
+def worker() -> None:
+    """Train trials as ordered on standard input (started by `run`)."""
+    from search.cli.worker import main
+
+    def annotate(trial: Any, architecture: Architecture | None, task: Any) -> None:
+        from report.dashboard.notes import trial_note
+        from report.dashboard.publish import publish_trial_note
+
+        publish_trial_note(trial, trial_note(architecture, trial.user_attrs, task.config.budget))
+
+    def redraw(run: Run, studies: Studies) -> None:
+        _drawer()(run, studies)
+
+    def finish(run: Run, studies: Studies) -> None:
+        from report.dashboard.publish import publish_files
+        from report.write import write_reports
+        from search.export.exporter import QUICK
+        from search.study import trained as winner
+        from search.study.run import best, records
+
+        _drawer().now(run, studies)
+        if winner.is_here(run, best(run, records(studies.candidates)).number):
+            write(winner.candidate(run, studies=studies), run.folder, forms=QUICK)
+        write_reports(run, studies)
+        publish_files(studies.candidates, run.folder)
+
+    main(annotate, redraw, finish)
+
+
+@cache
+def _drawer() -> Redraw:
+    """What brings the study's notes and figures up to date; loaded when there is something to draw."""
+    from report.dashboard.publish import Redraw
+
+    return Redraw()
+
+
+def _where_the_winner_is(run: Run) -> str:
+    from search.study.run import best, load, outline
+    from search.study.trained import is_here
+
+    number = best(run, outline(load(run).candidates)).number
+    if not is_here(run, number):
+        return (
+            f"The winner is trial {number}, in the run folder of another machine: export it there, or share one with --out."
+        )
+    return f"The winner: {short(run.folder / 'best_model.py')}, .json, .keras; the write-up: report.html, .md beside it"

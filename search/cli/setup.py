@@ -1,0 +1,89 @@
+"""The verbs before a study: plan, new, import."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.console import console_of, print_json, short
+from search.cli.options import AsJson, BatchSize, Data, Epochs, Images, Seed, Study, Trials, overrides
+
+
+def plan(
+    study: Study,
+    data: Data = None,
+    epochs: Epochs = None,
+    trials: Trials = None,
+    images: Images = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    probe: Annotated[bool, typer.Option("--probe", help="time a few trainings on this machine, about a minute")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the space holds: the share that fits the budget, smallest and largest net; with --probe the time it takes."""
+    from search.data.dataset import shape_of
+    from search.study import config
+    from search.study.survey import survey
+    from search.tuning.forecast import forecast, read
+
+    name, path = config.find(study)
+    asked = config.load(path, overrides(data, epochs, trials, images, seed, batch_size))
+    wish, timed = asked.data, None
+    given = None
+    if probe or wish.path:  # what has no path may have to be downloaded, by Keras
+        with console_of(stderr=as_json).status("reading the images") as status:
+            given = read(asked, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
+    shape = shape_of(wish.name, None, asked.protocol, wish.holdout) if given is None else (given.input_shape, given.classes)
+    found = survey(asked.space, asked.budget, *shape, seed=asked.search.seed)
+    if given and probe:
+        with console_of(stderr=as_json).status("drawing candidates") as status:
+            timed = forecast(asked, given, status.update)
+    if as_json:
+        keys = ("share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second")
+        return print_json({key: getattr(found, key) for key in keys} | (timed.to_dict() if timed else {}))
+    from search.cli.tables import print_survey
+
+    print_survey(console_of(), name, asked.budget.params, found, timed)
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="of the study that is made, in studies/")],
+    data: Annotated[Path, typer.Option(help="folder of images by class, .npz, or CIFAR's official folder or .tar.gz")],
+    budget: Annotated[int, typer.Option(help="parameters: under it, not at it", min=1)] = 100_000,
+    to: Annotated[Path | None, typer.Option(help="the folder to make NAME in, instead of studies/", file_okay=False)] = None,
+) -> None:
+    """A commented study file for your own images: looks at them, proposes size, space, base and recipe, and plans."""
+    from search.cli.new_summary import print_new
+    from search.study.new import make
+
+    with console_of().status("looking at the images") as status:
+        made = make(name, data, budget, to, lambda done, total: status.update(f"{done:,} of {total:,} images"))
+    print_new(console_of(), made)
+
+
+def import_(
+    model: Annotated[Path, typer.Argument(help="a .keras file, or the JSON of model.to_json()")],
+    to: Annotated[Path | None, typer.Option(help="the architecture file; NAME.json if none", dir_okay=False)] = None,
+    nearest: Annotated[bool, typer.Option("--nearest", help="with what is not known replaced by the nearest")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="write over another network's file")] = False,
+    study: Annotated[str, typer.Option(help="whose rules and images it is held against")] = "cifar10_100k",
+    budget: Annotated[int | None, typer.Option(help="parameters, instead of the study's 100,000", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One's own Keras model as an architecture file; each rule that it breaks, with what would mend it."""
+    from search.cli.import_table import print_import, to_json, write_architecture
+    from search.keras_import.advice import judge, rules_of
+    from search.keras_import.convert import read_model
+
+    rules = rules_of(study, budget)
+    imported = read_model(model)
+    findings = judge(imported, rules)
+    if as_json:
+        print_json(to_json(imported, findings))
+    else:
+        print_import(console_of(), imported, findings)
+    path = write_architecture(imported, model, to, nearest=nearest, replace=replace)
+    print(f"The architecture file: {short(path.resolve())}", file=sys.stderr if as_json else sys.stdout)

@@ -1,0 +1,123 @@
+"""Leaderboards, networks and spaces as tables for the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.study.config import StudyConfig
+from search.study.survey import Survey
+from search.tuning.forecast import Forecast
+
+SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to lay out, and nobody reads it
+
+
+def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig, *, whole: bool = False) -> None:
+    """The leaderboard as a table, of a long one the head."""
+    table = Table(title=f"{board['study']}: under {config.budget.words}", title_justify="left")
+    for column in ("rank", "trial", "params", "best", "epoch", "last", "against base", "seconds"):
+        table.add_column(column, justify="left" if column == "trial" else "right")
+    if board["base"]:
+        table.add_row("", "base", *_cells(board["base"]), "", "", style="bold")
+    for reference in board["references"]:
+        table.add_row("", reference["name"], *_cells(reference), _points(board, reference), "")
+    trials = board["trials"] if whole else board["trials"][:SHOWN]
+    for trial in trials:
+        if trial["rank"] is None:
+            table.add_row("", str(trial["number"]), *_cells(trial), "", trial["outcome"].replace("_", " "), style="dim")
+        else:
+            table.add_row(
+                str(trial["rank"]), str(trial["number"]), *_cells(trial), _points(board, trial), _seconds(trial["seconds"])
+            )
+    console.print(table)
+    if more := len(board["trials"]) - len(trials):
+        console.print(f"… and {more:,} more: top --all prints them, --json too", highlight=False)
+    counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+    console.print(counts, highlight=False)
+    if config.search.rank_by == "int8":
+        console.print("best and against base: of the networks in int8; last: of the last epoch, in floats.", highlight=False)
+    if config.protocol == "course":
+        alike = "comparable with the published logs, and " if config.data.name == "cifar10" else ""
+        console.print(
+            f"Accuracies are on the test images (course protocol): {alike}flattering, as the best of many is picked on them."
+        )
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    params = "-" if row["params"] is None else f"{row['params']:,}"
+    return [params, _percent(row["best_val_accuracy"]), str(row["best_epoch"] or "-"), _percent(row["final_val_accuracy"])]
+
+
+def _points(board: dict[str, Any], row: dict[str, Any]) -> str:
+    best = row["best_val_accuracy"]
+    return "-" if not board["base"] or best is None else f"{100 * (best - board['base']['best_val_accuracy']):+.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def print_survey(console: Console, name: str, budget: int, found: Survey, timed: Forecast | None = None) -> None:
+    """What a space holds, with a histogram of its sizes, and how long the study takes."""
+    low, high = found.interval
+    console.print(
+        f"{name}: {found.share_that_fits:.1%} of {found.draws:,} random draws fit under {budget:,} parameters\n"
+        f"95 % interval {low:.1%} to {high:.1%}; {found.proposals_per_second:,.0f} proposals a second\n"
+        f"smallest found {found.smallest_params:,}, largest that fits {found.largest_params_that_fit:,}, largest "
+        f"{found.largest_params:,}",
+        highlight=False,
+    )
+    if set(found.broken) - {"over budget"}:
+        told = ", ".join(f"{count / found.draws:.1%} {rule}" for rule, count in found.broken.items())
+        console.print(f"refused, by the first rule that they break: {told}", highlight=False)
+    width = max(found.largest_params / 12, 1)
+    counts = Counter(min(int(size / width), 11) for size in found.sizes)
+    for index in range(12):
+        share = counts[index] / max(len(found.sizes), 1)  # no draw may exist, and only the least networks do
+        fits = "green" if (index + 1) * width <= budget else "yellow" if index * width < budget else "dim"
+        bar = "█" * round(share * 60)
+        console.print(f"{index * width:>11,.0f} [{fits}]{bar}[/] {share:.1%}", highlight=False)
+    hint = "[dim]--probe times a few trainings on this machine and forecasts the whole study[/]"
+    console.print(_forecast(timed, time.time()) if timed else hint, highlight=False)
+
+
+def _forecast(timed: Forecast, now: float) -> str:
+    count = f"{timed.trials:,} trial{'s' if timed.trials > 1 else ''}"
+    base = "" if timed.seconds_of_base is None else f", the base {_about(timed.seconds_of_base)}"
+    return (
+        f"about {_about(timed.seconds)} on this machine ({count} of {_from_to(timed.cheap, timed.dear)}{base})\n"
+        f"started now, it would end {_moment(now + timed.seconds, now)}"
+    )
+
+
+def _about(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    parts = ((hours // 24, "days"), (hours % 24, "h")) if hours >= 48 else ((minutes // 60, "h"), (minutes % 60, "min"))
+    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
+
+
+def _from_to(low: float, high: float) -> str:
+    first, last = _about(low), _about(high)
+    if first == last:
+        return first
+    alike = first.split()[1:] == last.split()[1:] and len(first.split()) == 2
+    return f"{first.split()[0] if alike else first} to {last}"
+
+
+def _moment(then: float, now: float) -> str:
+    """A moment in local time, by the minute, with its day where that is not today."""
+    end, today = time.localtime(then), time.localtime(now)
+    day = "" if end[:3] == today[:3] else time.strftime("on %A %d %B ", end)
+    return day + time.strftime("at %H:%M", end)

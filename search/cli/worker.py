@@ -1,0 +1,205 @@
+"""One process that trains trials: the base and other references, then candidates until the study has its N; or its finals.
+
+It is started and watched by `search.runner.supervisor`: an order comes in as one JSON line on standard input, events go
+out as JSON lines, and it ends with its supervisor, whatever ends that.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import optuna
+
+from objective import Annotate, DiskFull, Emit, Task, with_keras
+from search.data.dataset import Dataset
+from search.errors import UserError
+from search.export import int8 as integers
+from search.finals.run import hold_finals
+from search.runner.job import Order, StudyStopped, decode_order
+from search.runner.loop import Search
+from search.spaces.encode import NotInSpace, encode
+from search.storage.claims import claims_of
+from search.storage.database import backend_of
+from search.storage.queue import Queued, Trials, queue
+from search.storage.resilient import StorageAway
+from search.study import references
+from search.study import survey as plan
+from search.study.references import Reference
+from search.study.run import Run, Studies, counts, create, load, progress, ranked, records
+from search.training.result import Training
+from search.tuning.candidate import DataFacts, Refusal, judge
+from search.tuning.forecast import PIXELS, read
+from search.tuning.stopping import Limits
+
+STEP_SECONDS = 0.25  # between two events about the steps of an epoch
+PATIENCE_SECONDS = 180.0  # that a worker waits for a database that is away
+
+Redraw = Callable[[Run, Studies], None]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What trains: how a process is set up for it, described in a line, and the training itself."""
+
+    prepare: Callable[[], str]
+    fit: Callable[..., Training]
+
+
+def _prepare_keras() -> str:
+    from search.training.device import prepare_device  # the first import of Keras: after all that can be refused without it
+
+    return prepare_device().description
+
+
+KERAS = Trainer(_prepare_keras, with_keras)
+
+
+def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: Trainer = KERAS) -> str:
+    """Carry out an order; "done", or "recycle" where a fresh process shall go on.
+
+    Args:
+        annotate: writes a note on a trial that is about to end.
+        redraw: called after each trained trial, to bring the study's own notes and figures up to date.
+
+    Raises:
+        UserError: the data or the storage cannot be used.
+        StudyStopped: nothing more can be trained.
+    """
+    run = order.run
+    data = _data(run, emit)
+    facts = DataFacts(data.input_shape, data.classes, data.fingerprint)
+    plan.check(run.config.space, run.config.budget, data.input_shape, data.classes)
+    opponents = _references(run, order.references, data)
+    known = [_warm_start(run, name, facts) for name in run.config.search.warm_start]
+    if run.config.search.rank_by == "int8":
+        integers.refuse_without_converter()  # the last of the refusals: it imports Keras
+
+    studies = create(run, data, patience=PATIENCE_SECONDS, grace_seconds=60 * run.config.search.grace_minutes)
+    backend_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
+
+    emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
+    claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left, run.config.prices)
+    task = Task(
+        run.config, data, run.folder, None, emit, annotate, claims.claim, limits, worker=order.worker, fit=trainer.fit
+    )
+    if order.finals:
+        how = hold_finals(run, studies, order.finals, task, is_first=order.is_first)
+        redraw(run, studies)
+        return how
+    _queue(studies.candidates, known)
+    found = records(studies.candidates)
+    first = next(iter(ranked(found)), None)
+    best = [first.best_val_accuracy, first.number] if first else None
+    emit({"event": "found", "trials": run.config.trials, "done": progress(found), "best": best} | counts(found))
+    gc.freeze()  # libraries and trials of the past: a collection after each trial looks through all that is not frozen
+    search = Search(run, studies, task, claims, limits, redraw, opponents)
+    return search.references() if order.references else search.candidates()
+
+
+def _data(run: Run, emit: Emit) -> Dataset:
+    def watch(done: int, total: int) -> None:
+        emit({"event": "reading", "done": done, "total": total})
+
+    return read(run.config, run.folder / PIXELS, watch)
+
+
+def _references(run: Run, wanted: tuple[str, ...], data: Dataset) -> list[Reference]:
+    """The networks to train beside the candidates, checked against the data."""
+    names = wanted or ([run.config.base] if isinstance(run.config.base, str) else [])
+    found = [references.named(name) if not wanted else references.find(name) for name in names]
+    for opponent in found:
+        references.check(opponent, data)
+    return found
+
+
+def _warm_start(run: Run, name: str, facts: DataFacts) -> tuple[str, dict[str, Any]]:
+    """The parameters with which the space expresses a known network, which is then queued first.
+
+    Raises:
+        UserError: the space cannot express it, or it does not fit.
+    """
+    known = references.named(name)
+    out = "leave it out of search.warm_start"
+    try:
+        values = encode(run.config.space, known.architecture)
+    except NotInSpace as error:
+        why = f"{known.name} is no network of this space ({error}); widen the space, or {out}"
+        raise UserError(f"search.warm_start: {why}") from None
+    first = {name: domain.first for name, domain in run.config.parameters.items()}
+    if isinstance(found := judge(run.config, facts, first | values), Refusal):
+        remedy = f"raise the budget, or {out}" if found.rule == "over budget" else out
+        raise UserError(f"search.warm_start: {known.name}: {found.reason}; {remedy}")
+    return known.name, values
+
+
+def _queue(study: optuna.Study, known: list[tuple[str, dict[str, Any]]]) -> None:
+    """Queue the known networks before anything else is proposed, once."""
+
+    def wanted(trials: Trials) -> list[Queued]:
+        there = {trial.user_attrs.get("warm_start") for trial in trials}
+        if any("warm_start" not in trial.user_attrs for trial in trials):
+            return []
+        lacking = [(index, name, values) for index, (name, values) in enumerate(known) if name not in there]
+        return [(values, {"index": index, "attempt": 1, "warm_start": name}) for index, name, values in lacking]
+
+    queue(study, wanted)
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+def main(annotate: Annotate, redraw: Redraw, finish: Redraw, trainer: Trainer = KERAS) -> NoReturn:
+    """The worker process: read the order, work, say how it ended.
+
+    Args:
+        finish: called when the study has its trials, to leave the winner and the report in the run folder.
+    """
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is for the log, not for the supervisor
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    order = decode_order(sys.stdin.readline())
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    emit = _emitter(events)
+    try:
+        how = work(order, emit, annotate, redraw, trainer)
+        if how == "done" and order.is_first and not order.references and not order.finals:
+            run = order.run
+            emit({"event": "finishing"})
+            finish(run, load(run, patience=PATIENCE_SECONDS))
+        emit({"event": how})
+    except UserError as error:
+        emit({"event": "user_error", "text": str(error)})
+    except StudyStopped as error:
+        emit({"event": "stopped", "text": str(error)})
+    except (StorageAway, DiskFull) as error:
+        emit({"event": "stopped", "text": f"{error}; the same command goes on"})
+    events.flush()
+    os._exit(0)  # without the seconds that TensorFlow's own clean-up takes
+
+
+def _end_with_supervisor() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _emitter(stream: Any) -> Emit:
+    last_step = 0.0
+
+    def emit(event: Mapping[str, Any]) -> None:
+        nonlocal last_step
+        if event["event"] == "step":
+            if time.monotonic() - last_step < STEP_SECONDS:
+                return
+            last_step = time.monotonic()
+        stream.write(json.dumps(event) + "\n")
+        stream.flush()
+
+    return emit

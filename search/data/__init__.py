@@ -1,0 +1,1 @@
+"""Data sets as frozen arrays with fixed splits."""

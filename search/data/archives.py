@@ -1,0 +1,377 @@
+"""Reads image arrays from files that nobody vouches for: .npz, and the four official forms of CIFAR.
+
+Nothing in a file is executed, nothing is written to disk, and sizes are bounded before memory is taken: numpy's own
+reader runs without pickles, the pickles of CIFAR's Python version meet stand-ins for the five names that they use, and an
+archive's members are read by their exact names as a stream. Whether the arrays make a data set is for
+`search.data.dataset` to say.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import pickle
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from search.errors import UserError
+from search.files import is_file
+
+ACCEPTED = (
+    "a folder of images by class, an .npz with x_train, y_train, x_test, y_test, or CIFAR's official archive as downloaded: "
+    "the cifar-10-batches-py or cifar-10-batches-bin folder or its .tar.gz"
+)
+SUFFIXES = (".npz", ".tar.gz", ".tgz", ".tar")
+
+LARGEST_NPZ = 8 << 30  # bytes of the four arrays: fifty times CIFAR-10
+# Deflate packs zeros 1030 : 1, so a ratio alone cannot tell a bomb from blank images: it is asked only above 1 GiB.
+UNSUSPICIOUS_NPZ = 1 << 30
+LARGEST_RATIO = 500
+LARGEST_MEMBER = 256 << 20  # bytes; CIFAR-100's largest is 155 MB
+LARGEST_TAR = 1 << 30  # bytes unpacked; CIFAR-10's is 186 MB
+MOST_MEMBERS = 1_000
+
+
+class Arrays(NamedTuple):
+    """Two splits as they lie in the file, and the official set whose archive it is."""
+
+    x_train: NDArray[Any]
+    y_train: NDArray[Any]
+    x_test: NDArray[Any]
+    y_test: NDArray[Any]
+    official: str | None = None
+
+
+class _Layout(NamedTuple):
+    """How an official archive is cut into files, and what reads one: (n, 32, 32, 3) uint8 and (n,) labels."""
+
+    official: str
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    read: Callable[[bytes], tuple[NDArray[Any], NDArray[Any]]]
+
+
+def read_arrays(path: Path) -> Arrays:
+    """The arrays of a file or an official folder.
+
+    Raises:
+        UserError: there is no such file, its form is not an accepted one, it is damaged, or it is unsafe to read.
+    """
+    with _one_line_errors(path):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _official(path, _folder_files(path))
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            raise UserError(f"{path}: not a file or a folder; pass {ACCEPTED}")
+        if path.name.lower().endswith(".npz"):
+            return _npz(path)
+        if path.name.lower().endswith(SUFFIXES):
+            return _official(path, _tar_files(path))
+    raise UserError(f"{path}: this kind of file is not read; pass {ACCEPTED}")
+
+
+def is_official(path: Path) -> bool:
+    """Whether a folder holds any of the files of CIFAR's official archives."""
+    return any(is_file(path / name) for name in _NAMES)
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; pass {ACCEPTED}") from None
+    except Exception as error:  # parsers of zip, tar, npy and pickle raise almost anything on hostile bytes
+        is_refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by a parser
+        rule = "cannot be read" if is_refused else "damaged or not what its name says"
+        raise UserError(f"{path}: {rule} ({reason(error)}); pass a fresh copy") from error
+
+
+def reason(error: BaseException) -> str:
+    """The error's own words in at most 120 printable characters: a file's bytes may be among them."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in words)[:120]
+
+
+# --- .npz ------------------------------------------------------------------------------------------------------------
+
+
+def _npz(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if missing := [name for name in Arrays._fields[:4] if name not in held]:
+            shown = reason(ValueError(", ".join(sorted(held)[:8]) or "nothing"))
+            raise UserError(f"{path}: {', '.join(missing)} missing, it holds {shown}; pass {ACCEPTED}")
+        members = [held[name] for name in Arrays._fields[:4]]
+        size, packed = sum(info.file_size for info in members), sum(info.compress_size for info in members)
+        if size > LARGEST_NPZ:
+            raise UserError(f"{path}: unpacks to {size:,} bytes, at most {LARGEST_NPZ:,} are read; pass fewer images")
+        if size > UNSUSPICIOUS_NPZ and size > LARGEST_RATIO * packed:
+            raise UserError(
+                f"{path}: {packed:,} bytes unpack to {size:,}, more than {LARGEST_RATIO} : 1 looks like a bomb; "
+                "save it with numpy.savez, uncompressed"
+            )
+        for info in members:
+            _check_npy(path, archive, info)
+        x_train, y_train, x_test, y_test = (_npy(archive, info) for info in members)
+    return Arrays(x_train, y_train, x_test, y_test)
+
+
+def _check_npy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Compare what the array's header asks for with the bytes that are there."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # only these unpack in bounded pieces
+        raise UserError(f"{path}: {info.filename} is packed with method {info.compress_type}; save it with numpy.savez")
+    with archive.open(info) as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject:
+            raise UserError(f"{path}: {info.filename} holds Python objects, which are never loaded; save plain numbers")
+        if math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
+            raise UserError(f"{path}: {info.filename} is not as long as its header says ({shape}); pass a fresh copy")
+
+
+def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(info) as file:
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+        return array
+
+
+# --- CIFAR's folders and tars ----------------------------------------------------------------------------------------
+
+
+def _folder_files(path: Path) -> dict[str, bytes]:
+    files = {}
+    for name in _NAMES:
+        if (path / name).is_file():
+            _check_member(path, name, (path / name).stat().st_size)
+            files[name] = (path / name).read_bytes()
+    return files
+
+
+def _tar_files(path: Path) -> dict[str, bytes]:
+    """The official files of a tar, read as a stream: no seeking back, no links, nothing unpacked to disk."""
+    files: dict[str, bytes] = {}
+    with path.open("rb") as raw:
+        is_gzip = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+        with tarfile.open(fileobj=_Bounded(path, stream), mode="r|") as archive:
+            for count, member in enumerate(archive, start=1):
+                where = PurePosixPath(member.name)
+                if count > MOST_MEMBERS:
+                    raise UserError(f"{path}: more than {MOST_MEMBERS:,} members; pass {ACCEPTED}")
+                if where.is_absolute() or ".." in where.parts:
+                    raise UserError(f"{path}: member {member.name!r} points outside the archive; pass {ACCEPTED}")
+                if member.isdir():
+                    continue
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+                    raise UserError(f"{path}: member {member.name!r} is a link or a device; pass {ACCEPTED}")
+                _check_member(path, member.name, member.size)
+                if where.name not in _NAMES or where.parent.name not in _FOLDERS or len(where.parts) > 2:
+                    continue
+                if where.name in files:
+                    raise UserError(f"{path}: member {member.name!r} is there twice; pass {ACCEPTED}")
+                content = archive.extractfile(member)
+                assert content is not None  # a regular file, checked above
+                files[where.name] = content.read()
+    return files
+
+
+def _check_member(path: Path, name: str, size: int) -> None:
+    if not 0 <= size <= LARGEST_MEMBER:
+        raise UserError(f"{path}: {name!r} has {size:,} bytes, at most {LARGEST_MEMBER:,} are read; pass {ACCEPTED}")
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that refuses to unpack more than LARGEST_TAR: a header may declare any length, and tarfile believes it."""
+
+    def __init__(self, path: Path, stream: IO[bytes] | gzip.GzipFile) -> None:
+        self._path, self._stream, self._left = path, stream, LARGEST_TAR
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._stream.read(size)
+        self._left -= len(piece)
+        if self._left < 0:
+            raise UserError(f"{self._path}: unpacks to more than {LARGEST_TAR:,} bytes; pass {ACCEPTED}")
+        return piece
+
+
+def _official(path: Path, files: dict[str, bytes]) -> Arrays:
+    layout = max(_LAYOUTS, key=lambda one: sum(name in files for name in (*one.train, one.test)))
+    if missing := [name for name in (*layout.train, layout.test) if name not in files]:
+        if not files:
+            raise UserError(f"{path}: holds none of CIFAR's files; pass {ACCEPTED}")
+        raise UserError(f"{path}: {', '.join(missing)} missing from {layout.folder}; pass a fresh copy")
+    batches = []
+    for name in (*layout.train, layout.test):
+        try:
+            batches.append(layout.read(files[name]))
+        except UserError as error:
+            raise UserError(f"{path}: {name}: {error}; pass a fresh copy of {layout.folder}") from None
+    images, labels = zip(*batches, strict=True)
+    x_train, y_train = np.concatenate(images[:-1]), np.concatenate(labels[:-1])
+    return Arrays(x_train, y_train, images[-1], labels[-1], layout.official)
+
+
+def _channels_last(rows: NDArray[Any]) -> NDArray[Any]:
+    """(n, 3072) rows, one plane of 32x32 after another -> (n, 32, 32, 3)."""
+    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def _binary_batch(content: bytes, *, label_bytes: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    record = label_bytes + 3072
+    if len(content) % record:
+        raise UserError(f"{len(content):,} bytes are not a whole number of records of {record:,}")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, record)
+    return _channels_last(rows[:, label_bytes:]), rows[:, label_bytes - 1]  # CIFAR-100: the coarse label, then the fine
+
+
+def _python_batch(content: bytes, *, label_key: bytes) -> tuple[NDArray[Any], NDArray[Any]]:
+    batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    if not isinstance(batch, dict) or not {b"data", label_key} <= batch.keys():
+        raise UserError(f"no dictionary with b'data' and {label_key!r}")
+    data, labels = batch[b"data"], batch[label_key]
+    if not isinstance(data, _Array) or len(data.shape) != 2 or data.shape[1] != 3072:
+        raise UserError("b'data' must be a uint8 array of shape (n, 3072)")
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
+        raise UserError(f"{label_key!r} must be a list of whole numbers 0 to 255")
+    rows = np.frombuffer(data.content, np.uint8).reshape(data.shape, order=data.order)
+    return _channels_last(rows), np.array(labels, np.int64)
+
+
+def _refuse(unpickler: Any) -> None:
+    raise UserError("a pickle with operations that CIFAR's lacks was not loaded")
+
+
+def _set_item(unpickler: Any) -> None:
+    _check_keys(unpickler.stack[-2:-1])
+    unpickler.load_setitem()
+
+
+def _set_items(unpickler: Any) -> None:
+    _check_keys(unpickler.stack[::2])
+    unpickler.load_setitems()
+
+
+def _check_keys(keys: list[object]) -> None:
+    if not all(isinstance(key, bytes | str) for key in keys):
+        raise UserError("a pickle with keys that are no names is not CIFAR's and was not loaded")
+
+
+def _build(unpickler: Any) -> None:
+    if not isinstance(unpickler.stack[-2], _Array | _Dtype):
+        _refuse(unpickler)
+    unpickler.load_build()
+
+
+_OPERATIONS = (
+    *(pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.STOP, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
+    *(pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINUNICODE, pickle.SHORT_BINUNICODE),
+    *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+)
+
+
+class _Unpickler(pickle._Unpickler):
+    """Admits the five names in CIFAR's pickles, each as a stand-in that only keeps bytes, and operations that write them.
+
+    Stand-ins, because numpy trusts the state of a pickled dtype and can be led to read any address by it. The
+    interpreted unpickler, because the compiled one takes as much memory as a memo index asks for. Few operations and plain
+    keys, because others take as much memory as a length asks for, or hash what is nested so that it takes for ever.
+    """
+
+    dispatch = (
+        dict.fromkeys(range(256), _refuse)
+        | {operation[0]: pickle._Unpickler.dispatch[operation[0]] for operation in _OPERATIONS}
+        | {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items, pickle.BUILD[0]: _build}
+    )
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        try:
+            return _STAND_INS[module, name]
+        except KeyError:
+            full = reason(ValueError(f"{module}.{name}"))
+            raise UserError(f"a pickle that calls {full!r} is not CIFAR's and was not loaded") from None
+
+
+class _Array:
+    """Stands in for `_reconstruct(ndarray, (0,), b"b")` and the state that follows it."""
+
+    def __init__(self, subtype: object, shape: object, code: object) -> None:
+        del subtype, shape, code  # the state has the real ones
+        self.shape: tuple[int, ...] = ()
+        self.order: Any = "C"
+        self.content = b""
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        _, shape, dtype, is_fortran, content = state
+        if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or not isinstance(content, bytes):
+            raise UserError("arrays must be of uint8")
+        is_shape = len(shape) <= 4 and all(type(size) is int and size >= 0 for size in shape)
+        if not is_shape or math.prod(shape) != len(content):
+            raise UserError(f"an array has {len(content):,} bytes, not what its shape asks for")
+        self.shape, self.order, self.content = shape, "F" if is_fortran else "C", content
+
+
+class _Dtype:
+    """Stands in for `dtype(b"u1", ...)` and the state that follows it, which repeats the byte order."""
+
+    def __init__(self, code: object, align: object = False, copy: object = False) -> None:
+        del align, copy
+        if code not in ("u1", b"u1"):
+            raise UserError("arrays must be of uint8")
+
+    def __setstate__(self, state: object) -> None:
+        del state
+
+
+class _Ndarray:
+    """Stands in for the class `ndarray`, an argument of `_reconstruct`."""
+
+
+def _latin1(text: str, encoding: object) -> bytes:
+    """Stands in for `_codecs.encode`: how protocol 2 writes bytes from Python 3."""
+    del encoding
+    return text.encode("latin1")
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Ndarray,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _latin1,
+}
+
+_TEN = tuple(f"data_batch_{number}" for number in range(1, 6))
+_LAYOUTS = (
+    _Layout("cifar10", "cifar-10-batches-py", _TEN, "test_batch", partial(_python_batch, label_key=b"labels")),
+    _Layout(
+        "cifar10",
+        "cifar-10-batches-bin",
+        tuple(f"{name}.bin" for name in _TEN),
+        "test_batch.bin",
+        partial(_binary_batch, label_bytes=1),
+    ),
+    _Layout("cifar100", "cifar-100-python", ("train",), "test", partial(_python_batch, label_key=b"fine_labels")),
+    _Layout("cifar100", "cifar-100-binary", ("train.bin",), "test.bin", partial(_binary_batch, label_bytes=2)),
+)
+_NAMES = tuple(name for layout in _LAYOUTS for name in (*layout.train, layout.test))
+_FOLDERS = ("", *(layout.folder for layout in _LAYOUTS))

@@ -1,0 +1,1 @@
+"""Export formats; each file is read back and verified."""

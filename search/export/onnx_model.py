@@ -1,0 +1,98 @@
+"""A trained network as ONNX, float32 in and out, for any number of images; read back with ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from search.networks.architecture import Architecture
+from search.system import quiet
+from search.training.model import build
+
+OPSET = 18
+
+
+def onnx_model(
+    architecture: Architecture,
+    weights: Sequence[npt.NDArray[Any]],
+    *,
+    description: str,
+    properties: Mapping[str, str],
+) -> bytes:
+    """The network with an input `image` (n, height, width, channels) and an output `probabilities` (n, classes).
+
+    Args:
+        description: goes into the file as its documentation.
+        properties: go into its metadata.
+
+    Raises:
+        RuntimeError: tf2onnx cannot express it; tells what it printed.
+    """
+    import onnx
+    import tf2onnx  # type: ignore[import-untyped]
+
+    model = build(architecture, layers=_Translatable())
+    model.set_weights(list(weights))
+    image = tf.TensorSpec((None, *architecture.input), tf.float32, name="image")
+    with quiet() as printed, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            function = tf.function(lambda image: model(image, training=False), input_signature=[image])
+            made, _ = tf2onnx.convert.from_function(function, input_signature=[image], opset=OPSET)
+            _name(made.graph)
+            onnx.checker.check_model(made, full_check=True)
+        except Exception as error:
+            raise RuntimeError(f"tf2onnx cannot express it ({error}); it printed: {printed()}") from error
+    made.graph.name, made.doc_string = model.name, description
+    onnx.helper.set_model_props(made, dict(properties))
+    return bytes(made.SerializeToString(deterministic=True))
+
+
+def outputs(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What the file makes of prepared images."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["probabilities"], {"image": inputs})
+    return np.asarray(found)
+
+
+def properties(content: bytes) -> dict[str, Any]:
+    """The metadata of a file, its JSON values decoded."""
+    import onnx
+
+    return {prop.key: json.loads(prop.value) for prop in onnx.load_from_string(content).metadata_props}
+
+
+class _Translatable:
+    """Keras' layers, with gelu in terms of erf; its own erfc is none of ONNX's operators."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(keras.layers, name)
+
+    def Activation(self, function: str, **options: Any) -> Any:  # noqa: N802
+        return keras.layers.Activation(_gelu if function == "gelu" else function, **options)
+
+
+def _gelu(x: Any) -> Any:
+    return x * (1 + keras.ops.erf(x / math.sqrt(2))) / 2
+
+
+def _name(graph: Any) -> None:
+    """Name the output and the axis of images; tf2onnx numbers them as it happens to count."""
+    (told,) = graph.output
+    for node in graph.node:
+        for slots in (node.input, node.output):
+            for index, slot in enumerate(slots):
+                slots[index] = "probabilities" if slot == told.name else slot
+    told.name = "probabilities"
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"

@@ -1,0 +1,140 @@
+"""A trained network rewritten for 8-bit integers: the same function, with its batch normalisations where they do no harm.
+
+The converter folds a batch normalisation that follows a convolution into it. Any other it leaves as a multiplication and an
+addition whose constants get one scale for all channels, which costs nets with the activation first many points (9 in one
+case, see benchmarks/LOG.md) and room besides. Weights of a convolution have a scale for each channel, so they are put there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from search.networks.architecture import Architecture
+from search.networks.geometry import Resolved, flatten, resolve
+from search.networks.layers import Activation, BatchNorm, ConvLayer, Dense, Dropout, Flatten
+from search.training.model import build
+
+Weights = Sequence[npt.NDArray[Any]]
+
+
+def quantizable(architecture: Architecture, weights: Weights) -> keras.Model:
+    """The network with these weights, as it is converted to integers best."""
+    plain = build(architecture)
+    plain.set_weights(list(weights))
+    ways = _ways(architecture, {layer.name: layer for layer in plain.layers})
+    model = build(architecture, layers=_Layers(ways))
+    model.set_weights(list(weights))
+    for norm, convolution in ways.into.items():
+        _multiply(model.get_layer(convolution), np.abs(_scale(plain.get_layer(norm))))
+    return model
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """What becomes of the normalisations that the converter does not fold, by name."""
+
+    into: dict[str, str]  # after a relu: its factor goes through it into this convolution, as |s| relu(x) = relu(|s| x)
+    signed: set[str]  # those of them that have a negative factor somewhere
+    alone: set[str]  # becomes a depthwise convolution of 1x1
+
+
+def _ways(architecture: Architecture, layers: Mapping[str, Any]) -> _Ways:
+    resolved = resolve(architecture)
+    before = dict(_before(resolved))
+    ways = _Ways({}, set(), set())
+    for _, row in flatten(resolved):
+        if not isinstance(row.layer, BatchNorm):
+            continue
+        first, second = before[row.name]
+        if _convolves(first):
+            continue
+        if first and first.layer == Activation("relu") and second and _convolves(second) and not _shares(second):
+            ways.into[row.name] = second.name
+            if (_scale(layers[row.name]) < 0).any():
+                ways.signed.add(row.name)
+        elif len(row.output) == 3:
+            ways.alone.add(row.name)
+    return ways
+
+
+def _before(rows: tuple[Resolved, ...]) -> Iterator[tuple[str, tuple[Resolved | None, Resolved | None]]]:
+    """For each row the last and the last but one before it that do something; no other row takes what they put out."""
+    first = second = None
+    for row in rows:
+        yield from _before(row.branch)
+        yield from _before(row.shortcut)
+        yield row.name, (first, second)
+        if not (isinstance(row.layer, Dropout) or (isinstance(row.layer, Flatten) and len(row.input) == 1)):
+            first, second = row, first
+
+
+def _convolves(row: Resolved | None) -> bool:
+    return row is not None and isinstance(row.layer, ConvLayer | Dense)
+
+
+def _shares(row: Resolved) -> bool:
+    """Whether other convolutions have its weights too."""
+    return isinstance(row.layer, ConvLayer) and bool(row.layer.weights)
+
+
+def _scale(norm: Any) -> npt.NDArray[np.float32]:
+    """What a batch normalisation multiplies each channel by."""
+    return np.asarray(norm.gamma / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon), np.float32)
+
+
+def _multiply(layer: Any, factors: npt.NDArray[np.float32]) -> None:
+    """Multiply the channels that a convolution or a dense layer puts out."""
+    kernel = getattr(layer, "pointwise_kernel", None)
+    kernel = layer.kernel if kernel is None else kernel
+    kernel.assign(np.asarray(kernel) * factors)
+    if layer.use_bias:
+        layer.bias.assign(np.asarray(layer.bias) * factors)
+
+
+class _Layers:
+    """Keras' layers, with the normalisations in their way."""
+
+    def __init__(self, ways: _Ways) -> None:
+        self._kinds = dict.fromkeys(ways.into, _Shift) | dict.fromkeys(ways.signed, _SignAndShift)
+        self._kinds |= dict.fromkeys(ways.alone, _ScaleAndShift)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(keras.layers, name)
+
+    def BatchNormalization(self, *, name: str, **options: Any) -> Any:  # noqa: N802
+        return self._kinds.get(name, keras.layers.BatchNormalization)(name=name, **options)
+
+
+class _Shift(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """What is left of a batch normalisation whose factor was applied before."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return inputs + (self.beta - self.moving_mean * _factor(self))
+
+
+class _SignAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """The same where factors are negative: a sign of each channel is exact with one scale for all."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        signs = tf.where(self.gamma < 0, -1.0, 1.0)
+        return inputs * signs + (self.beta - self.moving_mean * _factor(self))
+
+
+class _ScaleAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch normalisation of a map with its fixed averages, as a convolution."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        kernel = tf.reshape(_factor(self), (1, 1, -1, 1))
+        scaled = tf.nn.depthwise_conv2d(inputs, kernel, strides=(1, 1, 1, 1), padding="VALID")
+        return tf.nn.bias_add(scaled, self.beta - self.moving_mean * _factor(self))
+
+
+def _factor(norm: Any) -> Any:
+    return norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)

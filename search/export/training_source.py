@@ -1,0 +1,203 @@
+"""A recipe as plain Keras that a person can read and run: `compile` and `fit`, its schedule, its variation of images.
+
+What is generated holds only what the recipe uses. Its arithmetic is that of `search.engine`; what cannot be the same is
+said in it: random numbers, and bilinear warping, which Keras does in three steps. No Keras is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from textwrap import dedent
+
+from search.export.batches_source import batches_source
+from search.training.recipe import Constant, Cosine, InverseTime, Linear, OneCycle, Plateau, Recipe
+
+_HEAD = '''\
+"""{what} in plain Keras: {epochs} epochs of batches of {batch_size}.
+
+The arithmetic is that of the training whose log is kept; orders, flips and initial weights are drawn anew, so
+accuracies will differ by as much as two seeds do.
+"""
+
+{imports}import keras
+import numpy as np
+
+EPOCHS = {epochs}
+BATCH_SIZE = {batch_size}
+LEARNING_RATE = {learning_rate!r}
+'''
+
+
+def training_source(recipe: Recipe, *, policy: str = "float32", what: str = "The training") -> str:
+    """Source of a module with `train(build_model, prepare, x_train, y_train, x_val, y_val, path, seed)`.
+
+    Args:
+        policy: Keras dtype policy that the training was computed in.
+        what: what is trained, for the first line.
+    """
+    schedule = list(_schedule(recipe))
+    imports = "import math\n\n" if any("math." in line for line in schedule) else ""
+    head = _HEAD.format(
+        what=what, imports=imports, epochs=recipe.epochs, batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+    )  # fmt: skip
+    parts = [head.rstrip() + "".join(f"\n{line}" for line in _constants(recipe))]
+    parts += ["\n".join(schedule)] if schedule else []
+    parts += [
+        batches_source(recipe.augment),
+        *([_AVERAGE.format(ema=recipe.ema)] if recipe.ema else []),
+        _train(recipe, policy),
+    ]
+    return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+# --- the learning rate -----------------------------------------------------------------------------------------------
+
+
+def _constants(recipe: Recipe) -> Iterator[str]:
+    if recipe.restarts:
+        ends = ", ".join(map(str, recipe.restarts))
+        yield f"RESTARTS = ({ends},)  # epochs after which the schedule begins anew"
+    if recipe.augment.passes > 1:
+        yield f"PASSES = {recipe.augment.passes}  # over all images in one epoch"
+
+
+def _schedule(recipe: Recipe) -> Iterator[str]:
+    """Lines that define `learning_rate(step, steps)` as `search.training.recipe.rate_at`; none if constant or a callback."""
+    match recipe.schedule:
+        case Constant() | Plateau():
+            return
+        case InverseTime(rate=rate):
+            told, body = "Divided by 1 + {} * epoch (from 0).", f"return LEARNING_RATE / (1 + {rate!r} * (step // steps))"
+            yield from _function(told.format(rate), [body])
+            return
+        case Cosine():
+            told = "Half a cosine down to zero."
+            body = "return LEARNING_RATE * (1 + math.cos(math.pi * done / total)) / 2"
+        case OneCycle(warmup=warmup, start=start):
+            told = f"Up from LEARNING_RATE / {start:g} in {100 * warmup:g} % of the steps, then half a cosine down to zero."
+            body = f"""\
+                progress = done / total
+                if progress < {warmup!r}:
+                    return LEARNING_RATE * (1 / {start!r} + (1 - 1 / {start!r}) * progress / {warmup!r})
+                return LEARNING_RATE * (1 + math.cos(math.pi * (progress - {warmup!r}) / (1 - {warmup!r}))) / 2"""
+        case Linear(warmup=warmup):
+            told = f"Straight up in {100 * warmup:g} % of the steps, then straight down to zero."
+            body = f"""\
+                rising = min(round({warmup!r} * total), total - 1)
+                return LEARNING_RATE * min((done + 1) / max(1, rising), (total - done) / (total - rising))"""
+    course = ["done, total = step, EPOCHS * steps"]
+    if recipe.restarts:
+        course = [
+            "epoch = step // steps",
+            "begin = max(one for one in (0, *RESTARTS) if one <= epoch)",
+            "end = min(one for one in (*RESTARTS, EPOCHS) if one > epoch)",
+            "done, total = step - begin * steps, (end - begin) * steps",
+        ]
+    yield from _function(told, [*course, *dedent(body).splitlines()])
+
+
+def _function(told: str, body: list[str]) -> Iterator[str]:
+    yield "def learning_rate(step: int, steps: int) -> float:"
+    yield f'    """{told}"""'
+    yield from (f"    {line}" for line in body)
+    yield from ("", "")
+    yield from _SCHEDULE.splitlines()
+
+
+_SCHEDULE = '''\
+class Schedule(keras.callbacks.Callback):
+    """Sets the learning rate of each step."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        steps = self.params["steps"]
+        self.model.optimizer.learning_rate = learning_rate(self.epoch * steps + batch, steps)'''
+
+
+# --- compile and fit -------------------------------------------------------------------------------------------------
+
+_AVERAGE = '''\
+class Average(keras.callbacks.Callback):
+    """A moving average of all weights, which is what is validated and kept; it comes after the ModelCheckpoint."""
+
+    def on_train_begin(self, logs=None):
+        self.done, self.average = 0, self.model.get_weights()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.done += 1
+        decay = min({ema!r}, self.done / (self.done + 9))
+        weights = zip(self.average, self.model.get_weights(), strict=True)
+        self.average = [old + (new - old) * (1 - decay) for old, new in weights]
+
+    def on_test_begin(self, logs=None):
+        self.raw = self.model.get_weights()
+        self.model.set_weights(self.average)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.set_weights(self.raw)'''
+_TRAIN = '''\
+{weights}def train(build_model, prepare, x_train, y_train, x_val, y_val, path, seed=0):
+    """Train a new model on uint8 images (n, height, width, channels) and labels (n,); its best epoch goes to `path`."""
+    keras.utils.set_random_seed(seed)
+{build}
+    classes = model.output_shape[-1]
+    batches = Batches(x_train, y_train, classes, prepare, seed)
+    optimizer = {optimizer}
+{exclude}    loss = keras.losses.CategoricalCrossentropy({smoothing})
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(path, monitor="val_accuracy", mode="max", save_best_only=True),
+{callbacks}    ]
+    validation = prepare(x_val), np.eye(classes, dtype="float32")[y_val]
+    options = {{"validation_data": validation, "validation_batch_size": 500, "callbacks": callbacks, "verbose": 2}}
+    return model.fit(batches, epochs=EPOCHS, {fit}**options)
+'''
+_WEIGHTS = '''\
+def class_weights(labels):
+    """The weight of each class in the loss, by which a rare one counts as much as any."""
+    counts = np.bincount(labels)
+    return {label: len(labels) / (len(counts) * count) for label, count in enumerate(counts)}
+
+
+'''
+
+
+def _train(recipe: Recipe, policy: str) -> str:
+    callbacks = []
+    match recipe.schedule:
+        case Constant():
+            pass
+        case Plateau(factor=factor, patience=patience):
+            options = f'"val_loss", factor={factor!r}, patience={patience}, min_delta=0'
+            callbacks = [f"keras.callbacks.ReduceLROnPlateau({options}),"]
+        case _:
+            callbacks = ["Schedule(),"]
+    callbacks += ["Average(),"] if recipe.ema else []
+    build = ["model = build_model()"]
+    if policy != "float32":
+        build = [f'keras.config.set_dtype_policy("{policy}")', *build, 'keras.config.set_dtype_policy("float32")']
+    exclude = ['optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])'] if recipe.weight_decay else []
+    return _TRAIN.format(
+        build="\n".join(f"    {line}" for line in build),
+        optimizer=_optimizer(recipe),
+        exclude="".join(f"    {line}\n" for line in exclude),
+        smoothing=f"label_smoothing={recipe.label_smoothing!r}" if recipe.label_smoothing else "",
+        callbacks="".join(f"        {line}\n" for line in callbacks),
+        weights=_WEIGHTS if recipe.class_weights == "balanced" else "",
+        fit="class_weight=class_weights(y_train), " if recipe.class_weights == "balanced" else "",
+    )
+
+
+def _optimizer(recipe: Recipe) -> str:
+    """As `search.training.engine.base.optimizer_of`."""
+    words = ["LEARNING_RATE"]
+    if recipe.optimizer == "sgd":
+        words += [f"momentum={recipe.momentum!r}", f"nesterov={recipe.momentum > 0}"]
+    if recipe.weight_decay or recipe.optimizer == "adamw":
+        words += [f"weight_decay={recipe.weight_decay!r}"]
+    words += [f"global_clipnorm={recipe.clip_norm!r}"] if recipe.clip_norm else []
+    name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[recipe.optimizer]
+    return f"keras.optimizers.{name}({', '.join(words)})"

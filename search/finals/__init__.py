@@ -1,0 +1,1 @@
+"""Retrains the best candidates on fresh seeds: intervals and verdicts."""

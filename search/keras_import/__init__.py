@@ -1,0 +1,1 @@
+"""Reads a Keras model file as an Architecture, without Keras."""

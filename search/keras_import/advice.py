@@ -1,0 +1,211 @@
+"""A network held against the rules of a task: each rule that it breaks, with the smallest edits that mend it, priced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from search.budget.cost import price, price_layer
+from search.budget.limits import Budget
+from search.data.dataset import shape_of
+from search.keras_import.convert import Imported
+from search.keras_import.edits import head_of, rebuilt, scaled_to_fit, separated, widened
+from search.keras_import.names import KNOWN
+from search.networks.architecture import Architecture
+from search.networks.geometry import Resolved, flatten, resolve
+from search.networks.layers import (
+    ArchitectureError,
+    BatchNorm,
+    Conv,
+    ConvLayer,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    walk,
+)
+from search.study import config
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a task asks of a candidate."""
+
+    budget: Budget
+    input: tuple[int, int, int]
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule, whether it holds, what shows it, and what would mend it."""
+
+    rule: str
+    holds: bool
+    words: str
+    edits: tuple[str, ...] = ()
+
+
+def rules_of(study: str, budget: int | None) -> Rules:
+    """The rules of a study, with another budget if one is given.
+
+    Raises:
+        UserError: there is no such study, or its images cannot be read.
+    """
+    asked = config.load(config.find(study)[1], {})
+    wish = asked.data
+    shape, classes = shape_of(wish.name, wish.path, asked.protocol, wish.holdout, wish.options)
+    return Rules(asked.budget if budget is None else asked.budget.model_copy(update={"params": budget}), shape, classes)
+
+
+def judge(imported: Imported, rules: Rules) -> list[Finding]:
+    """Every rule in turn; where layers are unknown the others are judged of the nearest network, if there is one."""
+    problems, alike = imported.problems, dict[tuple[str, str], list[str]]()
+    for one in problems:
+        alike.setdefault((one.rule, one.edit), []).append(one.where)
+    edits = tuple(f"{_listed(places)}: {rule}; instead: {edit}" for (rule, edit), places in alike.items())
+    words = f"{_count(len(problems), 'place')} to mend; known: {KNOWN}" if problems else "all of them"
+    found = [Finding("known layers", not problems, words, edits)]
+    network = imported.architecture
+    if network is None or not all(one.mended for one in problems):
+        return found
+    rows = [row for _, row in flatten(resolve(network))]
+    names = dict(zip((row.name for row in rows), imported.origins, strict=True))
+    return [
+        *found,
+        _input(network, rules),
+        *([_separable(rows, names)] if rules.budget.separable_only else []),
+        _batch_norm(network),
+        _dropout(network, rows, names),
+        _softmax(imported),
+        _budget(network, rules.budget, rows, names),
+    ]
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+def _input(network: Architecture, rules: Rules) -> Finding:
+    words = f"{_by(network.input)}, {network.classes} classes"
+    if (network.input, network.classes) == (rules.input, rules.classes):
+        return Finding("input", True, words)
+    edit = f"keras.Input({rules.input}) and {rules.classes} classes"
+    head = head_of(network)
+    try:
+        changed = replace(network, input=rules.input, classes=rules.classes)
+        resized = rebuilt(changed, lambda layer: (widened(layer, rules.classes) if layer is head else layer,))
+        edit += f", which makes it {price(resized).params:,} parameters"
+    except ArchitectureError as error:
+        edit += f", which its layers do not fit ({error})"
+    return Finding("input", False, f"{words}; the images are {_by(rules.input)} in {rules.classes} classes", (edit,))
+
+
+def _separable(rows: list[Resolved], names: dict[str, str]) -> Finding:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if isinstance(row.layer, Conv):
+            size = f"{row.layer.kernel}x{row.layer.kernel}, {row.input[-1]} -> {row.layer.filters}"
+            saved = price_layer(row).params - price_layer(row._replace(layer=separated(row.layer))).params
+            words = f"saves {saved:,} parameters" if saved >= 0 else f"takes {-saved:,} parameters more"
+            alike.setdefault((size, words), []).append(names[row.name])
+    edits = tuple(
+        f"{_listed(places)} ({size}): a SeparableConv2D of the same size {saves}{' each' if len(places) > 1 else ''}"
+        for (size, saves), places in alike.items()
+    )
+    count = sum(map(len, alike.values()))
+    return Finding("separable only", not count, _count(count, "plain convolution"), edits)
+
+
+def _batch_norm(network: Architecture) -> Finding:
+    count = sum(isinstance(layer, BatchNorm) for layer in walk(network.layers))
+    if count:
+        return Finding("batch norm", True, _count(count, "layer"))
+    head, added = head_of(network), 0
+
+    def change(layer: Layer) -> tuple[Layer, ...]:
+        nonlocal added
+        takes = isinstance(layer, ConvLayer) and layer is not head
+        added += takes
+        return (layer, BatchNorm()) if takes else (layer,)
+
+    more = price(rebuilt(network, change)).params - price(network).params
+    edit = f"BatchNormalization after each of the {added} convolutions before the last: {more:,} parameters more"
+    return Finding("batch norm", False, "none", (edit if added else "BatchNormalization after a convolution",))
+
+
+def _dropout(network: Architecture, rows: list[Resolved], names: dict[str, str]) -> Finding:
+    count = sum(isinstance(layer, Dropout) and layer.rate > 0 for layer in walk(network.layers))
+    if count:
+        return Finding("dropout", True, _count(count, "layer"))
+    head = head_of(network)
+    before = next((names[row.name] for row in rows if row.layer is head), "the last layer")
+    return Finding("dropout", False, "none of a rate above 0", (f"Dropout(0.2) before {before}: no parameters",))
+
+
+def _softmax(imported: Imported) -> Finding:
+    if not imported.softmax_added:
+        return Finding("softmax", True, "at the end")
+    edit = "activation='softmax' in the last layer; the architecture file has one, which changes no weights"
+    return Finding("softmax", False, "gives scores and no probabilities", (edit,))
+
+
+def _budget(network: Architecture, budget: Budget, rows: list[Resolved], names: dict[str, str]) -> Finding:
+    params = price(network).params
+    if params < budget.params:
+        return Finding("budget", True, f"{params:,} parameters, {budget.params - params:,} below {budget.params:,}")
+    words = f"{params:,} parameters, {params - budget.params + 1:,} too many for a budget under {budget.params:,}"
+    edits, smaller = [], network
+    for edit, candidate in _reductions(network, rows, names):
+        count = price(candidate).params
+        edits.append(f"{edit}: {count:,} parameters, which {'fits' if count < budget.params else 'is still too many'}")
+        smaller = candidate
+        if count < budget.params:
+            return Finding("budget", False, words, tuple(edits))
+    return Finding("budget", False, words, (*edits, _scaling(smaller, budget, after=len(edits))))
+
+
+def _reductions(network: Architecture, rows: list[Resolved], names: dict[str, str]) -> Iterator[tuple[str, Architecture]]:
+    """Edits that leave all widths, each on top of those before it."""
+    plain = [layer for layer in walk(network.layers) if isinstance(layer, Conv)]
+    if plain:
+        smaller = rebuilt(network, lambda layer: (separated(layer) if isinstance(layer, Conv) else layer,))
+        if price(smaller).params < price(network).params:  # 1x1 convolutions alone would grow
+            network = smaller
+            yield "SeparableConv2D for the plain convolutions", network
+    wide = [row for row in rows if isinstance(row.layer, Flatten) and len(row.input) == 3 and row.input[:2] != (1, 1)]
+    if wide:
+        network = rebuilt(network, lambda layer: (GlobalAveragePool() if isinstance(layer, Flatten) else layer,))
+        try:
+            price(network)
+        except ArchitectureError:  # a second Flatten, on a vector
+            return
+        yield f"GlobalAveragePooling2D for {names[wide[0].name]}", network
+
+
+def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
+    """The largest scale of all widths but the head's that fits, in words."""
+    begin = "then widths" if after else "widths"
+    found = scaled_to_fit(network, budget)
+    if found is None:
+        return f"{begin} in proportion: no network of this form fits; take fewer layers"
+    smaller, widths = found
+    changes = ", ".join(f"{old} -> {new}" for old, new in widths.items())
+    return f"{begin} in proportion, {changes}: {price(smaller).params:,} parameters, which fits"
+
+
+# --- words -------------------------------------------------------------------------------------------------------------
+
+
+def _listed(places: list[str]) -> str:
+    """`Conv2D conv2d_1, conv2d_2`: Keras' class once, where all are of one."""
+    kinds = {place.split(" ")[0] for place in places}
+    rest = places[1:] if len(kinds) > 1 else [place.split(" ", 1)[-1] for place in places[1:]]
+    return ", ".join((*places[:1], *rest))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,89 @@
+"""The options of a layer of Keras, whose types nobody has checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from search.data.archives import reason
+from search.networks.layers import Padding
+
+Pair = tuple[int, int]
+
+
+class Unfit(ValueError):
+    """An option that these networks do not have: the rule, and the edit."""
+
+    def __init__(self, rule: str, edit: str) -> None:
+        super().__init__(rule)
+        self.rule, self.edit = rule, edit
+
+
+class Options:
+    """The options of a layer, whose types nobody has checked."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+
+    def value(self, key: str, default: Any = None) -> Any:
+        found = self._config.get(key, default)
+        if isinstance(found, dict) and isinstance(found.get("items"), list):  # {"class_name": "__tuple__", "items": [...]}
+            return found["items"]
+        return found
+
+    def expect(self, key: str, allowed: tuple[Any, ...], edit: str) -> None:
+        if not any(self.value(key) is one or self.value(key) == one for one in allowed):
+            raise Unfit(f"{key} {shown(self.value(key))}", edit)
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        found = self.value(key, default)
+        if isinstance(found, bool) or not isinstance(found, int | float) or found != found // 1 or abs(found) > 2**31:
+            raise Unfit(f"{key} {shown(found)}", "a whole number")
+        return int(found)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        found = self.value(key, default)
+        if isinstance(found, bool) or not isinstance(found, int | float) or abs(found) > 2**31:
+            raise Unfit(f"{key} {shown(found)}", "a number")
+        return float(found)
+
+    def flag(self, key: str, default: bool) -> bool:
+        found = self.value(key, default)
+        if not isinstance(found, bool):
+            raise Unfit(f"{key} {shown(found)}", "true or false")
+        return found
+
+    def pair(self, key: str, default: Pair | None = None) -> Pair:
+        found = self.value(key, default)
+        sides = [found, found] if isinstance(found, int | float) else found
+        if not isinstance(sides, list | tuple) or len(sides) != 2:
+            raise Unfit(f"{key} {shown(found)}", "two whole numbers")
+        height, width = (Options({key: side}).whole(key) for side in sides)
+        return height, width
+
+    def square(self, key: str, default: Pair | None = None) -> int:
+        height, width = self.pair(key, default)
+        if height != width:
+            raise Unfit(f"{key} {height}x{width}", f"{max(height, width)}x{max(height, width)}, as windows are square")
+        return height
+
+    def padding(self) -> Padding:
+        found = self.value("padding", "valid")
+        if found not in ("same", "valid"):
+            raise Unfit(f"padding {shown(found)}", "same or valid")
+        return cast(Padding, found)
+
+    def around(self) -> tuple[Pair, Pair]:
+        self.expect("data_format", ("channels_last", None), "data_format='channels_last'")
+        found = self.value("padding", 1)
+        sides = found if isinstance(found, list | tuple) and len(found) == 2 else [found, found]
+        top_bottom, left_right = (Options({"padding": side}).pair("padding") for side in sides)
+        return top_bottom, left_right
+
+    def regularizers(self) -> list[str]:
+        ends = ("_regularizer", "_constraint")
+        return [key for key, value in self._config.items() if isinstance(key, str) and key.endswith(ends) and value]
+
+
+def shown(value: Any) -> str:
+    return reason(ValueError(repr(value)))[:60]

@@ -1,0 +1,1 @@
+"""Networks as immutable layer records: shapes, receptive fields, JSON."""

@@ -1,0 +1,186 @@
+"""The workers of a run as tasks of a Ray cluster, an optional extra: each looks after one worker process on its node.
+
+Ray places them, gives them their share of a GPU and says when a node is lost; what they train is settled in the database as
+anywhere else (`search.storage.queue`), so that a lost node's trial goes on on another. All nodes need this checkout and its
+environment at the same path, a database server, and the run folder and the data on a file system that they share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from search.errors import UserError
+from search.runner.job import Order, StudyStopped, decode_order, encode_order
+from search.runner.placement import Share
+from search.runner.supervisor import MODULE, MOST_FAILURES, Interrupted, View, signals, supervise
+from search.study.config import ROOT
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 8.0  # that tasks are given to end their workers
+
+Event = dict[str, Any]
+
+
+def supervise_on_ray(order: Order, view: View, address: str, workers: int, trials_per_gpu: int | None) -> None:
+    """Run so many workers on a Ray cluster until the order is carried out.
+
+    Args:
+        address: of the cluster, as `ray.init` takes it.
+
+    Raises:
+        UserError: Ray is not installed or cannot be reached, or a worker found the user's input at fault.
+        StudyStopped: nothing more can be trained, or worker after worker was lost.
+        Interrupted: SIGINT or SIGTERM came.
+    """
+    ray = _connected(address)
+    try:
+        _check_storage(ray, order)
+        with signals():
+            _Tasks(ray, order, view, _resources(ray, workers, trials_per_gpu)).work(workers)
+    finally:
+        ray.shutdown()
+
+
+class Hub:
+    """Where tasks tell what happens, and hear whether they are to stop; an actor on the node of the run's own process."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.is_stopped = False
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+
+    def take(self) -> list[Event]:
+        taken, self.events = self.events, []
+        return taken
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+    def stopped(self) -> bool:
+        return self.is_stopped
+
+
+def part(line: str, place: int, hub: Any) -> tuple[str, str]:
+    """The task: look after one worker until it has done its part; (how it ended, why)."""
+    ray = importlib.import_module("ray")
+    order, asked = decode_order(line), [0.0]
+
+    def stopped() -> bool:
+        if time.monotonic() - asked[0] < POLL_SECONDS:
+            return False
+        asked[0] = time.monotonic()
+        return bool(ray.get(hub.stopped.remote()))
+
+    class Far:
+        def show(self, event: Event) -> None:
+            hub.tell.remote(event | {"worker": place})
+
+    try:
+        supervise(order.run, order, Far(), [Share()], stopped=stopped)
+        return "done", ""
+    except UserError as error:
+        return "user_error", str(error)
+    except StudyStopped as error:
+        return "stopped", str(error)
+    except Interrupted:
+        return "interrupted", ""
+
+
+class _Tasks:
+    """The tasks of one run."""
+
+    def __init__(self, ray: Any, order: Order, view: View, resources: Mapping[str, float]) -> None:
+        self.ray, self.order, self.view = ray, order, view
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        self.hub = ray.remote(Hub).options(num_cpus=0, scheduling_strategy=here).remote()
+        self.task = ray.remote(part).options(**resources, max_retries=0, scheduling_strategy="SPREAD")
+        self.places: dict[Any, int] = {}  # of the tasks at work
+        self.lost = 0  # in a row
+
+    def work(self, workers: int) -> None:
+        for place in range(workers):
+            self._start(place)
+        try:
+            while self.places:
+                ended, _ = self.ray.wait(list(self.places), timeout=POLL_SECONDS)
+                self._show()
+                for task in ended:
+                    self._ended(task, self.places.pop(task))
+        finally:
+            self._stop()
+
+    def _start(self, place: int) -> None:
+        line = encode_order(replace(self.order, is_first=place == 0)).decode()
+        self.places[self.task.remote(line, place, self.hub)] = place
+
+    def _ended(self, task: Any, place: int) -> None:
+        try:
+            how, reason = self.ray.get(task)
+        except self.ray.exceptions.RayError as error:  # its node is gone, or Ray has killed it
+            self.lost += 1
+            reason = f"was lost with its node ({type(error).__name__})"
+            self.view.show({"event": "lost", "reason": reason, "numbers": [], "worker": place})
+            if self.lost >= MOST_FAILURES:
+                raise StudyStopped(f"{self.lost} workers in a row were lost; see the log of Ray") from None
+            return self._start(place)
+        match how:
+            case "user_error":
+                raise UserError(reason)
+            case "stopped":
+                raise StudyStopped(reason)
+
+    def _show(self) -> None:
+        for event in self.ray.get(self.hub.take.remote()):
+            if event["event"] == "end":
+                self.lost = 0
+            self.view.show(event)
+
+    def _stop(self) -> None:
+        """Let the tasks end their workers, which puts what these train back into the queue."""
+        if self.places:
+            with contextlib.suppress(self.ray.exceptions.RayError):
+                self.ray.get(self.hub.stop.remote(), timeout=STOP_SECONDS)
+                self.ray.wait(list(self.places), num_returns=len(self.places), timeout=STOP_SECONDS)
+
+
+def _connected(address: str) -> Any:
+    try:
+        ray: Any = importlib.import_module("ray")
+        importlib.import_module("ray.util.scheduling_strategies")
+    except ImportError:
+        raise UserError("--ray-address: Ray is not installed; add it with: make ray") from None
+    passed_on = {name: os.environ[name] for name in (MODULE, "KERAS_BACKEND") if name in os.environ}
+    variables = {"PYTHONPATH": str(ROOT), **passed_on}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", runtime_env={"env_vars": variables})
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"--ray-address {address}: cannot be reached ({str(error).splitlines()[0]})") from None
+    return ray
+
+
+def _resources(ray: Any, workers: int, trials_per_gpu: int | None) -> dict[str, float]:
+    """What each task asks Ray for: its share of a GPU, or of the cores of all nodes."""
+    there = ray.cluster_resources()
+    if there.get("GPU"):
+        return {"num_cpus": 1, "num_gpus": 1 / (trials_per_gpu or 1)}
+    if trials_per_gpu is not None:
+        raise UserError(f"--trials-per-gpu {trials_per_gpu}: no GPU was found in the cluster; leave it out")
+    return {"num_cpus": max(1, int(there.get("CPU", 1)) // workers)}
+
+
+def _check_storage(ray: Any, order: Order) -> None:
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if order.storage_url.startswith("sqlite") and len(addresses) > 1:
+        raise UserError(
+            f"--ray-address: SQLite cannot be shared by {len(addresses)} machines; pass --storage with a database server"
+        )

@@ -1,0 +1,1 @@
+"""Optuna's database for many workers; the only package that touches Optuna's internals."""

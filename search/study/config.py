@@ -1,0 +1,442 @@
+"""study.toml to a StudyConfig: what a study asks for, checked once, here, with unknown keys refused.
+
+The effective configuration (file and overrides, defaults filled in) is stored with the study; on resume only what cannot
+change a result may differ from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from search import files
+from search.budget.limits import Budget, FieldBounds
+from search.data.images import AS_THEY_ARE, Options
+from search.errors import UserError, first_place, first_problem, nearest
+from search.networks import architecture as architectures
+from search.networks.architecture import to_dict
+from search.spaces.domains import Choices, Dimension, Domain, Range, Value
+from search.training import recipe as recipes
+from search.training.recipe import DECAYING, NAMES_OF_DECAYING, SCHEDULES, Augment, Recipe, RecipeSpace, as_tuple
+from space import AnySpace, parameters, record_of
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = ROOT / "studies"
+REFERENCES = STUDIES / "references"
+
+# What may change on resume: no key of it can alter the result of a trial.
+FREE = frozenset(
+    {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"}
+    | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
+)
+ACCURACY = "accuracy"  # the objective that every study has
+LARGEST_SIDE = 1024  # of an image, in pixels
+DEEPEST = 50  # tables and lists inside each other in a study file
+TRIALS = 20  # trained, where a study does not say; a grid's default is all of it
+
+OPTIONS = {  # of the command line, by the key that they override
+    "data.path": "--data",
+    "data.images": "--images",
+    "recipe.epochs": "--epochs",
+    "recipe.batch_size": "--batch-size",
+    "search.trials": "--trials",
+    "search.seed": "--seed",
+}
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+_Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+def _sides(value: object) -> object:
+    """One number stands for a square."""
+    return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+
+
+class DataConfig(BaseModel):
+    """Which images, and how they are split and prepared."""
+
+    model_config = _STRICT
+    name: Literal["cifar10", "cifar100", "digits"] | None = None
+    path: str | None = None
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    images: Annotated[int, Field(ge=1)] | None = None
+    normalize: bool = False
+    # how the images of a path are read, a folder's or an array file's
+    size: Annotated[tuple[_Side, _Side] | None, BeforeValidator(_sides)] = None  # [height, width], or one number for both
+    grayscale: bool = False
+    background: Literal["white", "black"] = "white"  # of what is transparent in a folder's images
+    classes: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # the sub-folders to take; all of them if none
+
+    @model_validator(mode="after")
+    def _named(self) -> DataConfig:
+        if self.name is None and self.path is None:
+            raise ValueError('name or path is needed, such as name = "cifar10"')
+        given = [key for key, value in vars(self.options).items() if value != getattr(AS_THEY_ARE, key)]
+        if self.name is not None and given:
+            raise ValueError(f"{given[0]}: {self.name} is taken as it is; leave it out, or give a path without a name")
+        if self.classes and len(set(self.classes)) != max(len(self.classes), 2):
+            raise ValueError(f"classes: at least two, each once, not {list(self.classes)}")
+        return self
+
+    @property
+    def options(self) -> Options:
+        """How the images of a path are read."""
+        return Options(self.size, self.grayscale, self.background, self.classes)
+
+
+class Rungs(BaseModel):
+    """After `first`, `first * factor`, ... epochs only about one in `factor` candidates goes on (successive halving)."""
+
+    model_config = _STRICT
+    first: Annotated[int, Field(ge=1)]
+    factor: Annotated[int, Field(ge=2)] = 3
+
+    def before(self, epochs: int) -> tuple[int, ...]:
+        """The epochs at which a candidate may be pruned, in a training of so many."""
+        found, rung = [], self.first
+        while rung < epochs:
+            found.append(rung)
+            rung *= self.factor
+        return tuple(found)
+
+
+class Directions(BaseModel):
+    """The objectives of a study that has several: accuracy, and what is traded for it."""
+
+    model_config = _STRICT
+    accuracy: Literal["maximize"] | None = None
+    params: Literal["minimize"] | None = None
+    macs: Literal["minimize"] | None = None
+    flash_bytes: Literal["minimize"] | None = None
+    peak_activation_bytes: Literal["minimize"] | None = None
+    arena_bytes: Literal["minimize"] | None = None
+
+    @model_validator(mode="after")
+    def _several(self) -> Directions:
+        if self.accuracy is None:
+            raise ValueError('accuracy must be among them: accuracy = "maximize"')
+        if not self.prices:
+            prices = ", ".join(name for name in Directions.model_fields if name != ACCURACY)
+            raise ValueError(f"accuracy alone is what every study maximises; add one of {prices}, or leave directions out")
+        return self
+
+    @property
+    def prices(self) -> tuple[str, ...]:
+        """What is minimised, in a fixed order."""
+        return tuple(name for name in Directions.model_fields if name != ACCURACY and getattr(self, name))
+
+
+class SearchConfig(BaseModel):
+    """How to search, and how the worker process is kept in hand."""
+
+    model_config = _STRICT
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # trained ones, those pruned at a rung included
+    sampler: Literal["tpe", "random", "nsga2", "grid"] = "tpe"
+    fit: Literal["reject", "fill"] = "reject"  # fill: widths are proportions, scaled to the largest net under the budget
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1  # seeds that every cell of a grid is trained on
+    rank_by: Literal["float", "int8"] = "float"  # int8: by the accuracy of the network in integers, also the base's
+    flip_average: bool = False  # tell apart how right trained candidates are on the mean of an image and its mirror image
+    warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # references and architecture files, tried first
+    rungs: Rungs | None = None
+    directions: Directions | None = None  # accuracy and prices, searched together
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    recycle_after: Annotated[int, Field(ge=1)] = 20  # trials that one worker process trains
+    stall_minutes: Annotated[float, Field(gt=0)] = 15.0  # without a sign of life, then the worker is stopped
+    grace_minutes: Annotated[float, Field(gt=0)] = 2.0  # without a heartbeat, then a trial counts as lost with its machine
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> SearchConfig:
+        if self.rungs and self.sampler in ("nsga2", "grid"):
+            why = "learns nothing from a pruned trial" if self.sampler == "nsga2" else "wants all of its cells in full"
+            raise ValueError(f"rungs: the {self.sampler} sampler {why}; take tpe or random, or leave rungs out")
+        if self.directions and self.rungs:
+            raise ValueError(
+                "directions: rungs prune by accuracy alone, and would end the small networks of a front; leave rungs out"
+            )
+        if self.directions and self.fit == "fill":
+            raise ValueError(
+                'directions: fit = "fill" makes every network as large as the budget allows, so that no small one is ever '
+                "tried; leave fit out"
+            )
+        if self.sampler == "grid" and self.fit == "fill":
+            raise ValueError('fit: "fill" changes the widths that a grid lists; leave it out')
+        if self.repeats > 1 and self.sampler != "grid":
+            raise ValueError('repeats: cells are repeated by sampler = "grid"; finals trains the best of a search again')
+        return self
+
+
+class StopConfig(BaseModel):
+    """When a study ends before it has its trials, and how long one of them may take; what is left out is no limit."""
+
+    model_config = _STRICT
+    hours: Annotated[float, Field(gt=0)] | None = None  # of one `run`, by the clock
+    device_hours: Annotated[float, Field(gt=0)] | None = None  # that all trainings of the study take together
+    accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None  # to reach
+    patience: Annotated[int, Field(ge=1)] | None = None  # trained trials in a row without a better one
+    trial_minutes: Annotated[float, Field(gt=0)] | None = None  # of one trial
+
+
+class StudyConfig(BaseModel):
+    """One study, complete."""
+
+    model_config = _STRICT
+    protocol: Literal["course", "holdout"] = "holdout"
+    base: str | float  # a reference, an architecture file, or an accuracy to beat
+    data: DataConfig
+    budget: Budget
+    space: AnySpace
+    recipe: RecipeSpace = RecipeSpace()
+    search: SearchConfig = SearchConfig()
+    stop: StopConfig = StopConfig()
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _base(cls, value: object) -> object:
+        if isinstance(value, bool) or (isinstance(value, int | float) and not 0 < value < 1):
+            raise ValueError(f"an accuracy to beat is a fraction between 0 and 1, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _searchable(self) -> StudyConfig:
+        if self.search.rungs:
+            for schedule in self.recipe.schedules or (self.recipe.schedule,):
+                if not isinstance(schedule, DECAYING):
+                    kind = f"the {schedule.kind} schedule"
+                    raise ValueError(f"search.rungs: {kind} does not decay to zero by a rung; take {NAMES_OF_DECAYING}")
+            if self.search.rungs.first >= self.recipe.epochs:
+                epochs = f"a training has {self.recipe.epochs} epochs"
+                rule = f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}"
+                raise ValueError(f"{rule}; lower it, or leave rungs out")
+        functions = getattr(self.space, "activation", None)
+        possible = functions.domains if isinstance(functions, Dimension) else ()
+        if self.search.rank_by == "int8" and any(isinstance(one, Choices) and "elu" in one.values for one in possible):
+            raise ValueError("search.rank_by: elu is computed in floats only; take another space.activation, or float")
+        if not self.parameters and self.trials > 1:
+            raise ValueError("space: nothing is searched, as every value is fixed; give one a list or a range")
+        if self.search.sampler == "grid":
+            endless = [name for name, domain in self.parameters.items() if domain.count is None]
+            if endless:
+                raise ValueError(f"{endless[0]}: a grid cannot list a range without a step; give it one, or a list")
+        return self
+
+    @property
+    def base_name(self) -> str | None:
+        """The name of the base in the study of references, None where the base is a plain accuracy."""
+        return safe_name(Path(self.base).stem) if isinstance(self.base, str) else None
+
+    @cached_property
+    def parameters(self) -> dict[str, Domain]:
+        """Everything that is searched, by the name of its parameter: the same for every trial."""
+        repeats: dict[str, Domain] = {"repeat": Range(0, self.search.repeats - 1, 1)} if self.search.repeats > 1 else {}
+        return repeats | parameters(self.space) | recipes.parameters(self.recipe)
+
+    @property
+    def measure(self) -> str:
+        """What is called the best accuracy of a network, in words."""
+        return "validation accuracy" if self.search.rank_by == "float" else "validation accuracy in int8"
+
+    @property
+    def trials(self) -> int:
+        """How many trained trials the study asks for: what it says, the whole grid, or TRIALS."""
+        whole = self.size if self.search.sampler == "grid" else TRIALS
+        return self.search.trials or whole or TRIALS
+
+    @property
+    def size(self) -> int | None:
+        """How many points the search has; None where a range is continuous."""
+        counts = [domain.count for domain in self.parameters.values()]
+        return None if None in counts else math.prod(count or 0 for count in counts)
+
+    def declared(self, drawn: Mapping[str, Any]) -> dict[str, Value]:
+        """Parameters as the study file writes their values: 0.15, where Optuna stores 0.15000000000000002."""
+        found = {name: self.parameters[name].find(value) for name, value in drawn.items() if name in self.parameters}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def recipe_of(self, drawn: Mapping[str, Value]) -> Recipe:
+        """The recipe of a trial with these parameters, its schedule begun anew at every rung."""
+        recipe = recipes.complete(self.recipe, drawn, self.data.normalize)
+        return recipe.model_copy(update={"restarts": self.rungs})
+
+    @property
+    def prices(self) -> tuple[str, ...]:
+        """What is minimised beside accuracy; none in a study of one objective."""
+        return self.search.directions.prices if self.search.directions else ()
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which a candidate may be pruned."""
+        return self.search.rungs.before(self.recipe.epochs) if self.search.rungs else ()
+
+    def dump(self) -> dict[str, Any]:
+        """All of it as plain JSON values; `parse` reads it back."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over everything that can change a result."""
+        fixed = {key: value for key, value in flat(self.dump()) if key not in FREE}
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Check a configuration; a fault in what the command line overrides is laid at the option's door.
+
+    Raises:
+        UserError: the first rule that is broken, with its key and the nearest known one where a key is unknown.
+    """
+    try:
+        return StudyConfig.model_validate(dict(raw))
+    except ValidationError as error:
+        key = ".".join(str(part) for part in first_place(error)[:2])
+        source = OPTIONS[key] if overridden and key in overridden else where
+        raise UserError(f"{source}: {first_problem(error, _known(error, raw))}") from None
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read a study file, with some of its keys (`search.trials`) overridden.
+
+    Raises:
+        UserError: the file is missing or no TOML, or `parse` refuses it.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
+        raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
+    _check_plain(path, raw)
+    if is_file(raw.get("base")):
+        raw["base"] = _portable((path.parent / raw["base"]).resolve())
+    if isinstance(table := raw.get("search"), dict) and isinstance(names := table.get("warm_start"), list):
+        table["warm_start"] = [_portable((path.parent / one).resolve()) if is_file(one) else one for one in names]
+    if isinstance(data := raw.get("data"), dict) and isinstance(data.get("path"), str):
+        data["path"] = str((path.parent / data["path"]).resolve())
+    if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:
+        raw["space"] = table | _given(table.get("network"), path)
+    for key, value in (overrides or {}).items():
+        table, _, name = key.partition(".")
+        if isinstance(raw.setdefault(table, {}), dict):
+            raw[table][name] = value
+    return parse(raw, str(path), overrides)
+
+
+def _given(names: object, path: Path) -> dict[str, Any]:
+    """The networks of a fixed space, read from their files now: a stored configuration is then complete by itself."""
+    found = {}
+    for name in names if isinstance(names, list) else [names]:
+        if isinstance(name, str):
+            file = path.parent / name if is_file(name) else REFERENCES / f"{name}.json"
+            known = sorted(one.stem for one in REFERENCES.glob("*.json"))
+            if not files.is_file(file):
+                raise UserError(
+                    f"{path}: space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
+                )
+            found[safe_name(file.stem)] = to_dict(architectures.load(file))
+    return {"network": list(found) if isinstance(names, list) else next(iter(found), names), "networks": found}
+
+
+def is_file(name: object) -> bool:
+    """Whether a network is named by the path of its file and not as a reference."""
+    return isinstance(name, str) and name.endswith(".json")
+
+
+def find(study: str) -> tuple[str, Path]:
+    """(name, study file) of a study given by its name under studies/, or by the path of a TOML file or of its folder.
+
+    Raises:
+        UserError: there is no such study; names the nearest.
+    """
+    if study.endswith(".toml"):
+        path = Path(study)
+        if not path.is_file():
+            raise UserError(f"{study}: no such study file")
+        return safe_name(path.resolve().parent.name if path.name == "study.toml" else path.stem), path
+    known = sorted(path.parent.name for path in STUDIES.glob("*/study.toml"))
+    if study in known:
+        return study, STUDIES / study / "study.toml"
+    if (Path(study) / "study.toml").is_file():
+        return safe_name(Path(study).resolve().name), Path(study) / "study.toml"
+    raise UserError(f"{study!r}: no study of this name under studies/; {nearest(study, known)}")
+
+
+def safe_name(name: str) -> str:
+    """A name that is safe as a file's and as a study's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "study"
+
+
+def differences(stored: StudyConfig, asked: StudyConfig) -> list[str]:
+    """What keeps the asked configuration from going on with the stored one: `recipe.epochs is 5 here, not 50`."""
+    ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
+    keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
+    return [f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in keys]
+
+
+def options_back(stored: StudyConfig, asked: StudyConfig) -> str | None:
+    """The options that make the asked configuration the stored one, None where no options do."""
+    ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
+    keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
+    if not all(key in OPTIONS and ours.get(key) is not None for key in keys):
+        return None
+    return " ".join(f"{OPTIONS[key]} {ours[key]}" for key in keys)
+
+
+def hardly_learnt(accuracy: float, classes: int) -> bool:
+    """Whether an accuracy is so near chance that to beat it says little."""
+    return accuracy < 2 / classes
+
+
+def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) for every leaf of nested tables."""
+    for key, value in plain.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:
+    """Refuse what no key takes and Python can neither show nor look for: a thousand levels, a name with a zero byte."""
+    level: list[Any] = [raw]
+    for _ in range(DEEPEST):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        if wrong := [one for one in level if isinstance(one, str) and "\0" in one]:
+            raise UserError(f"{path}: {wrong[0][:60]!r} holds a zero byte, which no name has; take it out")
+        level = [one for one in level if isinstance(one, dict | list)]
+    if level:
+        raise UserError(f"{path}: tables and lists nest more than {DEEPEST} deep; a study file has a few levels")
+
+
+def _portable(path: Path) -> str:
+    """Relative to the checkout where it lies inside, so that a checkout can move with its runs."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+    """The keys that the table in question does take."""
+    models: dict[str, type[BaseModel]] = {
+        "data": DataConfig,
+        "budget": Budget,
+        "budget.receptive_field": FieldBounds,
+        "space": record_of(raw.get("space")),
+        "recipe": RecipeSpace,
+        "search": SearchConfig,
+        "search.rungs": Rungs,
+        "search.directions": Directions,
+        "stop": StopConfig,
+        "recipe.augment": Augment,
+        "recipe.augments": Augment,
+    }
+    table = ".".join(part for part in first_place(error)[:-1] if isinstance(part, str))
+    for several in ("recipe.schedule", "recipe.schedules"):  # pydantic adds the kind
+        models |= {f"{several}.{one.model_fields['kind'].default}": one for one in SCHEDULES}
+    model = models.get(table, StudyConfig if not table else None)
+    return list(model.model_fields) if model else []

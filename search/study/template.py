@@ -1,0 +1,144 @@
+"""The text of a study file that is proposed: every setting with its reason beside it, to be read and changed by a person."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from search.budget.cost import price
+from search.data.folders import WHOLE, shown
+from search.data.inspection import Seen
+from search.errors import UserError
+from search.study.config import ROOT
+from search.study.proposal import Proposal, sizes_of, space_table
+
+_COMMENT = 32  # column in which comments begin
+_WEIGHTS = '"balanced": a rare class counts as much as any in the loss, at the expense of overall accuracy'
+
+
+def study_text(called: str, folder: Path, budget: int, seen: Seen, proposal: Proposal) -> str:
+    """The study file: every setting with its reason."""
+    why, space = proposal.why, space_table(proposal)
+    lines = [
+        *_heading(called, budget, seen),
+        "",
+        _line('protocol = "holdout"', "ranked on validation images; the test images are read once, by finals"),
+        _line('base = "base.json"', f"the net to beat: {_base_words(proposal)}; or an accuracy such as 0.84"),
+        "",
+        "[data]",
+        *_data(folder, seen, proposal),
+        "",
+        "[budget]",
+        _line(f"params = {budget:_}", f"under, not at: {budget - 1:,} fits"),
+        _line("separable_only = true", "false would admit plain convolutions too"),
+        "",
+        _line("[space]", "a list of values, { low, high, step }, or one fixed value"),
+        f"# {why['space']}",
+        *(f"{key} = {_toml(value)}" for key, value in space.items() if key not in ("stride", "pools")),
+        *(
+            [_line(f"stride = {_toml(space['stride'])}", "the first block halves the image; one entry a block")]
+            if proposal.halves
+            else []
+        ),
+        _line(f"pools = {_toml(space['pools'])}", "how many; where, is sampled"),
+        "",
+        "[recipe]",
+        _line(f"epochs = {proposal.epochs}", f"{why['recipe']}; fewer for a first look (--epochs)"),
+        f"batch_size = {proposal.batch_size}",
+        'optimizer = "adam"',
+        _line("learning_rate = 0.003", "or searched: { low = 1e-3, high = 1e-2, log = true }"),
+        'schedule = { kind = "one-cycle" }',
+        *([_line('class_weights = "none"', _WEIGHTS)] if seen.imbalance else []),
+        f"# {why['augment']}",
+        _line(f"augment = {_toml({'flip': proposal.flip, 'crop': proposal.crop})}", "crop: moved by so many pixels"),
+        "",
+        "[search]",
+        _line("trials = 20", "trained ones"),
+        'sampler = "tpe"',
+        _line('fit = "fill"', "widths are proportions: every candidate uses what the budget allows"),
+        "seed = 0",
+        "",
+        "# [stop]",
+        _line("# hours = 8", "of one run, by the clock; the same command goes on"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _heading(called: str, budget: int, seen: Seen) -> list[str]:
+    counts = seen.by_class
+    parts = ", ".join(f"{sum(own):,} in {part}/" for part, own in seen.counts.items() if part != WHOLE)
+    lines = [
+        f"Nets under {budget:,} parameters for the images of {shown(seen.path.name)}.",
+        "",
+        f"  python -m search plan {shown(called)} --probe",
+        f"  python -m search run {shown(called)}",
+        "",
+        "Written by `new` from what it saw, with its reasons; change what you know better. What it saw:",
+        f"{seen.images:,} images{f' ({parts})' if parts else ''} in {len(seen.classes)} classes of {counts.min():,} to "
+        f"{counts.max():,}; sizes {sizes_of(seen.sizes)}.",
+    ]
+    if imbalance := seen.imbalance:
+        lines += [
+            f"The classes are unbalanced: {imbalance}.",
+            "Candidates are ranked by plain accuracy all the same, so hold theirs against that.",
+        ]
+    return [f"# {one}".rstrip() for one in lines]
+
+
+def _base_words(proposal: Proposal) -> str:
+    return f"plain convolutions, {price(proposal.base).params:,} parameters"
+
+
+def _data(folder: Path, seen: Seen, proposal: Proposal) -> list[str]:
+    inside = seen.path.resolve().is_relative_to(ROOT) and folder.resolve().is_relative_to(ROOT)
+    path = os.path.relpath(seen.path.resolve(), folder.resolve()) if inside else str(seen.path.resolve())
+    lines = [_line(f"path = {_text(path)}", "relative to this file" if inside else "")]
+    if seen.too_few:
+        lines += [
+            "classes = [",
+            *(f"  {_toml(name)},  # {count:,}" for name, count in zip(seen.classes, seen.by_class, strict=True)),
+            f"  # left out, as they have fewer than {seen.least} images:",
+            *(f"  # {_toml(name)},  # {count:,}" for name, count in seen.too_few.items()),
+            "]",
+        ]
+    if proposal.size:
+        height, width = proposal.size
+        lines.append(_line(f"size = {height if height == width else [height, width]}", proposal.why["size"]))
+    if proposal.grayscale:
+        lines.append(_line("grayscale = true", proposal.why["grayscale"]))
+    if seen.transparent:
+        what = "of what is transparent" + ("; what is not is bright" if seen.background == "black" else "")
+        lines.append(_line(f'background = "{seen.background}"', what))
+    if seen.holdout is None:
+        fixed = "a fifth of them validates, a fifth tests" if WHOLE in seen.counts else "val/ validates"
+        return [*lines, f"# the split is fixed: {fixed}"]
+    enough = "so that the rarest class has ten images there" if seen.holdout > 0.1 else "the rest of them is trained on"
+    return [*lines, _line(f"holdout = {seen.holdout}", f"of the training images, to validate on; {enough}")]
+
+
+def _line(setting: str, comment: str) -> str:
+    return f"{setting:<{_COMMENT - 1}} # {comment}" if comment else setting
+
+
+def _toml(value: Any) -> str:
+    """A value as an inline piece of TOML."""
+    match value:
+        case dict():
+            return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case str():
+            return _text(value)
+        case _:
+            return json.dumps(value)
+
+
+def _text(words: str) -> str:
+    """A basic string of TOML, which is that of JSON but for what lies beyond ASCII, and the character 127."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{words!a}: is no text in UTF-8, as a study file must be; rename it") from None
+    return json.dumps(words, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,126 @@
+"""A trained network of a run with all that is known of it, taken from the storage and the run folder to be exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from optuna.trial import FrozenTrial, TrialState
+
+from search.data.dataset import Dataset
+from search.data.preprocessing import Pixels
+from search.errors import UserError
+from search.files import read_json, read_weights
+from search.networks.architecture import Architecture, from_json
+from search.study.run import DATA, Run, Studies, base_accuracy, best, load, records
+from search.tuning import forecast as probe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training's outcome; the weights are those of its best epoch, in the order of Keras' `get_weights()`."""
+
+    architecture: Architecture
+    weights: Sequence[npt.NDArray[Any]]
+    pixels: Pixels
+    recipe: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    heading: Sequence[str]
+
+
+def is_here(run: Run, number: int) -> bool:
+    """Whether the run folder has what the training of a candidate left, and not that of another machine."""
+    return (run.folder / "trials" / str(number) / "weights.npz").is_file()
+
+
+def candidate(run: Run, number: int | None = None, studies: Studies | None = None) -> Trained:
+    """A trained candidate by its number, without one the best.
+
+    Args:
+        studies: those of the run, where they are open: what has been read of them is not read again.
+
+    Raises:
+        UserError: there is no such trial, it was not trained, or its files are gone.
+    """
+    studies = studies or load(run)
+    if number is None:
+        number = best(run, records(studies.candidates)).number
+    trials = studies.candidates.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
+    if trials[number].state != TrialState.COMPLETE:
+        outcome = trials[number].user_attrs.get("outcome", trials[number].state.name.lower())
+        told = f"python -m search show {run.called or run.name} {number}"
+        raise UserError(f"{run.name} {number}: this trial was not trained ({outcome}); see: {told}")
+    return _trained(run, studies, trials[number], run.folder / "trials" / str(number), f"{run.name}-{number}")
+
+
+def reference(run: Run, name: str) -> Trained:
+    """A reference that the run has trained, by name.
+
+    Raises:
+        UserError: it has not been trained in this run, or its files are gone.
+    """
+    studies = load(run)
+    for trial in studies.references.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if trial.user_attrs.get("reference") == name:
+            return _trained(run, studies, trial, run.folder / "references" / name, name)
+    raise UserError(f"{name}: not trained in {run.folder}; train it with: {run.command} --reference {name}")
+
+
+def images(run: Run, path: Path | None = None) -> Dataset:
+    """The images that a run trains and validates on, split and reduced as they were then.
+
+    Args:
+        path: where they are now, if not where the run read them.
+
+    Raises:
+        UserError: they cannot be read, or are others.
+    """
+    config = run.config
+    if path is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path.resolve())})})
+    data, known = probe.read(config, run.folder / probe.PIXELS), load(run).candidates.user_attrs[DATA]
+    if data.fingerprint != known["fingerprint"]:
+        place = config.data.path or data.name
+        raise UserError(
+            f"{place}: other images than this run has ({known['summary']}, {known['fingerprint']}; now {data.summary()}, "
+            f"{data.fingerprint}); pass its own with --data"
+        )
+    return data
+
+
+def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name: str) -> Trained:
+    attributes, data = trial.user_attrs, studies.candidates.user_attrs[DATA]
+    scores = {key: attributes[key] for key in ("best_val_accuracy", "best_epoch", "final_val_accuracy", "epochs", "seconds")}
+    if "float_val_accuracy" in attributes:
+        scores["float_val_accuracy"] = attributes["float_val_accuracy"]
+    base = base_accuracy(run.config, records(studies.references))
+    facts = {
+        "study": run.name,
+        "trial": trial.number,
+        "scores": scores | {"base_best_val_accuracy": base, "delta_vs_base": attributes.get("delta_vs_base")},
+        "protocol": run.config.protocol,
+        "budget": run.config.budget.model_dump(),
+        "seeds": {"study": run.config.search.seed, "trial": attributes["seed"]},
+        "data": {"summary": data["summary"], "fingerprint": data["fingerprint"], "class_names": data["class_names"]},
+    }
+    images = "test images (course protocol)" if run.config.protocol == "course" else "held-out training images"
+    heading = [
+        f"Best {run.config.measure} {scores['best_val_accuracy']:.2%} in epoch {scores['best_epoch']} of "
+        f"{scores['epochs']}, on {images}.",
+        f"Trained on {data['summary']}.",
+    ]
+    trained = read_json(folder / "training.json")
+    return Trained(
+        replace(from_json(json.dumps(trained["architecture"])), name=name),
+        read_weights(folder / "weights.npz"),
+        Pixels.from_dict(trained["pixels"]),
+        trained["recipe"],
+        facts,
+        heading,
+    )

@@ -1,0 +1,1 @@
+"""Training of one network under one recipe; knows nothing of studies."""

@@ -1,0 +1,120 @@
+"""A training after one of its epochs, in a file: complete, written whole or not at all, used only for that very training."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search.data.dataset import Dataset
+from search.errors import UserError
+from search.files import read_arrays, write_arrays
+from search.networks.architecture import Architecture, fingerprint
+from search.training.device import cores
+from search.training.recipe import Recipe
+
+Arrays = tuple[npt.NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that the epochs to come depend on; what is random in them comes from (seed, epoch)."""
+
+    state: Arrays  # of the engine
+    history: Sequence[Mapping[str, Any]]  # rows of the log so far
+    best: int  # index of the best row
+    best_weights: Arrays
+
+
+def identity(architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, policy: str) -> str:
+    """Names a training with all that its bits depend on: network, recipe, data, seed, and the machine and versions too."""
+    import keras  # here: whoever reads and writes checkpoints of a training without Keras does not load it
+
+    backend = keras.backend.backend()
+    parts = [
+        *(fingerprint(architecture), recipe.model_dump(mode="json"), data.fingerprint, seed, policy),
+        *(backend, keras.__version__, _version(backend), np.__version__, platform.machine(), cores()),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write(path: Path, named: str, checkpoint: Checkpoint) -> float:
+    """Write a checkpoint, and keep the one before it beside it; the seconds that it took.
+
+    Raises:
+        OSError: it could not be written; what was there is as it was.
+    """
+    started = time.monotonic()
+    about = {"identity": named, "history": list(checkpoint.history), "best": checkpoint.best}
+    arrays = {f"state{index:04}": array for index, array in enumerate(checkpoint.state)}
+    arrays |= {f"best{index:04}": array for index, array in enumerate(checkpoint.best_weights)}
+    new = _beside(path, f"new{secrets.token_hex(4)}")  # a worker that was taken for dead may write one at the same moment
+    write_arrays(new, {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)} | arrays)
+    with contextlib.suppress(FileNotFoundError):
+        _keep(path)
+    new.replace(path)
+    return time.monotonic() - started
+
+
+def read(path: Path | None, named: str) -> Checkpoint | None:
+    """The checkpoint of the training of this identity, the one before it where that is damaged; None where there is none."""
+    if path is None:
+        return None
+    for one in (path, _beside(path, "previous")):
+        if one.exists() and (found := _read(one, named)):
+            return found
+    return None
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, the one before it, and what a killed process has left of one."""
+    for left in (path, *path.parent.glob(f".{path.stem}.*"), *path.parent.glob(f"..{path.stem}.*")):
+        left.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> None:
+    """Let the checkpoint be the one before, too: under a second name, so that the first is never missing."""
+    second = _beside(path, f"kept{secrets.token_hex(4)}")
+    try:
+        second.hardlink_to(path)
+    except (PermissionError, NotImplementedError):  # a file system without second names
+        second = path
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        second = path
+    second.replace(_beside(path, "previous"))
+
+
+def _read(path: Path, named: str) -> Checkpoint | None:
+    try:
+        arrays = read_arrays(path)
+        about = json.loads(arrays.pop("about").tobytes())
+        if about["identity"] != named:
+            return None
+    except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:  # the last two: it holds other things
+        print(f"{path}: passed over, as it is damaged ({error})", file=sys.stderr)
+        return None
+    state, best = ([arrays[key] for key in sorted(arrays) if key.startswith(kind)] for kind in ("state", "best"))
+    return Checkpoint(tuple(state), about["history"], about["best"], tuple(best))
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.stem}.{what}{path.suffix}")
+
+
+def _version(backend: str) -> str:
+    module: Any = __import__(backend)
+    return str(module.__version__)

@@ -1,0 +1,1 @@
+"""Compiled training steps on TensorFlow and JAX."""

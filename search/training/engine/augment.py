@@ -1,0 +1,133 @@
+"""Variation of training images inside the compiled step: flip, crop, shift / zoom / rotation, cutout, mixup.
+
+Images are (batch, height, width, channels), the batch of any size; lengths are pixels, angles degrees. Nothing here draws:
+what is random is handed in, `DRAWS` numbers from [0, 1) for an image, and each use has its columns whatever else is on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from search.data.preprocessing import Pixels
+from search.training.recipe import Augment
+
+_CROP, _WARP, _CUTOUT = slice(0, 2), slice(2, 7), slice(7, 9)
+DRAWS = 9  # crop: top, left; warp: rotation, zoom y, zoom x, shift y, shift x; cutout: centre y, centre x
+
+
+def augment(images: Any, flipped: Any, uniform: Any, how: Augment, pixels: Pixels) -> Any:
+    """What the network sees of a batch: uint8 (n, h, w, c) in, float32 of the same shape out; mixup is left to the step.
+
+    `flipped` is bool (n,), looked at only where `how` flips; `uniform` is (n, DRAWS).
+    """
+    if how.flip:
+        images = flip(images, flipped)
+    if how.crop:
+        images = crop(images, how.crop, uniform[:, _CROP])
+    images = normalize(images, pixels)
+    if how.shift or how.zoom or how.rotation:
+        images = warp(images, how.shift, how.zoom, how.rotation, uniform[:, _WARP])
+    if how.cutout:
+        images = cutout(images, how.cutout, uniform[:, _CUTOUT])
+    return images
+
+
+def normalize(images: Any, pixels: Pixels) -> Any:
+    """`Pixels.apply` as tensors: uint8 (n, h, w, c) to float32."""
+    scaled = ops.cast(images, "float32") / 255.0
+    if pixels.mean:
+        scaled = (scaled - np.asarray(pixels.mean, np.float32)) / np.asarray(pixels.std, np.float32)
+    return scaled
+
+
+def flip(images: Any, flipped: Any) -> Any:
+    """The images (n, h, w, c) whose `flipped`, bool (n,), is true, left for right."""
+    _, height, width, _ = images.shape
+    columns = ops.arange(width)
+    return _gather(images, ops.arange(height)[None], ops.where(flipped[:, None], width - 1 - columns, columns))
+
+
+def crop(images: Any, border: int, uniform: Any) -> Any:
+    """A window of the image's size out of the image (n, h, w, c) with a reflected border of that many pixels.
+
+    `uniform` (n, 2) places its top and its left, each at one of 2 * border + 1 offsets. The border is never built.
+    """
+    _, height, width, _ = images.shape
+    offset = _whole(uniform, 2 * border + 1) - border
+    rows = _reflect(offset[:, :1] + ops.arange(height), height)
+    columns = _reflect(offset[:, 1:] + ops.arange(width), width)
+    return _gather(images, rows, columns)
+
+
+def warp(images: Any, shift: float, zoom: float, rotation: float, uniform: Any) -> Any:
+    """Rotated by up to `rotation` degrees, each axis zoomed by 1 +- `zoom`, then shifted by up to `shift` of its length.
+
+    Images are float (n, h, w, c), turned and zoomed about their centre; `uniform` is (n, 5): rotation, zoom y, zoom x,
+    shift y, shift x. Bilinear, and beyond the image its nearest edge, as in the classic Keras ImageDataGenerator that the
+    published nets were trained with.
+    """
+    _, height, width, _ = images.shape
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    strength = np.asarray([math.radians(rotation), zoom, zoom, shift * height, shift * width], np.float32)
+    angle, zoom_y, zoom_x, move_y, move_x = ops.unstack((2 * uniform - 1) * strength, 5, axis=1)
+    sine, cosine = ops.sin(angle), ops.cos(angle)
+    # the pixel (x, y) comes from (x_x * x + x_y * y + x_1, y_x * x + y_y * y + y_1)
+    x_x, x_y = cosine * (1 + zoom_x), sine * (1 + zoom_x)
+    y_x, y_y = -sine * (1 + zoom_y), cosine * (1 + zoom_y)
+    x_1 = middle_x + move_x - x_x * middle_x - x_y * middle_y
+    y_1 = middle_y + move_y - y_x * middle_x - y_y * middle_y
+    none = ops.zeros_like(angle)
+    transform = ops.stack([x_x, x_y, x_1, y_x, y_y, y_1, none, none], axis=1)
+    return ops.image.affine_transform(
+        images, transform, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+    )
+
+
+def cutout(images: Any, side: int, uniform: Any) -> Any:
+    """A square of `side` pixels set to 0, the mean of normalised images, around a pixel anywhere in the image.
+
+    Images are float (n, h, w, c); `uniform` (n, 2) is the centre's y and x; what of the square lies beyond the image is
+    lost. (DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.)
+    """
+    _, height, width, _ = images.shape
+
+    def covered(share: Any, size: int) -> Any:
+        place = ops.arange(size) - (_whole(share, size) - side // 2)
+        return (place >= 0) & (place < side)
+
+    rows, columns = covered(uniform[:, :1], height), covered(uniform[:, 1:], width)
+    kept = ops.logical_not(rows[:, :, None] & columns[:, None, :])
+    return images * ops.cast(kept, images.dtype)[..., None]
+
+
+def mixup(images: Any, targets: Any, share: Any) -> tuple[Any, Any]:
+    """`share` of each image (n, h, w, c) and of its one-hot target (n, classes), the rest of the batch in reverse order.
+
+    (Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond empirical risk minimization", 2018.)
+    """
+    mixed = [share * batch + (1 - share) * ops.flip(batch, axis=0) for batch in (images, targets)]
+    return mixed[0], mixed[1]
+
+
+def _gather(images: Any, rows: Any, columns: Any) -> Any:
+    """The pixels at `rows` (n or 1, h) and `columns` (n, w) of each image, as one gather of whole pixels from the batch."""
+    _, height, width, channels = images.shape
+    first = ops.arange(ops.shape(images)[0])[:, None] * height
+    place = (first + rows)[:, :, None] * width + columns[:, None, :]
+    return ops.take(ops.reshape(images, (-1, channels)), place, axis=0)
+
+
+def _whole(uniform: Any, count: int) -> Any:
+    """From [0, 1) to the whole numbers below `count`, all equally likely."""
+    return ops.cast(ops.floor(uniform * count), "int32")
+
+
+def _reflect(place: Any, size: int) -> Any:
+    """Where a place on an endless row of mirrored axes lies on the first; as in np.pad's "reflect", edges come once."""
+    period = max(1, 2 * (size - 1))
+    wave = ops.abs(place) % period
+    return ops.minimum(wave, period - wave)

@@ -1,0 +1,135 @@
+"""What `search.training.train` asks of an engine, and the choice of one: by the backend that Keras is set to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from search.data.dataset import Dataset
+from search.data.preprocessing import Pixels
+from search.networks.architecture import Architecture
+from search.training.engine.epoch import EpochPlan
+from search.training.recipe import Recipe
+
+Arrays = Sequence[npt.NDArray[Any]]
+
+
+class Sums(NamedTuple):
+    """Over the images of an epoch so far, as the weights were in each step."""
+
+    loss: float
+    correct: float
+
+
+class Engine(Protocol):
+    """A network in training, all of it on the device: images, weights, optimizer."""
+
+    compile_seconds: float  # that tracing and compiling took, before the first step
+
+    def begin(self, plan: EpochPlan) -> None:
+        """Hand over what the next steps are made of, and start the sums anew."""
+
+    def train(self, first: int, last: int) -> Sums:
+        """Steps first to last (exclusive) of the epoch, in one compiled call; the sums since `begin`, however it is cut."""
+
+    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
+        """Mean loss and accuracy on the validation images, of the weights or of their moving average."""
+
+    def weights(self, *, averaged: bool = False) -> Arrays:
+        """The weights or their moving average, float32, in the order of Keras' `get_weights()`."""
+
+    def state(self) -> Arrays:
+        """All that the next epoch depends on: weights, optimizer, moving average."""
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from what `state` gave."""
+
+
+def open_engine(
+    architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str
+) -> Engine:
+    """Build and compile a training of the network on the present backend.
+
+    Args:
+        seed: of the initial weights; every other random draw comes with the plan of an epoch.
+        dtype: Keras dtype policy of compute, "float32" or "mixed_bfloat16"; weights are float32 in both.
+    """
+    if keras.backend.backend() == "jax":
+        from search.training.engine.jax import JaxEngine
+
+        return JaxEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
+    from search.training.engine.tensorflow import TensorFlowEngine
+
+    return TensorFlowEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
+
+
+def optimizer_of(recipe: Recipe) -> Any:
+    """Keras' optimizer; weight decay is decoupled and on kernels only, clipping by the norm over all weights together."""
+    common: dict[str, Any] = {"global_clipnorm": recipe.clip_norm or None, "weight_decay": recipe.weight_decay or None}
+    match recipe.optimizer:
+        case "adam":
+            optimizer = keras.optimizers.Adam(recipe.learning_rate, **common)
+        case "adamw":
+            optimizer = keras.optimizers.AdamW(recipe.learning_rate, **common | {"weight_decay": recipe.weight_decay})
+        case "sgd":
+            momentum = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
+            optimizer = keras.optimizers.SGD(recipe.learning_rate, **momentum, **common)
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def losses(targets: Any, probabilities: Any, recipe: Recipe, weights: Any = None) -> Any:
+    """Cross-entropy of each image (n,), from one-hot or mixed targets (n, classes), times the weight of its class.
+
+    As Keras' `fit(class_weight=...)` has it: a mixed target weighs as its larger part, and the mean is over images, not over
+    weights. Validation takes no weights.
+    """
+    each = keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=recipe.label_smoothing)
+    return each if weights is None else each * keras.ops.take(weights, keras.ops.argmax(targets, axis=-1))
+
+
+def class_weights_of(data: Dataset, recipe: Recipe) -> npt.NDArray[np.float32] | None:
+    """The weight of each class (classes,), None where all weigh the same by the recipe.
+
+    "balanced" is n / (classes * n of the class) over the training images, as in scikit-learn, after King and Zeng, "Logistic
+    regression in rare events data", 2001.
+    """
+    if recipe.class_weights == "none":
+        return None
+    counts = np.bincount(data.y_train, minlength=data.classes)
+    return np.asarray(counts.sum() / (data.classes * counts), np.float32)
+
+
+def correct(targets: Any, probabilities: Any) -> Any:
+    """How many images are told right; a mixed target counts as its larger part."""
+    hit = keras.ops.argmax(targets, axis=-1) == keras.ops.argmax(probabilities, axis=-1)
+    return keras.ops.sum(keras.ops.cast(hit, "float32"))
+
+
+VALIDATION_BATCH = 500
+
+
+class Validation(NamedTuple):
+    """Validation images in equal batches; the last is filled up with images that count 0."""
+
+    images: npt.NDArray[np.uint8]  # (batches * size, height, width, channels)
+    targets: npt.NDArray[np.float32]  # (batches * size, classes)
+    counts: npt.NDArray[np.float32]  # (batches * size,), 1 or 0
+    batches: int
+    size: int
+
+
+def validation_of(data: Dataset) -> Validation:
+    """The validation images of a data set, as one compiled call takes them."""
+    n = len(data.x_val)
+    batches = -(-n // VALIDATION_BATCH)
+    size = -(-n // batches)
+    filled = np.minimum(np.arange(batches * size), n - 1)
+    targets = np.eye(data.classes, dtype=np.float32)[data.y_val[filled]]
+    counts = (np.arange(batches * size) < n).astype(np.float32)
+    return Validation(data.x_val[filled], targets, counts, batches, size)

@@ -1,0 +1,216 @@
+"""The engine on JAX: compiled calls from state to state, the loop over steps inside, on images that lie on the device."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from search.data.dataset import Dataset
+from search.data.preprocessing import Pixels
+from search.networks.architecture import Architecture
+from search.training.engine.augment import DRAWS, augment, mixup, normalize
+from search.training.engine.base import Arrays, Sums, class_weights_of, correct, losses, optimizer_of, validation_of
+from search.training.engine.epoch import EpochPlan
+from search.training.engine.layers import ShiftedDepthwiseConv2D, ShiftedMaxPooling2D, ShiftedSeparableConv2D, fast_layers
+from search.training.model import build
+from search.training.recipe import Recipe
+
+AUGMENT_STREAM = 0
+SHIFTED = {
+    "SeparableConv2D": ShiftedSeparableConv2D,
+    "DepthwiseConv2D": ShiftedDepthwiseConv2D,
+    "MaxPooling2D": ShiftedMaxPooling2D,
+}
+
+
+class JaxDraws:
+    """Counter-based random numbers: no state to keep or to restore. XLA's own generator, several times as fast as Threefry.
+
+    Repeatable on one kind of device and one version of XLA, which may draw otherwise than another.
+    """
+
+    def at(self, seed: Any, step: Any) -> None:
+        self.key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), step)
+
+    def uniform(self, shape: Any, stream: int) -> Any:
+        return jax.random.uniform(jax.random.fold_in(self.key, stream), shape)
+
+    def bits(self, shape: Any, stream: int) -> Any:
+        count = int(np.prod(shape))
+        words = jax.random.bits(jax.random.fold_in(self.key, stream), [(count + 1) // 2], np.uint32)
+        return lax.bitcast_convert_type(words, np.uint16).reshape(-1)[:count].reshape(shape)
+
+
+class State(NamedTuple):
+    """All that one step hands to the next; `train` gives the arrays away, so that the new ones take their place."""
+
+    trainable: list[Any]
+    rest: list[Any]  # of the weights: batch norm's moving averages
+    optimizer: list[Any]
+    averages: list[Any]  # of trainable and rest, in this order; empty without `ema`
+
+
+class Plan(NamedTuple):
+    """An `EpochPlan` on the device."""
+
+    order: Any
+    flipped: Any
+    rates: Any
+    shares: Any
+    seed: Any
+
+
+@functools.lru_cache(maxsize=1)
+def _on_device(data: Dataset) -> tuple[Any, ...]:
+    """The data set's images and one-hot targets, put on the device once for all trainings of a process."""
+    targets = np.eye(data.classes, dtype=np.float32)[data.y_train]
+    validation = validation_of(data)
+    return (jnp.array(data.x_train), jnp.array(targets)), validation, tuple(map(jnp.array, validation[:3]))
+
+
+class JaxEngine:
+    """See `search.training.engine.base.Engine`.
+
+    The Keras model only tells the network's form: its own weights stay as drawn.
+    """
+
+    def __init__(
+        self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
+    ) -> None:
+        started = time.monotonic()
+        self.weights_of_classes = class_weights_of(data, recipe)
+        self.recipe, self.pixels, self.draws = recipe, pixels, JaxDraws()
+        layers = fast_layers(self.draws, **SHIFTED)
+        self.model = build(architecture, seed=seed, initializer=recipe.initializer, layers=layers, dtype=dtype)
+        self.optimizer = optimizer_of(recipe)
+        self.optimizer.build(self.model.trainable_variables)
+        self._rate = _place(self.optimizer.learning_rate, self.optimizer.variables)
+        self._done = _place(self.optimizer.iterations, self.optimizer.variables)
+        weights = [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        self._order = [_place(weight, weights) for weight in self.model.weights]
+        self._state = State(
+            _copies(self.model.trainable_variables),
+            _copies(self.model.non_trainable_variables),
+            _copies(self.optimizer.variables),
+            _copies(weights if recipe.ema else []),
+        )
+        self.data, self.validation, self._validation = _on_device(data)
+        seen = len(data.x_train) * recipe.augment.passes
+        self._full, self._remainder = divmod(seen, recipe.batch_size)
+        steps = self._full + bool(self._remainder)
+        self._plan = Plan(jnp.zeros(seen, int), jnp.zeros(seen, bool), jnp.zeros(steps), jnp.zeros(steps), jnp.int32(0))
+        self._sums = jnp.zeros([steps, len(Sums._fields)])  # of each step, so that they add up alike however calls are cut
+        self._prepare = jax.jit(self._batch, static_argnums=3)
+        sizes = {size for size in (recipe.batch_size * bool(self._full), self._remainder) if size}
+        self._train = {size: self._compile(size) for size in sizes}
+        self._evaluate = jax.jit(self._validate).lower(*self._state[:2], *self._validation).compile()
+        self.compile_seconds = time.monotonic() - started
+
+    def begin(self, plan: EpochPlan) -> None:
+        new = (plan.order, plan.flipped, plan.rates, plan.shares, plan.seed)
+        self._plan = Plan(*(jnp.array(value, old.dtype) for value, old in zip(new, self._plan, strict=True)))
+        self._sums = jnp.zeros_like(self._sums)
+
+    def train(self, first: int, last: int) -> Sums:
+        whole = (self.recipe.batch_size, first, min(last, self._full))
+        for size, start, end in (whole, (self._remainder, max(first, self._full), last)):
+            if start < end:
+                carried, bounds = (self._state, self._sums), (np.int32(start), np.int32(end))
+                self._state, self._sums = self._train[size](carried, self._plan, self.data, *bounds)
+        return Sums(*np.array(self._sums, np.float64).sum(axis=0).tolist())
+
+    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
+        loss, hits, count = map(float, self._evaluate(*self._parts(averaged), *self._validation))
+        return loss / count, hits / count
+
+    def weights(self, *, averaged: bool = False) -> Arrays:
+        trainable, rest = self._parts(averaged)
+        both = [*trainable, *rest]
+        return [np.array(both[place]) for place in self._order]
+
+    def state(self) -> Arrays:
+        return [np.array(value) for value in jax.tree.leaves(self._state)]
+
+    def restore(self, state: Arrays) -> None:
+        self._state = jax.tree.unflatten(jax.tree.structure(self._state), _copies(state))
+
+    def batch(self, step: int) -> tuple[Any, Any]:
+        """The images float32 (n, h, w, c) and targets (n, classes) that a step trains on."""
+        size = self.recipe.batch_size if step < self._full else self._remainder
+        images, targets = self._prepare(self._plan, self.data, jnp.int32(step), size)
+        return images, targets
+
+    def _compile(self, size: int) -> Any:
+        """Steps on batches of one size; how many steps is left open."""
+        steps = jax.jit(functools.partial(self._steps, size), donate_argnums=0)
+        return steps.lower((self._state, self._sums), self._plan, self.data, np.int32(0), np.int32(0)).compile()
+
+    def _batch(self, plan: Plan, data: Any, step: Any, size: int) -> tuple[Any, Any]:
+        self.draws.at(plan.seed, step)
+        how, place = self.recipe.augment, step * self.recipe.batch_size
+        chosen, flipped = (lax.dynamic_slice_in_dim(values, place, size) for values in (plan.order, plan.flipped))
+        images, targets = (values[chosen] for values in data)
+        images = augment(images, flipped, self.draws.uniform([size, DRAWS], AUGMENT_STREAM), how, self.pixels)
+        return mixup(images, targets, plan.shares[step]) if how.mixup else (images, targets)
+
+    def _steps(self, size: int, carried: Any, plan: Plan, data: Any, first: Any, last: Any) -> Any:
+        def body(step: Any, carried: Any) -> Any:
+            state, sums = carried
+            images, targets = self._batch(plan, data, step, size)
+            after, *more = self._step(state, plan.rates[step], images, targets)
+            return after, sums.at[step].set(jnp.stack(more))
+
+        return lax.fori_loop(first, last, body, carried)
+
+    def _step(self, state: State, rate: Any, images: Any, targets: Any) -> tuple[State, Any, Any]:
+        def mean_loss(trainable: list[Any]) -> Any:
+            probabilities, rest = self.model.stateless_call(trainable, state.rest, images, training=True)
+            each = losses(targets, probabilities, self.recipe, self.weights_of_classes)
+            return jnp.mean(each), (jnp.sum(each), correct(targets, probabilities), rest)
+
+        gradients, (loss, hits, rest) = jax.grad(mean_loss, has_aux=True)(state.trainable)
+        optimizer = list(state.optimizer)
+        optimizer[self._rate] = rate
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, state.trainable)
+        return State(trainable, rest, optimizer, self._averaged(state.averages, [*trainable, *rest], optimizer)), loss, hits
+
+    def _averaged(self, averages: list[Any], weights: list[Any], optimizer: list[Any]) -> list[Any]:
+        if not averages:
+            return []
+        done = jnp.float32(optimizer[self._done])
+        decay = jnp.minimum(self.recipe.ema, done / (done + 9))  # short at first, so that the start is forgotten
+        return [average + (weight - average) * (1 - decay) for average, weight in zip(averages, weights, strict=True)]
+
+    def _validate(self, trainable: Any, rest: Any, images: Any, targets: Any, counts: Any) -> Any:
+        size = self.validation.size
+
+        def body(index: Any, totals: Any) -> Any:
+            x, y, n = (lax.dynamic_slice_in_dim(values, index * size, size) for values in (images, targets, counts))
+            probabilities, _ = self.model.stateless_call(trainable, rest, normalize(x, self.pixels), training=False)
+            hit = jnp.argmax(y, axis=-1) == jnp.argmax(probabilities, axis=-1)
+            new = (losses(y, probabilities, self.recipe), hit, 1)
+            return tuple(total + jnp.sum(one * n) for total, one in zip(totals, new, strict=True))
+
+        return lax.fori_loop(0, self.validation.batches, body, (jnp.float32(0),) * 3)
+
+    def _parts(self, averaged: bool) -> tuple[list[Any], list[Any]]:
+        """Trainable weights and the rest, or their averages."""
+        if not averaged:
+            return self._state.trainable, self._state.rest
+        count = len(self._state.trainable)
+        return self._state.averages[:count], self._state.averages[count:]
+
+
+def _copies(values: Any) -> list[Any]:
+    """On the device, in memory of their own: what is given away to a compiled step must be no one else's."""
+    return [jnp.array(getattr(value, "value", value)) for value in values]
+
+
+def _place(variable: Any, variables: list[Any]) -> int:
+    return next(place for place, one in enumerate(variables) if one is variable)

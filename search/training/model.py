@@ -1,0 +1,188 @@
+"""Resolved layers to a Keras model of standard layers only, so that what is saved loads wherever Keras 3 does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, assert_never
+
+import keras
+
+from search.export.keras_source import identifier
+from search.networks.architecture import Architecture
+from search.networks.geometry import Resolved, resolve
+from search.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    ConvLayer,
+    Dense,
+    Dropout,
+    Flatten,
+    Gate,
+    GlobalAveragePool,
+    MaxPool,
+    Residual,
+    SeparableConv,
+    Softmax,
+    SpatialSeparableConv,
+)
+from search.seeds import derive
+
+
+def build(
+    architecture: Architecture,
+    *,
+    seed: int = 0,
+    initializer: str = "glorot_uniform",
+    layers: Any = keras.layers,
+    dtype: str = "float32",
+) -> keras.Model:
+    """The network, float32 images (batch, height, width, channels) in, probabilities (batch, classes) out.
+
+    Initial weights and dropout masks depend on the seed alone. Layers bear the names of their resolved rows.
+
+    Args:
+        layers: where layer classes are taken from; an engine brings faster ones with the same weights in the same order.
+        dtype: Keras dtype policy, "float32" or "mixed_bfloat16"; weights and the softmax are float32 in both.
+
+    Raises:
+        ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
+    """
+    inputs = keras.Input(architecture.input, name="image")
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        outputs = _chain(inputs, resolve(architecture), _Making(seed, initializer, layers, {}))
+    finally:
+        keras.config.set_dtype_policy(usual)
+    return keras.Model(inputs, outputs, name=identifier(architecture.name))
+
+
+def flip_averaged(model: keras.Model) -> keras.Model:
+    """The same weights in a graph that sees every image and its mirror image, and averages their probabilities."""
+    image = keras.Input(model.input_shape[1:], name="image")
+    average = keras.layers.Average(name="flip_average", dtype="float32")
+    return keras.Model(image, average([model(image), model(image[:, :, ::-1])]), name=f"{model.name}_flip_averaged")
+
+
+def load(path: Path) -> keras.Model:
+    """A model that Keras saved, as it was, not compiled."""
+    return keras.models.load_model(path, compile=False)
+
+
+class _Making(NamedTuple):
+    """What all layers of a network are made with."""
+
+    seed: int
+    initializer: str
+    layers: Any
+    convolutions: dict[str, list[Any]]  # those made so far, by the name of their row, for rows that share their weights
+
+
+def _chain(x: Any, rows: tuple[Resolved, ...], making: _Making) -> Any:
+    for row in rows:
+        x = _apply(x, row, making)
+    return x
+
+
+def _apply(x: Any, row: Resolved, making: _Making) -> Any:
+    seed, _, layers, convolutions = making
+    name, layer = row.name, row.layer
+    match layer:
+        case SeparableConv() | SpatialSeparableConv() | Conv():
+            convolutions[name] = convolutions[row.first] if row.first else _convolution(name, layer, making)
+            for one in convolutions[name]:
+                x = one(x)
+            return x
+        case BatchNorm():
+            return layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon, name=name)(x)
+        case Activation():
+            return layers.Activation(layer.function, name=name)(x)
+        case Dropout():
+            return layers.Dropout(layer.rate, seed=derive(seed, "dropout", name), name=name)(x)
+        case MaxPool():
+            return layers.MaxPooling2D(layer.size, layer.stride, padding=layer.padding, name=name)(x)
+        case AveragePool():
+            return layers.AveragePooling2D(layer.size, layer.stride, padding=layer.padding, name=name)(x)
+        case GlobalAveragePool():
+            return layers.GlobalAveragePooling2D(name=name)(x)
+        case Flatten():
+            return layers.Flatten(name=name)(x)
+        case Dense():
+            kernel = _weights(name, "kernel", making)
+            return layers.Dense(layer.units, use_bias=layer.use_bias, kernel_initializer=kernel, name=name)(x)
+        case Softmax():
+            return layers.Activation("softmax", name=name, dtype="float32")(x)
+        case Gate():
+            half = row.output[-1]
+            opened = layers.Activation(layer.function, name=f"{name}_{layer.function}")(x[..., :half])
+            return layers.Multiply(name=name)([opened, x[..., half:]])
+        case Residual():
+            return layers.Add(name=name)([_chain(x, row.branch, making), _chain(x, row.shortcut, making)])
+        case _:
+            assert_never(layer)
+
+
+def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
+    """The Keras layers of a convolution, in the order in which they are called."""
+    layers = making.layers
+    match layer:
+        case SeparableConv():
+            return [
+                layers.SeparableConv2D(
+                    layer.filters,
+                    layer.kernel,
+                    strides=layer.stride,
+                    padding=layer.padding,
+                    dilation_rate=layer.dilation,
+                    depth_multiplier=layer.depth_multiplier,
+                    use_bias=layer.use_bias,
+                    depthwise_initializer=_weights(name, "depthwise", making),
+                    pointwise_initializer=_weights(name, "pointwise", making),
+                    name=name,
+                )
+            ]
+        case SpatialSeparableConv():
+            return [
+                layers.DepthwiseConv2D(
+                    (layer.kernel, 1),
+                    padding=layer.padding,
+                    dilation_rate=(layer.dilation, 1),
+                    use_bias=False,
+                    depthwise_initializer=_weights(name, "vertical", making),
+                    name=f"{name}_vertical",
+                ),
+                layers.SeparableConv2D(
+                    layer.filters,
+                    (1, layer.kernel),
+                    strides=layer.stride,
+                    padding=layer.padding,
+                    dilation_rate=(1, layer.dilation),
+                    use_bias=layer.use_bias,
+                    depthwise_initializer=_weights(name, "horizontal", making),
+                    pointwise_initializer=_weights(name, "pointwise", making),
+                    name=name,
+                ),
+            ]
+        case Conv():
+            return [
+                layers.Conv2D(
+                    layer.filters,
+                    layer.kernel,
+                    strides=layer.stride,
+                    padding=layer.padding,
+                    dilation_rate=layer.dilation,
+                    use_bias=layer.use_bias,
+                    kernel_initializer=_weights(name, "kernel", making),
+                    name=name,
+                )
+            ]
+        case _:
+            assert_never(layer)
+
+
+def _weights(name: str, part: str, making: _Making) -> Any:
+    """The initialiser of a part of a layer's weights."""
+    config = {"seed": derive(making.seed, "weights", name, part)}
+    return keras.initializers.get({"class_name": making.initializer, "config": config})

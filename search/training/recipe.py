@@ -1,0 +1,320 @@
+"""Everything about a training that is not the network: optimizer, schedule, augmentation, initialiser.
+
+A `Recipe` is one training; a `RecipeSpace`, the [recipe] table of a study file, may leave some of it to be searched.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_validator,
+)
+
+from search.spaces.domains import Choices, Domain, Range, Trial, Value, one_of, parse_domain
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+CLASS_WEIGHTS = ("none", "balanced")
+INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
+
+_FORBID = ConfigDict(extra="forbid", frozen=True, strict=True)
+_Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Constant(BaseModel):
+    """The learning rate as it is."""
+
+    model_config = _FORBID
+    kind: Literal["constant"] = "constant"
+
+
+class InverseTime(BaseModel):
+    """learning_rate / (1 + rate * epoch), stepped once an epoch."""
+
+    model_config = _FORBID
+    kind: Literal["inverse-time"] = "inverse-time"
+    rate: Annotated[float, Field(gt=0, le=100)]
+
+
+class Cosine(BaseModel):
+    """From learning_rate to 0 along half a cosine, every step (Loshchilov and Hutter, "SGDR", 2017)."""
+
+    model_config = _FORBID
+    kind: Literal["cosine"] = "cosine"
+
+
+class OneCycle(BaseModel):
+    """From learning_rate / start up to learning_rate over `warmup` of all steps, then along half a cosine to 0.
+
+    (Smith and Topin, "Super-convergence", 2019.)
+    """
+
+    model_config = _FORBID
+    kind: Literal["one-cycle"] = "one-cycle"
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    start: Annotated[float, Field(ge=1, le=1e6)] = 25.0
+
+
+class Linear(BaseModel):
+    """Straight up to learning_rate over `warmup` of all steps, then straight down to 0."""
+
+    model_config = _FORBID
+    kind: Literal["linear"] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Plateau(BaseModel):
+    """Times `factor` whenever the validation loss has not fallen for `patience` epochs."""
+
+    model_config = _FORBID
+    kind: Literal["plateau"] = "plateau"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    patience: Annotated[int, Field(ge=1, le=1000)] = 5
+
+
+SCHEDULES = (Constant, InverseTime, Cosine, OneCycle, Linear, Plateau)
+DECAYING = (Cosine, OneCycle, Linear)  # to zero by the last step
+NAMES_OF_DECAYING = "cosine, linear or one-cycle"
+Schedule = Annotated[Constant | InverseTime | Cosine | OneCycle | Linear | Plateau, Field(discriminator="kind")]
+
+
+class Augment(BaseModel):
+    """How training images are varied, each image anew each time it is seen; validation images never are.
+
+    `flip = "alternating"` turns half of the images in the first pass and from then on every image in every other pass.
+    """
+
+    model_config = _FORBID
+    passes: Annotated[int, Field(ge=1, le=1000)] = 1  # over all images in one epoch, each in an order of its own
+    flip: bool | Literal["alternating"] = False  # left-right, half of the images
+    crop: Annotated[int, Field(ge=0, le=64)] = 0  # pixels of reflected border, of which the image's size is cut out
+    shift: _Fraction = 0.0  # of height and width, up to, either way
+    zoom: _Fraction = 0.0  # up to, in and out
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, up to, either way
+    cutout: Annotated[int, Field(ge=0, le=256)] = 0  # side in pixels of a square that is set to the mean
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0  # alpha of the Beta distribution of a batch's mixing share
+
+
+def strengthened(augment: Augment, strength: float) -> Augment:
+    """The augmentation with all that has an extent (not flips and passes) times `strength`, as far as its fields reach."""
+    shares = {name: min(round(getattr(augment, name) * strength, 10), 0.99) for name in ("shift", "zoom")}
+    pixels = {name: round(getattr(augment, name) * strength) for name in ("crop", "cutout")}
+    return Augment(
+        passes=augment.passes,
+        flip=augment.flip,
+        crop=min(pixels["crop"], 64),
+        rotation=min(round(augment.rotation * strength, 10), 180.0),
+        cutout=min(pixels["cutout"], 256),
+        mixup=min(round(augment.mixup * strength, 10), 10.0),
+        **shares,
+    )
+
+
+def as_tuple(value: Any) -> Any:
+    """What JSON and TOML give as a list, for a field that is strictly a tuple."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list, not {value!r}")
+    return tuple(value)
+
+
+class Recipe(BaseModel):
+    """One training, complete."""
+
+    model_config = _FORBID
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=1e12)] = 1e-3
+    momentum: _Fraction = 0.9  # of sgd, Nesterov's
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decoupled, on kernels only
+    label_smoothing: _Fraction = 0.0
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: in the loss each class counts as much as any other
+    clip_norm: Annotated[float, Field(ge=0, le=1e12)] = 0.0  # longest gradient over all weights together; 0: as it is
+    ema: _Fraction = 0.0  # decay of the moving average of the weights that is then ranked and kept; 0: none
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of compute; auto: bfloat16 on a GPU that has it
+    initializer: Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] = "glorot_uniform"
+    normalize: bool = False  # per channel, after the division by 255
+    schedule: Schedule = Constant()
+    restarts: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuple)
+    ] = ()  # epochs after which the schedule begins anew
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _restarts_can_be(self) -> Recipe:
+        if list(self.restarts) != sorted({epoch for epoch in self.restarts if epoch < self.epochs}):
+            raise ValueError(f"restarts must ascend and lie before the last epoch, {self.epochs}, not {list(self.restarts)}")
+        if self.restarts and not isinstance(self.schedule, DECAYING):
+            raise ValueError(f"{self.schedule.kind} does not decay to zero, which restarts need; take {NAMES_OF_DECAYING}")
+        return self
+
+
+def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step (from 0) of the whole training; a plateau's cuts are left to the loop.
+
+    With restarts the schedule runs its whole course up to each of them, and begins anew (Loshchilov and Hutter, 2017).
+    """
+    peak = recipe.learning_rate
+    here = bisect_right(recipe.restarts, step // steps_per_epoch)
+    begin, end = (0, *recipe.restarts)[here], (*recipe.restarts, recipe.epochs)[here]
+    step, total = step - begin * steps_per_epoch, (end - begin) * steps_per_epoch
+    progress = step / total
+    match recipe.schedule:
+        case InverseTime(rate=rate):
+            return peak / (1 + rate * (step // steps_per_epoch))
+        case Cosine():
+            return peak * (1 + math.cos(math.pi * progress)) / 2
+        case OneCycle(warmup=warmup, start=start):
+            if progress < warmup:
+                return peak * (1 / start + (1 - 1 / start) * progress / warmup)
+            return peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+        case Linear(warmup=warmup):
+            rising = min(round(warmup * total), total - 1)
+            return peak * min((step + 1) / max(1, rising), (total - step) / (total - rising))
+        case _:
+            return peak
+
+
+# --- the recipe of a study, parts of it searched ---------------------------------------------------------------------
+
+
+def _number(low: float, high: float, *, open_low: bool = False, whole: bool = False) -> Any:
+    def check(value: Any) -> Value:
+        wrong_type = isinstance(value, bool) or not isinstance(value, int if whole else int | float)
+        if wrong_type or not low <= value <= high or (open_low and value == low):
+            kind, least = ("a whole number" if whole else "a number"), ("above" if open_low else "from")
+            raise ValueError(f"must be {kind} {least} {low:g} to {high:g}, not {value!r}")
+        return int(value) if whole else float(value)
+
+    return _searched(check)
+
+
+def _searched(check: Any) -> BeforeValidator:
+    return BeforeValidator(lambda raw: raw if isinstance(raw, Domain) else parse_domain(raw, check))
+
+
+def _fixed(value: Value) -> Domain:
+    return Choices((value,))
+
+
+_NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "schedules", "augment", "augments", "learning_rates")
+
+
+class RecipeSpace(BaseModel):
+    """The [recipe] table: each of these numbers and names is fixed, or searched like a dimension of the space."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    epochs: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 50
+    batch_size: Annotated[Domain, _number(1, 65_536, whole=True)] = _fixed(128)
+    optimizer: Annotated[Domain, _searched(one_of(OPTIMIZERS))] = _fixed("adam")
+    learning_rate: Annotated[Domain, _number(0, 1e12, open_low=True)] = _fixed(1e-3)
+    momentum: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.9)
+    weight_decay: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
+    label_smoothing: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
+    class_weights: Annotated[Domain, _searched(one_of(CLASS_WEIGHTS))] = _fixed("none")
+    clip_norm: Annotated[Domain, _number(0, 1e12)] = _fixed(0.0)
+    ema: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = _fixed("glorot_uniform")
+    normalize: Annotated[Domain, _searched(one_of((True, False)))] | None = None  # None: as [data] says
+    schedule: Schedule = Constant()
+    schedules: Annotated[tuple[Schedule, ...], BeforeValidator(as_tuple)] = ()  # to search, instead of one schedule
+    augment: Augment = Augment()
+    augments: Annotated[tuple[Augment, ...], BeforeValidator(as_tuple)] = ()  # likewise
+    learning_rates: dict[str, Annotated[Domain, _number(0, 1e12, open_low=True)]] = {}  # by optimizer, instead of one
+    warmup: Annotated[Domain, _number(0, 0.9999)] | None = None  # of the schedule, instead of its own
+    augment_strength: Annotated[Domain, _number(0, 4)] = _fixed(1.0)  # the extents of the augmentation times this
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> RecipeSpace:
+        for name, one, several in (("schedule", Constant(), self.schedules), ("augment", Augment(), self.augments)):
+            if several and getattr(self, name) != one:
+                raise ValueError(f"{name}s: {name} is given too; leave one of them out")
+            if len({label(each) for each in several}) < len(several):
+                raise ValueError(f"{name}s: names the same {name} twice")
+        return self
+
+    @model_validator(mode="after")
+    def _one_rate_each(self) -> RecipeSpace:
+        optimizers = set(map(str, self.optimizer.values)) if isinstance(self.optimizer, Choices) else set()
+        if self.learning_rates and self.learning_rates.keys() != optimizers:
+            asked = ", ".join(sorted(optimizers))
+            raise ValueError(f"learning_rates: needs one for each of {asked}, not for {', '.join(self.learning_rates)}")
+        if self.learning_rates and self.learning_rate != _fixed(1e-3):
+            raise ValueError("learning_rates: learning_rate is given too; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _in_effect(self) -> RecipeSpace:
+        if self.warmup is not None:
+            lowest = self.warmup.low if isinstance(self.warmup, Range) else min(map(float, self.warmup.values))
+            for schedule in self.schedules or (self.schedule,):
+                if not isinstance(schedule, OneCycle | Linear):
+                    raise ValueError(f"warmup: the {schedule.kind} schedule has none; take one-cycle or linear")
+                if isinstance(schedule, OneCycle) and lowest == 0:
+                    raise ValueError("warmup: must be above 0 for the one-cycle schedule, not 0")
+        if self.augment_strength != _fixed(1.0):
+            for augment in self.augments or (self.augment,):
+                if strengthened(augment, 0) == augment:
+                    raise ValueError(f"augment_strength: has no effect on the augmentation {label(augment)!r}")
+        return self
+
+    @field_serializer("*", mode="wrap")
+    def _plain(self, value: Any, otherwise: SerializerFunctionWrapHandler) -> Any:
+        if isinstance(value, dict):
+            return {name: domain.plain() for name, domain in value.items()}
+        return value.plain() if isinstance(value, Domain) else otherwise(value)
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """Everything that may be searched, fixed or not."""
+        names = type(self).model_fields.keys() - set(_NOT_SEARCHED)
+        found: dict[str, Domain] = {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
+        for name, several in (("schedule", self.schedules), ("augment", self.augments)):
+            found |= {name: Choices(tuple(map(label, several)))} if several else {}
+        return found | {f"learning_rate.{name}": domain for name, domain in self.learning_rates.items()}
+
+
+def parameters(space: RecipeSpace) -> dict[str, Domain]:
+    """The searched values of the recipe, by the name of their parameter: `recipe.learning_rate`."""
+    return {f"recipe.{name}": domain for name, domain in space.domains.items() if not domain.is_fixed}
+
+
+def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
+    """Ask the trial for what is searched; `normalize` holds where the recipe says nothing of it."""
+    drawn = {name: domain.suggest(trial, name) for name, domain in parameters(space).items()}
+    return complete(space, drawn, normalize)
+
+
+def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) -> Recipe:
+    """The recipe in which searched values are those drawn, or the first of their domain where none was."""
+    values: dict[str, Any] = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
+    fixed = {name: getattr(space, name) for name in ("epochs", "ema", "precision", "schedule", "augment")}
+    for name, several in (("schedule", space.schedules), ("augment", space.augments)):
+        if several:
+            values[name] = next(one for one in several if label(one) == values[name])
+    given = {"normalize": normalize} | fixed | values
+    if rates := {name: given.pop(f"learning_rate.{name}") for name in space.learning_rates}:
+        given["learning_rate"] = rates[given["optimizer"]]
+    if (warmup := given.pop("warmup", None)) is not None:
+        schedule = given["schedule"]
+        given["schedule"] = type(schedule).model_validate(schedule.model_dump() | {"warmup": warmup})
+    if (strength := given.pop("augment_strength")) != 1:
+        given["augment"] = strengthened(given["augment"], strength)
+    return Recipe.model_validate(given)
+
+
+def label(part: BaseModel) -> str:
+    """A schedule or an augmentation in a few words, such as `inverse-time, rate 0.319`: its value as a parameter."""
+    given = part.model_dump(exclude_defaults=True)
+    words = [f"{name} {value}" if not isinstance(value, bool) else name for name, value in given.items()]
+    return ", ".join([*([part.kind] if "kind" in type(part).model_fields else []), *words]) or "none"  # type: ignore[attr-defined]

@@ -1,0 +1,78 @@
+"""What a training is to those that ask for one, whoever trains: its log, what it leaves, and how it can end early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from search.data.preprocessing import Pixels
+
+Outcome = Literal["diverged", "timed_out", "out_of_memory", "failed"]
+Weights = tuple[npt.NDArray[np.float32], ...]
+
+
+class TrialOver(Exception):
+    """This trial has come to its end, and the study goes on."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+
+
+@contextmanager
+def memory_ends_the_trial(batch_size: int) -> Iterator[None]:
+    """Where memory runs out inside the block, of the host or the device, the trial is over.
+
+    Raises:
+        TrialOver: it ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = f"{type(error).__name__} {error}"  # TensorFlow has a class for it, JAX a word in the message
+        if isinstance(error, MemoryError) or "ResourceExhausted" in told or "RESOURCE_EXHAUSTED" in told:
+            raise TrialOver("out_of_memory", f"out of memory at batch size {batch_size}") from error
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One row of a training log; the learning rate is that of the epoch's last step.
+
+    Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights move. With a moving
+    average in the recipe the validation figures are the average's, and those of the raw weights stand beside them.
+    """
+
+    epoch: int  # from 1
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    seconds: float
+    raw_val_loss: float | None = None
+    raw_val_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a training leaves: its log, and the weights of the epoch with the best validation accuracy."""
+
+    history: tuple[Epoch, ...]
+    best: Epoch
+    best_weights: Weights
+    pixels: Pixels
+    precision: str  # Keras dtype policy of compute
+    compile_seconds: float
+    checkpoint_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """All that the training took: compiling, epochs, checkpoints."""
+        return self.compile_seconds + self.checkpoint_seconds + sum(epoch.seconds for epoch in self.history)

@@ -1,0 +1,202 @@
+"""Trains one network under one recipe. Knows nothing of Optuna or studies; the arithmetic is in `search.engine`.
+
+Every random draw comes from (seed, epoch), so that the same seed on the same machine, versions and threads gives the same
+training, also when it was stopped after any epoch and taken up again from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search.data.dataset import Dataset, channel_statistics
+from search.data.preprocessing import Pixels
+from search.networks.architecture import Architecture
+from search.training import checkpoint as checkpoints
+from search.training.checkpoint import Checkpoint
+from search.training.device import dtype_policy, is_accelerated
+from search.training.engine.base import open_engine
+from search.training.engine.epoch import plan_epoch
+from search.training.model import build, flip_averaged
+from search.training.recipe import Plateau, Recipe
+from search.training.result import Epoch, Training, TrialOver, Weights, memory_ends_the_trial
+
+EVALUATION_BATCH = 500
+CALL_SECONDS = 1.0  # of one compiled call on a CPU: so long a signal waits
+
+
+def fit(
+    architecture: Architecture,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> Training:
+    """Train the network for all epochs of the recipe, the partial last batch of each included.
+
+    Args:
+        checkpoint: written after each epoch; where it holds an earlier part of this very training, that is gone on with.
+        on_epoch: called after each epoch, those taken from a checkpoint included; the training ends with it if it says True.
+        on_step: called with (steps done, steps in all) after each compiled call: about once a second.
+
+    Raises:
+        TrialOver: the loss or a validation figure is not finite, or memory ran out.
+    """
+    with memory_ends_the_trial(recipe.batch_size):
+        return _fit(architecture, data, recipe, seed, checkpoint, on_epoch, on_step)
+
+
+def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:
+    """How the recipe prepares pixels; statistics are those of the training images."""
+    if not recipe.normalize:
+        return Pixels()
+    mean, std = channel_statistics(data.x_train)
+    return Pixels(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def accuracy(
+    architecture: Architecture,
+    weights: Weights | list[npt.NDArray[Any]],
+    pixels: Pixels,
+    images: Any,
+    labels: Any,
+    *,
+    flip_average: bool = False,
+) -> float:
+    """The share of images, uint8 (n, height, width, channels), that a trained network tells right.
+
+    Args:
+        flip_average: by the mean of its probabilities for an image and for its mirror image.
+    """
+    found = probabilities(architecture, weights, pixels, images, flip_average=flip_average)
+    return float((found.argmax(axis=1) == labels).mean())
+
+
+def probabilities(
+    architecture: Architecture,
+    weights: Weights | list[npt.NDArray[Any]],
+    pixels: Pixels,
+    images: Any,
+    *,
+    flip_average: bool = False,
+) -> npt.NDArray[np.float32]:
+    """What a trained network says of images, uint8 (n, height, width, channels): (n, classes), each row adds up to 1."""
+    model = build(architecture)
+    model.set_weights(list(weights))
+    model = flip_averaged(model) if flip_average else model
+    said = []
+    for first in range(0, len(images), EVALUATION_BATCH):
+        batch = pixels.apply(images[first : first + EVALUATION_BATCH])
+        said.append(np.asarray(model(batch, training=False), np.float32))
+    return np.concatenate(said)
+
+
+def _fit(
+    architecture: Architecture,
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    checkpoint: Path | None,
+    on_epoch: Callable[[Epoch], bool | None],
+    on_step: Callable[[int, int], None],
+) -> Training:
+    pixels, policy = pixels_of(data, recipe), dtype_policy(recipe.precision)
+    engine = open_engine(architecture, data, recipe, pixels, seed=seed, dtype=policy)
+    identity = checkpoints.identity(architecture, data, recipe, seed, policy)
+    history: list[Epoch] = []
+    best: tuple[Epoch, Weights] | None = None
+    plateau, checkpoint_seconds, stop = _PlateauCuts(recipe), 0.0, False
+    if found := checkpoints.read(checkpoint, identity):
+        engine.restore(found.state)
+        history = [Epoch(**row) for row in found.history]
+        best = history[found.best], found.best_weights
+        for epoch in history:
+            plateau.see(epoch.val_loss)
+            stop = bool(on_epoch(epoch))
+    call_length = _CallLength()
+    for number in range(len(history), recipe.epochs):
+        if stop:
+            break
+        started = time.monotonic()
+        plan = plan_epoch(recipe, len(data.x_train), seed, number, factor=plateau.factor)
+        engine.begin(plan)
+        for first, last in call_length.calls(plan.steps):
+            sums = engine.train(first, last)
+            _check("loss", sums.loss, number, last)
+            on_step(number * plan.steps + last, recipe.epochs * plan.steps)
+        raw = engine.evaluate()
+        ranked = engine.evaluate(averaged=True) if recipe.ema else raw
+        _check("validation loss", ranked[0], number, plan.steps)
+        seen = len(plan.order)
+        epoch = Epoch(
+            *(number + 1, sums.loss / seen, sums.correct / seen, *ranked, float(plan.rates[-1]), time.monotonic() - started),
+            *(raw if recipe.ema else ()),
+        )
+        history.append(epoch)
+        if best is None or epoch.val_accuracy > best[0].val_accuracy:
+            best = epoch, tuple(engine.weights(averaged=recipe.ema > 0))
+            for weight in best[1]:  # an infinite variance in batch normalisation leaves every figure finite
+                _check("largest weight", float(np.abs(weight).max(initial=0)), number, plan.steps)
+        plateau.see(epoch.val_loss)
+        if checkpoint and number + 1 < recipe.epochs:
+            rows = [asdict(row) for row in history]
+            written = Checkpoint(tuple(engine.state()), rows, best[0].epoch - 1, best[1])
+            checkpoint_seconds += checkpoints.write(checkpoint, identity, written)
+        stop = bool(on_epoch(epoch))
+    assert best is not None
+    return Training(tuple(history), *best, pixels, policy, engine.compile_seconds, checkpoint_seconds)
+
+
+def _check(what: str, value: float, epoch: int, step: int) -> None:
+    if not math.isfinite(value):
+        raise TrialOver("diverged", f"the {what} became {value} in epoch {epoch + 1}, by step {step}")
+
+
+class _CallLength:
+    """How many steps one compiled call takes: the whole epoch on a GPU, on a CPU as many as fit into CALL_SECONDS."""
+
+    def __init__(self) -> None:
+        self.whole = is_accelerated()
+        self.length = 1
+
+    def calls(self, steps: int) -> Iterator[tuple[int, int]]:
+        """(first, last) of each call of an epoch; the result does not depend on them."""
+        first = 0
+        while first < steps:
+            last = steps if self.whole else min(steps, first + self.length)
+            started = time.monotonic()
+            yield first, last
+            a_step = (time.monotonic() - started) / (last - first)
+            self.length = max(1, min(4 * self.length, int(CALL_SECONDS / max(a_step, 1e-6))))
+            first = last
+
+
+class _PlateauCuts:
+    """The factor that a plateau schedule has come to; 1 for every other schedule."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.schedule = recipe.schedule
+        self.factor = 1.0
+        self._best = math.inf
+        self._waited = 0
+
+    def see(self, val_loss: float) -> None:
+        if not isinstance(self.schedule, Plateau):
+            return
+        if val_loss < self._best:
+            self._best, self._waited = val_loss, 0
+            return
+        self._waited += 1
+        if self._waited >= self.schedule.patience:
+            self.factor *= self.schedule.factor
+            self._waited = 0

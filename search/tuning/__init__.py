@@ -1,0 +1,1 @@
+"""Proposes candidates: sampler, pruner, stopping, forecast."""

@@ -1,0 +1,124 @@
+"""What is shown of a run as it goes, with one worker and with several."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from search.cli import progress as live
+from search.cli.progress import RunView
+
+Event = dict[str, Any]
+
+
+def shown(view: RunView) -> list[str]:
+    """The live lines, as a terminal would have them."""
+    console = Console(file=io.StringIO(), width=120)
+    console.print(view._lines())
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def printed(view: RunView) -> str:
+    return view.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def view_of(workers: int) -> RunView:
+    return RunView(Console(file=io.StringIO(), width=120), workers)
+
+
+def found(**counts: int) -> Event:
+    return {"event": "found", "trials": 9, "done": 0, "best": None, "rejected": 0, "failed": 0} | counts
+
+
+def trial(worker: int, number: int) -> Event:
+    return {"event": "trial", "worker": worker, "number": number, "refused": 0, "params": 1000 + number}
+
+
+def epoch(worker: int, number: int, accuracy: float) -> Event:
+    return {"event": "epoch", "worker": worker, "number": 7, "epoch": number, "epochs": 4, "val_accuracy": accuracy}
+
+
+def end(worker: int, number: int, outcome: str = "trained") -> Event:
+    about = {"reason": None if outcome == "trained" else "a reason", "seconds": 2.0, "compile_seconds": 1.0}
+    return {"event": "end", "worker": worker, "number": number, "outcome": outcome} | about
+
+
+def tell(view: RunView, *events: Event) -> RunView:
+    for event in events:
+        view.show(event)
+    return view
+
+
+def test_before_anything_is_known_it_says_what_takes_so_long() -> None:
+    assert shown(view_of(3)) == ["starting: TensorFlow takes a few seconds to load"]
+
+
+def test_what_tensorflow_said_of_a_failure_is_no_markup() -> None:
+    reason = "OOM when allocating [[{{node conv/Conv2D}}]] on [/job:localhost/device:GPU:0] [Op:Conv2D]"
+    view = tell(view_of(1), found(), trial(0, 0), end(0, 0, "failed") | {"reason": reason})
+    assert reason in printed(view).replace("\n", " ")
+
+
+def test_one_worker_is_one_line() -> None:
+    view = tell(view_of(1), found(), trial(0, 7), epoch(0, 1, 0.5))
+    assert [line.strip() for line in shown(view)] == ["trial 7  1,007 params  epoch 1/4, accuracy 50.00%  0/9 trained"]
+
+
+def test_each_of_several_workers_has_its_line_and_the_run_one_below() -> None:
+    view = tell(view_of(3), found(), trial(2, 1), trial(0, 2), epoch(2, 3, 0.25), {"event": "waiting", "worker": 1})
+    assert [line.strip() for line in shown(view)] == [
+        *("0  trial 2  1,002 params  first epoch (0% of the trial)", "1  waits for others"),
+        *("2  trial 1  1,001 params  epoch 3/4, accuracy 25.00%", "0/9 trained"),
+    ]
+
+
+def test_many_workers_leave_room_on_the_screen() -> None:
+    view = tell(view_of(30), found(), trial(0, 1))
+    assert len(shown(view)) == live.MOST_ROWS + 2
+    assert "and 22 more workers" in shown(view)[-2]
+
+
+def test_what_two_workers_do_is_not_mixed_up() -> None:
+    """Trial 2 has the better epoch, and ends first."""
+    view = tell(view_of(2), found(), trial(0, 1), trial(1, 2), epoch(0, 1, 0.5), epoch(1, 1, 0.75), epoch(0, 2, 0.25))
+    tell(view, end(1, 2), end(0, 1))
+    first, second = printed(view).splitlines()
+    assert first.startswith("trial 2: 1,002 params, best 75.00%")
+    assert second.startswith("trial 1: 1,001 params, best 50.00%")
+    assert (view.trained, view.best) == (2, (0.75, 2))
+
+
+def test_several_workers_share_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven trials of two seconds each: four workers take them in less than a third of one's time."""
+    left = []
+    for workers in (1, 4):
+        view = tell(view_of(workers), found(), trial(0, 0), epoch(0, 1, 0.5), end(0, 0), trial(0, 1))
+        left.append(view._seconds_left())
+    assert left == [2 + 2 * 7, 2 + 2 * 7 / 4]
+
+
+@pytest.mark.parametrize(("outcome", "word"), [("diverged", "diverged"), ("out_of_memory", "out of memory")])
+def test_what_failed_is_told_with_its_reason(outcome: str, word: str) -> None:
+    view = tell(view_of(2), found(), trial(1, 3), end(1, 3, outcome))
+    assert printed(view) == f"trial 3: {word}, a reason\n"
+
+
+def test_the_same_from_every_worker_is_told_once() -> None:
+    about = {"text": "training on paper", "data": "some images"}
+    view = tell(view_of(2), *({"event": "device", "worker": worker} | about for worker in (0, 1, 0)))
+    tell(view, *({"event": "base", "worker": worker, "accuracy": 0.1, "classes": 10} for worker in (0, 1, 0)))
+    assert printed(view).count("Training on paper.") == 1
+    assert printed(view).count("hardly learnt") == 1
+
+
+def test_a_database_that_is_away_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, clock = view_of(2), SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    for later in (0, 1, live.AWAY_SECONDS - 1, live.AWAY_SECONDS + 1, live.AWAY_SECONDS + 2):
+        clock.seconds = 1000 + later
+        tell(view, {"event": "away", "worker": 0, "reason": "no route"})
+    assert printed(view).count("The database is away (no route)") == 2

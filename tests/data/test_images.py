@@ -1,0 +1,462 @@
+"""Image files as arrays: every mode and format, upright, flattened, resized; and no file can do harm.
+
+What a picture should become is computed here with NumPy, from the pixels that it was made of.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import time
+import tracemalloc
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from search.data import images
+from search.data.images import Options, decode
+from search.data.loading import check_memory, fitted, read
+from search.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+# soft, so that JPEG changes little, and nowhere symmetric
+SOFT = np.asarray(
+    Image.fromarray(RANDOM.integers(0, 256, (4, 5, 3), np.uint8)).resize((30, 24), Image.Resampling.BICUBIC), np.uint8
+)
+ALPHA = np.linspace(0, 255, 24 * 30).reshape(24, 30).round().astype(np.uint8)
+
+
+def saved(folder: Path, picture: Image.Image | np.ndarray, name: str = "a.png", **options: Any) -> str:
+    path = folder / name
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path, **options)
+    return str(path)
+
+
+def refused(file: str, how: Options = Options()) -> str:  # noqa: B008
+    """The one line in which it is refused, with its name."""
+    with images.quiet(), pytest.raises(UserError) as caught:
+        decode(file, how)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400 and file in message
+    return message
+
+
+# --- modes and formats -----------------------------------------------------------------------------------------------
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """ITU-R 601."""
+    return pixels.astype(float) @ [0.299, 0.587, 0.114]
+
+
+def over(pixels: np.ndarray, alpha: np.ndarray, ground: int) -> np.ndarray:
+    share = alpha[..., None] / 255
+    return pixels * share + ground * (1 - share)
+
+
+def palette(picture: np.ndarray, transparent: int | None = None) -> tuple[Image.Image, np.ndarray]:
+    """A picture of 16 colours, and the places of one of them."""
+    made = Image.fromarray(picture).quantize(16)
+    if transparent is not None:
+        made.info["transparency"] = transparent
+    return made, np.asarray(made)
+
+
+GREY = SOFT[..., 0]
+DEEP = (GREY.astype(int) * 257 + 3).clip(0, 65_535).astype(np.uint16)  # sixteen bits
+PALETTE, PLACES = palette(SOFT)
+COLOURS = np.asarray(PALETTE.convert("RGB"))
+BITS = GREY > 128
+
+
+def three(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+PICTURES: dict[str, tuple[Callable[[Path], str], np.ndarray, int]] = {  # a file, what it holds, how far off it may be
+    "RGB": (lambda tmp: saved(tmp, SOFT), SOFT, 0),
+    "grey": (lambda tmp: saved(tmp, GREY), three(GREY), 0),
+    "one bit": (lambda tmp: saved(tmp, Image.fromarray(BITS)), three(BITS * 255), 0),
+    "sixteen bits": (lambda tmp: saved(tmp, DEEP), three(GREY), 0),
+    "palette": (lambda tmp: saved(tmp, PALETTE), COLOURS, 0),
+    "alpha": (lambda tmp: saved(tmp, np.dstack([SOFT, ALPHA])), over(SOFT, ALPHA, 255), 1),
+    "grey and alpha": (lambda tmp: saved(tmp, np.dstack([GREY, ALPHA])), over(three(GREY), ALPHA, 255), 1),
+    "a transparent colour of the palette": (
+        lambda tmp: saved(tmp, PALETTE, transparency=int(PLACES[3, 3])),
+        np.where((PLACES[3, 3] == PLACES)[..., None], 255, COLOURS),
+        0,
+    ),
+    "a transparent colour": (
+        lambda tmp: saved(tmp, SOFT, transparency=tuple(SOFT[5, 5].tolist())),
+        np.where((SOFT[5, 5] == SOFT).all(axis=-1, keepdims=True), 255, SOFT),
+        0,
+    ),
+    "JPEG": (lambda tmp: saved(tmp, SOFT, "a.jpg", quality=98, subsampling=0), SOFT, 8),
+    "grey JPEG": (lambda tmp: saved(tmp, GREY, "a.JPEG", quality=98), three(GREY), 8),
+    "CMYK JPEG": (lambda tmp: saved(tmp, Image.fromarray(SOFT).convert("CMYK"), "a.jpg", quality=98), SOFT, 12),
+    "BMP": (lambda tmp: saved(tmp, SOFT, "a.bmp"), SOFT, 0),
+    "GIF": (lambda tmp: saved(tmp, PALETTE, "a.gif"), COLOURS, 0),
+    "the first frame of a GIF": (
+        lambda tmp: saved(tmp, PALETTE, "a.gif", save_all=True, append_images=[Image.new("RGB", (30, 24))] * 3),
+        COLOURS,
+        0,
+    ),
+    "WebP": (lambda tmp: saved(tmp, SOFT, "a.webp", lossless=True), SOFT, 0),
+    "WebP and alpha": (
+        lambda tmp: saved(tmp, np.dstack([SOFT, ALPHA | 128]), "a.webp", lossless=True),
+        over(SOFT, ALPHA | 128, 255),
+        1,
+    ),
+    "a JPEG that is called a PNG": (
+        lambda tmp: saved(tmp, SOFT, "a.png", format="JPEG", quality=98, subsampling=0),
+        SOFT,
+        8,
+    ),
+}
+
+
+@pytest.mark.parametrize("grayscale", [False, True])
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_picture_of_any_kind_becomes_its_pixels(kind: str, grayscale: bool, tmp_path: Path) -> None:
+    make, expected, off = PICTURES[kind]
+    found = decode(make(tmp_path), Options(grayscale=grayscale))
+    assert found.dtype == np.uint8 and found.shape == (24, 30, 1 if grayscale else 3)
+    wanted = luma(expected)[..., None] if grayscale else expected
+    assert np.abs(found.astype(float) - wanted).max() <= off + 0.51
+
+
+def test_the_background_may_be_black(tmp_path: Path) -> None:
+    found = decode(saved(tmp_path, np.dstack([SOFT, ALPHA])), Options(background="black"))
+    assert np.abs(found - over(SOFT, ALPHA, 0)).max() <= 1
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_a_camera_held_otherwise_gives_an_upright_image(orientation: int, format: str, tmp_path: Path) -> None:
+    """As EXIF 2.3 has it; 9 does not exist."""
+    turned = [SOFT, SOFT[:, ::-1], SOFT[::-1, ::-1], SOFT[::-1], SOFT.swapaxes(0, 1), np.rot90(SOFT, -1)]
+    turned += [SOFT.swapaxes(0, 1)[::-1, ::-1], np.rot90(SOFT), SOFT]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 98, "subsampling": 0} if format == "JPEG" else {"lossless": True}
+    found = decode(saved(tmp_path, SOFT, exif=exif, format=format, **options))
+    assert found.shape == turned[orientation - 1].shape
+    assert np.abs(found.astype(float) - turned[orientation - 1]).max() <= 8
+
+
+def test_exif_that_is_damaged_turns_nothing(tmp_path: Path) -> None:
+    found = decode(saved(tmp_path, SOFT, exif=b"Exif\0\0XX*\0\xff\xff\xff\xff\x01\0"))
+    np.testing.assert_array_equal(found, SOFT)
+
+
+# --- size ------------------------------------------------------------------------------------------------------------
+
+
+def test_images_are_shrunk_with_antialiasing(tmp_path: Path) -> None:
+    """A fine chequered board is grey from afar; taking every eighth pixel would leave it black or white."""
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    found = decode(saved(tmp_path, board), Options((8, 8)))
+    assert found.shape == (8, 8, 3) and np.abs(found.astype(int) - 127).max() <= 2
+
+
+def test_any_image_is_squashed_to_the_size_whatever_its_shape(tmp_path: Path) -> None:
+    halves = np.zeros((10, 40), np.uint8)
+    halves[:, 20:] = 200
+    found = decode(saved(tmp_path, halves), Options((16, 12), grayscale=True))[..., 0]
+    assert found.shape == (16, 12)
+    assert (found[:, :5] <= 2).all() and (found[:, 7:] >= 198).all()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_large_image_is_the_same_from_afar_in_any_format(name: str, tmp_path: Path) -> None:
+    """A JPEG is decoded at an eighth of its size: the result is that of the whole to a few grey levels."""
+    large = Image.fromarray(SOFT).resize((1200, 960), Image.Resampling.BICUBIC)
+    found = decode(saved(tmp_path, large, name), Options((12, 15)))
+    assert np.abs(found.astype(int) - np.asarray(large.resize((15, 12), Image.Resampling.BOX))).max() <= 12
+
+
+def test_a_jpeg_is_not_decoded_smaller_than_it_is_asked_for(tmp_path: Path) -> None:
+    board = np.kron(np.indices((24, 24)).sum(axis=0) % 2, np.ones((8, 8))).astype(np.uint8) * 255
+    found = decode(saved(tmp_path, board, "a.jpg", quality=95), Options((96, 96), grayscale=True))[..., 0]
+    whole = np.asarray(Image.fromarray(board).resize((96, 96), Image.Resampling.BILINEAR))
+    assert np.abs(found.astype(int) - whole).max() < 20
+
+
+def test_without_a_size_all_must_have_the_same(tmp_path: Path) -> None:
+    files = [saved(tmp_path, SOFT, f"{place}.png") for place in range(3)] + [saved(tmp_path, SOFT[:20], "x.png")] * 2
+    assert read(files[:3], Options()).shape == (3, 24, 30, 3)
+    with pytest.raises(UserError) as caught:
+        read(files, Options())
+    told = "x.png: 20x30 pixels, where the first image has 24x30; give [data] a size, such as size = 32 (and 1 more)"
+    assert str(caught.value).endswith(told)
+    assert read(files, Options((8, 8))).shape == (5, 8, 8, 3)
+
+
+def test_arrays_are_made_grey_and_resized_as_files_are(tmp_path: Path) -> None:
+    pictures = np.stack([SOFT, SOFT[::-1], 255 - SOFT])
+    files = [saved(tmp_path, picture, f"{place}.png") for place, picture in enumerate(pictures)]
+    for how in (Options(), Options((12, 9)), Options(grayscale=True), Options((40, 50), grayscale=True)):
+        np.testing.assert_array_equal(fitted(pictures, how), read(files, how))
+    assert fitted(pictures[..., :1], Options(grayscale=True)).shape == (3, 24, 30, 1)
+    assert fitted(np.repeat(pictures, 2, axis=-1)[..., :5], Options((8, 8))).shape == (3, 8, 8, 5)
+    with pytest.raises(UserError, match="goes with 1 or 3 channels, and these images have 2"):
+        fitted(pictures[..., :2], Options(grayscale=True))
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def test_images_come_in_the_order_of_their_files_with_word_of_how_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [saved(tmp_path, np.full((4, 4), place, np.uint8), f"{place:03}.png") for place in range(200)]
+    clock = iter(range(10**6))
+    monkeypatch.setattr("search.data.loading.time", type("Clock", (), {"monotonic": staticmethod(lambda: next(clock))}))
+    told: list[tuple[int, int]] = []
+    found = read(files[::-1], Options(grayscale=True), watch=lambda done, total: told.append((done, total)))
+    assert found[:, 0, 0, 0].tolist() == list(range(199, -1, -1))
+    assert told == sorted(told) and told[-1] == (200, 200) and len(told) >= 3
+
+
+def test_all_that_is_wrong_is_counted_and_the_first_named(tmp_path: Path) -> None:
+    files = [saved(tmp_path, SOFT, f"{place:03}.png") for place in range(100)]
+    for place in (99, 40, 70):
+        Path(files[place]).write_text("no image")
+    with pytest.raises(UserError) as caught:
+        read(files, Options())
+    assert str(caught.value).startswith(f"{files[40]}: no PNG, JPEG, BMP, GIF or WebP image, whatever its name says")
+    assert str(caught.value).endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize("memory", [3 * 100 * 24 * 30 * 3 - 1, 200_000, 100])
+def test_what_the_machine_cannot_hold_is_refused_with_what_it_can(
+    memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = saved(tmp_path, SOFT)
+    monkeypatch.setattr("search.data.loading._memory", lambda: memory)
+    with pytest.raises(UserError) as caught:
+        read([file] * 100, Options())
+    message = str(caught.value)
+    assert message.startswith("100 images of 24x30x3 are 0.0 GiB, which a training holds 3 times, and this machine has")
+    size, share = int(message.split("such as ")[1].split(",")[0]), int(message.split("or take ")[1].split("%")[0])
+    if memory > 3 * 100 * 3:
+        check_memory(100, (size, size, 3))
+    assert size < 24 and share == round(100 * memory / (3 * 100 * 24 * 30 * 3))
+    monkeypatch.setattr("search.data.loading._memory", lambda: 3 * 100 * 24 * 30 * 3)
+    assert len(read([file] * 100, Options())) == 100
+
+
+# --- pixels that are kept --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading is taken to be worth keeping at once."""
+    monkeypatch.setattr("search.data.loading.WORTH_KEEPING", -1.0)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are decoded from here on."""
+    found: list[str] = []
+
+    def told(file: str, how: Options) -> Any:
+        found.append(file)
+        return decode(file, how)
+
+    monkeypatch.setattr("search.data.loading.decode", told)
+    return found
+
+
+def test_pixels_are_kept_and_found_again(slow: None, opened: list[str], tmp_path: Path) -> None:
+    files = [saved(tmp_path, SOFT + place, f"{place}.png") for place in range(3)]
+    cache = tmp_path / "run" / "images.npz"
+    first = read(files, Options(), cache)
+    assert opened and cache.is_file()
+    opened.clear()
+    np.testing.assert_array_equal(read(files, Options(), cache), first)
+    assert opened == []
+
+
+def test_kept_pixels_are_in_the_order_of_the_files(slow: None, tmp_path: Path) -> None:
+    """Files of one length and time."""
+    files = [saved(tmp_path, SOFT + place, f"{place}.bmp") for place in range(2)]
+    for file in files:
+        os.utime(file, ns=(1, 1))
+    for order in (files, files[::-1]):
+        np.testing.assert_array_equal(read(order, Options(), tmp_path / "images.npz"), read(order, Options()))
+
+
+CHANGES: dict[str, Callable[[list[str]], tuple[list[str], Options]]] = {
+    "another file": lambda files: ([*files[:2], saved(Path(files[0]).parent, SOFT, "new.png")], Options()),
+    "another order": lambda files: (files[::-1], Options()),
+    "fewer": lambda files: (files[:2], Options()),
+    "another size": lambda files: (files, Options((8, 8))),
+    "grey": lambda files: (files, Options(grayscale=True)),
+    "another background": lambda files: (files, Options(background="black")),
+    "changed": lambda files: ([saved(Path(files[0]).parent, 255 - SOFT, "0.png"), *files[1:]], Options()),
+    "touched": lambda files: (os.utime(files[1], ns=(1, 1)), (files, Options()))[1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_kept_pixels_are_those_of_the_very_files(change: str, slow: None, opened: list[str], tmp_path: Path) -> None:
+    files = [saved(tmp_path, SOFT + place, f"{place}.png") for place in range(3)]
+    cache = tmp_path / "images.npz"
+    read(files, Options(), cache)
+    files, how = CHANGES[change](files)
+    opened.clear()
+    found = read(files, how, cache)
+    assert opened
+    np.testing.assert_array_equal(found, read(files, how))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", None])
+def test_a_damaged_file_of_pixels_is_read_anew(content: bytes | None, slow: None, tmp_path: Path) -> None:
+    file, cache = saved(tmp_path, SOFT), tmp_path / "images.npz"
+    read([file], Options(), cache)
+    cache.write_bytes(cache.read_bytes()[:-50] if content is None else content)
+    np.testing.assert_array_equal(read([file], Options(), cache), SOFT[None])
+    np.testing.assert_array_equal(read([file], Options(), cache), SOFT[None])
+
+
+def test_pixels_that_cannot_be_kept_are_read_all_the_same(slow: None, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    np.testing.assert_array_equal(read([saved(tmp_path, SOFT)], Options(), tmp_path / "file" / "images.npz"), SOFT[None])
+
+
+def test_what_is_read_at_once_is_not_kept(tmp_path: Path) -> None:
+    read([saved(tmp_path, SOFT)], Options(), tmp_path / "images.npz")
+    assert not (tmp_path / "images.npz").exists()
+
+
+# --- hostile files ---------------------------------------------------------------------------------------------------
+
+
+def png(width: int, height: int, pixels: bytes = b"") -> bytes:
+    """A grey PNG that declares a size, and has these compressed pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def bmp(width: int, height: int) -> bytes:
+    return struct.pack("<2sIHHI", b"BM", 54, 0, 0, 54) + struct.pack(
+        "<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [png(10_000, 10_000), png(60_000, 60_000), png(2**31 - 1, 2**31 - 1), bmp(10_000, 9_000)]
+)
+def test_a_decompression_bomb_is_refused_by_its_header(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    started = time.monotonic()
+    tracemalloc.start()
+    message = refused(str(tmp_path / "a.png"), Options((8, 8)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "declares more than 89,478,485 pixels, which looks like a bomb; make it smaller, or move it out" in message
+    assert time.monotonic() - started < 5 and peak < 10**7
+    with pytest.raises(UserError, match="bomb"):
+        read([str(tmp_path / "a.png")], Options())
+
+
+def test_more_compressed_pixels_than_were_declared_are_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(4, 4, zlib.compress(bytes(10**8), 9)))
+    started = time.monotonic()
+    try:
+        assert decode(str(tmp_path / "a.png")).shape == (4, 4, 3)
+    except UserError as error:
+        assert "a damaged image" in str(error)
+    assert time.monotonic() - started < 5
+
+
+def test_text_that_unpacks_to_more_than_pillow_allows_is_refused(tmp_path: Path) -> None:
+    """For which Pillow raises a ValueError."""
+    text = b"zTXt", b"Comment\0\0" + zlib.compress(bytes(10**8), 9)
+    chunk = struct.pack(">I", len(text[1])) + b"".join(text) + struct.pack(">I", zlib.crc32(b"".join(text)))
+    whole = png(4, 4, zlib.compress(bytes(20)))
+    (tmp_path / "a.png").write_bytes(whole[:33] + chunk + whole[33:])
+    started = time.monotonic()
+    assert "a damaged image (Decompressed data too large" in refused(str(tmp_path / "a.png"))
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_beyond_all_measure_is_not_opened(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(png(4, 4))
+        file.truncate(images.LARGEST_FILE + 1)
+    assert "268,435,457 bytes, at most 268,435,456 are read" in refused(str(tmp_path / "a.png"))
+
+
+def _of(format: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(SOFT).save(stream, format)
+    return stream.getvalue()
+
+
+NO_IMAGES: dict[str, bytes] = {
+    "nothing": b"",
+    "text": b"not an image",
+    "a page": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "TIFF": _of("TIFF"),
+    "PostScript, which would be run": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+    "PDF": b"%PDF-1.4\n",
+    "a pickle": b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
+    "XPM": b"/* XPM */\nstatic char * a[] = {};\n",
+}
+
+
+@pytest.mark.parametrize("what", NO_IMAGES)
+def test_what_is_no_image_is_refused_whatever_its_name(what: str, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(NO_IMAGES[what])
+    told = "cat.png: no PNG, JPEG, BMP, GIF or WebP image, whatever its name says; convert it, or move it out"
+    assert told in refused(str(tmp_path / "cat.png"))
+
+
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    assert "cannot be read ([Errno 2] No such file" in refused(str(tmp_path / "gone.png"))
+
+
+WHOLE = {format: _of(format) for format in ("PNG", "JPEG", "BMP", "GIF", "WEBP")}
+
+
+@pytest.mark.parametrize("format", WHOLE)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
+def test_half_an_image_is_refused(format: str, share: float, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(WHOLE[format][: int(share * len(WHOLE[format]))])
+    message = refused(str(file))
+    assert "a damaged image" in message or "no PNG" in message
+    assert "put a sound copy in its place, or move it out" in message or "convert it" in message
+
+
+@pytest.mark.parametrize("format", WHOLE)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=st.data())
+def test_any_damage_is_an_image_or_one_line(format: str, damage: st.DataObject, tmp_path: Path) -> None:
+    """No other error, and no warning either."""
+    content = bytearray(WHOLE[format])
+    for _ in range(damage.draw(st.integers(1, 4))):
+        content[damage.draw(st.integers(0, len(content) - 1))] = damage.draw(st.integers(0, 255))
+    file = tmp_path / "a.png"
+    file.write_bytes(content[: damage.draw(st.integers(0, len(content)))] if damage.draw(st.booleans()) else content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            assert read([str(file)], Options((8, 8))).shape == (1, 8, 8, 3)
+        except UserError as error:
+            assert str(file) in str(error) and "\n" not in str(error) and len(str(error)) < 400

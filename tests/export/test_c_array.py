@@ -1,0 +1,120 @@
+"""The C source holds the bytes of its .tflite and what a program must know of them, and a compiler reads them so."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.data.preprocessing import Pixels
+from search.export.c_array import check, header, source
+from search.export.litert import Facts, Tensor
+from search.seeds import generator
+
+NORMALISED = Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+CONTENT = generator(0, "content").integers(0, 256, 5003, dtype=np.uint8).tobytes()
+PLAIN = Facts(
+    Tensor((1, 8, 6, 3), "int8", float(np.float32(1 / 255)), -128),
+    Tensor((1, 4), "int8", 1 / 256, -128),
+    ("CONV_2D", "SOFTMAX"),
+    frozenset({"int8"}),
+)
+WIDE = replace(PLAIN, input=replace(PLAIN.input, scale=float(np.float32(0.0175)), zero_point=-7))
+CASES = {"plain": (PLAIN, Pixels()), "normalised": (WIDE, NORMALISED)}
+NAMES = ('quote " and \\', "Katze, 猫", "??/ trigraph", "line\nbreak\t\x00")
+HEADING = ("ends in a backslash \\", "*/ /* ??/", "int main() { return 3; }\nint x;", "\u202eright to left")
+
+
+def written(case: str, name: str = "best_model_int8") -> tuple[str, str]:
+    facts, pixels = CASES[case]
+    return header(name, CONTENT, facts, pixels, NAMES, HEADING), source(name, CONTENT, facts, pixels, NAMES)
+
+
+@pytest.mark.parametrize("name", ["best_model_int8", "7-of_9_int8", "x" * 90])
+@pytest.mark.parametrize("case", CASES)
+def test_what_was_written_is_read_back(case: str, name: str) -> None:
+    check(name, *written(case, name), CONTENT, *CASES[case])
+
+
+@pytest.mark.parametrize(
+    ("case", "part", "old", "new", "why"),
+    [
+        ("plain", 1, "0x1", "0x2", "other bytes"),
+        ("plain", 1, "\n};", " 0x00,\n};", "other bytes"),
+        ("plain", 1, "alignas(16) ", "", "other bytes"),
+        ("plain", 0, "length = 5003", "length = 5004", "length is 5004, not 5003"),
+        ("plain", 0, "input_scale = 0.003921569f", "input_scale = 0.0039f", "input_scale is 0.0039"),
+        ("plain", 0, "output_zero_point = -128", "output_zero_point = 0", "output_zero_point is 0"),
+        ("plain", 0, "value - 128", "value - 127", "another way"),
+        ("normalised", 0, "input_zero_point = -7", "zero_point = -7", "input_zero_point is None"),
+        ("normalised", 1, "  {\n    -121,", "  {\n    -120,", "table of pixels"),
+    ],
+)
+def test_a_change_is_told(case: str, part: int, old: str, new: str, why: str) -> None:
+    texts = list(written(case))
+    assert old in texts[part]
+    texts[part] = texts[part].replace(old, new, 1)
+    with pytest.raises(ValueError, match=why):
+        check("best_model_int8", *texts, CONTENT, *CASES[case])
+
+
+def test_the_header_says_what_a_program_needs() -> None:
+    text = written("plain")[0]
+    assert "//   int8 = pixel - 128\n" in text and "Operators to register: CONV_2D, SOFTMAX" in text
+    assert "int8[1][8][6][3], channels last" in text and "(int8 - output_zero_point) * output_scale" in text
+    mean = "int8 = round((pixel / 255 - mean) / std per channel with mean [0.4914, 0.4822, 0.4465]"
+    assert mean in written("normalised")[0]
+
+
+MAIN = """
+#include <cstdio>
+#include <cstring>
+#include "best_model_int8.h"
+#include "best_model_int8.h"
+int main() {
+  unsigned long sum = 0;
+  for (size_t i = 0; i < best_model_int8_length; ++i) sum = sum * 31 + best_model_int8[i];
+  std::printf("%zu %lu %d\\n", best_model_int8_length, sum, (int)((size_t)best_model_int8 % 16));
+  std::printf("%d %d %d %d\\n", best_model_int8_height, best_model_int8_width, best_model_int8_channels, best_model_int8_classes);
+  std::printf("%.9g %d %.9g %d\\n", best_model_int8_input_scale, best_model_int8_input_zero_point,
+              best_model_int8_output_scale, best_model_int8_output_zero_point);
+  for (int i = 0; i < best_model_int8_classes; ++i) {
+    for (const char* at = best_model_int8_class_names[i]; *at; ++at) std::printf("%02x", (unsigned char)*at);
+    std::printf("\\n");
+  }
+  for (int channel = 0; channel < 3; ++channel)
+    for (int value = 0; value < 256; ++value) std::printf("%d ", best_model_int8_pixel((uint8_t)value, channel));
+  return 0;
+}
+"""  # noqa: E501
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+@pytest.mark.parametrize("case", CASES)
+def test_a_compiler_reads_the_same(case: str, tmp_path: Path) -> None:
+    facts, pixels = CASES[case]
+    for ending, text in zip((".h", ".cc"), written(case), strict=True):
+        (tmp_path / f"best_model_int8{ending}").write_text(text, encoding="utf-8")
+    (tmp_path / "main.cc").write_text(MAIN, encoding="utf-8")
+    flags = ["-std=c++11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-trigraphs"]
+    files = [str(tmp_path / name) for name in ("main.cc", "best_model_int8.cc")]
+    compiled = subprocess.run(
+        ["g++", *flags, *files, "-o", str(tmp_path / "program")], capture_output=True, text=True, check=False
+    )
+    assert compiled.returncode == 0, compiled.stderr
+    told = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True).stdout.splitlines()
+    total = 0
+    for byte in CONTENT:
+        total = (total * 31 + byte) % 2**64
+    assert told[0] == f"{len(CONTENT)} {total} 0"
+    assert told[1] == "8 6 3 4"
+    scales = np.array(told[2].split(), np.float32)
+    wanted = [facts.input.scale, facts.input.zero_point, facts.output.scale, facts.output.zero_point]
+    np.testing.assert_array_equal(scales, np.array(wanted, np.float32))
+    assert [bytes.fromhex(name).decode() for name in told[3:7]] == [name.partition("\x00")[0] for name in NAMES]
+    table = pixels.quantized(3, facts.input.scale, facts.input.zero_point)
+    assert [int(value) for value in told[7].split()] == table.ravel().tolist()

@@ -1,0 +1,394 @@
+"""Files that are imported: both forms of Keras are read without Keras, other files and hostile ones end in one line.
+
+python -m pytest tests/keras_import/test_file.py
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search import __main__ as command_line
+from search.errors import UserError
+from search.keras_import import file as keras_file
+from search.keras_import.convert import convert, read_model
+from search.keras_import.graph import read_graph
+from search.networks.architecture import load
+from search.networks.layers import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Gate,
+    GlobalAveragePool,
+    MaxPool,
+    Residual,
+    SeparableConv,
+    Softmax,
+)
+from tests.support.keras_files import call3, chain2, functional, layer, residual2, residual3, sequential, zipped
+
+ROOT = Path(__file__).parents[2]
+SMALL = SeparableConv(4)
+RESIDUAL = (SMALL, Residual((SeparableConv(8), Gate("silu")), ()), GlobalAveragePool(), Dense(4), Softmax())
+
+
+def written(path: Path, description: Any) -> Path:
+    path.write_text(json.dumps(description), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """`python -m search WORDS` in this process: status, standard output, standard error."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["search", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return call
+
+
+# --- what Keras writes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("description", [residual2(), residual3()], ids=["keras 2", "keras 3"])
+def test_graphs_of_both_forms_are_read(description: dict[str, Any], tmp_path: Path) -> None:
+    for path in (written(tmp_path / "a.json", description), zipped(tmp_path / "a.keras", description)):
+        found = read_model(path)
+        assert found.problems == ()
+        assert found.architecture is not None
+        assert (found.architecture.layers, found.architecture.input, found.architecture.name) == (
+            RESIDUAL,
+            (16, 16, 3),
+            "mine",
+        )
+
+
+def test_a_chain_of_keras_2_is_read() -> None:
+    found = convert(read_graph(chain2()), "x")
+    assert [one.where for one in found.problems] == ["LeakyReLU leaky"]
+    assert found.architecture is not None
+    assert found.architecture.layers == (
+        Conv(8, 3, padding="valid", use_bias=True),
+        Activation("relu"),
+        BatchNorm(0.9, 1e-5),
+        MaxPool(),
+        Activation("relu"),
+        Dropout(0.25),
+        Flatten(),
+        Dense(4),
+        Softmax(),
+    )
+
+
+def test_older_ways_to_write_the_same_are_read(tmp_path: Path) -> None:
+    bare = {"class_name": "Sequential", "config": chain2()["config"]["layers"]}  # as Keras 1 did
+    twice = json.dumps(json.dumps(chain2()))  # json.dump(model.to_json(), file)
+    (tmp_path / "twice.json").write_text(twice, encoding="utf-8")
+    expected = convert(read_graph(chain2()), "x").architecture
+    assert expected is not None
+    for path in (written(tmp_path / "bare.json", bare), tmp_path / "twice.json"):
+        found = read_model(path).architecture
+        assert found is not None and found.layers == expected.layers
+
+
+def test_a_call_that_keras_2_counted_outside_the_model_is_found() -> None:
+    description = residual2()
+    description["config"]["layers"][-1]["inbound_nodes"][0][0][1] = 1
+    assert convert(read_graph(description), "x").problems == ()
+
+
+# --- other files -----------------------------------------------------------------------------------------------------
+
+HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(64)
+OTHERS: dict[str, tuple[str, bytes, str]] = {
+    "HDF5": ("net.h5", HDF5, "keras.models.load_model('net.h5').save('net.keras')"),
+    "HDF5 under another name": ("net.keras", HDF5, "HDF5 is not imported"),
+    "pickle": ("net.pkl", pickle.dumps({"class_name": "Sequential"}), "never loaded, as loading runs what is in it"),
+    "pickle under another name": ("net.json", pickle.dumps([1]), "pickle is not imported"),
+    "PyTorch": ("net.pt", b"x", "PyTorch is not imported"),
+    "ONNX": ("net.onnx", b"x", "holds operations and no layers"),
+    "source": ("net.py", b"import os", "never run"),
+    "empty": ("net.keras", b"", "no JSON"),
+    "text": ("net.json", b"hello", "no JSON"),
+    "a list": ("net.json", b"[1, 2]", "describes no Keras model"),
+    "an architecture": ("net.json", b'{"name": "x", "input": [1, 1, 1], "classes": 2, "layers": []}', "file already"),
+    "a card": ("net.json", b'{"architecture": {}}', "the card of an export"),
+    "deep": ("net.json", b"[" * 100_000, "no JSON"),
+    "a subclass": ("net.json", b'{"class_name": "Mine", "config": {}}', "Mine is a class of one's own"),
+    "bytes": ("net.keras", bytes(range(256)), "no JSON"),
+    "half a zip": ("net.keras", b"PK\x03\x04" + bytes(60), "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_files_are_refused_with_the_remedy(case: str, tmp_path: Path, run: Any) -> None:
+    name, content, hint = OTHERS[case]
+    (tmp_path / name).write_bytes(content)
+    status, out, err = run("import", tmp_path / name)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert hint in err and str(tmp_path / name) in err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_folders_pipes_and_what_is_not_there_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.keras")
+    (tmp_path / "saved_model").mkdir()
+    for name, hint in (("pipe.keras", "not a file"), ("saved_model", "SavedModel"), ("none.keras", "no such file")):
+        with pytest.raises(UserError, match=hint):
+            read_model(tmp_path / name)
+
+
+def test_bombs_and_strange_zips_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = zipped(tmp_path / "bomb.keras", b" " * (4 * 2**20))
+    with pytest.raises(UserError, match="looks like a bomb"):
+        read_model(bomb)
+    monkeypatch.setattr(keras_file, "LARGEST", 1000)
+    with pytest.raises(UserError, match="unpacks to 4,194,304 bytes"):
+        read_model(bomb)
+    with pytest.raises(UserError, match="a description has at most 1,000"):
+        read_model(written(tmp_path / "large.json", [0] * 1000))
+    with pytest.raises(UserError, match="PyTorch"):
+        read_model(zipped(tmp_path / "torch.keras", {}, **{"archive/data.pkl": b""}))
+    with zipfile.ZipFile(tmp_path / "none.keras", "w") as archive:
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(UserError, match="in 1 members"):
+        read_model(tmp_path / "none.keras")
+    with zipfile.ZipFile(tmp_path / "packed.keras", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("config.json", b"{}")
+    with pytest.raises(UserError, match="packed with method 14"):
+        read_model(tmp_path / "packed.keras")
+
+
+def test_nothing_of_the_file_is_run_and_tensorflow_is_not_loaded(tmp_path: Path) -> None:
+    code = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
+    description = chain2()
+    description["config"]["layers"][3] = {"class_name": "Lambda", "config": {"name": "code", "function": code}}
+    path = zipped(tmp_path / "mine.keras", description)
+    script = (
+        "import sys; from search.__main__ import main; sys.argv = ['search', 'import', sys.argv[1]]\n"
+        "try: main()\n"
+        "finally: print(*({'tensorflow', 'keras', 'optuna', 'plotly'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 2
+    assert "Lambda code: code, which is never run" in ended.stdout
+    assert ended.stderr.splitlines()[-1] == ""
+    assert not (ROOT / "mine.json").exists()
+
+
+# --- the verb --------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_is_written_where_it_is_asked_for_and_over_nothing(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = zipped(tmp_path / "my net.keras", residual3())
+    status, out, err = run("import", model)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "The architecture file: my_net.json"
+    assert load(tmp_path / "my_net.json").layers == RESIDUAL
+    assert run("import", model)[0] == 0  # the same again
+    (tmp_path / "my_net.json").write_text("kept", encoding="utf-8")
+    status, _, err = run("import", model)
+    assert status == 2 and "is there already and holds something else" in err
+    assert (tmp_path / "my_net.json").read_text(encoding="utf-8") == "kept"
+    assert run("import", model, "--replace")[0] == 0
+    assert load(tmp_path / "my_net.json").layers == RESIDUAL
+    assert run("import", model, "--to", tmp_path / "sub" / "other.json")[0] == 0
+    assert load(tmp_path / "sub" / "other.json").name == "mine"
+    assert "call it other.json" in run("import", model, "--to", "other.txt")[2]
+    described = written(tmp_path / "described.json", residual3())
+    assert run("import", described)[0] == 0
+    assert json.loads(described.read_text(encoding="utf-8")) == residual3()
+    assert load(tmp_path / "described-architecture.json").layers == RESIDUAL
+
+
+def test_what_is_not_known_writes_nothing_unless_the_nearest_is_asked_for(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = written(tmp_path / "chain.json", chain2())
+    status, out, err = run("import", model, "--to", "net.json")
+    assert status == 2 and "--nearest" in err and err.count("\n") == 1
+    assert "LeakyReLU leaky" in out
+    assert not (tmp_path / "net.json").exists()
+    assert run("import", model, "--to", "net.json", "--nearest")[0] == 0
+    assert Activation("relu") in load(tmp_path / "net.json").layers
+
+
+def test_json_has_the_rules_and_the_network(tmp_path: Path, run: Any) -> None:
+    model = zipped(tmp_path / "net.keras", residual3())
+    status, out, err = run("import", model, "--to", tmp_path / "net.json", "--json", "--budget", "100")
+    assert (status, err.startswith("The architecture file")) == (0, True)
+    shown = json.loads(out)
+    assert shown.keys() == {"network", "rules", "read_as", "left_out"}
+    assert shown["network"]["params"] == 27 + 12 + 36 + 32 + 20
+    rules = {one["rule"]: one["holds"] for one in shown["rules"]}
+    assert rules == {
+        "known layers": True,
+        "input": False,
+        "separable only": True,
+        "batch norm": False,
+        "dropout": False,
+        "softmax": True,
+        "budget": False,
+    }
+
+
+def test_show_and_export_say_how_a_keras_model_becomes_a_network(tmp_path: Path, run: Any) -> None:
+    model = zipped(tmp_path / "net.keras", residual3())
+    for verb in ("show", "export"):
+        status, _, err = run(verb, model)
+        assert status == 2 and f"python -m search import {model}" in err
+
+
+# --- anything else ---------------------------------------------------------------------------------------------------
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+_STRANGE = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        1,
+        3,
+        10**9,
+        10**400,
+        1e308,
+        float("nan"),
+        "",
+        "relu",
+        "__slice__",
+        [],
+        {},
+        [None],
+        [1, 2],
+        [3, 3, 3],
+    ]
+)
+MODELS = [residual2(), residual3(), chain2(), sequential(*chain2()["config"]["layers"], chain2(), residual3())]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+@st.composite
+def mutated(draw: Any) -> Any:
+    """A description in which some values are others, have gone, or are those of another place."""
+    description = copy.deepcopy(draw(st.sampled_from(MODELS)))
+    for _ in range(draw(st.integers(1, 4))):
+        found = [path for path in places(description) if path]
+        path = draw(st.sampled_from(found))
+        parent = description
+        for key in path[:-1]:
+            parent = parent[key]
+        way = draw(st.sampled_from(("strange", "value", "gone", "copied")))
+        if way == "gone":
+            del parent[path[-1]]
+        elif way == "copied":
+            source = description
+            for key in draw(st.sampled_from(found)):
+                source = source[key]
+            parent[path[-1]] = copy.deepcopy(source)
+        else:
+            parent[path[-1]] = copy.deepcopy(draw(_STRANGE if way == "strange" else _VALUES))
+        if not description:
+            break
+    return description
+
+
+def import_quietly(path: Path) -> int:
+    """The exit status of the verb on the file, of which a traceback would be an error here."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        sys.argv = ["search", "import", str(path), "--to", str(path.with_suffix(".out.json")), "--replace", "--nearest"]
+        command_line.main()
+    assert ended.value.code in (0, 2)
+    assert err.getvalue().count("\n") == (1 if ended.value.code else 0) and len(err.getvalue()) < 1000
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    before = sys.argv
+    yield tmp_path_factory.mktemp("hostile")
+    sys.argv = before
+
+
+@settings(max_examples=150)
+@given(description=mutated())
+def test_mutated_descriptions_end_in_a_network_or_in_one_line(description: Any, folder: Path) -> None:
+    import_quietly(written(folder / "mutated.json", description))
+
+
+@settings(max_examples=40)
+@given(kind=st.sampled_from(["Sequential", "Functional"]), config=_VALUES, layers=st.lists(_VALUES, max_size=3))
+def test_any_json_ends_in_one_line(kind: str, config: Any, layers: list[Any], folder: Path) -> None:
+    for description in (config, {"class_name": kind, "config": config}, {"class_name": kind, "config": {"layers": layers}}):
+        assert import_quietly(written(folder / "any.json", description)) == 2
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_damaged_zips_end_in_a_network_or_in_one_line(data: st.DataObject, folder: Path) -> None:
+    path = zipped(folder / "damaged.keras", residual3())
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)) if content else ():
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    import_quietly(path)
+
+
+def test_a_model_that_asks_for_much_work_ends_soon(folder: Path) -> None:
+    """A thousand sums of sixteen: what is walked for them grows with their square."""
+    calls = [call3("InputLayer", "c0", batch_shape=[None, 4, 4, 2])]
+    calls += [
+        call3("Add", f"c{number}", *[f"c{max(number - back, 0)}" for back in range(1, 17)]) for number in range(1, 999)
+    ]
+    begun = time.monotonic()
+    assert import_quietly(written(folder / "large.json", functional(*calls))) == 2
+    assert time.monotonic() - begun < 10
+    with pytest.raises(UserError, match="sum joins 1,000 branches, at most 16 are read"):
+        read_graph(functional(calls[0], call3("Add", "sum", *["c0"] * 1000)))
+    with pytest.raises(UserError, match="more than 1,000 layers"):
+        read_graph(sequential(*(layer("ReLU", batch_shape=[None, 4, 4, 2]) for _ in range(2000))))
+
+
+def test_calls_in_a_circle_are_refused() -> None:
+    circle = call3("ReLU", "one", "two"), call3("ReLU", "two", "one")
+    with pytest.raises(UserError, match="is called on its own output"):
+        read_graph(functional(call3("InputLayer", "image", batch_shape=[None, 4, 4, 2]), *circle))

@@ -1,0 +1,299 @@
+"""report.figures.data and report.figures.curves, on records made by hand."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plotly.graph_objects import Figure
+
+from report.figures import curves as figures
+from report.figures import data as rows
+from report.figures.data import REJECTED, Refusals, Size
+from report.figures.style import COLOURS, GREY, log_axis
+from search.storage.database import sqlite_url
+from search.study import config as configs
+from search.study import references as known
+from search.study.run import Record, Run
+from tests.report.markdown.test_report import hand_made, record, rejected
+
+NOWHERE = Path("nowhere")
+
+
+def cifar(study: str = "cifar10_100k", overrides: dict[str, Any] | None = None) -> Run:
+    config = configs.load(configs.STUDIES / study / "study.toml", overrides or {})
+    return Run(study, NOWHERE, config, sqlite_url(NOWHERE))
+
+
+def pruned(number: int, best: float, params: int = 5_000) -> Record:
+    return record(number, best, params, outcome="pruned_at_rung", reason="behind others", epochs=2, curve=(best / 2, best))
+
+
+def plain(figure: Figure | None) -> dict[str, Any]:
+    """What a browser is given."""
+    assert figure is not None
+    found: dict[str, Any] = json.loads(figure.to_json())
+    return found
+
+
+def trace(figure: Figure | None, name: str) -> dict[str, Any]:
+    """The one trace whose name begins so."""
+    (found,) = [one for one in plain(figure)["data"] if one["name"].startswith(name)]
+    return dict(found)
+
+
+# --- learning curves -------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_those_of_the_base_the_best_and_the_other_references() -> None:
+    found = [record(number, 0.5 + number / 100) for number in range(8)]
+    opponents = [record(0, 0.9, reference="base"), record(1, 0.7, reference="other")]
+    told = rows.curves(hand_made(), [*found, rejected(8), pruned(9, 0.99)], opponents, top=3)
+    assert [(row.name, row.role) for row in told] == [
+        ("base", "base"),
+        ("trial 7", "candidate"), ("trial 6", "candidate"), ("trial 5", "candidate"),
+        ("other", "reference"),
+    ]  # fmt: skip
+    assert told[1].accuracies == pytest.approx((0.285, 0.57, 0.56))
+
+
+def test_a_plain_accuracy_is_drawn_as_a_level() -> None:
+    (row,) = rows.curves(hand_made(base=0.84), [], [])
+    assert row.role == "base" and set(row.accuracies) == {0.84} and len(row.accuracies) == 10
+
+
+def test_published_logs_are_shown_for_all_of_cifar10_alone() -> None:
+    told = [row for row in rows.curves(cifar(), [], []) if row.role == "published"]
+    assert [row.name.removesuffix(", published") for row in told] == known.names(), "of each shipped net, the base's first"
+    assert {len(row.accuracies) for row in told} == {50}
+    assert max(told[0].accuracies) == 0.8287
+    other = replace(cifar(), config=cifar().config.model_copy(update={"base": "eip-c"}))
+    assert rows.curves(other, [], [])[0].name == "eip-c, published"
+    short = rows.curves(cifar(overrides={"recipe.epochs": 7}), [], [])
+    assert [row.accuracies for row in short] == [row.accuracies[:7] for row in told], "as many epochs as are trained"
+    assert rows.curves(cifar(overrides={"data.images": 5_000}), [], []) == []
+    assert rows.curves(hand_made(), [], []) == []
+    traces = plain(figures.learning_curves(cifar(), [], []))["data"]
+    assert [one["name"] for one in traces if one.get("showlegend", True)] == ["published, test images (6)"]
+
+
+def test_the_learning_curves_stay_small() -> None:
+    curve = tuple(0.123456789 + epoch / 100 for epoch in range(50))
+    found = [record(number, 0.5, curve=curve, epochs=50) for number in range(9)]
+    figure = figures.learning_curves(hand_made(), found, [record(0, 0.9, reference="base", curve=curve)])
+    traces = plain(figure)["data"]
+    assert [trace["name"] for trace in traces] == ["base (61.35%)", *(f"trial {n} (61.35%)" for n in range(5))]
+    assert traces[1]["x"] == list(range(1, 51))
+    assert len({trace["line"]["color"] for trace in traces}) == 6
+    assert len(figure.to_json()) < 6_000
+
+
+def test_a_study_without_trials_has_empty_figures() -> None:
+    run = hand_made()
+    assert plain(figures.learning_curves(run, [], []))["data"] == []
+    assert plain(figures.accuracy_by_cost(run, [], [], "params"))["data"] == []
+    assert plain(figures.accuracy_by_cost(run, [], [], "macs"))["data"] == []
+    assert figures.refusals(run, []) is None
+
+
+# --- accuracy against cost -------------------------------------------------------------------------------------------
+
+FOUND = [
+    record(0, 0.80, 5_000, macs=900),
+    record(1, 0.90, 7_000, macs=800),
+    record(2, 0.85, 7_900, macs=700),
+    pruned(3, 0.95, 4_000),
+    rejected(4),
+    record(5, 0.99, 100, outcome="diverged"),
+]
+OPPONENTS = [record(0, 0.88, 82_090, reference="base"), record(1, 0.7, 7_500, reference="own")]
+
+
+def test_each_network_is_a_point_of_its_role() -> None:
+    told = rows.points(hand_made(), FOUND, OPPONENTS, "params")
+    assert [(point.name, point.role, point.cost, point.accuracy) for point in told] == [
+        ("trial 0", "candidate", 5_000, 0.8),
+        ("trial 1", "candidate", 7_000, 0.9),
+        ("trial 2", "candidate", 7_900, 0.85),
+        ("trial 3", "pruned", 4_000, 0.95),
+        ("base", "base", 82_090, 0.88),
+        ("own", "reference", 7_500, 0.7),
+    ]
+    assert [point.cost for point in rows.points(hand_made(), FOUND[:3], [], "macs")] == [900, 800, 700]
+    (level,) = rows.points(hand_made(base=0.84), [], [], "params")
+    assert (level.role, level.cost, level.accuracy) == ("base", None, 0.84)
+
+
+def test_trained_points_are_filled_and_pruned_ones_hollow() -> None:
+    figure = figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "params")
+    filled, hollow = trace(figure, "trained (3)"), trace(figure, "pruned at a rung (1)")
+    assert (filled["x"], filled["y"], filled["customdata"]) == ([5_000, 7_000, 7_900], [0.8, 0.9, 0.85], [0, 1, 2])
+    assert (hollow["x"], hollow["customdata"]) == ([4_000], [3])
+    assert filled["marker"]["color"] == COLOURS[1] and hollow["marker"]["color"] == "rgba(0,0,0,0)"
+
+
+def test_the_front_is_that_of_the_trained_and_goes_on_to_the_edge() -> None:
+    figure = figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "params")
+    front, edge = trace(figure, "Pareto front"), plain(figure)["layout"]["xaxis"]["range"][1]
+    assert (front["x"], front["y"]) == ([5_000, 7_000, edge], [0.8, 0.9, 0.9])
+    assert trace(figures.accuracy_by_cost(hand_made(), FOUND, [], "macs"), "Pareto front")["x"][:2] == [700, 800]
+
+
+def test_a_base_far_over_the_budget_is_at_the_edge_with_its_cost_and_a_level() -> None:
+    figure = figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "params")
+    layout = plain(figure)["layout"]
+    low, high = layout["xaxis"]["range"]
+    assert 3_000 < low < 4_000 and 8_000 < high < 9_000, "the candidates and the budget fill the plot"
+    at_edge = trace(figure, "base (88.00%)")
+    assert (at_edge["x"], at_edge["y"], at_edge["marker"]["symbol"]) == ([high], [0.88], "triangle-right")
+    assert "82,090" in at_edge["hovertemplate"]
+    assert trace(figure, "base (88.00%, 82,090 parameters)")["line"]["dash"] == "dash"
+    lines = {shape["label"]["text"]: (shape["x0"], shape["x1"], shape["y0"], shape["y1"]) for shape in layout["shapes"]}
+    assert lines == {"base": (0, 1, 0.88, 0.88), "budget 8,000": (8_000, 8_000, 0, 1)}
+    own = trace(figure, "own")
+    assert (own["x"], own["text"], own["marker"]["symbol"]) == ([7_500], ["own"], "diamond-open")
+
+
+def test_multiply_adds_have_no_budget_line_and_a_plain_accuracy_no_marker() -> None:
+    layout = plain(figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "macs"))["layout"]
+    assert [shape["label"]["text"] for shape in layout["shapes"]] == ["base"]
+    figure = figures.accuracy_by_cost(hand_made(base=0.84), FOUND, [], "params")
+    assert [shape["label"]["text"] for shape in plain(figure)["layout"]["shapes"]] == ["accuracy to beat", "budget 8,000"]
+    assert not any("text" in one for one in plain(figure)["data"])
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refusing(number: int, sizes: tuple[int, ...] = (), outcome: str = "trained", **rules: int) -> Record:
+    told = {rule.replace("_", " "): count for rule, count in rules.items()}
+    return record(number, 0.5, refused=told, refused_params=sizes, outcome=outcome)
+
+
+def test_refusals_are_told_by_trial_rule_and_size() -> None:
+    found = [
+        refusing(0, (9_000, 12_000), over_budget=7),
+        refusing(1, (8_500,), outcome="interrupted", over_budget=1),  # its retry has them too
+        refusing(2, (8_500,), over_budget=1, same_network=2),
+        rejected(3),
+    ]
+    assert rows.refusals(found) == [
+        Refusals(0, 0, {"over budget": 7}),
+        Refusals(2, 2, {"over budget": 1, "same network": 2}),
+        Refusals(3, 3, {REJECTED: 1}),
+    ]
+    assert rows.refused_sizes(found) == [Size(0, 9_000), Size(0, 12_000), Size(2, 8_500), Size(3, 9_000)]
+    assert rows.sizes(found) == [Size(0, 5_000), Size(2, 5_000)]
+
+
+def test_many_trials_are_told_in_groups_and_nothing_is_lost() -> None:
+    found = [refusing(number, over_budget=number % 3) for number in range(1_234)]
+    told = rows.refusals(found, most=50)
+    assert len(told) <= 50
+    assert {group.last - group.first + 1 for group in told} == {25}
+    assert sum(group.by_rule.get("over budget", 0) for group in told) == sum(number % 3 for number in range(1_234))
+    assert told[1].by_rule["over budget"] == sum(number % 3 for number in range(25, 50))
+
+
+def test_refusals_are_stacked_by_rule_above_the_sizes_and_the_budget() -> None:
+    found = [refusing(0, (9_000, 12_000), over_budget=7), refusing(1, (8_500,), over_budget=1, same_network=2), rejected(2)]
+    figure = figures.refusals(hand_made(), found)
+    assert trace(figure, "over budget (8)")["y"] == [7, 1, 0]
+    assert trace(figure, "same network (2)")["y"] == [0, 2, 0]
+    assert trace(figure, f"{REJECTED} (1)")["y"] == [0, 0, 1]
+    assert trace(figure, "size of what was refused")["y"] == [9_000, 12_000, 8_500, 9_000]
+    assert plain(figure)["layout"]["barmode"] == "stack"
+    (budget,) = plain(figure)["layout"]["shapes"]
+    assert (budget["y0"], budget["yref"], budget["label"]["text"]) == (8_000, "y2", "budget 8,000")
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([2_000, 8_000, 37_571], [2_000, 5_000, 10_000, 20_000]),
+        ([7_000, 100_000, 2_000_000], [10_000, 100_000, 1_000_000]),
+        ([100_000, 100_000], [100_000]),
+    ],
+)
+def test_a_logarithmic_axis_has_a_few_ticks_wherever_its_values_lie(values: list[float], ticks: list[float]) -> None:
+    found = log_axis("parameters", values)
+    assert found["tickvals"] == ticks
+    low, high = (10**place for place in found["range"])
+    assert low < min(values) and max(values) < high
+
+
+def test_every_limit_of_a_budget_is_told_apart() -> None:
+    found = [refusing(0, over_budget=1, over_macs=3), refusing(1, receptive_field=2)]
+    bars = plain(figures.refusals(hand_made(), found))["data"]
+    assert [one["name"] for one in bars] == ["over budget (1)", "over macs (3)", "receptive field (2)"]
+    assert len({json.dumps(one["marker"]) for one in bars}) == 3
+
+
+def test_without_sizes_only_the_rules_are_shown_and_without_refusals_nothing() -> None:
+    figure = figures.refusals(hand_made(), [refusing(0), refusing(1, same_network=1, cannot_exist=2)])
+    assert [one["name"] for one in plain(figure)["data"]] == ["same network (1)", "cannot exist (2)"]
+    assert plain(figure)["layout"]["barmode"] == "stack"
+    assert figures.refusals(hand_made(), [refusing(0)]) is None
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many() -> dict[str, Figure]:
+    """The figures of 2,000 trials, half of them pruned at a rung."""
+    draw, found = random.Random(0), list[Record]()
+    for number in range(2_000):
+        params, refused = draw.randrange(10_000, 100_000), draw.randrange(8)
+        sizes = tuple(draw.randrange(100_000, 2_000_000) for _ in range(refused))
+        outcome = draw.choice(["trained", "pruned_at_rung"])
+        curve = tuple(draw.random() for _ in range(50))
+        changes: dict[str, Any] = {"outcome": outcome, "refused": {"over budget": refused}, "refused_params": sizes}
+        found.append(record(number, max(curve), params, macs=300 * params, curve=curve, **changes))
+    run, base = cifar(), [record(0, 0.82, 1_172_410, reference="base")]
+    refused_figure = figures.refusals(run, found)
+    assert refused_figure
+    return {
+        "curves": figures.learning_curves(run, found, base),
+        "params": figures.accuracy_by_cost(run, found, base, "params"),
+        "macs": figures.accuracy_by_cost(run, found, base, "macs"),
+        "refusals": refused_figure,
+    }
+
+
+def test_two_thousand_trials_make_small_figures(many: dict[str, Figure]) -> None:
+    sizes = {name: len(figure.to_json()) for name, figure in many.items()}
+    assert sizes["curves"] < 12_000 and sizes["params"] < 48_000 and sizes["macs"] < 54_000 and sizes["refusals"] < 24_000
+
+
+def test_many_points_are_drawn_by_webgl_and_few_are_not(many: dict[str, Figure]) -> None:
+    assert trace(many["params"], "trained")["type"] == "scattergl"
+    assert trace(figures.accuracy_by_cost(hand_made(), FOUND, [], "params"), "trained")["type"] == "scatter"
+
+
+def test_every_figure_reads_on_light_and_on_dark(many: dict[str, Figure]) -> None:
+    """Transparent, with text and colours that stand out against white and against the dashboard's dark grey."""
+    for figure in many.values():
+        layout = plain(figure)["layout"]
+        assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
+        assert layout["font"]["color"] == GREY
+        assert "template" not in layout or len(json.dumps(layout["template"])) < 100
+    assert contrast(GREY, "#FFFFFF") > 4 and contrast(GREY, "#121212") > 4
+    for colour in COLOURS:
+        assert contrast(colour, "#FFFFFF") > 2 and contrast(colour, "#121212") > 3, colour
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of the Web Content Accessibility Guidelines, from 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)

@@ -1,0 +1,69 @@
+"""A run on a Ray cluster of three nodes, one of which is lost; skipped where Ray, an optional extra, is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from search.errors import UserError
+from tests.support.storms import Storm, finish, outcomes, write_base
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(
+    not HAS_RAY and "CI_REQUIRE_SERVERS" not in os.environ, reason="Ray is not installed (make ray)"
+)
+
+
+@pytest.fixture
+def storm(tmp_path: Path) -> Storm:
+    search = {"trials": 7, "grace_minutes": 4 / 60}
+    return Storm(tmp_path / "storm", base=write_base(tmp_path), recipe={"epochs": 8}, search=search)
+
+
+@pytest.fixture
+def cluster(storm: Storm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Three nodes of one core each."""
+    for name, value in (storm.environment | {"EPOCH_SECONDS": "0.6", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        found.add_node(num_cpus=1)
+    yield found
+    found.shutdown()
+
+
+def is_halfway(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.RUNNING and 1 <= len(trial.intermediate_values) <= 4
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::Warning")  # Ray's own
+def test_row_22_a_lost_nodes_trial_goes_on_on_another_and_the_study_ends_with_its_number(storm: Storm, cluster: Any) -> None:
+    process = storm.begin("--workers", "3", "--ray-address", cluster.address)
+    storm.wait_for(lambda trials: sum(is_halfway(trial) for trial in trials) == 3)  # whichever node is lost, it is training
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    storm.met[22] += 1
+    out, _ = finish(process)
+    assert "was lost with its node" in out
+    storm.check(7)
+    assert "interrupted" in outcomes(storm.trials)
+
+
+@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
+def test_without_ray_its_option_says_how_to_get_it(storm: Storm) -> None:
+    from search.runner.job import order_of
+    from search.runner.ray import supervise_on_ray
+
+    with pytest.raises(UserError, match="Ray is not installed; add it with: make ray"):
+        supervise_on_ray(order_of(storm.run), None, "auto", 1, None)  # type: ignore[arg-type]

@@ -1,0 +1,409 @@
+"""Who trains which trial, settled by many at once on real databases: SQLite, and PostgreSQL where it can be had."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import optuna
+import pytest
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+from sqlalchemy import text
+
+from search.errors import UserError
+from search.runner.trial import has_room
+from search.storage import locks as liveness
+from search.storage import queue as reservations
+from search.storage import recovery
+from search.storage.database import backend_of, open_storage, sqlite_url
+from search.storage.queue import begin, next_index, queue
+from search.storage.recovery import close, drop_queued, sweep, take_up
+from tests.fault_table import record, results
+
+GRACE = 120.0
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    return sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres").new_storage()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+def open_study(url: str) -> optuna.Study:
+    storage = open_storage(url, grace_seconds=GRACE)
+    return optuna.create_study(storage=storage, study_name="s", direction="maximize", load_if_exists=True)
+
+
+def at_once(study: optuna.Study, works: Sequence[Callable[[optuna.Study], Any]]) -> list[Any]:
+    """What each gives, all begun at the same moment, with connections and a cache of their own."""
+    ready = Barrier(len(works))
+
+    def run(work: Callable[[optuna.Study], Any]) -> Any:
+        own = optuna.load_study(storage=backend_of(study), study_name="s")
+        ready.wait()
+        return work(own)
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(run, works))
+
+
+def begun(study: optuna.Study, worker: str = "w", **how: Any) -> optuna.Trial:
+    trial = begin(study, worker, **how)
+    assert trial is not None
+    return trial
+
+
+def grow_old(study: optuna.Study, seconds: float = GRACE + 5) -> None:
+    """As if so long had passed since every heartbeat."""
+    engine = backend_of(study).engine
+    then = f"datetime('now', '-{seconds} seconds')" if engine.name == "sqlite" else f"now() - interval '{seconds} seconds'"
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE trial_heartbeats SET heartbeat = {then}"))
+
+
+def outcomes(study: optuna.Study) -> list[str]:
+    return [trial.user_attrs.get("outcome", trial.state.name) for trial in study.get_trials()]
+
+
+# --- one at a time ---------------------------------------------------------------------------------------------------
+
+
+def test_a_trial_begun_carries_all_that_is_needed_to_find_it_again(url: str) -> None:
+    """From its first moment: its index, its worker, a heartbeat."""
+    study = open_study(url)
+    trial = begun(study, "anna", new=lambda trials: {"reference": "base"})
+    (stored,) = study.get_trials()
+    assert (stored.state, stored.number) == (TrialState.RUNNING, trial.number)
+    assert stored.user_attrs == {"index": 0, "attempt": 1, "worker": "anna", "reference": "base"}
+    with backend_of(study).engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM trial_heartbeats")).scalar() == 1
+
+
+@pytest.mark.parametrize(
+    "step", ["search.storage.together.store_attributes", "optuna.storages.RDBStorage._get_prepared_new_trial"]
+)
+def test_a_crash_while_a_trial_is_begun_leaves_nothing(step: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = open_study(url)
+    with monkeypatch.context() as patch:
+        patch.setattr(step, lambda *words: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            begin(study, "w")
+    assert study.get_trials() == []
+
+
+def test_what_was_begun_when_the_answer_was_lost_is_taken_and_not_begun_again(url: str) -> None:
+    study, connection_lost = open_study(url), open_study(url)
+    first = begun(connection_lost, "anna")
+    assert begun(study, "anna").number == first.number
+    assert begun(study, "bert").number == first.number + 1
+
+
+def test_nothing_is_begun_without_room_or_without_anything_new(url: str) -> None:
+    study = open_study(url)
+    study.enqueue_trial({}, user_attrs={"index": 4})
+    assert begin(study, "w", room=lambda trials, others: False) is None
+    assert begin(study, "w", choose=lambda trial: False, new=lambda trials: None) is None
+    assert begun(study, "w", new=lambda trials: None).user_attrs["index"] == 4
+    assert begin(study, "v", new=lambda trials: None) is None
+
+
+def test_what_is_queued_is_queued_with_all_or_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = open_study(url)
+    three = [({"x": number}, {"index": number}) for number in range(3)]
+    real, calls = reservations.add, []
+
+    def die_at_the_last(*words: Any) -> None:
+        calls.append(words)
+        real(*words) if len(calls) < 3 else 1 / 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reservations, "add", die_at_the_last)
+        with pytest.raises(ZeroDivisionError):
+            queue(study, lambda trials: three)
+    assert study.get_trials() == []
+    queue(study, lambda trials: three if not trials else [])
+    queue(study, lambda trials: three if not trials else [])
+    assert [trial.system_attrs["fixed_params"] for trial in study.get_trials()] == [{"x": 0}, {"x": 1}, {"x": 2}]
+
+
+def test_what_is_dropped_is_not_what_somebody_has_begun(url: str) -> None:
+    study = open_study(url)
+    for _ in range(2):
+        study.enqueue_trial({})
+    first, second = study.get_trials()
+    begun(study)
+    for trial in (first, second):
+        drop_queued(study, trial)
+    assert outcomes(study) == ["RUNNING", "interrupted"]
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+def test_each_index_is_one_trials(url: str) -> None:
+    def work(name: str, study: optuna.Study) -> list[int]:
+        found = []
+        for _ in range(4):
+            trial = begun(study, name)
+            found.append(trial.user_attrs["index"])
+            study.tell(trial, 0.5)
+        return found
+
+    taken = at_once(open_study(url), [partial(work, str(name)) for name in range(4)])
+    assert sorted(index for one in taken for index in one) == list(range(16))
+
+
+def test_row_6_a_queued_trial_is_begun_once(url: str) -> None:
+    """24 of them, by eight."""
+
+    def work(name: str, study: optuna.Study) -> list[int]:
+        found = []
+        while trial := begin(study, name, new=lambda trials: None):
+            found.append(trial.number)
+            study.tell(trial, 0.5)
+        return found
+
+    study = open_study(url)
+    queue(study, lambda trials: [({}, {"index": index}) for index in range(24)])
+    taken = at_once(study, [partial(work, str(name)) for name in range(8)])
+    assert sorted(number for one in taken for number in one) == list(range(24))
+    record({6: 24}, results(study.get_trials()))
+
+
+def test_trials_that_a_person_queued_have_each_an_index_of_their_own(url: str) -> None:
+    """They get it when they are begun, and four begin at once."""
+    study = open_study(url)
+    for _ in range(8):
+        study.enqueue_trial({})
+    at_once(study, [lambda study, name=name: [begun(study, f"{name} {time}") for time in range(2)] for name in range(4)])  # type: ignore[misc]
+    assert sorted(trial.user_attrs["index"] for trial in study.get_trials()) == list(range(8))
+
+
+def test_row_17_eight_workers_that_are_asked_for_ten_train_ten(url: str) -> None:
+    """Every third fails, and leaves its room to another."""
+
+    def work(name: str, study: optuna.Study) -> int:
+        trained, waits = 0, 0
+        while waits < 200:
+            trial = begin(study, name, room=lambda trials, others: has_room(trials, 10 - others))
+            if trial is None:
+                if sum(one.user_attrs.get("outcome") == "trained" for one in study.get_trials(deepcopy=False)) == 10:
+                    return trained
+                waits += 1
+                continue
+            if trial.number % 3 == 0:
+                trial.set_user_attr("outcome", "diverged")
+                study.tell(trial, state=TrialState.PRUNED)
+            else:
+                trial.set_user_attr("outcome", "trained")
+                study.tell(trial, 0.5)
+                trained += 1
+        raise AssertionError("no end")
+
+    study = open_study(url)
+    assert sum(at_once(study, [partial(work, str(name)) for name in range(8)])) == 10
+    assert Counter(outcomes(study))["trained"] == 10
+    record({17: 10}, results(study.get_trials(), asked=10))
+
+
+def test_row_7_four_workers_that_recover_the_same_dead_trials_queue_one_retry_each(url: str, tmp_path: Path) -> None:
+    """And four that train what is queued then train each once."""
+
+    def train(name: str, study: optuna.Study) -> None:
+        while trial := begin(study, name, new=lambda trials: None):
+            study.tell(trial, 0.5)
+
+    study = open_study(url)
+    for name in "abc":
+        begun(study, name)
+    grow_old(study)
+    closed = at_once(study, [partial(sweep, folder=tmp_path)] * 4)
+    assert sorted(number for one in closed for number in one) == [0, 1, 2]
+    assert outcomes(study) == ["interrupted"] * 3 + ["WAITING"] * 3
+    assert sorted(trial.user_attrs["index"] for trial in study.get_trials()[3:]) == [0, 1, 2]
+    at_once(study, [partial(train, str(name)) for name in range(4)])
+    record({7: 3}, results(study.get_trials()))
+
+
+# --- who is alive ----------------------------------------------------------------------------------------------------
+
+
+def test_a_trial_whose_heart_beats_is_left_alone(url: str, tmp_path: Path) -> None:
+    study = open_study(url)
+    trial = begun(study)
+    grow_old(study, GRACE - 10)
+    assert sweep(study, tmp_path) == []
+    grow_old(study)
+    backend_of(study).record_heartbeat(trial._trial_id)
+    assert sweep(study, tmp_path) == []
+    assert outcomes(study) == ["RUNNING"]
+
+
+def test_a_heart_that_beats_again_before_its_trial_is_closed_keeps_it(url: str, tmp_path: Path) -> None:
+    """Between the look at all heartbeats and the transaction that closes one."""
+    study = open_study(url)
+    trial = begun(study)
+    stored = study.get_trials()[trial.number]
+    grow_old(study)
+    backend_of(study).record_heartbeat(trial._trial_id)
+    assert not close(study, stored, "lost", "nothing was heard", if_stale=True)
+    assert outcomes(study) == ["RUNNING"]
+
+
+def test_a_trial_that_never_had_a_heartbeat_grows_old_too(url: str, tmp_path: Path) -> None:
+    """As Optuna leaves it where its worker dies between claim and first heartbeat: it would run for ever."""
+    study = open_study(url)
+    trial = begun(study)
+    with backend_of(study).engine.begin() as connection:
+        connection.execute(text("DELETE FROM trial_heartbeats"))
+    assert sweep(study, tmp_path) == []
+    grow_old(study)
+    assert sweep(study, tmp_path) == [trial.number]
+    assert outcomes(study) == ["interrupted", "WAITING"]
+
+
+def test_row_5_what_a_worker_tells_of_a_trial_that_was_taken_up_is_refused(url: str, tmp_path: Path) -> None:
+    study, other = open_study(url), open_study(url)
+    late = begun(study)
+    grow_old(study)
+    assert sweep(other, tmp_path) == [late.number]
+    for tell in (
+        lambda: late.report(0.5, 1),
+        lambda: late.set_user_attr("outcome", "trained"),
+        lambda: study._storage.set_trial_state_values(late._trial_id, TrialState.COMPLETE, [0.5]),
+    ):
+        with pytest.raises(UpdateFinishedTrialError):
+            tell()
+    assert outcomes(other) == ["interrupted", "WAITING"]
+    again = begun(other, "v")
+    assert again.user_attrs["retry_of"] == late.number
+    other.tell(again, 0.5)
+    record({5: 1}, results(other.get_trials()))
+
+
+def test_the_trials_of_the_dead_of_this_machine_are_taken_up_at_once(url: str, tmp_path: Path) -> None:
+    """The lock is let go of with its last holder; others of the folder, of other folders and machines are left alone."""
+    study = open_study(url)
+    with liveness.supervisor(tmp_path) as name, liveness.worker(tmp_path, name) as (alive, _):
+        with liveness.worker(tmp_path, name) as (dead, _):
+            for worker in (alive, dead, "another-machine/12.34", f"{dead.split('/')[0]}/5.6"):
+                begun(study, worker)
+            assert sweep(study, tmp_path) == []
+        assert sweep(study, tmp_path / "other") == []
+        assert sweep(study, tmp_path) == [1]
+    assert outcomes(study) == ["RUNNING", "interrupted", "RUNNING", "RUNNING", "WAITING"]
+
+
+def test_locks_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
+    with liveness.supervisor(tmp_path) as name, liveness.worker(tmp_path, name):
+        with liveness.worker(tmp_path, name):
+            pass
+        assert len(list((tmp_path / "workers").glob("*/*"))) == 3
+        liveness.forget_the_dead(tmp_path)
+        assert len(list((tmp_path / "workers").glob("*/*"))) == 2
+    liveness.forget_the_dead(tmp_path)
+    assert list((tmp_path / "workers").glob("*/*")) == []
+
+
+def test_the_locks_of_another_machine_are_left_alone(tmp_path: Path) -> None:
+    """Where the run folder is shared they may look free from here."""
+    other = tmp_path / "workers" / "another-machine" / "12.34"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    liveness.forget_the_dead(tmp_path)
+    liveness.wait_for_orphans(tmp_path)
+    assert other.exists()
+    assert not liveness.is_gone(tmp_path, "another-machine/12.34")
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "/", "../../study.db", "a/../../b", "/etc/passwd"])
+def test_a_name_that_somebody_else_wrote_is_no_path(name: object, tmp_path: Path) -> None:
+    assert not liveness.is_gone(tmp_path, name)
+    assert not liveness.is_gone(tmp_path, f"{liveness._system()}/{name}")
+
+
+def test_a_folder_that_holds_nothing_is_left_only_when_nobody_is_at_work_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def is_left(*files: str) -> bool:
+        for file in ("worker.log", *files):
+            (folder / file).write_text("x")
+        liveness.leave(folder, "worker.log")
+        return not folder.exists()
+
+    with liveness.supervisor(folder):
+        assert not is_left()  # about to be at work
+        with liveness.occupied(folder, alone=False):
+            assert not is_left()
+    assert not is_left("config.json")
+    (folder / "config.json").unlink()
+    with liveness.supervisor(folder):
+        pass
+    assert is_left()
+    liveness.leave(folder, "worker.log")
+
+
+def test_finals_and_searches_of_a_folder_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    for first, second, told in ((False, True, "this study is running already"), (True, False, "finals of this study are")):
+        with (
+            liveness.occupied(tmp_path, alone=first),
+            pytest.raises(UserError, match=told),
+            liveness.occupied(tmp_path, alone=second),
+        ):
+            pass
+    with liveness.occupied(tmp_path, alone=False), liveness.occupied(tmp_path, alone=False):
+        pass
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_trial_that_takes_its_machine_with_it_each_time_is_given_up(progress: bool, tmp_path: Path) -> None:
+    """Where it comes to another epoch each time, it is the machines that go."""
+    study = open_study(sqlite_url(tmp_path))
+    for time in range(2 * recovery.MOST_LOSSES):
+        trial = begin(study, "w", new=lambda trials: None if trials else {})
+        if trial is None:
+            break
+        for epoch in range(time + 1 if progress else 1):
+            trial.report(0.5, epoch)
+        grow_old(study)
+        sweep(study, tmp_path)
+    found = outcomes(study)
+    if progress:
+        assert found == ["interrupted"] * 2 * recovery.MOST_LOSSES + ["WAITING"]
+    else:
+        assert found == ["interrupted"] * recovery.MOST_LOSSES + ["failed"]
+
+
+def test_only_the_trials_of_one_worker_are_taken_up(url: str) -> None:
+    study = open_study(url)
+    for name in "ab":
+        begun(study, name)
+    assert take_up(study, worker="b", outcome="failed", reason="it was killed") == [1]
+    assert outcomes(study) == ["RUNNING", "interrupted", "WAITING"]
+    assert next_index(study.get_trials()) == 2
+
+
+def test_a_result_that_was_stored_late_counts_for_nothing(tmp_path: Path) -> None:
+    """A worker writes the outcome at the moment in which its trial is closed."""
+    from search.study.run import records
+
+    study = open_study(sqlite_url(tmp_path))
+    trial = begun(study)
+    take_up(study)
+    with backend_of(study).engine.begin() as connection:
+        change = "UPDATE trial_user_attributes SET value_json = '\"trained\"' WHERE key = 'outcome' AND trial_id = :trial"
+        connection.execute(text(change), {"trial": trial._trial_id})
+    assert [record.outcome for record in records(open_study(sqlite_url(tmp_path)))] == ["interrupted"]

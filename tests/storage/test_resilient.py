@@ -1,0 +1,187 @@
+"""A storage that waits: for a database that is away, on what was told meanwhile, and not for what will not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from search.storage import resilient as patience
+from search.storage.database import open_storage, sqlite_url
+from search.storage.resilient import PatientStorage, StorageAway, cause_of, is_full, is_passing
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(patience, "TELL_AFTER", 0.0)
+    yield
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return optuna.create_study(storage=open_storage(sqlite_url(tmp_path), patience=5.0), study_name="s")
+
+
+def backend(study: optuna.Study) -> PatientStorage:
+    found: Any = study._storage
+    return found._backend
+
+
+def refused(told: str = "connection refused") -> StorageInternalError:
+    """As Optuna raises it when a server cannot be reached."""
+    error = StorageInternalError("an exception is raised during the commit")
+    error.__cause__ = OperationalError("SELECT 1", {}, ConnectionError(told))
+    return error
+
+
+def raised(error: Exception) -> Any:
+    raise error
+
+
+def away(monkeypatch: pytest.MonkeyPatch, name: str, times: int, error: Callable[[], Exception] = refused) -> list[str]:
+    """A method of Optuna's storage that fails so often, before it does anything; every call to it."""
+    real, calls = getattr(RDBStorage, name), list[str]()
+
+    def call(*words: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) <= times:
+            raise error()
+        return real(*words, **options)
+
+    monkeypatch.setattr(RDBStorage, name, call)
+    return calls
+
+
+def test_what_is_told_is_told_again_until_it_is_heard(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    backend(study).on_wait = waits.append
+    trial = study.ask()
+    calls = away(monkeypatch, "set_trial_state_values", 3)
+    study.tell(trial, 0.5)
+    assert len(calls) == 4
+    assert [one.value for one in study.get_trials()] == [0.5]
+    assert waits == ["connection refused"]  # told once for the call
+
+
+def test_a_result_whose_answer_was_lost_is_not_told_twice(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stored, and then the connection broke: the second try finds it there."""
+    trial, real, calls = study.ask(), RDBStorage.set_trial_state_values, []
+
+    def store_and_break(*words: Any, **options: Any) -> bool:
+        calls.append(real(*words, **options))
+        raise refused()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RDBStorage, "set_trial_state_values", store_and_break)
+        study.tell(trial, 0.5)
+    assert calls == [True]
+    assert [(one.state, one.value) for one in study.get_trials()] == [(TrialState.COMPLETE, 0.5)]
+
+
+def test_another_result_of_a_trial_that_has_ended_is_refused(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the first try broke off: somebody else has ended it."""
+    trial = study.ask()
+    study.tell(trial, 0.5)
+    away(monkeypatch, "set_trial_state_values", 1)
+    with pytest.raises(UpdateFinishedTrialError):
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.7])
+    assert [one.value for one in study.get_trials()] == [0.5]
+
+
+def test_epochs_are_put_aside_and_stored_before_anything_else_is_asked(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = study.ask()
+    with monkeypatch.context() as patch:
+        calls = away(patch, "set_trial_intermediate_value", 99)
+        for epoch in range(3):
+            trial.report(0.1 * epoch, epoch)  # returns at once: the next epoch is trained
+        assert len(calls) == 3
+    assert study.get_trials()[0].intermediate_values == {0: 0.0, 1: 0.1, 2: 0.2}
+
+
+def test_epochs_of_a_trial_that_was_taken_up_meanwhile_are_refused_and_forgotten(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = study.ask()
+    with monkeypatch.context() as patch:
+        away(patch, "set_trial_intermediate_value", 99)
+        trial.report(0.5, 1)
+    RDBStorage.set_trial_state_values(backend(study), trial._trial_id, TrialState.FAIL)
+    with pytest.raises(UpdateFinishedTrialError):
+        trial.report(0.6, 2)
+    study.tell(study.ask(), 0.5)  # the next trial is not troubled by it
+    assert study.get_trials()[0].intermediate_values == {}
+
+
+def test_patience_ends(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend(study).patience = 0.05
+    away(monkeypatch, "set_trial_user_attr", 10**6)
+    with pytest.raises(StorageAway, match=r"the database was away for 0 s \(connection refused\)"):
+        study.ask().set_user_attr("a", 1)
+    assert not issubclass(StorageAway, Exception)  # nobody takes it for the failure of a trial
+
+
+def test_a_command_that_a_person_waits_for_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study(storage=open_storage(sqlite_url(tmp_path)), study_name="s")
+    calls = away(monkeypatch, "set_trial_user_attr", 1)
+    with pytest.raises(StorageInternalError):
+        study.ask().set_user_attr("a", 1)
+    assert len(calls) == 1
+
+
+def test_what_will_not_pass_is_not_waited_for(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = away(monkeypatch, "set_trial_user_attr", 9, lambda: IntegrityError("INSERT", {}, ValueError("twice")))
+    with pytest.raises(IntegrityError):
+        study.ask().set_user_attr("a", 1)
+    assert len(calls) == 1
+
+
+def test_a_full_disk_is_not_waited_for_either(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    away(monkeypatch, "set_trial_user_attr", 9, lambda: refused("database or disk is full"))
+    with pytest.raises(StorageAway, match=r"cannot store more \(database or disk is full\); make space"):
+        study.ask().set_user_attr("a", 1)
+
+
+def test_a_heart_goes_on_beating_when_a_beat_is_lost(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread must not end, nor wait: the end of the trial waits for it."""
+    trial = study.ask()
+    calls = away(monkeypatch, "record_heartbeat", 1)
+    for _ in range(2):
+        backend(study).record_heartbeat(trial._trial_id)
+    assert len(calls) == 2
+
+
+def test_methods_that_call_each_other_wait_once(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attribute of a finished trial makes Optuna read that trial; its failure is the outer call's to repeat."""
+    trial = study.ask()
+    study.tell(trial, 0.5)
+    backend(study).patience = 0.05
+    monkeypatch.setattr(patience, "read_trial", lambda *words: raised(refused()))
+    with pytest.raises(StorageAway) as caught:
+        backend(study).set_trial_user_attr(trial._trial_id, "a", 1)
+    assert caught.value.__context__ is None or not isinstance(caught.value.__context__, StorageAway)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [("database is locked", True), ("no such table: trials", False), ("database or disk is full", False)],
+)
+def test_of_what_sqlite_says_only_a_lock_passes(told: str, expected: bool) -> None:
+    import sqlite3
+
+    error = OperationalError("SELECT 1", {}, sqlite3.OperationalError(told))
+    assert is_passing(error) == expected
+    assert cause_of(error) == told
+    assert is_full(error) == ("full" in told)

@@ -1,0 +1,120 @@
+"""What is told of a trial at one moment: all of it in one transaction, or none of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+from sqlalchemy import event
+
+from search.storage import resilient as patience
+from search.storage.database import backend_of, open_storage, sqlite_url, together
+from tests.storage.test_resilient import refused
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    found: str = (
+        sqlite_url(tmp_path / "run") if request.param == "sqlite" else request.getfixturevalue("postgres").new_storage()
+    )
+    return found
+
+
+def opened(url: str) -> optuna.Study:
+    storage = open_storage(url, patience=5.0)
+    study = optuna.create_study(
+        storage=storage, study_name="s", load_if_exists=True, sampler=optuna.samplers.RandomSampler()
+    )
+    if not study.get_trials():
+        propose(study.ask())  # the first asks what a parameter was before
+    return study
+
+
+def propose(trial: optuna.Trial) -> None:
+    for number in range(5):
+        trial.suggest_int(f"width_{number}", 8, 64, step=8)
+    trial.set_constraint("params", -5.0)
+    trial.set_user_attr("params", 95)
+    trial.set_user_attr("macs", 1000)
+
+
+def everything(study: optuna.Study, trial: optuna.Trial) -> list[Any]:
+    """What another process sees of a trial."""
+    found = backend_of(study).get_trial(trial._trial_id)
+    return [found.params, found.distributions, found.user_attrs, found.constraints]
+
+
+def commits(study: optuna.Study) -> list[Any]:
+    """The transactions that write, as they end."""
+    found, storage = list[Any](), backend_of(study)
+    event.listen(storage.engine, "commit", lambda connection: None if storage.only_reads else found.append(connection))
+    return found
+
+
+def test_a_proposal_is_one_transaction(url: str) -> None:
+    study = opened(url)
+    alone, held = study.ask(), study.ask()
+    apart = commits(study)
+    propose(alone)
+    assert len(apart) == 8
+    apart.clear()
+    with together(held):
+        propose(held)
+        assert everything(study, held) == [{}, {}, {}, {}]
+    assert len(apart) == 1
+    assert everything(study, held) == [held.params, held.distributions, {"params": 95, "macs": 1000}, {"params": -5.0}]
+    assert len(held.params) == 5
+    with together(held):
+        held.set_user_attr("macs", 2000)  # anew
+        with together(held):
+            held.set_user_attr("epochs", 4)
+    assert everything(study, held)[2] == {"params": 95, "macs": 2000, "epochs": 4}
+    assert len(apart) == 2
+
+
+def test_what_is_told_of_a_trial_that_another_has_ended_is_refused_as_a_whole(url: str) -> None:
+    study = opened(url)
+    trial = study.ask()
+    opened(url).tell(trial.number, state=TrialState.FAIL)
+    with pytest.raises(UpdateFinishedTrialError), together(trial):
+        propose(trial)
+    assert everything(study, trial) == [{}, {}, {}, {}]
+
+
+def test_it_is_told_again_where_the_answer_was_lost(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.001)
+    study = opened(url)
+    trial, real, calls = study.ask(), patience.PatientStorage._store, []
+
+    def lost(*words: Any) -> None:
+        real(*words)
+        calls.append(1)
+        if len(calls) == 1:
+            raise refused()
+
+    monkeypatch.setattr(patience.PatientStorage, "_store", lost)
+    with together(trial):
+        propose(trial)
+    assert len(calls) == 2
+    assert everything(study, trial) == [trial.params, trial.distributions, {"params": 95, "macs": 1000}, {"params": -5.0}]
+
+
+def test_it_is_told_where_the_block_ends_with_an_error(url: str) -> None:
+    study = opened(url)
+    trial = study.ask()
+    with pytest.raises(optuna.TrialPruned), together(trial):
+        trial.set_user_attr("reason", "nothing new")
+        raise optuna.TrialPruned
+    assert everything(study, trial)[2] == {"reason": "nothing new"}
+
+
+def test_another_range_of_a_parameter_is_refused_as_by_optuna(url: str) -> None:
+    study = opened(url)
+    trial = study.ask()
+    with together(trial), pytest.raises(ValueError, match="distribution"):
+        trial.suggest_categorical("width_1", [8, 16])
+    assert everything(study, trial)[0] == {}

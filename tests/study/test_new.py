@@ -1,0 +1,359 @@
+"""A study for one's own images: what is seen of them, what is proposed, what is written, and that it runs as it stands."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from search.budget.cost import price
+from search.budget.limits import Budget
+from search.cli.new_summary import print_new
+from search.data import images
+from search.data.inspection import Seen, copies, holdout_for, look
+from search.data.splits import HELD_OUT, Split, held_out
+from search.errors import UserError
+from search.networks.architecture import load as load_network
+from search.networks.geometry import resolve
+from search.study import config, new
+from search.study import template as study_text
+from search.study.new import make
+from search.study.proposal import propose, space_table
+from search.study.survey import check
+from space import Pyramid
+from tests.data.test_folders import X, Y, put, put_all
+
+ROOT = Path(__file__).parents[2]
+
+
+def colourful(path: Path, n: int, size: tuple[int, int] = (20, 24), seed: int = 0, **options: Any) -> None:
+    """Photographs of a kind: soft colours in a size (height, width)."""
+    path.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    for place in range(n):
+        tiny = Image.fromarray(random.integers(0, 256, (3, 4, 3), np.uint8))
+        tiny.resize(size[::-1], Image.Resampling.BICUBIC).save(path / f"{place:03}.jpg", **options)
+
+
+# --- what is seen ----------------------------------------------------------------------------------------------------
+
+
+def test_grey_images_are_seen_to_be_grey_also_where_they_are_saved_in_colour(tmp_path: Path) -> None:
+    for label in range(2):
+        for place in range(25):
+            put(tmp_path / f"grey/{label}/{place}.png", X[place])
+            put(
+                tmp_path / f"saved/{label}/{place}.jpg",
+                np.repeat(np.kron(X[place], np.ones((4, 4), np.uint8))[..., None], 3, 2),
+            )
+    colourful(tmp_path / "mixed/a", 25)
+    put_all(tmp_path / "mixed", X[:40], Y[:40] * 0, lambda label: "b")
+    assert look(tmp_path / "grey").is_grey and look(tmp_path / "saved").is_grey
+    assert not look(tmp_path / "mixed").is_grey
+
+
+def test_sizes_are_those_of_images_held_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colourful(tmp_path / "a", 25, (20, 40))
+    colourful(tmp_path / "b", 25, (20, 40), exif=exif)
+    assert look(tmp_path).sizes == Counter({(20, 40): 25, (40, 20): 25})
+
+
+@pytest.mark.parametrize(("ink", "background"), [(20, "white"), (128, "white"), (250, "black")])
+def test_bright_ink_on_nothing_asks_for_a_black_background(ink: int, background: str, tmp_path: Path) -> None:
+    for label in range(2):
+        for place in range(25):
+            drawn = np.dstack([np.full((8, 8), ink, np.uint8), X[place]])  # the digit is what is not transparent
+            put(tmp_path / f"{label}/{place}.png", drawn)
+    seen = look(tmp_path)
+    assert (seen.background, seen.transparent) == (background, 50)
+
+
+def test_classes_that_are_too_small_are_left_out_and_the_others_looked_at(tmp_path: Path) -> None:
+    put_all(tmp_path, X, Y)
+    put(tmp_path / "10/a.png", np.zeros((100, 100), np.uint8))
+    seen = look(tmp_path)
+    assert (seen.classes, seen.too_few, seen.least) == (tuple("0123456789"), {"10": 1}, 25)
+    assert seen.sizes == Counter({(8, 8): len(X)})
+    assert seen.images == len(X)
+
+
+def test_too_few_of_everything_is_refused(tmp_path: Path) -> None:
+    put_all(tmp_path, X[:100], Y[:100])
+    with pytest.raises(UserError, match="0 of 10 classes have the 25 images that are needed, the largest has 1"):
+        look(tmp_path)
+
+
+def test_an_array_file_is_seen_like_a_folder(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=X[:1200], y_train=Y[:1200], x_test=X[1200:], y_test=Y[1200:])
+    put_all(tmp_path / "a/train", X[:1200], Y[:1200])
+    put_all(tmp_path / "a/test", X[1200:], Y[1200:])
+    arrays, folder = look(tmp_path / "a.npz"), look(tmp_path / "a")
+    for name in ("classes", "counts", "sizes", "is_grey", "least", "images", "holdout", "imbalance", "training_images"):
+        assert getattr(arrays, name) == getattr(folder, name), name
+
+
+def test_copies_are_counted_to_the_pixel() -> None:
+    assert copies(X) == 0
+    assert copies(np.concatenate([X[:50], X[:7], X[:7]])) == 14
+
+
+@given(st.lists(st.integers(21, 400), min_size=2, max_size=6))
+def test_the_holdout_that_is_proposed_can_be_held_out(counts: list[int]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    share = holdout_for(min(counts))
+    assert 0.1 <= share <= 0.5
+    train, validation = held_out("", Split(labels, labels), share, 0)
+    assert np.bincount(validation.y).min() >= HELD_OUT
+    assert np.bincount(train.y, minlength=len(counts)).min() >= 1
+
+
+# --- what is proposed ------------------------------------------------------------------------------------------------
+
+
+def seen_of(sizes: dict[tuple[int, int], int], **changes: Any) -> Seen:
+    """Photographs in three classes, in equal parts."""
+    known: dict[str, Any] = {
+        "path": Path("/photographs"), "classes": ("cat", "dog", "fox"), "counts": {"all": (sum(sizes.values()) // 3,) * 3},
+        "too_few": {}, "least": 25, "sizes": Counter(sizes), "is_grey": False, "is_folder": True, "channels": 3,
+        "background": "white", "transparent": 0, "doubles": 0, "remark": "",
+    }  # fmt: skip
+    return Seen(**known | changes)
+
+
+CIFAR = seen_of({(32, 32): 60_000})
+SIZES: dict[str, tuple[dict[tuple[int, int], int], int, tuple[int, int] | None, tuple[int, int]]] = {
+    "as they are": ({(32, 32): 600}, 100_000, None, (32, 32)),
+    "as they are, not square": ({(24, 32): 600}, 100_000, None, (24, 32)),
+    "of a size that is on no list": ({(30, 30): 600}, 100_000, None, (30, 30)),
+    "larger than the budget has use for": ({(224, 224): 600}, 100_000, (64, 64), (64, 64)),
+    "smaller for a smaller budget": ({(224, 224): 600}, 10_000, (32, 32), (32, 32)),
+    "larger for a larger budget": ({(224, 224): 600}, 1_000_000, (96, 96), (96, 96)),
+    "all of one shape": ({(600, 800): 500, (1200, 1600): 100}, 100_000, (64, 84), (64, 84)),
+    "upright": ({(800, 600): 600}, 10_000, (44, 32), (44, 32)),
+    "of all shapes": ({(600, 800): 300, (800, 600): 300}, 100_000, (64, 64), (64, 64)),
+    "a few small ones": ({(16, 16): 100, (48, 48): 500}, 100_000, (48, 48), (48, 48)),
+    "long strips": ({(20, 300): 600}, 100_000, (20, 20), (20, 20)),
+    "hardly more than square": ({(50, 49): 600, (50, 50): 1}, 100_000, (48, 48), (48, 48)),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_the_size_is_near_the_median_as_far_as_the_budget_has_use_for_it(case: str) -> None:
+    sizes, budget, size, shape = SIZES[case]
+    found = propose(seen_of(sizes), budget)
+    assert (found.size, found.input) == (size, (*shape, 3))
+    assert found.why["size"]
+
+
+def test_specks_are_refused() -> None:
+    with pytest.raises(UserError, match="half of the images are 7 pixels or fewer across, at least 8 are needed"):
+        propose(seen_of({(7, 7): 90}), 10_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flip"),
+    [
+        ({}, True),
+        ({"classes": tuple("012")}, False),
+        ({"classes": ("left", "right", "up")}, False),
+        ({"classes": ("turn-left", "stop", "go")}, False),
+        ({"classes": ("leftovers", "upright", "cake")}, True),
+        ({"is_grey": True}, False),
+        ({"transparent": 50_000}, False),
+        ({"transparent": 10}, True),
+    ],
+)
+def test_only_what_looks_like_photographs_is_flipped(changes: dict[str, Any], flip: bool) -> None:
+    found = propose(seen_of({(32, 32): 60_000}, **changes), 100_000)
+    assert found.flip == flip
+    assert ("no flip" in found.why["augment"]) != flip
+
+
+def test_for_cifar_10_it_is_much_like_the_shipped_study() -> None:
+    found, shipped = propose(CIFAR, 100_000), config.load(ROOT / "studies/cifar10_100k/study.toml")
+    assert isinstance(shipped.space, Pyramid)
+    assert (found.blocks, found.pools) == ((5, 10), (1, 3))
+    assert sorted(shipped.space.blocks.values) == [5, 10]
+    assert (found.batch_size, found.epochs, found.flip, found.crop) == (128, 50, True, 4)
+    assert abs(found.width[1] / 256 - 1) < 0.1
+    assert abs(price(found.base).params / 1_172_410 - 1) < 0.2
+
+
+SEEN = st.builds(
+    lambda sizes, classes, grey: seen_of(
+        dict.fromkeys(sizes, 300),
+        classes=tuple(f"class {number}" for number in range(classes)),
+        counts={"all": (len(sizes) * 300 // classes + 1,) * classes},
+        is_grey=grey,
+    ),
+    st.sets(st.tuples(st.integers(8, 300), st.integers(8, 300)), min_size=1, max_size=5),
+    st.integers(2, 200),
+    st.booleans(),
+)
+
+
+@settings(max_examples=15)
+@given(seen=SEEN, budget=st.sampled_from([1_000, 5_000, 20_000, 100_000, 1_000_000]))
+def test_whatever_is_seen_the_proposal_can_be_searched(seen: Seen, budget: int) -> None:
+    """The smallest network fits, or the budget is told to be out of reach; the base exists, at some ten times the budget."""
+    found = propose(seen, budget)
+    space = Pyramid.model_validate(space_table(found))
+    base = price(found.base)
+    assert resolve(found.base)[-1].output[-1] == len(seen.classes)
+    assert base.params < 20 * budget or len(seen.classes) > 20 or budget < 5_000
+    assert base.params > 2 * budget
+    try:
+        check(space, Budget(params=budget), found.input, len(seen.classes))
+    except UserError as error:
+        assert "is out of reach" in str(error) and budget <= 5_000
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_survives_the_study_file(words: str) -> None:
+    assert tomllib.loads(f"a = {study_text._text(words)}") == {"a": words}
+    assert tomllib.loads(f"a = {study_text._toml({'b': [words, 1, True, 0.5]})}") == {"a": {"b": [words, 1, True, 0.5]}}
+
+
+def test_text_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="is no text in UTF-8"):
+        study_text._text("caf\udce9")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Colour images of several sizes in three classes of an unequal kind, and what else lies about."""
+    folder = tmp_path_factory.mktemp("mine") / 'my "photographs"'
+    for number, (name, n) in enumerate({"a\tcat": 100, "dög": 30, "fox": 40, "[rare]": 3}.items()):
+        colourful(folder / name, n, (30 + number, 40), seed=number)
+    (folder / "fox" / "notes.txt").write_text("brown")
+    (folder / "fox" / "again.jpg").symlink_to("000.jpg")
+    (folder / "dög" / "copy.jpg").write_bytes((folder / "fox" / "000.jpg").read_bytes())
+    return folder
+
+
+TOLD: list[tuple[int, int]] = []
+
+
+@pytest.fixture(scope="module")
+def made(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> new.New:
+    return make("photos", photographs, 20_000, tmp_path_factory.mktemp("studies"), lambda *words: TOLD.append(words))
+
+
+def test_a_study_is_written_that_loads_as_it_stands(made: new.New) -> None:
+    assert made.file.parts[-2:] == ("photos", "study.toml")
+    assert sorted(path.name for path in made.file.parent.iterdir()) == ["base.json", "study.toml"]
+    found = config.load(made.file)
+    assert found.dump() == made.config.dump()
+    assert found.data.options == images.Options((28, 28), classes=("a?cat", "dög", "fox"))
+    assert (found.budget.params, found.recipe.class_weights.first, found.recipe.augment.flip) == (20_000, "none", True)
+    assert (made.data.class_names, made.data.input_shape) == (("a?cat", "dög", "fox"), (28, 28, 3))
+    assert made.copies == 1
+    assert (made.seen.doubles, made.seen.too_few) == (1, {"[rare]": 3})
+    base = load_network(made.file.parent / "base.json")
+    assert (base.input, base.classes) == ((28, 28, 3), 3)
+    assert made.survey.share_that_fits > 0
+    assert TOLD
+    text = made.file.read_text()
+    assert "always guessing a?cat would be right for 58.5%" in text
+    assert '# "[rare]",  # 3' in text
+    assert all(len(line) < 140 for line in text.splitlines())
+
+
+def test_what_was_made_is_told_with_what_to_type_next(made: new.New) -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_new(console, made)
+    text = " ".join(console.export_text().split())
+    for words in (
+        "│ a?cat │ 60 │ 20 │ 20 │ 58.5% │",
+        "Classes with fewer than 25 images are left out: [rare] (3).",
+        "Unbalanced: always guessing a?cat would be right for 58.5%.",
+        "1 images are copies of others",
+        "1 links are second names of images that are there",
+        "Left out: 1 files that are no PNG, JPEG, BMP, GIF or WebP by their names (.txt).",
+        f"python -m search run {made.file.parent}",
+    ):
+        assert words in text
+
+
+def test_a_study_that_is_there_is_left_alone(made: new.New, photographs: Path) -> None:
+    folder = made.file.parent
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="photos: is there already and is left alone; take another name, or remove it"):
+        make("photos", photographs, 30_000, folder.parent)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden", "references"])
+def test_a_name_that_is_none_is_refused(name: str, photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no name for a study"):
+        make(name, photographs, 20_000, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_behind_where_it_cannot_be_done(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"budget\.params: 300 is out of reach"):
+        make("photos", photographs, 300, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        make("photos", photographs, 20_000, tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_damaged_image_is_told_and_nothing_left_behind(tmp_path: Path) -> None:
+    put_all(tmp_path / "set", X[:400], Y[:400])
+    (tmp_path / "set" / "3" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"set/3/bad\.png: no PNG, JPEG, BMP, GIF or WebP image"):
+        make("mine", tmp_path / "set", 20_000, tmp_path)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_data_in_the_checkout_are_named_from_the_study_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that both can move together."""
+    monkeypatch.setattr(study_text, "ROOT", tmp_path)
+    monkeypatch.setattr(new, "STUDIES", tmp_path / "studies")
+    put_all(tmp_path / "data/set", X, Y)
+    made = make("mine", tmp_path / "data/set", 20_000)
+    assert made.called == "mine"
+    assert tomllib.loads(made.file.read_text())["data"]["path"] == "../../data/set"
+    assert made.config.data.path == str(tmp_path / "data/set")
+
+
+# --- the whole way ---------------------------------------------------------------------------------------------------
+
+
+def search(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "search", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_a_trained_network(tmp_path: Path) -> None:
+    put_all(tmp_path / "set", X, Y)
+    asked = ["mine", "--data", str(tmp_path / "set"), "--budget", "3000", "--to", str(tmp_path)]
+    made = search("new", *asked)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout.splitlines()[-1].split() == ["python", "-m", "search", "run", f"{tmp_path}/mine"]
+    planned = search("plan", f"{tmp_path}/mine", "--json")
+    assert planned.returncode == 0 and '"share_that_fits"' in planned.stdout
+    run = search("run", f"{tmp_path}/mine", "--trials", "1", "--epochs", "2")
+    assert run.returncode == 0, run.stderr
+    assert "set: 1,079 training, 359 validation, 359 test images of 8x8x1, 10 classes (holdout)" in " ".join(
+        run.stdout.split()
+    )
+    assert (tmp_path / "mine/run/best_model.keras").is_file()

@@ -1,0 +1,185 @@
+"""A worker process whose trainings are a few milliseconds of NumPy, which really learn, checkpoint and go on bit-equal.
+
+    SEARCH_WORKER=tests.support.numpy_worker python -m search run STUDY
+
+Everything but the arithmetic is the application's own. Environment: EPOCH_SECONDS, that an epoch takes at least; FAULTS, a
+JSON list of faults to happen, see `Fault`; FAULTS_FOLDER, in which processes count how often each has happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.cli import worker
+from search.data.dataset import Dataset
+from search.data.preprocessing import Pixels
+from search.networks.architecture import Architecture, fingerprint
+from search.runner import trial as trials
+from search.storage.queue import INDEX
+from search.training import checkpoint as checkpoints
+from search.training.checkpoint import Checkpoint
+from search.training.recipe import Recipe
+from search.training.result import Epoch, Training, TrialOver, memory_ends_the_trial
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens to a worker at a point of its work."""
+
+    at: str  # begun (before its first heartbeat), epoch (in it), checkpoint (after it), tell (before the result is told)
+    do: str  # kill, crash (the supervisor too), abort, hang, halt, memory, exhausted, nan, full, torn
+    index: int | None = None  # of the trial; any if None
+    epoch: int | None = None
+    times: int = 1
+    row: int | None = None  # of the table of faults (`tests.fault_table`)
+
+
+FAULTS = [Fault(**one) for one in json.loads(os.environ.get("FAULTS", "[]"))]
+FOLDER = Path(os.environ.get("FAULTS_FOLDER", "."))
+EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0"))
+now_at = {"index": -1}
+
+
+def point(at: str, epoch: int | None = None, path: Path | None = None) -> None:
+    """Let happen what is to happen here."""
+    for number, fault in enumerate(FAULTS):
+        here = fault.at == at and fault.index in (None, now_at["index"]) and fault.epoch in (None, epoch)
+        if here and _is_due(number, fault.times):
+            _happen(fault.do, path)
+
+
+def _is_due(number: int, times: int) -> bool:
+    """Whether the fault has not happened so often in all processes together."""
+    for time_ in range(times):
+        try:
+            os.close(os.open(FOLDER / f"fault-{number}-{time_}", os.O_CREAT | os.O_EXCL))
+            return True
+        except FileExistsError:
+            continue
+    return False
+
+
+def _happen(what: str, path: Path | None) -> None:
+    match what:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "crash":
+            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "abort":
+            os.abort()
+        case "hang":
+            time.sleep(600)
+        case "halt":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (2**31, resource.getrlimit(resource.RLIMIT_AS)[1]))
+            np.ones(2**32)
+        case "exhausted":
+            raise type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor")
+        case "nan":
+            raise TrialOver("diverged", "the loss became nan in epoch 1, by step 1")
+        case "full":
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        case "torn":
+            assert path is not None
+            path.write_bytes(path.read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            raise ValueError(what)
+
+
+def fit(
+    architecture: Architecture,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint: Path,
+    on_epoch: Callable[[Epoch], bool | None],
+    on_step: Callable[[int, int], None],
+) -> Training:
+    """Softmax regression on pixels by momentum; every draw comes from (seed, epoch), as in `search.training.train`."""
+    with memory_ends_the_trial(recipe.batch_size):
+        return _fit(architecture, data, recipe, seed, checkpoint, on_epoch, on_step)
+
+
+def _fit(
+    architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, checkpoint: Path, on_epoch: Any, on_step: Any
+) -> Training:
+    named = f"{fingerprint(architecture)} {recipe.model_dump_json()} {data.fingerprint} {seed}"
+    weights = np.random.default_rng(seed).normal(0, 0.1, (int(np.prod(data.input_shape)), data.classes)).astype(np.float32)
+    velocity, history, best = np.zeros_like(weights), list[Epoch](), (0, weights.copy())
+    if found := checkpoints.read(checkpoint, named):
+        weights, velocity = (array.copy() for array in found.state)
+        history, best = [Epoch(**row) for row in found.history], (found.best, found.best_weights[0])
+        for epoch in history:
+            on_epoch(epoch)
+    for number in range(len(history), recipe.epochs):
+        started = time.monotonic()
+        order = np.random.default_rng([seed, number]).permutation(len(data.x_train))
+        for index in np.array_split(order, len(order) // 12):
+            scores = _pixels(data.x_train[index]) @ weights
+            gradient = _softmax(scores) - np.eye(data.classes, dtype=np.float32)[data.y_train[index]]
+            velocity = np.float32(0.9) * velocity - np.float32(0.01) * (_pixels(data.x_train[index]).T @ gradient)
+            weights = weights + velocity
+        point("epoch", number + 1)
+        time.sleep(max(0.0, EPOCH_SECONDS - (time.monotonic() - started)))
+        on_step(number + 1, recipe.epochs)
+        hits = (_pixels(data.x_val) @ weights).argmax(axis=1) == data.y_val
+        accuracy = float(hits.mean())
+        history.append(Epoch(number + 1, 1.0, accuracy, 1.0, accuracy, 0.01, time.monotonic() - started))
+        if accuracy > history[best[0]].val_accuracy or number == 0:
+            best = number, weights.copy()
+        if number + 1 < recipe.epochs:
+            rows = [asdict(row) for row in history]
+            checkpoints.write(checkpoint, named, Checkpoint((weights, velocity), rows, best[0], (best[1],)))
+        point("checkpoint", number + 1, checkpoint)
+        if on_epoch(history[-1]):
+            break
+    return Training(tuple(history), history[best[0]], (best[1],), Pixels(), "float32", 0.0, 0.0)
+
+
+def _pixels(images: Any) -> Any:
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def _softmax(scores: Any) -> Any:
+    grown = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return grown / grown.sum(axis=1, keepdims=True)
+
+
+def main() -> None:
+    """As `python -m search worker`, with this trainer, and nothing to take away at the end."""
+    beats, tell = trials.get_heartbeat_thread, trials._tell
+
+    def begun(trial_id: int, storage: Any) -> Any:
+        now_at["index"] = storage.get_trial(trial_id).user_attrs[INDEX]
+        point("begun")
+        return beats(trial_id, storage)
+
+    def told(*words: Any) -> None:
+        point("tell")
+        tell(*words)
+
+    trials.get_heartbeat_thread = begun
+    trials._tell = told
+    worker.main(_nothing, _nothing, _nothing, worker.Trainer(lambda: "training in NumPy", fit))
+
+
+def _nothing(*words: Any) -> None: ...
+
+
+if __name__ == "__main__":
+    main()

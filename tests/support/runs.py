@@ -1,0 +1,204 @@
+"""Runs for tests: a small finished one on digits, made once for all that read one, and some whose trainings only pretend.
+
+The finished run has its base, two trained candidates and a rejected one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial
+
+import objective
+from search.data.dataset import Dataset, load_dataset
+from search.data.preprocessing import Pixels
+from search.networks.architecture import Architecture
+from search.networks.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
+from search.runner import trial
+from search.runner.loop import Search
+from search.runner.trial import run_candidate
+from search.storage.claims import claims_of
+from search.storage.database import sqlite_url
+from search.study import run as studies
+from search.study.config import parse
+from search.study.run import Record, Run, Studies
+from search.training.recipe import Recipe
+from search.tuning import stopping as limits
+from search.tuning.stopping import Limits
+from tests.support.sharing import shared
+
+ROOT = Path(__file__).parents[2]
+STUDY = f"""
+protocol = "holdout"
+base = "{ROOT}/studies/quickstart/base.json"
+data = {{ name = "digits" }}
+budget = {{ params = 8_000 }}
+
+[space]
+kind = "pyramid"
+blocks = {{ low = 2, high = 4 }}
+width = {{ low = 16, high = 96, step = 8 }}
+kernel = [3, 5]
+dropout = {{ low = 0.05, high = 0.2, step = 0.05 }}
+order = ["conv-bn-act", "conv-dropout-bn-act"]
+pools = {{ low = 1, high = 2 }}
+
+[recipe]
+epochs = 4
+batch_size = 32
+learning_rate = 0.004
+"""
+
+
+def search(*words: str) -> str:
+    """What the command line prints; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "search", *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has its two candidates, to be read; `copied` makes one to be changed."""
+    return studies.find(str(shared(tmp_path_factory, "finished", _finished) / "tiny.toml"), None, None)
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> Run:
+    """The finished run in a folder of its own."""
+    shutil.copytree(finished.folder.parent, tmp_path / "copied")
+    return studies.find(str(tmp_path / "copied" / "tiny.toml"), None, None)
+
+
+def study_file(run: Run) -> Path:
+    """The study file of one of these runs."""
+    return run.folder.parent / "tiny.toml"
+
+
+def _finished(folder: Path) -> None:
+    file = folder / "tiny.toml"
+    file.write_text(STUDY)
+    search("run", str(file), "--trials", "1")
+    study = studies.load(studies.find(str(file), None, None)).candidates
+    ranges = study.get_trials(deepcopy=False)[0].distributions.items()
+    study.enqueue_trial({name: getattr(one, "high", None) or one.choices[-1] for name, one in ranges})  # over the budget
+    search("run", str(file), "--trials", "2")
+
+
+# --- trainings that only pretend -------------------------------------------------------------------------------------
+
+SMALL = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), "small")
+
+
+@cache
+def digits() -> Dataset:
+    """A hundred images."""
+    return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=100)
+
+
+def small_run(folder: Path, **changes: Any) -> Run:
+    """A run on digits that has not begun: small networks under 1,200 parameters, two epochs each."""
+    raw = {"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 1200}, "recipe": {"epochs": 2}} | changes
+    raw.setdefault("space", {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1})
+    return Run("tiny", folder, parse(raw, "test"), sqlite_url(folder))
+
+
+class Pretence:
+    """Stands in for trainings and for the clock."""
+
+    def __init__(self) -> None:
+        self.plays: list[float | Sequence[float] | Callable[[], float | Sequence[float]]] = []  # accuracies, one for each
+        self.seconds = 0.0  # on the clock
+        self.seconds_an_epoch = 1.0
+
+    def fit(self, architecture: Architecture, data: Dataset, recipe: Recipe, **hooks: Any) -> Any:
+        """As `search.training.train.fit`, with the accuracies of the next play; 0.5 where there is none."""
+        from search.training.train import Epoch, Training
+
+        play = self.plays.pop(0) if self.plays else 0.5
+        told = play() if callable(play) else play
+        history: list[Epoch] = []
+        for number in range(1, recipe.epochs + 1):
+            self.seconds += self.seconds_an_epoch
+            hooks["on_step"](number, recipe.epochs)
+            value = told if isinstance(told, float) else told[number - 1]
+            history.append(Epoch(number, 1.0, value, 1.0, value, 0.1, self.seconds_an_epoch))
+            if hooks["on_epoch"](history[-1]):
+                break
+        best = max(history, key=lambda epoch: epoch.val_accuracy)
+        return Training(tuple(history), best, (np.zeros(1, np.float32),), Pixels(), "float32", 0.0, 0.0)
+
+
+class Bench:
+    """A run whose trainings only pretend, in this process."""
+
+    def __init__(self, run: Run, pretence: Pretence, seconds_left: float | None = None) -> None:
+        self.run, self.pretence, self.plays = run, pretence, pretence.plays
+        self.studies: Studies = studies.create(run, digits())
+        self.events: list[Any] = []
+        self.claims, self.limits = (
+            claims_of(self.studies.candidates),
+            Limits(run.config.stop, seconds_left, run.config.prices),
+        )
+        self.task = objective.Task(
+            run.config, digits(), run.folder, 0.5, self.events.append, lambda *words: None, self.claims.claim, self.limits
+        )
+
+    @property
+    def study(self) -> optuna.Study:
+        """That of the candidates."""
+        return self.studies.candidates
+
+    def one_trial(self) -> FrozenTrial:
+        """The next candidate, the one that is queued if one is."""
+        begun = {trial.number for trial in self.study.trials if trial.state != optuna.trial.TrialState.WAITING}
+        run_candidate(self.study, self.task, self.claims)
+        (new,) = [trial for trial in self.study.trials if trial.state.is_finished() and trial.number not in begun]
+        return new
+
+    def train_candidates(self) -> str:
+        """All that the worker of this run would train; how it ends."""
+        words = (self.run, self.studies, self.task, self.claims, self.limits)
+        return Search(*words, lambda *words: None).candidates()
+
+    @property
+    def records(self) -> list[Record]:
+        """Of the candidates."""
+        return studies.records(self.study)
+
+
+@pytest.fixture
+def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
+    """In place of every training, and of the clock by which their limits are watched."""
+    return pretend(monkeypatch)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretence:
+    """What the fixture is, for those of a wider scope."""
+    from search.training import train
+
+    found = Pretence()
+    clock = SimpleNamespace(monotonic=lambda: found.seconds)
+    monkeypatch.setattr(train, "fit", found.fit)
+    monkeypatch.setattr(objective, "time", clock)
+    monkeypatch.setattr(limits, "time", clock)
+    monkeypatch.setattr(trial, "gc", SimpleNamespace(collect=lambda: 0))  # a quarter of a second, and nothing was trained
+    return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path, pretence: Pretence) -> Bench:
+    """A small run whose trainings only pretend."""
+    return Bench(small_run(tmp_path / "run"), pretence)

@@ -1,0 +1,177 @@
+"""Studies in worker processes of their own whose trainings are NumPy's (`tests.support.numpy_worker`), to be disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search.storage.database import sqlite_url
+from search.study.config import parse
+from search.study.run import COUNTED, Run, every
+from tests.fault_table import record, results
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120  # that a step may take on a machine that has other work
+
+
+def write_images(folder: Path) -> Path:
+    """Four kinds of pictures (400 are trained on), which regression tells apart a little better with each epoch."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(440) % 4
+    centres = chance.integers(60, 190, (4, 8, 8, 1))
+    images = np.clip(centres[labels] + chance.normal(0, 220, (440, 8, 8, 1)), 0, 255).astype(np.uint8)
+    path = folder / "images.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
+    return path
+
+
+def write_base(folder: Path) -> str:
+    """The path of a base to beat, for these pictures."""
+    layers = [{"kind": "flatten"}, {"kind": "dense", "units": 4}, {"kind": "softmax"}]
+    (folder / "base.json").write_text(json.dumps({"input": [8, 8, 1], "classes": 4, "layers": layers}))
+    return str(folder / "base.json")
+
+
+class Storm:
+    """A study with NumPy trainings in a folder, and the faults that its workers meet."""
+
+    def __init__(self, folder: Path, *faults: dict[str, Any], storage_url: str | None = None, **changes: Any) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        search = {"trials": 4, "sampler": "random", **changes.pop("search", {})}
+        raw = {
+            "base": 0.5,
+            "data": {"path": str(write_images(folder))},
+            "budget": {"params": 1200},
+            "space": {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1},
+            "recipe": {"epochs": 4},
+            "search": search,
+        } | changes
+        (folder / "tiny.toml").write_text(_toml(raw), encoding="utf-8")
+        self.run = Run("tiny", folder / "run", parse(raw, "test"), storage_url or sqlite_url(folder / "run"))
+        self.environment = {"SEARCH_WORKER": "tests.support.numpy_worker", "FAULTS_FOLDER": str(folder)}
+        self.environment["FAULTS"] = json.dumps(faults)
+        self.faults = faults
+        self.met = Counter[int]()  # what tests do to it themselves, by the row of the table of faults
+
+    def begin(self, *words: str, out: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+        """`python -m search run`, going on."""
+        command = [
+            sys.executable,
+            "-m",
+            "search",
+            "run",
+            str(self.folder / "tiny.toml"),
+            "--out",
+            str(out or self.run.folder),
+        ]
+        if not self.run.storage_url.startswith("sqlite"):
+            environment["SEARCH_STORAGE"] = self.run.storage_url
+        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(
+            [*command, *words], cwd=ROOT, env=os.environ | self.environment | environment, start_new_session=True, **pipes
+        )
+
+    def start(self, *words: str, status: int = 0, **environment: str) -> tuple[str, str]:
+        """`python -m search run`, to its end: what it prints on standard output and on standard error."""
+        return finish(self.begin(*words, **environment), status)
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """That of the candidates, which has begun."""
+        return every(self.run)[0]
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The candidates."""
+        return self.study.get_trials()
+
+    @property
+    def log(self) -> str:
+        """What the workers wrote for people."""
+        return (self.run.folder / "worker.log").read_text()
+
+    def wait_for(self, what: Callable[[list[FrozenTrial]], Any], *, seconds: float = SECONDS) -> None:
+        """Until it holds of the candidates."""
+        deadline = time.monotonic() + seconds
+        while not ((self.run.folder / "config.json").exists() and what(self.trials)):
+            assert time.monotonic() < deadline, [(one.number, one.state, one.user_attrs) for one in self.trials]
+            time.sleep(0.1)
+
+    @property
+    def happened(self) -> Counter[int]:
+        """How often a fault has really happened, by the row of the table of faults."""
+        return self.met + Counter(
+            fault["row"]
+            for number, fault in enumerate(self.faults)
+            for _ in self.folder.glob(f"fault-{number}-*")
+            if "row" in fault
+        )
+
+    def check(self, trained: int, known: Mapping[int, FrozenTrial] | None = None) -> None:
+        """What must hold whatever has happened: so many trials counted, each network once, nothing lost, nothing at work.
+
+        Args:
+            known: trials that had come to their verdicts before, by number.
+        """
+        trials = self.trials
+        record(self.happened, results(trials, trained, known))
+        counted = [one for one in trials if one.user_attrs.get("outcome") in COUNTED]
+        assert len(counted) == trained, Counter(one.user_attrs.get("outcome") for one in trials)
+        assert all(one.state in (TrialState.COMPLETE, TrialState.PRUNED) for one in counted)
+        assert all(one.state not in (TrialState.RUNNING, TrialState.WAITING) for one in trials)
+        assert len({one.user_attrs["key"] for one in counted}) == trained
+        assert len({one.user_attrs["index"] for one in counted}) == trained
+        retried = [one.user_attrs["retry_of"] for one in trials if "retry_of" in one.user_attrs]
+        assert len(retried) == len(set(retried))
+        for one in counted:
+            history = json.loads((self.run.folder / "trials" / str(one.number) / "history.json").read_text())
+            assert [row["val_accuracy"] for row in history] == [
+                one.intermediate_values[step] for step in range(1, len(history) + 1)
+            ]
+            assert one.state == TrialState.PRUNED or one.values[0] == max(one.intermediate_values.values())
+
+    def scores(self) -> list[tuple[Any, ...]]:
+        """The leaderboard."""
+        names = ("index", "key", "params", "seed", "best_val_accuracy", "final_val_accuracy", "best_epoch")
+        counted = [one for one in self.trials if one.user_attrs.get("outcome") in COUNTED]
+        return sorted(tuple(one.user_attrs[name] for name in names) for one in counted)
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    """Wait for the end of a run: what it printed on standard output and on standard error."""
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == status, (process.returncode, out, err)
+    return out, err
+
+
+def outcomes(trials: list[FrozenTrial]) -> list[str]:
+    """What became of each."""
+    return [one.user_attrs.get("outcome", one.state.name) for one in trials]
+
+
+def children(process: int) -> list[int]:
+    """The processes that it has started."""
+    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def _toml(raw: dict[str, Any]) -> str:
+    return "\n".join(f"{key} = {_value(value)}" for key, value in raw.items()) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value)

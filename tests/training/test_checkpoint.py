@@ -1,0 +1,499 @@
+"""A training taken up again: the same to the bit, from a whole file of its own or from the start."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from search.data.dataset import Dataset, load_dataset
+from search.files import read_arrays, write_arrays
+from search.networks.architecture import Architecture
+from search.networks.layers import Activation, BatchNorm, Conv, Dense, Dropout, GlobalAveragePool, SeparableConv, Softmax
+from search.training import checkpoint as checkpoints
+from search.training import train
+from search.training.checkpoint import Checkpoint
+from search.training.engine.base import Sums
+from search.training.engine.epoch import EpochPlan
+from search.training.recipe import Augment, Cosine, Plateau, Recipe
+from search.training.train import Epoch, Training, fit
+
+ROOT = Path(__file__).parents[2]
+NETWORK = Architecture(
+    (8, 8, 1),
+    10,
+    (
+        *(SeparableConv(8), BatchNorm(), Activation("relu"), Dropout(0.2)),
+        *(Conv(8, use_bias=True), BatchNorm(), GlobalAveragePool(), Dense(10), Softmax()),
+    ),
+)
+EVERYTHING = Recipe(  # that has a state of its own
+    epochs=4,
+    batch_size=32,
+    learning_rate=0.05,
+    ema=0.9,
+    schedule=Plateau(factor=0.5, patience=1),
+    augment=Augment(flip="alternating", crop=1, mixup=0.2),
+)
+Arrays = tuple[npt.NDArray[Any], ...]
+
+
+class Stopped(Exception):
+    """Ends a training from its on_epoch, as a signal would."""
+
+
+def digits_of(images: int) -> Dataset:
+    return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=images)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return digits_of(300)
+
+
+def figures(training: Training) -> tuple[Any, ...]:
+    """Everything but the time that it took, to the bit."""
+    rows = [asdict(epoch) | {"seconds": 0} for epoch in training.history]
+    return rows, training.best.epoch, [(weight.dtype.str, weight.tobytes().hex()) for weight in training.best_weights]
+
+
+def begun(run: Callable[..., Training], path: Path, epochs: int) -> list[Epoch]:
+    """The first epochs of a training, after which it ends."""
+    seen: list[Epoch] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(epoch)
+        if epoch.epoch == epochs:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(checkpoint=path, on_epoch=stop)
+    return seen
+
+
+# --- with a real network ---------------------------------------------------------------------------------------------
+
+FRESH = """
+import json, sys
+from pathlib import Path
+from search.training.device import prepare_device
+prepare_device()
+from search.training.train import fit
+from tests.training.test_checkpoint import EVERYTHING, NETWORK, Stopped, digits_of, figures
+def stop(epoch):
+    if epoch.epoch == int(sys.argv[2]):
+        raise Stopped
+data, path = digits_of(300), Path(sys.argv[1])
+if sys.argv[2] != "0":
+    print(json.dumps(figures(fit(NETWORK, data, EVERYTHING, seed=5))))
+    try:
+        fit(NETWORK, data, EVERYTHING, seed=5, checkpoint=path, on_epoch=stop)
+    except Stopped:
+        path.with_name("copy.npz").write_bytes(path.read_bytes())
+seen = []
+print(json.dumps(figures(fit(NETWORK, data, EVERYTHING, seed=5, checkpoint=path, on_epoch=seen.append))))
+print(json.dumps([epoch.seconds for epoch in seen]))
+"""
+
+
+def fresh(path: Path, stop_after: int) -> list[Any]:
+    words = [sys.executable, "-c", FRESH, str(path), str(stop_after)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_training_taken_up_again_is_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+    """In the process that began it and in a new one."""
+    whole, same_process, _ = fresh(tmp_path / "one.npz", 2)
+    new_process, seconds = fresh(tmp_path / "copy.npz", 0)
+    rows = whole[0]
+    assert len(rows) == len(seconds) == 4
+    assert len({row["learning_rate"] for row in rows[:3]}) > 1  # the plateau has cut by where it was stopped
+    assert all(row["raw_val_loss"] != row["val_loss"] for row in rows)
+    assert same_process == whole
+    assert new_process == whole
+    before = json.loads(read_arrays(tmp_path / "copy.npz")["about"].tobytes())["history"]
+    assert [row["seconds"] for row in before][:2] == seconds[:2]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_every_optimizer_leaves_off_with_its_state(optimizer: str, digits: Dataset, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"epochs": 3, "batch_size": 64, "optimizer": optimizer, "weight_decay": 0.01})
+
+    def run(**rest: Any) -> Training:
+        return fit(NETWORK, digits, recipe, seed=1, **rest)
+
+    begun(run, tmp_path / "one.npz", 1)
+    assert figures(run(checkpoint=tmp_path / "one.npz")) == figures(run())
+
+
+# --- with an engine that only pretends -------------------------------------------------------------------------------
+
+
+class Chain:
+    """Stands in for an engine: all it gives depends on all plans so far, through what `state` holds."""
+
+    compile_seconds = 0.0
+
+    def __init__(self, seed: int) -> None:
+        self.momentum, self.steps = np.full(3, seed / 7), np.array(0)
+
+    def begin(self, plan: EpochPlan) -> None:
+        self.plan, self.loss = plan, 0.0
+
+    def train(self, first: int, last: int) -> Sums:
+        for step in range(first, last):
+            seen = [*self.plan.order[:9].tolist(), *self.plan.flipped[:9].astype(int).tolist()]
+            drawn = np.random.default_rng([self.plan.seed, step, *seen]).random(3)
+            self.momentum = self.momentum * 0.5 + drawn * self.plan.rates[step] * self.plan.shares[step]
+            self.steps = self.steps + 1
+            self.loss += float(self.momentum.sum())
+        return Sums(self.loss, self.loss / 100)
+
+    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
+        return float(self.momentum[int(averaged)]), float(np.sin(1e5 * self.momentum[2]) ** 2)
+
+    def weights(self, *, averaged: bool = False) -> list[npt.NDArray[np.float32]]:
+        return [self.momentum.astype(np.float32), np.float32([[averaged]])]
+
+    def state(self) -> list[npt.NDArray[Any]]:
+        return [self.momentum, self.steps]
+
+    def restore(self, state: Arrays) -> None:
+        self.momentum, self.steps = state
+        assert self.steps.shape == ()
+
+
+class Pretence(NamedTuple):
+    run: Callable[..., Training]
+    path: Path
+    engines: list[Chain]
+
+
+@pytest.fixture
+def pretence(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretence:
+    engines: list[Chain] = []
+
+    def open_engine(*words: Any, seed: int, dtype: str) -> Chain:
+        engines.append(Chain(seed))
+        return engines[-1]
+
+    monkeypatch.setattr(train, "open_engine", open_engine)
+
+    def run(
+        recipe: Recipe = EVERYTHING, network: Architecture = NETWORK, data: Dataset = digits, seed: int = 10, **rest: Any
+    ) -> Training:
+        return fit(network, data, recipe, seed=seed, **rest)
+
+    return Pretence(run, tmp_path / "deep" / "one.npz", engines)
+
+
+LONG = EVERYTHING.model_copy(update={"epochs": 7})
+
+
+@pytest.mark.parametrize("stops", [(1,), (2, 3), (6,), (1, 2, 3, 4, 5, 6), (3, 3, 3)])
+def test_a_training_may_be_stopped_after_any_epochs(stops: tuple[int, ...], pretence: Pretence) -> None:
+    def run(**rest: Any) -> Training:
+        return pretence.run(LONG, **rest)
+
+    whole = run()
+    assert 1 < whole.best.epoch < 6  # it is known before the last stops, and is not the last epoch then
+    for epochs in stops:
+        begun(run, pretence.path, epochs)
+    assert figures(run(checkpoint=pretence.path)) == figures(whole)
+
+
+def test_epochs_that_are_there_are_told_again_and_not_trained_again(pretence: Pretence) -> None:
+    first = begun(pretence.run, pretence.path, 3)
+    seen: list[Epoch] = []
+    steps: list[tuple[int, int]] = []
+    training = pretence.run(checkpoint=pretence.path, on_epoch=seen.append, on_step=lambda *step: steps.append(step))
+    assert seen == list(training.history)
+    assert seen[:3] == first  # the seconds that they took, too
+    assert min(steps)[0] > 30 == 3 * 10
+    assert max(steps) == (40, 40)
+    assert pretence.engines[-1].steps == 40
+    assert training.checkpoint_seconds == 0  # nothing is written after the last epoch
+
+
+def test_what_on_epoch_raises_at_an_epoch_that_was_there_ends_the_training(pretence: Pretence) -> None:
+    begun(pretence.run, pretence.path, 3)
+    assert [epoch.epoch for epoch in begun(pretence.run, pretence.path, 2)] == [1, 2]
+    assert len(checkpoint_of(pretence.path)["history"]) == 3
+
+
+def test_a_training_that_was_over_where_it_left_off_is_over_when_taken_up_again(pretence: Pretence) -> None:
+    """As a candidate that was pruned, and killed before that was written down: nothing is trained, nothing opened anew."""
+    begun(pretence.run, pretence.path, 3)
+    steps: list[int] = []
+    training = pretence.run(
+        checkpoint=pretence.path, on_epoch=lambda epoch: epoch.epoch == 3, on_step=lambda step, total: steps.append(step)
+    )
+    assert steps == []
+    whole = pretence.run()
+    assert [asdict(row) | {"seconds": 0} for row in training.history] == figures(whole)[0][:3]
+    assert training.best == max(training.history, key=lambda epoch: epoch.val_accuracy)
+    shorter = pretence.run(on_epoch=lambda epoch: epoch.epoch == 3)
+    assert figures(training) == figures(shorter)
+
+
+def test_a_training_that_is_over_later_than_where_it_left_off_goes_on_till_then(pretence: Pretence) -> None:
+    begun(pretence.run, pretence.path, 1)
+    training = pretence.run(checkpoint=pretence.path, on_epoch=lambda epoch: epoch.epoch == 3)
+    assert len(training.history) == 3
+    assert figures(training) == figures(pretence.run(on_epoch=lambda epoch: epoch.epoch == 3))
+
+
+def test_a_checkpoint_is_there_before_its_epoch_is_told(pretence: Pretence) -> None:
+    there: list[int] = []
+    pretence.run(checkpoint=pretence.path, on_epoch=lambda epoch: there.append(len(checkpoint_of(pretence.path)["history"])))
+    assert there == [1, 2, 3, 3]
+    assert sorted(path.name for path in pretence.path.parent.iterdir()) == [".one.previous.npz", "one.npz"]
+    checkpoints.remove(pretence.path)
+    assert list(pretence.path.parent.iterdir()) == []
+
+
+def test_without_a_path_nothing_is_written(pretence: Pretence) -> None:
+    pretence.run()
+    assert not pretence.path.parent.exists()
+
+
+def checkpoint_of(path: Path) -> dict[str, Any]:
+    return dict(json.loads(read_arrays(path)["about"].tobytes()))
+
+
+def about(value: Any) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    """In the middle of an array, where only its checksum can tell."""
+    raw = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        raw[archive.getinfo("state0000.npy").header_offset + 180] ^= 1
+    path.write_bytes(raw)
+
+
+def without(name: str) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        arrays = read_arrays(path)
+        del arrays[name]
+        write_arrays(path, arrays)
+
+    return spoil
+
+
+def saying(value: Any) -> Callable[[Path], None]:
+    return lambda path: write_arrays(path, read_arrays(path) | {"about": about(value)})
+
+
+def archive_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("about.npy", b"no array")
+
+
+def named_otherwise(path: Path) -> None:
+    write_arrays(path, read_arrays(path) | {"about": about(checkpoint_of(path) | {"identity": "0" * 64})})
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": cut,
+    "a bit flipped": flip_a_bit,
+    "a text": lambda path: path.write_text("no archive"),
+    "an archive of something else": archive_of_text,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "another training's": named_otherwise,
+    "nothing said": without("about"),
+    "not JSON": lambda path: write_arrays(path, {"about": np.frombuffer(b"{", np.uint8)}),
+    "not UTF-8": lambda path: write_arrays(path, {"about": np.frombuffer(b"\xff\xfe\xff", np.uint8)}),
+    "JSON of something else": saying([1, 2]),
+    "no identity": saying({"history": []}),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("both", [False, True], ids=["the last", "both"])
+def test_a_spoilt_checkpoint_is_passed_over_and_the_one_before_it_used(how: str, both: bool, pretence: Pretence) -> None:
+    """Ten steps are an epoch: after the first where that is whole, else from the start."""
+    begun(pretence.run, pretence.path, 2)
+    previous = pretence.path.with_name(".one.previous.npz")
+    assert [len(checkpoint_of(path)["history"]) for path in (pretence.path, previous)] == [2, 1]
+    for path in (pretence.path, previous) if both else (pretence.path,):
+        SPOILT[how](path)
+    if how == "a folder":  # is read as none; that nothing can be written in its place is another matter
+        assert checkpoints.read(pretence.path, "") is None
+        return
+    steps: list[int] = []
+    training = pretence.run(checkpoint=pretence.path, on_step=lambda step, total: steps.append(step))
+    assert steps[0] == (1 if both else 11)
+    assert figures(training) == figures(pretence.run())
+
+
+def test_where_files_have_no_second_names_the_one_before_is_kept_too(
+    pretence: Pretence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT, and some network file systems."""
+
+    def refuse(*words: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    begun(pretence.run, pretence.path, 3)
+    previous = pretence.path.with_name(".one.previous.npz")
+    assert [len(checkpoint_of(path)["history"]) for path in (pretence.path, previous)] == [3, 2]
+
+
+OTHER: dict[str, Callable[[Dataset], dict[str, Any]]] = {
+    "network": lambda data: {
+        "network": replace(NETWORK, layers=(*NETWORK.layers[:-2], Dense(10, use_bias=False), Softmax()))
+    },
+    "epochs": lambda data: {"recipe": LONG},
+    "rate": lambda data: {"recipe": EVERYTHING.model_copy(update={"learning_rate": 0.06})},
+    "augmentation": lambda data: {"recipe": EVERYTHING.model_copy(update={"augment": Augment(flip=True)})},
+    "precision": lambda data: {"recipe": EVERYTHING.model_copy(update={"precision": "bfloat16"})},
+    "seed": lambda data: {"seed": 6},
+    "data": lambda data: {"data": replace(data, fingerprint="0" * 16)},
+}
+
+
+@pytest.mark.parametrize("other", OTHER)
+def test_the_checkpoint_of_another_training_is_not_gone_on_with(other: str, pretence: Pretence, digits: Dataset) -> None:
+    begun(pretence.run, pretence.path, 2)
+    changed = OTHER[other](digits)
+    steps: list[int] = []
+    training = pretence.run(checkpoint=pretence.path, on_step=lambda step, total: steps.append(step), **changed)
+    assert steps[0] == 1
+    assert figures(training) == figures(pretence.run(**changed))
+
+
+def test_the_same_training_has_one_identity_whatever_its_network_is_called(digits: Dataset) -> None:
+    named = [checkpoints.identity(net, digits, EVERYTHING, 5, "float32") for net in (NETWORK, replace(NETWORK, name="b"))]
+    assert named[0] == named[1]
+    assert len(named[0]) == 64
+
+
+def test_another_restart_of_the_schedule_is_another_training(digits: Dataset) -> None:
+    recipes = [Recipe(epochs=4, schedule=Cosine(), restarts=restarts) for restarts in ((), (1,), (2,), (1, 2), (1, 3))]
+    assert len({checkpoints.identity(NETWORK, digits, recipe, 5, "float32") for recipe in recipes}) == 5
+
+
+def test_identity_holds_the_policy_and_what_computes(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "auto" is bfloat16 on one machine and float32 on another."""
+
+    def identity(policy: str = "float32") -> str:
+        return checkpoints.identity(NETWORK, digits, EVERYTHING, 5, policy)
+
+    known = [identity(), identity("mixed_bfloat16")]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_version", lambda backend: "0.0")
+        known.append(identity())
+    with monkeypatch.context() as patch:
+        patch.setattr("keras.__version__", "0.0")
+        known.append(identity())
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "cores", lambda: 999)
+        known.append(identity())
+    assert len(set(known)) == 5
+    assert identity() == known[0]
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def some(count: int = 3, size: int = 5) -> Checkpoint:
+    state = (*(np.full((size, 2), index, np.float32) for index in range(count)), np.array(7, np.int64), np.zeros((0, 3)))
+    return Checkpoint(state, [{"epoch": 1, "loss": 0.1, "raw_val_loss": None}], 0, (np.ones(size, np.float32),))
+
+
+def test_a_checkpoint_comes_back_as_it_was_written_in_its_order(tmp_path: Path) -> None:
+    written = some(count=1200)
+    assert checkpoints.write(tmp_path / "one.npz", "name", written) > 0
+    found = checkpoints.read(tmp_path / "one.npz", "name")
+    assert found is not None
+    assert (found.history, found.best) == (written.history, 0)
+    for ours, theirs in ((found.state, written.state), (found.best_weights, written.best_weights)):
+        assert [(one.dtype, one.shape, one.tobytes()) for one in ours] == [
+            (one.dtype, one.shape, one.tobytes()) for one in theirs
+        ]
+    assert checkpoints.read(tmp_path / "one.npz", "another") is None
+    assert checkpoints.read(tmp_path / "none.npz", "name") is None
+    assert checkpoints.read(None, "name") is None
+
+
+def test_nothing_of_a_checkpoint_is_pickled(pretence: Pretence) -> None:
+    begun(pretence.run, pretence.path, 2)
+    with zipfile.ZipFile(pretence.path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                np.lib.format.read_array(member, allow_pickle=False)
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_in_a_checkpoint_is_not_opened(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path / "one.npz", "name", some())
+    trap = np.array([Trap(tmp_path / "sprung")], object)
+    np.savez(tmp_path / "one.npz", allow_pickle=True, **read_arrays(tmp_path / "one.npz") | {"state0001": trap})
+    assert checkpoints.read(tmp_path / "one.npz", "name") is None
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads(pickle.dumps(trap[0]))
+    assert (tmp_path / "sprung").exists()  # it does work
+
+
+WRITER = """
+import os, signal, sys, time
+from pathlib import Path
+from search import checkpoint
+from tests.training.test_checkpoint import some
+path = Path(sys.argv[1])
+for turn in range(12):
+    if (child := os.fork()) == 0:
+        number = 0
+        while True:
+            number += 1
+            checkpoint.write(path, "name", some(count=number % 40, size=20_000))
+    time.sleep(0.05 + 0.013 * turn)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = checkpoint.read(path, "name") if path.exists() else 0
+    print("none" if found == 0 else "torn" if found is None else len(found.state))
+"""
+
+
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "one.npz")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.split()
+    assert len(found) == 12
+    assert "torn" not in found
+    assert "none" not in found[2:]
+    assert len(set(found)) > 3  # they were killed in the middle of different ones
