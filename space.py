@@ -5,7 +5,7 @@ falling resolution, `Fixed` holds networks that are given, so that a study can s
 space are static - the same names and ranges for every trial, a block beyond the depth is ignored - so that a sampler sees
 one joint space.
 
-`suggest` asks a trial for the parameters and builds the architecture; `search.spaces.encode` finds those of a given one.
+`suggest` asks a trial for the parameters and builds the architecture; `space` finds those of a given one.
 Edit the [space] table of a study file to search elsewhere: the dimensions are in `search.spaces`, the records of layers in
 `search.networks.layers`.
 """
@@ -17,10 +17,13 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, BeforeValidator
 
-from search.networks.architecture import Architecture
+from search.networks.architecture import Architecture, canonical
 from search.spaces import fixed as given
 from search.spaces import pyramid, residual
+from search.spaces import pyramid_encoding as pyramid_encode
+from search.spaces import residual_encoding as residual_encode
 from search.spaces.domains import Domain, Trial, Value
+from search.spaces.encoding import NotInSpace
 from search.spaces.fixed import Fixed
 from search.spaces.pyramid import Pyramid
 from search.spaces.residual import ResidualStages
@@ -28,11 +31,13 @@ from search.spaces.residual import ResidualStages
 __all__ = [
     "AnySpace",
     "Fixed",
+    "NotInSpace",
     "Pyramid",
     "ResidualStages",
     "Space",
     "build",
     "depths",
+    "encode",
     "parameters",
     "record_of",
     "suggest",
@@ -126,3 +131,27 @@ def build(space: Space, values: Mapping[str, Value], input_shape: tuple[int, int
             return given.build(space, values, input_shape, classes)
         case _:
             assert_never(space)
+
+
+def encode(space: Space, architecture: Architecture) -> dict[str, Value]:
+    """The sampled parameters with which `build` gives this network back (in canonical form).
+
+    Raises:
+        NotInSpace: no parameters do; names the nearest reason found.
+    """
+    match space:
+        case Pyramid():
+            return pyramid_encode.encode(space, architecture)
+        case ResidualStages():
+            return residual_encode.encode(space, architecture)
+        case Fixed():
+            return _among_given(space, architecture)
+        case _:
+            assert_never(space)
+
+
+def _among_given(space: Fixed, architecture: Architecture) -> dict[str, Value]:
+    for name in space.network.values:
+        if canonical(space.given(name)) == canonical(architecture):
+            return dict.fromkeys(parameters(space), name)
+    raise NotInSpace(f"network: not {space.network}")

@@ -26,8 +26,9 @@ from search.finals.statistics import compare
 from search.runner.trial import inner_sampler
 from search.seeds import derive
 from search.storage.claims import Claims
-from search.study.config import STUDIES, load
+from search.study.config import STUDIES
 from search.study.pareto import front
+from search.study.study_file import load
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.sampler import BudgetedSampler
 from tests.support.synthetic import plausible

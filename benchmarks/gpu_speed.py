@@ -95,9 +95,9 @@ def measure(net: str, form: str, precision: str, asked: argparse.Namespace) -> d
     device = prepare_device().description
     from search.data.dataset import load_dataset
     from search.data.preprocessing import Pixels
-    from search.training.engine.base import open_engine
     from search.training.engine.epoch import plan_epoch
     from search.training.recipe import Augment, OneCycle, Recipe
+    from search.training.train import open_engine
 
     if os.environ.get("KERAS_BACKEND") == "jax" and form == "grouped":
         from search.training.engine import jax as engine_module

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from search.study import records as study_records
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from search.data.preprocessing import Pixels
 from search.export import litert, tflite
@@ -47,7 +49,7 @@ def main() -> None:
         run = studies.find(asked.study, asked.out, None)
         with np.load(asked.data) as arrays:
             x, y = arrays["x_test"][: asked.images], arrays["y_test"][: asked.images].ravel()
-        for record in studies.ranked(studies.records(studies.load(run).candidates)):
+        for record in study_records.ranked(study_records.records(studies.load(run).candidates)):
             best = winner.candidate(run, record.number)
             found[best.architecture.name] = measured(best, winner.images(run, asked.data), x, y)
     if asked.json:

@@ -160,7 +160,7 @@ def verdicts(out: Path, known: dict[str, Any]) -> dict[str, Any]:
 
 def counted(candidates: list[Any]) -> list[Any]:
     """Those that count towards the number asked for."""
-    from search.study.run import COUNTED
+    from search.study.records import COUNTED
 
     return [one for one in candidates if one.user_attrs.get("outcome") in COUNTED]
 

@@ -85,9 +85,9 @@ def fill(folder: Path, study: str, trials: int, url: str | None) -> None:
     import optuna
 
     from search.storage.database import sqlite_url
-    from search.study.config import load
+    from search.study.dataset import PIXELS, read
     from search.study.run import Run
-    from search.tuning.forecast import PIXELS, read
+    from search.study.study_file import load
     from tests.support import synthetic
     from tests.support.stored import store
 

@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from search.budget.cost import price
-from search.study.config import STUDIES, load
+from search.study.config import STUDIES
+from search.study.study_file import load
 from space import build, parameters
 
 N = 5_000

@@ -32,6 +32,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from search.study import study_file
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a study a process, a process a core
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -49,11 +51,10 @@ from search.networks.geometry import resolve
 from search.networks.layers import Activation, Dropout, SeparableConv
 from search.runner.trial import inner_sampler
 from search.seeds import derive, generator
+from search.storage.attributes import REFUSED
 from search.storage.claims import Claims, claims_of
 from search.storage.database import open_storage, sqlite_url
-from search.study import config as configs
 from search.study.config import StudyConfig
-from search.study.run import REFUSED
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.sampler import BudgetedSampler
 from space import Pyramid, build
@@ -243,7 +244,7 @@ def configured(contender: Contender, budget: int) -> StudyConfig:
     searched = {"sampler": contender.sampler, "fit": contender.fit or "reject"}
     recipe = rungs.RECIPE | {"epochs": rungs.RUNGS[0]}
     raw = {"base": 0.1, "data": {"name": "cifar10"}, "budget": {"params": budget}, "space": SPACE, "recipe": recipe}
-    return configs.parse(raw | {"search": searched}, "benchmarks/search_methods.py")
+    return study_file.parse(raw | {"search": searched}, "benchmarks/search_methods.py")
 
 
 class Study:

@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from search.study import study_file
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from search.budget.cost import price
@@ -75,9 +77,9 @@ def main() -> None:
 
 def drawn(kind: str, count: int) -> list[Contender]:
     """Random networks of a space, the same ones whenever this is asked."""
-    raw = configs.load(configs.find(STUDIES[kind])[1]).dump()
+    raw = study_file.load(study_file.find(STUDIES[kind])[1]).dump()
     raw["budget"]["macs"] = MACS
-    config = configs.parse(raw, kind)
+    config = study_file.parse(raw, kind)
     facts, generator, found = DataFacts((32, 32, 3), 10, "-"), random.Random(0), []
     while len(found) < count:
         values = {name: domain.draw(generator) for name, domain in config.parameters.items()}

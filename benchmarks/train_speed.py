@@ -194,9 +194,8 @@ def timed(epoch: Any, begun: tuple[float, float] | None = None) -> dict[str, flo
 def ours_epoch(network: Any, data: Any, recipe: Any) -> Any:
     from search.data.preprocessing import Pixels
     from search.training.device import dtype_policy
-    from search.training.engine.base import open_engine
     from search.training.engine.epoch import plan_epoch
-    from search.training.train import _CallLength
+    from search.training.train import _CallLength, open_engine
 
     engine = open_engine(network, data, recipe, Pixels(), seed=0, dtype=dtype_policy(recipe.precision))
     done, length = iter(range(10**6)), _CallLength()

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report.tables import Table, leaderboard
-from search.study.pareto import front_of
-from search.study.prices import priced
-from search.study.run import Opened, Record, Studies, ranked
+from search.study.pareto import front_of, priced
+from search.study.records import Record, ranked
+from search.study.run import Opened, Studies
 
 Front = Mapping[str, Any]
 

@@ -13,14 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from report.dashboard.notes import escaped, markdown, protocol_words
+from report.markdown.formatting import escaped, markdown, protocol_words
 from report.pareto import Front, front_board, front_words
 from report.tables import Table
 from search.errors import UserError
 from search.export.exporter import Exported
 from search.files import read_json, write_json, write_text
 from search.study import trained as winner
-from search.study.run import Opened, Run, best, load, records
+from search.study.records import records
+from search.study.run import Opened, Run, best, load
 from search.study.trained import Trained
 
 INDEX, WORDS = "front.json", "front.md"

@@ -21,8 +21,9 @@ from search.finals.results import Finalist, confirmed
 from search.finals.statistics import Comparison
 from search.networks.geometry import flatten, resolve
 from search.networks.layers import describe
-from search.study.prices import asked
-from search.study.run import Opened, load, network_of, ranked
+from search.study.pareto import asked
+from search.study.records import ranked
+from search.study.run import Opened, load, network_of
 
 Row = dict[str, Any]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from search.study.run import Record, Run, base_accuracy, counts, ranked, refusals
+from search.study.records import Record, base_accuracy, counts, ranked, refusals
+from search.study.run import Run
 
 SAMPLE = 5  # sizes of refused proposals that are shown
 
@@ -76,3 +77,13 @@ def _trial(record: Record, base: float | None, rank: int | None) -> dict[str, An
             "outcome": record.outcome,
         }
     )
+
+
+T = TypeVar("T")
+
+
+def thinned(rows: Sequence[T], most: int) -> list[T]:
+    """All rows, or so many of them evenly spaced, the first and the last included."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(index * (len(rows) - 1) / (most - 1))] for index in range(most)]

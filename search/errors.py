@@ -49,3 +49,9 @@ def _first(error: ValidationError) -> Any:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def reason(error: BaseException) -> str:
+    """The error's own words in at most 120 printable characters: a file's bytes may be among them."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in words)[:120]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import zipfile
 import zlib
@@ -121,3 +122,8 @@ def read_weights(path: Path) -> list[npt.NDArray[Any]]:
 
 def _key(index: int) -> str:
     return f"w{index:04}"
+
+
+def safe_name(name: str) -> str:
+    """A name that is safe as a file's and as a study's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "study"

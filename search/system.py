@@ -36,3 +36,8 @@ def quiet() -> Iterator[Callable[[], str]]:
             for descriptor, copy in kept:
                 os.dup2(copy, descriptor)
                 os.close(copy)
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study.run import COUNTED
+from search.study.records import COUNTED
 
 ROOT = Path(__file__).parent.parent
 JSON, README = ROOT / "benchmarks" / "faults.json", ROOT / "README.md"

@@ -1,4 +1,4 @@
-"""The direction of imports: a module imports only what stands before it in `ORDER`, also inside its functions."""
+"""The direction of imports: packages stand in one order, and no modules import each other in a circle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,187 +14,53 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-ORDER = (
+ORDER = (  # each imports itself and what stands before it, also inside functions
     "search.errors",
-    "search.system",
     "search.seeds",
+    "search.system",
     "search.files",
-    "search.data.preprocessing",
-    "search.finals.statistics",
-    "search.networks.layers",
-    "search.networks.architecture",
-    "search.spaces.domains",
-    "search.training.recipe",
-    "search.spaces.layout",
-    "search.spaces.pyramid",
-    "search.spaces.residual",
-    "search.spaces.fixed",
+    "search.networks",
+    "search.budget",
+    "search.data",
+    "search.training",
+    "search.spaces",
     "space",
-    "search.spaces.encoding",
-    "search.spaces.pyramid_encoding",
-    "search.spaces.residual_encoding",
-    "search.spaces.encode",
-    "search.tuning.scaling",
-    "search.networks.geometry",
-    "search.budget.devices",
-    "search.budget.lowering",
-    "search.budget.flash",
-    "search.budget.footprint",
-    "search.budget.cost",
-    "search.budget.limits",
-    "search.study.survey",
-    "search.export.keras_layers_source",
-    "search.export.keras_source",
-    "search.export.batches_source",
-    "search.export.training_source",
-    "search.export.card",
-    "search.data.archives",
-    "search.data.folders",
-    "search.data.images",
-    "search.data.loading",
-    "search.data.splits",
-    "search.data.dataset",
-    "search.storage.rows",
-    "search.storage.together",
-    "search.storage.resilient",
-    "search.storage.database",
-    "search.storage.attributes",
-    "search.storage.queue",
-    "search.storage.locks",
-    "search.study.config",
-    "search.study.references",
-    "search.keras_import.edits",
-    "search.keras_import.file",
-    "search.keras_import.graph",
-    "search.keras_import.names",
-    "search.keras_import.options",
-    "search.keras_import.steps",
-    "search.keras_import.layers",
-    "search.keras_import.gates",
-    "search.keras_import.fusion",
-    "search.keras_import.convert",
-    "search.keras_import.advice",
-    "search.tuning.candidate",
-    "search.training.device",
-    "search.training.model",
-    "search.training.engine.epoch",
-    "search.training.engine.augment",
-    "search.training.engine.layers",
-    "search.training.engine.base",
-    "search.training.engine.tensorflow",
-    "search.training.engine.jax",
-    "search.training.result",
-    "search.training.checkpoint",
-    "search.training.train",
-    "search.export.quantization",
-    "search.export.tflite",
-    "search.export.format",
-    "search.export.litert",
-    "search.export.form",
-    "search.export.int8",
-    "search.tuning.forecast",
-    "search.data.inspection",
-    "search.study.proposal",
-    "search.study.template",
-    "search.study.new",
-    "search.study.run",
-    "search.study.pareto",
-    "search.study.prices",
-    "search.storage.recovery",
-    "search.storage.claims",
-    "search.sampler",
-    "search.tuning.tpe",
-    "search.rungs",
-    "search.tuning.stopping",
-    "search.study.trained",
-    "search.finals.results",
-    "search.runner.job",
+    "search.export",
+    "search.storage",
+    "search.study",
+    "search.tuning",
+    "search.keras_import",
     "objective",
-    "search.runner.trial",
-    "search.runner.references",
-    "search.runner.loop",
-    "search.finals.control",
-    "search.finals.run",
-    "search.cli.worker",
-    "search.runner.placement",
-    "search.runner.supervisor",
-    "search.runner.ray",
-    "search.export.verification",
-    "search.export.c_array",
-    "search.export.onnx_model",
-    "search.export.keras_formats",
-    "search.export.portable_formats",
-    "search.export.exporter",
-    "search.cli.tables",
-    "search.cli.progress",
-    "search.cli.finals_table",
-    "search.cli.network_table",
-    "search.cli.import_table",
+    "search.runner",
+    "search.finals",
+    "report",
+    "search.cli",
+    "search.__main__",
+)
+REPORT_ORDER = (
     "report.colours",
-    "report.network.layout",
-    "report.network.drawing",
-    "report.network.page",
-    "search.cli.new_summary",
-    "search.cli.export_table",
     "report.tables",
     "report.pareto",
     "report.rows",
-    "report.figures.data",
-    "report.figures.style",
-    "report.figures.refusals",
-    "report.figures.curves",
-    "report.dashboard.notes",
-    "report.pareto_export",
-    "search.cli.front_table",
-    "report.markdown.effects",
-    "report.dashboard.publish",
-    "report.markdown.summary",
-    "report.analysis.findings",
-    "report.markdown.report",
-    "report.analysis.parts",
-    "report.analysis.contrast",
-    "report.analysis.importance",
-    "report.analysis.spending",
-    "report.analysis.marginal",
-    "report.analysis.timing",
-    "report.analysis.mistakes",
-    "report.figures.finals",
-    "report.figures.choices",
-    "report.html.markup",
-    "report.html.results",
-    "report.html.insights",
-    "report.html.effort",
+    "report.network",
+    "report.analysis",
+    "report.figures",
+    "report.markdown",
     "report.html",
     "report.write",
-    "report.dashboard.patches",
-    "report.submission.curves_svg",
-    "report.submission.notebook",
-    "report.submission.code",
-    "report.submission.cells",
-    "report.submission.folder",
-    "report.dashboard.server",
-    "search.cli.options",
-    "search.cli.console",
-    "search.cli.networks",
-    "search.cli.setup",
-    "search.cli.export",
-    "search.cli.results",
-    "search.cli.run",
-    "search.__main__",
+    "report.dashboard",
+    "report.pareto_export",
+    "report.submission",
 )
-# chooses, inside a function, one of two modules that need it themselves
-CHOICE = {"search.training.engine.base": ("search.training.engine.tensorflow", "search.training.engine.jax")}
-PACKAGES = ("search", "report")  # they and those inside have an empty __init__
 OURS = ("search", "report", "space", "objective")
 KERAS = ("keras", "tensorflow", "jax")
-ENGINE = tuple(f"search.engine.{name}" for name in ("augment", "layers", "interface", "tensorflow", "jax"))
-KERAS_ANYWHERE = (
+KERAS_AT_TOP = (
+    "search.training.engine",
     "search.training.model",
     "search.training.checkpoint",
-    "search.export.quantization",
     "search.export.tflite",
+    "search.export.quantization",
     "search.export.onnx_model",
-    *ENGINE,
 )
 KERAS_IN_FUNCTIONS = ("search.data.dataset", "search.training.device")
 
@@ -206,8 +73,12 @@ class Imported(NamedTuple):
 
 def sources() -> dict[str, Path]:
     """Every module of the application, by its name."""
-    paths = [ROOT / "space.py", ROOT / "objective.py", *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths if path.exists()}
+    paths = [
+        ROOT / "space.py",
+        ROOT / "objective.py",
+        *(path for name in ("search", "report") for path in (ROOT / name).rglob("*.py")),
+    ]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
 def imports(tree: ast.Module, modules: set[str]) -> Iterator[Imported]:
@@ -232,38 +103,64 @@ def imports(tree: ast.Module, modules: set[str]) -> Iterator[Imported]:
 
 
 SOURCES = sources()
-MODULES = sorted(name for name in SOURCES if not name.endswith("__init__"))
+MODULES = sorted(SOURCES)
 
 
 def imported_by(module: str) -> list[Imported]:
     return list(imports(ast.parse(SOURCES[module].read_text()), set(SOURCES)))
 
 
-def test_every_module_has_its_place() -> None:
-    for module in MODULES:
-        assert module in ORDER, f"{module}: add it to ORDER in {Path(__file__).name}, after all that it imports"
-    assert len(set(ORDER)) == len(ORDER)
+def place_in(order: tuple[str, ...], module: str) -> str | None:
+    """The entry of an order that a module belongs to, None if it belongs to none."""
+    return next((name for name in order if module == name or module.startswith(f"{name}.")), None)
 
 
-@pytest.mark.parametrize("package", sorted(SOURCES.keys() - set(MODULES)))
-def test_a_package_holds_nothing_itself(package: str) -> None:
-    assert ast.parse(SOURCES[package].read_text()).body == []
-
-
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "search"])
 def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
-    before = ORDER[: ORDER.index(module)] if module in ORDER else ()
+    place = place_in(ORDER, module)
+    assert place is not None, f"{module} is in no package of ORDER in {Path(__file__).name}"
     for imported in imported_by(module):
-        chosen = not imported.at_top and imported.module in CHOICE.get(module, ())
-        if imported.module.split(".")[0] in OURS and not chosen:
-            assert imported.module in before, f"{module}, line {imported.line}: imports {imported.module}, which comes later"
+        if imported.module.split(".")[0] in OURS:
+            used = place_in(ORDER, imported.module)
+            assert used is not None, f"{module}, line {imported.line}: imports {imported.module}; name the module"
+            assert ORDER.index(used) <= ORDER.index(place), (
+                f"{module}, line {imported.line}: imports {used}, which comes later"
+            )
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if place_in(REPORT_ORDER, module)])
+def test_report_has_an_order_inside(module: str) -> None:
+    place = REPORT_ORDER.index(str(place_in(REPORT_ORDER, module)))
+    for imported in imported_by(module):
+        if used := place_in(REPORT_ORDER, imported.module):
+            assert REPORT_ORDER.index(used) <= place, f"{module}, line {imported.line}: imports {used}, which comes later"
+
+
+def test_every_part_of_report_has_its_place() -> None:
+    assert {place_in(REPORT_ORDER, module) for module in MODULES if module.startswith("report.")} == set(REPORT_ORDER)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: {one.module for one in imported_by(module)} & set(MODULES) for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("package", [name for name, path in SOURCES.items() if path.name == "__init__.py"])
+def test_a_package_itself_only_describes_and_exports(package: str) -> None:
+    body = ast.parse(SOURCES[package].read_text()).body
+    assert body and isinstance(body[0], ast.Expr), f"{package} says nothing of itself"
+    assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in body[1:]), f"{package}: move its code to a module"
+    assert not {one.module.split(".")[0] for one in imported_by(package)} & set(KERAS)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_a_few_modules_touch_keras(module: str) -> None:
     for imported in imported_by(module):
         if imported.module.split(".")[0] in KERAS:
-            allowed = module in KERAS_ANYWHERE or (module in KERAS_IN_FUNCTIONS and not imported.at_top)
+            allowed = place_in(KERAS_AT_TOP, module) or (module in KERAS_IN_FUNCTIONS and not imported.at_top)
             assert allowed, f"{module}, line {imported.line}: imports {imported.module}"
 
 
@@ -272,7 +169,7 @@ def test_imports_are_seen_wherever_they_stand() -> None:
     text = "\n".join(
         [
             "import keras.layers as layers, json",
-            "from search import cost, nothing",
+            "from search.budget import cost, nothing",
             "from search.data.dataset import load",
             "def f():",
             "    if True:",
@@ -291,7 +188,7 @@ def test_imports_are_seen_wherever_they_stand() -> None:
         ("keras.layers", True),
         ("json", True),
         ("search.budget.cost", True),
-        ("search", True),
+        ("search.budget", True),
         ("search.data.dataset", True),
         ("tensorflow", False),
         ("space", True),

@@ -9,7 +9,8 @@ from typing import Any
 from report.tables import leaderboard
 from search.finals.results import Confirmation, confirmed
 from search.networks.architecture import Architecture
-from search.study.run import DATA, Record, Run, Studies, best, network_of, records
+from search.study.records import Record, records
+from search.study.run import DATA, Run, Studies, best, network_of
 
 
 @dataclass(frozen=True)

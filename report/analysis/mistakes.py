@@ -16,7 +16,7 @@ from report.analysis.findings import Findings
 from search.data.dataset import Dataset
 from search.errors import UserError
 from search.study import trained as winner
-from search.tuning.forecast import PIXELS, read
+from search.study.dataset import PIXELS, read
 
 WORST = 24  # mistakes that are kept
 SIDE = 96  # pixels of a picture, about: smaller ones are enlarged by a whole factor, larger ones reduced

@@ -26,7 +26,7 @@ from search.networks.layers import (
     SpatialSeparableConv,
 )
 from search.spaces.domains import Value
-from search.study.run import COUNTED
+from search.study.records import COUNTED
 from space import Fixed, ResidualStages, Space
 
 

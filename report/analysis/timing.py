@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial
 
 from report.tables import Table
 from search.study.config import StudyConfig
-from search.study.run import Record, Run, every
+from search.study.records import Record
+from search.study.run import Run, every
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400  # seconds
 

@@ -24,7 +24,8 @@ from report.markdown.effects import finals_section
 from search.files import write
 from search.finals.results import confirmed
 from search.storage.attributes import Attributes, rewrite
-from search.study.run import Run, Studies, records
+from search.study.records import records
+from search.study.run import Run, Studies
 
 YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
 GRAPHS = ("learning-curves", "accuracy-by-params", "accuracy-by-macs", "refusals")  # in the order in which they are shown

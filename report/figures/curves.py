@@ -17,7 +17,8 @@ from report.figures.data import Cost, Curve, Point
 from report.figures.refusals import refusals
 from report.figures.style import CLEAR, MANY, TRAINED, accuracy_axis, axis, count_axis, drawn, level
 from search.study.pareto import front
-from search.study.run import Record, Run
+from search.study.records import Record
+from search.study.run import Run
 
 __all__ = ["accuracy_by_cost", "learning_curves", "refusals"]
 

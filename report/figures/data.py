@@ -10,7 +10,8 @@ from typing import Literal
 
 from search.study import references as known
 from search.study.config import StudyConfig
-from search.study.run import Record, Run, base_accuracy, ranked
+from search.study.records import Record, base_accuracy, ranked
+from search.study.run import Run
 
 Cost = str  # a price by its name: params, macs, flash_bytes, peak_activation_bytes, arena_bytes
 DECIMALS = 4  # of an accuracy: a hundredth of a percent
@@ -89,7 +90,7 @@ def _published(config: StudyConfig) -> list[Curve]:
 def points(run: Run, candidates: list[Record], references: list[Record], cost: Cost) -> list[Point]:
     """The candidates that were trained, also those pruned at a rung, by number; then the base, then other references.
 
-    What a network costs in int8 is known of records that come from `search.study.prices.priced`.
+    What a network costs in int8 is known of records that come from `search.study.pareto.priced`.
     """
     found = []
     for record in candidates:

@@ -10,8 +10,10 @@ from plotly.graph_objects import Figure
 from report.colours import COLOURS
 from report.figures import data as rows
 from report.figures.data import REJECTED, Refusals, Size
-from report.figures.style import TRAINED, count_axis, drawn, level, log_axis, thinned
-from search.study.run import Record, Run
+from report.figures.style import TRAINED, count_axis, drawn, level, log_axis
+from report.tables import thinned
+from search.study.records import Record
+from search.study.run import Run
 
 RULES = {"over budget": COLOURS[0], "same network": COLOURS[3], "cannot exist": COLOURS[2], REJECTED: COLOURS[5]}
 LIMIT, SHAPES = COLOURS[4], ("", "/", "x", ".", "-")  # of what breaks another limit of the budget

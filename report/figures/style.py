@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, floor, log10
-from typing import Any, TypeVar
+from typing import Any
 
 from plotly.graph_objects import Figure
 
@@ -19,8 +19,6 @@ TRAINED = COLOURS[1]  # points of trained candidates
 GRID = "rgba(128,128,128,0.25)"
 CLEAR = "rgba(0,0,0,0)"
 MANY = 800  # points, from which on WebGL draws them
-
-T = TypeVar("T")
 
 
 def drawn(
@@ -85,10 +83,3 @@ def level(value: float, text: str, *, upright: bool = False, **more: Any) -> dic
         "line": {"color": GREY, "dash": "dash", "width": 1.5},
         "label": label,
     } | more
-
-
-def thinned(rows: Sequence[T], most: int) -> list[T]:
-    """All rows, or so many of them evenly spaced, the first and the last included."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[round(index * (len(rows) - 1) / (most - 1))] for index in range(most)]

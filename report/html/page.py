@@ -18,9 +18,9 @@ from report.analysis.findings import Findings
 from report.analysis.mistakes import Told, tell
 from report.analysis.parts import nets
 from report.analysis.timing import times
-from report.dashboard.notes import protocol_words
 from report.html import effort, insights, markup, results
 from report.html.markup import Section
+from report.markdown.formatting import protocol_words
 from report.markdown.summary import Confirmed, confirmation, title, verdict
 from search.errors import UserError
 from search.files import write_text

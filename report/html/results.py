@@ -16,7 +16,7 @@ from report.markdown import effects as evidence
 from report.markdown.summary import base_table, confirmation, counts_words, leaderboard_table
 from report.network.drawing import network_svg
 from report.tables import Table
-from search.study.prices import priced
+from search.study.pareto import priced
 from search.study.run import Opened
 
 SHOWN = 20  # trials of the leaderboard that are not folded

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import optuna
 
-from report.dashboard.notes import escaped, markdown
+from report.markdown.formatting import escaped, markdown
 from report.tables import Table
 from search.finals.results import Confirmation, verdict
 from search.finals.statistics import Comparison, Effect, effects, within
-from search.study.run import Run, records
+from search.study.records import records
+from search.study.run import Run
 
 SCORE = "best_val_accuracy"
 BLOCK = "repeat"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from report.analysis.findings import Findings, gather
-from report.dashboard.notes import escaped, layer_rows, layer_table, markdown, protocol_words, table
 from report.markdown.effects import effects_section, finals_section
+from report.markdown.formatting import escaped, layer_rows, layer_table, markdown, protocol_words, table
 from report.markdown.summary import (
     Board,
     base_hardly_learnt,

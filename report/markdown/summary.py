@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from report.dashboard.notes import against_base
+from report.markdown.formatting import against_base
 from report.tables import Table
 from search.errors import UserError
 from search.finals.results import Confirmation

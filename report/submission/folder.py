@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from report.analysis.findings import Findings, gather
-from report.dashboard.notes import escaped, protocol_words, table
+from report.markdown.formatting import escaped, protocol_words, table
 from report.markdown.report import checklist, checks, keras_summary
 from report.markdown.summary import confirmation, verdict
 from report.submission import notebook
@@ -28,11 +28,11 @@ from search.export.exporter import QUICK, export
 from search.files import read_json, write_json, write_text
 from search.study import trained as winners
 from search.study.config import flat
+from search.study.dataset import PIXELS, read
 from search.study.run import Run, Studies
 from search.study.trained import Trained
 from search.training.device import load_backend
 from search.training.recipe import Recipe
-from search.tuning.forecast import PIXELS, read
 
 FORM = "submission"  # what it is called among the forms of an export, and its folder
 NOTEBOOK = "submission.ipynb"

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, assert_never
 
-from search.budget.flash import flash_bytes
-from search.budget.footprint import arena_bytes, peak_activation_bytes
+from search.budget.footprint import arena_bytes, flash_bytes, peak_activation_bytes
 from search.budget.lowering import Lowered, lower, without_kernel
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved, first_half_positions, flatten, receptive_field, resolve

@@ -137,3 +137,36 @@ def _best(entering: int, steps: tuple[_Step, ...]) -> int:
             return _in_order(entering, steps)
     ((worst, _),) = reached.values()
     return worst
+
+
+_FILE = 588  # header, version, metadata
+
+
+_OPERATOR = 124  # with the tensor that it writes
+
+
+_CODE = 28  # of each kind of operator
+
+
+_CONSTANT = 109
+
+
+_SCALE = 12  # float32 scale and int64 zero point
+
+
+def flash_bytes(lowered: Lowered) -> int:
+    """Bytes of the file, where the model is called "network"; longer names make it longer."""
+    stored: dict[str, int] = {}
+    size = scales = letters = 0
+    for constant in lowered.constants:
+        scales += constant.scales
+        letters += constant.name
+        if constant.content:
+            stored[constant.content] = constant.bytes
+        else:
+            size += constant.bytes
+    letters += sum(lowered.names)
+    scales += len(lowered.sizes) - len(lowered.floats)
+    codes = len({operator.code for operator in lowered.operators})
+    tables = _FILE + _OPERATOR * len(lowered.operators) + _CODE * codes + _CONSTANT * len(lowered.constants)
+    return size + sum(stored.values()) + _SCALE * scales + letters + tables

@@ -8,7 +8,7 @@ pool or a sum) it is a 1x1 depthwise convolution, on a vector a multiplication a
 `search.export.quantization`); ReLU and ReLU6 fuse into what precedes them, SiLU is two operators; dropout vanishes.
 Operators stand in the order of the file, the branch of a residual before its shortcut.
 
-`search.budget.flash` and `search.budget.footprint` read what this yields.
+`search.budget.footprint` and `search.budget.footprint` read what this yields.
 """
 
 from __future__ import annotations

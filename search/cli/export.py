@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.console import console_of, short
-from search.cli.networks import is_study, network_of
+from search.cli.console import console_of, is_study, network_of, short
 from search.cli.options import Out, Pareto, Storage
 from search.errors import UserError
 
@@ -55,7 +54,7 @@ def export(
         done = _export_trained(network, number, reference, to, forms, data, storage, out)
     else:
         done = _export_untrained(network, number, to, forms, data)
-    from search.cli.export_table import print_exported
+    from search.cli.tables import print_exported
 
     print_exported(console_of(), done)
 
@@ -89,10 +88,10 @@ def _export_front(
 ) -> None:  # fmt: skip
     """Every network of the front; exit status 1 where one of them could not be exported."""
     from report.pareto_export import FOLDER, take_front
-    from search.cli.front_table import print_taken
+    from search.cli.tables import print_taken
     from search.export.exporter import refuse_unknown
     from search.study import trained as winner
-    from search.study.prices import asked
+    from search.study.pareto import asked
     from search.study.run import find
     from search.training.device import load_backend
 
@@ -140,7 +139,7 @@ def _export_untrained(
 ) -> Exported:
     from search.data.preprocessing import Pixels
     from search.export.exporter import export
-    from search.study.config import safe_name
+    from search.files import safe_name
 
     if data:
         raise UserError(f"{network} --data {data}: images go with a trained network of a study, and this is not trained")

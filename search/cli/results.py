@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.console import console_of, print_json, short
-from search.cli.networks import is_study, network_of
+from search.cli.console import console_of, is_study, network_of, print_json, short
 from search.cli.options import AsJson, Out, Pareto, Storage, Study
 from search.errors import UserError
+from search.study import records as study_records
 
 if TYPE_CHECKING:
     from search.study.run import Run
@@ -33,7 +33,7 @@ def top(
         front = _front(found, pareto) if pareto or found.config.prices else None
         print_json(_board(found) | ({"front": front} if front else {}))
     elif pareto:
-        from search.cli.front_table import print_front
+        from search.cli.tables import print_front
 
         print_front(console_of(), _front(found, pareto))
     else:
@@ -86,7 +86,7 @@ def report(study: Study, storage: Storage = None, out: Out = None) -> None:
 
     found = studies.find(study, out, storage)
     opened = studies.load(found)
-    studies.best(found, studies.records(opened.candidates))  # refuse before TensorFlow is loaded
+    studies.best(found, study_records.records(opened.candidates))  # refuse before TensorFlow is loaded
     load_backend()
     for path in write_reports(found, opened):
         print(short(path))
@@ -108,7 +108,8 @@ def dashboard(
 
 def _board(found: Run) -> dict[str, Any]:
     from report.tables import leaderboard
-    from search.study.run import load, outline
+    from search.study.records import outline
+    from search.study.run import load
 
     loaded = load(found)
     return leaderboard(found, outline(loaded.candidates), outline(loaded.references))
@@ -117,8 +118,9 @@ def _board(found: Run) -> dict[str, Any]:
 def _front(found: Run, pareto: list[str] | None) -> dict[str, Any]:
     """The front of these prices, or of those that the study minimises."""
     from report.pareto import front_board
-    from search.study.prices import asked
-    from search.study.run import Opened, load, outline
+    from search.study.pareto import asked
+    from search.study.records import outline
+    from search.study.run import Opened, load
 
     prices, loaded = asked(pareto or found.config.prices), load(found)
     return front_board(Opened(found, outline(loaded.candidates), outline(loaded.references)), prices, loaded)
@@ -128,9 +130,9 @@ def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
     """The leaderboard and, of a study of several objectives, its front."""
     from report.pareto import front_board
     from report.tables import leaderboard, refusal_words
-    from search.cli.front_table import print_front
-    from search.cli.tables import print_leaderboard
-    from search.study.run import Opened, load, outline
+    from search.cli.tables import print_front, print_leaderboard
+    from search.study.records import outline
+    from search.study.run import Opened, load
 
     loaded = load(found)
     candidates, references = outline(loaded.candidates), outline(loaded.references)

@@ -26,6 +26,7 @@ from search.cli.options import (
 )
 from search.cli.results import print_top
 from search.errors import UserError
+from search.study import records as study_records
 
 if TYPE_CHECKING:
     from report.dashboard.publish import Redraw
@@ -101,7 +102,7 @@ def finals(
         raise UserError(f"--control: must be random, not {control!r}")
     found = studies.find(study, out, storage)
     if not only_show:
-        studies.best(found, studies.outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
+        studies.best(found, study_records.outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
         confirmation.refuse_second_reading(found, again)
         each = shares(workers, trials_per_gpu)
         with RunView(console_of(stderr=as_json), len(each)) as view:
@@ -136,7 +137,8 @@ def worker() -> None:
         from report.write import write_reports
         from search.export.exporter import QUICK
         from search.study import trained as winner
-        from search.study.run import best, records
+        from search.study.records import records
+        from search.study.run import best
 
         _drawer().now(run, studies)
         if winner.is_here(run, best(run, records(studies.candidates)).number):
@@ -156,7 +158,8 @@ def _drawer() -> Redraw:
 
 
 def _where_the_winner_is(run: Run) -> str:
-    from search.study.run import best, load, outline
+    from search.study.records import outline
+    from search.study.run import best, load
     from search.study.trained import is_here
 
     number = best(run, outline(load(run).candidates)).number

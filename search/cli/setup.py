@@ -10,6 +10,7 @@ import typer
 
 from search.cli.console import console_of, print_json, short
 from search.cli.options import AsJson, BatchSize, Data, Epochs, Images, Seed, Study, Trials, overrides
+from search.study import study_file
 
 
 def plan(
@@ -25,12 +26,12 @@ def plan(
 ) -> None:
     """What the space holds: the share that fits the budget, smallest and largest net; with --probe the time it takes."""
     from search.data.dataset import shape_of
-    from search.study import config
+    from search.study.dataset import read
     from search.study.survey import survey
-    from search.tuning.forecast import forecast, read
+    from search.tuning.forecast import forecast
 
-    name, path = config.find(study)
-    asked = config.load(path, overrides(data, epochs, trials, images, seed, batch_size))
+    name, path = study_file.find(study)
+    asked = study_file.load(path, overrides(data, epochs, trials, images, seed, batch_size))
     wish, timed = asked.data, None
     given = None
     if probe or wish.path:  # what has no path may have to be downloaded, by Keras
@@ -74,9 +75,10 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """One's own Keras model as an architecture file; each rule that it breaks, with what would mend it."""
-    from search.cli.import_table import print_import, to_json, write_architecture
+    from search.cli.import_table import print_import, to_json
     from search.keras_import.advice import judge, rules_of
     from search.keras_import.convert import read_model
+    from search.keras_import.write import write_architecture
 
     rules = rules_of(study, budget)
     imported = read_model(model)

@@ -25,19 +25,20 @@ from search.export import int8 as integers
 from search.finals.run import hold_finals
 from search.runner.job import Order, StudyStopped, decode_order
 from search.runner.loop import Search
-from search.spaces.encode import NotInSpace, encode
 from search.storage.claims import claims_of
 from search.storage.database import backend_of
 from search.storage.queue import Queued, Trials, queue
 from search.storage.resilient import StorageAway
 from search.study import references
 from search.study import survey as plan
+from search.study.dataset import PIXELS, read
+from search.study.records import counts, progress, ranked, records
 from search.study.references import Reference
-from search.study.run import Run, Studies, counts, create, load, progress, ranked, records
+from search.study.run import Run, Studies, create, load
 from search.training.result import Training
 from search.tuning.candidate import DataFacts, Refusal, judge
-from search.tuning.forecast import PIXELS, read
 from search.tuning.stopping import Limits
+from space import NotInSpace, encode
 
 STEP_SECONDS = 0.25  # between two events about the steps of an epoch
 PATIENCE_SECONDS = 180.0  # that a worker waits for a database that is away

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from search.errors import UserError
+from search.errors import UserError, reason
 from search.files import is_file
 
 ACCEPTED = (
@@ -99,12 +99,6 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         is_refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by a parser
         rule = "cannot be read" if is_refused else "damaged or not what its name says"
         raise UserError(f"{path}: {rule} ({reason(error)}); pass a fresh copy") from error
-
-
-def reason(error: BaseException) -> str:
-    """The error's own words in at most 120 printable characters: a file's bytes may be among them."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return "".join(character if character.isprintable() else "?" for character in words)[:120]
 
 
 # --- .npz ------------------------------------------------------------------------------------------------------------

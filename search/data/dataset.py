@@ -23,7 +23,7 @@ from search.data import loading as reading
 from search.data.images import AS_THEY_ARE, Options, Pixels
 from search.data.loading import Watch
 from search.data.splits import LEAST_IN_A_PART, Labels, Split, held_out, reduced, three_parts
-from search.errors import UserError, nearest
+from search.errors import UserError, nearest, reason
 from search.networks.layers import LARGEST
 
 Protocol = Literal["course", "holdout"]
@@ -275,8 +275,7 @@ def _from_keras(name: str) -> _Source:
             (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
         except Exception as error:  # Keras raises a bare Exception when the download fails
             raise UserError(
-                f"{name}: not cached and the download failed ({archives.reason(error)}); "
-                f"pass --data FILE, {archives.ACCEPTED}"
+                f"{name}: not cached and the download failed ({reason(error)}); pass --data FILE, {archives.ACCEPTED}"
             ) from error
     if keras.config.image_data_format() == "channels_first":  # a setting of the user's, which the loader follows
         x_train, x_test = x_train.transpose(0, 2, 3, 1), x_test.transpose(0, 2, 3, 1)

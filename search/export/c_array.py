@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search.data.preprocessing import Pixels, is_shifted
-from search.export.keras_source import identifier
 from search.export.litert import Facts
+from search.networks.architecture import identifier
 
 _PER_LINE = 16
 

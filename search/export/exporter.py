@@ -17,8 +17,7 @@ from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError, nearest
 from search.export.card import Files, digest, files_of, network_digest
-from search.export.form import Form
-from search.export.format import Subject
+from search.export.format import Form, Subject
 from search.export.keras_formats import ADD, CARD, KERAS, PY
 from search.export.portable_formats import INT8, ONNX, TFLITE, C
 from search.files import replacing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
+from search.export.card import Files
 from search.networks.architecture import Architecture
 
 CHUNK = 256  # images that Keras computes at a time
@@ -120,3 +122,24 @@ class Subject:
 def accuracy(probabilities: npt.NDArray[np.float32], data: Dataset) -> float:
     """The share of the validation images that is classified as labelled."""
     return float(np.mean(probabilities.argmax(axis=1) == data.y_val))
+
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form; its files are named after the export, each with its ending."""
+
+    name: str
+    endings: tuple[str, ...]
+    doing: str  # in words for people, while it is done
+    write: Callable[[Subject, Sequence[Path], Files], None]  # to these paths, beside files that are already written
+    verify: Callable[[Subject, Sequence[Path]], Facts]  # facts for the card; ValueError where it is another network
+    trained: bool = True  # whether it needs weights
+    brings: tuple[str, ...] = ()  # forms that come with it
+    missing: Callable[[Subject], str | None] = lambda subject: None  # why it cannot be written of this network, or here
+
+    def names(self, stem: str) -> list[str]:
+        """The names of its files."""
+        return [stem + ending for ending in self.endings]

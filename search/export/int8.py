@@ -15,8 +15,8 @@ from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.export import litert
-from search.export.form import no_tensorflow, not_installed
 from search.networks.architecture import Architecture
+from search.training.device import no_tensorflow, not_installed
 
 
 def refuse_without_converter() -> None:

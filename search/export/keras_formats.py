@@ -12,8 +12,7 @@ import numpy as np
 
 from search.data.preprocessing import Pixels
 from search.export.card import Files, card, pretty
-from search.export.form import Facts, Form
-from search.export.format import Subject
+from search.export.format import Facts, Form, Subject
 from search.export.keras_source import add_source, is_stack, keras_source
 from search.export.verification import require_equal, sample_images
 from search.networks.architecture import fingerprint, from_json

@@ -13,12 +13,11 @@ import numpy as np
 from search.budget.cost import Price, price_resolved
 from search.data.preprocessing import Pixels
 from search.export.keras_layers_source import Line, by, calls, commented, statements
-from search.networks.architecture import Architecture
+from search.networks.architecture import LONGEST_NAME, Architecture, identifier
 from search.networks.geometry import Resolved, resolve
 from search.networks.layers import ConvLayer, Gate, Residual, walk
 
 WIDTH = 120  # of a line, where one layer a line allows it
-LONGEST_NAME = 60
 
 
 def keras_source(
@@ -63,12 +62,6 @@ def is_stack(architecture: Architecture) -> bool:
     """Whether every layer takes what the one before it gives and is called once, as Keras' Sequential wants it."""
     named = [layer.weights for layer in walk(architecture.layers) if isinstance(layer, ConvLayer) and layer.weights]
     return len(named) == len(set(named)) and not any(isinstance(one, Residual | Gate) for one in walk(architecture.layers))
-
-
-def identifier(name: str) -> str:
-    """The name as Keras takes it for a model: TensorFlow admits ASCII letters, digits and, not in front, underscores."""
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
-    return kept.strip("_")[:LONGEST_NAME] or "network"
 
 
 # --- the parts of the file -------------------------------------------------------------------------------------------

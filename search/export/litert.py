@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.system import quiet
-from search.training.device import cores
+from search.system import cores, quiet
 
 
 @dataclass(frozen=True)

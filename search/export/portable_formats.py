@@ -18,11 +18,11 @@ from search.export import c_array as c_source
 from search.export import int8 as integers
 from search.export import litert
 from search.export.card import Files
-from search.export.form import Facts, Form, no_tensorflow, not_installed
-from search.export.format import Subject, accuracy
+from search.export.format import Facts, Form, Subject, accuracy
 from search.export.verification import CONVERTED, require_alike, require_equal, sample_images
 from search.networks.geometry import resolve
 from search.networks.layers import Activation, Gate, walk
+from search.training.device import no_tensorflow, not_installed
 
 
 def _write_float(subject: Subject, paths: Sequence[Path], files: Files) -> None:

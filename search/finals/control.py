@@ -18,8 +18,10 @@ from search.seeds import derive
 from search.storage.claims import claims_of
 from search.storage.queue import Trials
 from search.storage.recovery import sweep
-from search.study.config import StudyConfig, parse
-from search.study.run import Run, Studies, progress, records, records_of
+from search.study.config import StudyConfig
+from search.study.records import progress, records, records_of
+from search.study.run import Run, Studies
+from search.study.study_file import parse
 from search.tuning.sampler import Exhausted
 
 

@@ -29,7 +29,8 @@ from search.storage.queue import Queued, Trials, begin, next_index, queue
 from search.storage.recovery import drop_queued, sweep
 from search.study import references
 from search.study.config import StopConfig
-from search.study.run import Run, Studies, ranked, records, sibling
+from search.study.records import ranked, records
+from search.study.run import Run, Studies, sibling
 from search.training import checkpoint
 from search.training.recipe import Recipe
 from search.tuning.candidate import DataFacts

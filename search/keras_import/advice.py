@@ -24,7 +24,7 @@ from search.networks.layers import (
     Layer,
     walk,
 )
-from search.study import config
+from search.study import study_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def rules_of(study: str, budget: int | None) -> Rules:
     Raises:
         UserError: there is no such study, or its images cannot be read.
     """
-    asked = config.load(config.find(study)[1], {})
+    asked = study_file.load(study_file.find(study)[1], {})
     wish = asked.data
     shape, classes = shape_of(wish.name, wish.path, asked.protocol, wish.holdout, wish.options)
     return Rules(asked.budget if budget is None else asked.budget.model_copy(update={"params": budget}), shape, classes)

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from search.data.archives import reason
-from search.errors import UserError
+from search.errors import UserError, reason
 from search.keras_import.file import read_description
 from search.keras_import.fusion import fuse
 from search.keras_import.gates import find_gates

@@ -12,8 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from search.data.archives import reason
-from search.errors import UserError
+from search.errors import UserError, reason
 
 ACCEPTED = "a .keras file, or the JSON of model.to_json()"
 LARGEST = 64 * 2**20  # bytes of a description; a model of 1,000 layers has about 2 MB

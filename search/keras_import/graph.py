@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from search.data.archives import reason
-from search.errors import UserError
+from search.errors import UserError, reason
 
 MOST_CALLS, MOST_INPUTS = 1_000, 16  # of a model, of a call
 DEEPEST = 8  # models inside models

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from search.data.archives import reason
+from search.errors import reason
 from search.networks.layers import Padding
 
 Pair = tuple[int, int]

@@ -204,3 +204,12 @@ def _canonical_layers(layers: tuple[Layer, ...], is_vector: bool = False) -> tup
         is_vector = is_vector or any(isinstance(one, GlobalAveragePool | Flatten | Dense) for one in walk((layer,)))
         kept.append(layer)
     return tuple(kept)
+
+
+LONGEST_NAME = 60
+
+
+def identifier(name: str) -> str:
+    """The name as Keras takes it for a model: TensorFlow admits ASCII letters, digits and, not in front, underscores."""
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+    return kept.strip("_")[:LONGEST_NAME] or "network"

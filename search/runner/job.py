@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import UserError
-from search.study import config as configs
+from search.study import study_file
 from search.study.run import Run
 
 
@@ -43,7 +43,7 @@ class Order:
 
     @property
     def run(self) -> Run:
-        return Run(self.name, Path(self.folder), configs.parse(self.config, "configuration"), self.storage_url)
+        return Run(self.name, Path(self.folder), study_file.parse(self.config, "configuration"), self.storage_url)
 
 
 def order_of(run: Run, wanted: tuple[str, ...] = (), finals: Finals | None = None) -> Order:

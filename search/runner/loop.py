@@ -18,8 +18,9 @@ from search.runner.trial import run_candidate, tidy
 from search.storage.claims import Claims
 from search.storage.recovery import sweep
 from search.study import survey as plan
+from search.study.records import Record, base_accuracy, progress, ranked, records
 from search.study.references import Reference
-from search.study.run import Record, Run, Studies, base_accuracy, progress, ranked, records
+from search.study.run import Run, Studies
 from search.tuning.sampler import Exhausted
 from search.tuning.stopping import Enough, Limits
 

@@ -30,7 +30,8 @@ from search.storage import locks as liveness
 from search.storage.recovery import sweep, take_up
 from search.storage.resilient import StorageAway
 from search.study.config import ROOT
-from search.study.run import FAILED, Run, every
+from search.study.records import FAILED
+from search.study.run import Run, every
 
 MOST_FAILURES = 5  # in a row, before the run stops
 STOP_SECONDS = 5.0  # that workers are given between SIGTERM and SIGKILL

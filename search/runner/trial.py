@@ -15,7 +15,7 @@ from search.seeds import derive
 from search.storage.claims import Claims
 from search.storage.queue import INDEX, Room, Trials, begin
 from search.storage.recovery import take_up, verdict_of
-from search.study.run import COUNTED
+from search.study.records import COUNTED
 from search.training import checkpoint
 from search.training.result import TrialOver
 from search.tuning.pruner import RungPruner

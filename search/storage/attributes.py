@@ -65,3 +65,17 @@ def _rewrite(
     new = [{"study_id": study, "key": key, "value_json": text} for key, text in wanted.items() if key not in written]
     if new:
         connection.execute(insert(_KEPT), new)
+
+
+REFUSED = "refused"  # user attribute: how many proposals broke which rule before this trial's was found
+
+
+REFUSED_PARAMS = "refused_params"  # user attribute: parameters of the first of them
+
+
+def objectives(study: optuna.Study) -> tuple[str, ...]:
+    """What the values of a study's trials are, by name: accuracy, and the prices that are traded for it."""
+    return tuple(study.metric_names or (ACCURACY,))
+
+
+ACCURACY = "accuracy"  # the objective that every study has

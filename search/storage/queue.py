@@ -34,7 +34,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from search.storage.database import backend_of, patiently
-from search.storage.together import Held, store
+from search.storage.resilient import Held, store
 
 WORKER = "worker"  # user attribute: who trains it
 INDEX = "index"  # user attribute: the logical index, which a retry inherits, and with it seeds and the sampler's draws

@@ -24,10 +24,9 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from search.storage import locks as liveness
+from search.storage.attributes import ACCURACY, REFUSED, REFUSED_PARAMS, objectives
 from search.storage.database import backend_of, patiently, reading
 from search.storage.queue import INDEX, WORKER, add, alone, counted, next_index, write
-from search.study.config import ACCURACY
-from search.study.run import REFUSED, REFUSED_PARAMS, objectives
 
 MOST_ATTEMPTS = 2  # of a trial whose process dies
 MOST_LOSSES = 3  # in a row of a trial that comes to no epoch before its machine is lost: then it is the trial

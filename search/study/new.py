@@ -15,13 +15,14 @@ from search.data.dataset import Dataset
 from search.data.inspection import Seen, copies, look
 from search.data.loading import Watch
 from search.errors import UserError
-from search.files import write_text
+from search.files import safe_name, write_text
 from search.networks.architecture import to_json
-from search.study.config import STUDIES, StudyConfig, load, safe_name
+from search.study.config import STUDIES, StudyConfig
+from search.study.dataset import read
 from search.study.proposal import Proposal, propose
+from search.study.study_file import load
 from search.study.survey import Survey, survey
 from search.study.template import study_text
-from search.tuning.forecast import read
 
 
 @dataclass(frozen=True)

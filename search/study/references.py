@@ -11,10 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from search.budget.cost import price
 from search.errors import UserError, first_problem, nearest
+from search.files import safe_name
 from search.networks import architecture as architectures
 from search.networks.architecture import Architecture
 from search.networks.layers import ArchitectureError
-from search.study.config import REFERENCES, ROOT, StudyConfig, is_file, safe_name
+from search.study.config import REFERENCES, ROOT, StudyConfig
+from search.study.study_file import is_file
 from search.training.recipe import Recipe, as_tuple
 
 if TYPE_CHECKING:

@@ -9,36 +9,27 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
-from search.budget.limits import WORDS
 from search.data.dataset import Dataset
 from search.errors import UserError
 from search.files import write_json
 from search.networks.architecture import Architecture
-from search.storage.database import backend_of, masked, open_storage, sqlite_url
-from search.study import config as configs
-from search.study.config import ACCURACY, StudyConfig
+from search.storage.attributes import ACCURACY
+from search.storage.database import masked, open_storage, sqlite_url
+from search.study import study_file
+from search.study.config import StudyConfig
+from search.study.records import Record, counts, outline, ranked, records
 from space import build
 
 CONFIG = "config"
 DATA = "data"
 KINDS = ("references", "control", "finals")  # of the studies beside the candidates', NAME.KIND
-
-REFUSED = "refused"  # user attribute: how many proposals broke which rule before this trial's was found
-REFUSED_PARAMS = "refused_params"  # user attribute: parameters of the first of them
-
-OTHER_PRICES = tuple(name for name in WORDS if name not in ("params", "macs"))  # those without a field of a record
-COUNTED = ("trained", "pruned_at_rung")  # towards the number of trials that a study asks for
-FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
 
 
 @dataclass(frozen=True)
@@ -63,34 +54,6 @@ class Studies:
 
     candidates: optuna.Study
     references: optuna.Study
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of one trial; accuracies are fractions."""
-
-    number: int
-    reference: str | None
-    outcome: str
-    reason: str | None
-    params: int | None
-    macs: int | None
-    best_val_accuracy: float | None
-    best_epoch: int | None
-    final_val_accuracy: float | None
-    epochs: int
-    seconds: float | None
-    curve: tuple[float, ...]  # validation accuracy of each epoch
-    refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
-    refused_params: tuple[int, ...]  # parameters of a sample of them
-    warm_start: str | None  # the known network that was queued
-    float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is its weights' in integers
-    flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
-    prices: Mapping[str, int] = field(default_factory=dict)  # others than params and macs, as far as they are known
-
-    def price(self, name: str) -> int | None:
-        """What the network costs, by a name of `search.budget.limits.WORDS`; None where it is not known."""
-        return {"params": self.params, "macs": self.macs}.get(name, self.prices.get(name))
 
 
 class Opened(NamedTuple):
@@ -118,7 +81,7 @@ def open_study(study: str, out: str | Path | None = None, storage: str | None = 
 
 def named(study: str, out: Path | None) -> tuple[str, Path, Path]:
     """(name, study file, run folder) of a study as the command line names it."""
-    name, path = configs.find(study)
+    name, path = study_file.find(study)
     default = path.parent / ("run" if path.name == "study.toml" else f"{path.stem}-run")
     return name, path, (out or default).resolve()
 
@@ -130,7 +93,7 @@ def ask(study: str, overrides: dict[str, Any], out: Path | None, storage: str | 
         UserError: the file breaks a rule, or the folder holds a run that asked for something else.
     """
     name, path, folder = named(study, out)
-    config = configs.load(path, overrides)
+    config = study_file.load(path, overrides)
     run = Run(name, folder, config, storage or sqlite_url(folder), _called(study, out, storage))
     if (folder / "config.json").is_file():
         stored = _stored(folder)
@@ -179,7 +142,7 @@ def create(run: Run, data: Dataset, *, patience: float = 0.0, grace_seconds: flo
     )
     attributes = candidates.user_attrs
     if CONFIG in attributes:
-        stored = configs.parse(attributes[CONFIG], masked(run.storage_url))
+        stored = study_file.parse(attributes[CONFIG], masked(run.storage_url))
         _refuse_difference(run.folder, stored, run.config)
         before = attributes[DATA]
         if before["fingerprint"] != data.fingerprint:
@@ -217,11 +180,6 @@ def sibling(run: Run, kind: str, studies: Studies | None = None) -> optuna.Study
     return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
 
 
-def objectives(study: optuna.Study) -> tuple[str, ...]:
-    """What the values of a study's trials are, by name: accuracy, and the prices that are traded for it."""
-    return tuple(study.metric_names or (ACCURACY,))
-
-
 def every(run: Run, *, patience: float = 0.0) -> list[optuna.Study]:
     """All studies of a run that there are."""
     storage = open_storage(run.storage_url, create=False, patience=patience)
@@ -231,57 +189,6 @@ def every(run: Run, *, patience: float = 0.0) -> list[optuna.Study]:
 
 
 # --- what is there ---------------------------------------------------------------------------------------------------
-
-
-def records(study: optuna.Study) -> list[Record]:
-    """Every trial that has been started, by number."""
-    return records_of(study.get_trials(deepcopy=False))
-
-
-def outline(study: optuna.Study) -> list[Record]:
-    """As `records`, with empty curves: in a fraction of the time, where thousands of trials have not been read yet."""
-    found = backend_of(study).outline(study._study_id)
-    return [replace(_record(trial), epochs=epochs) for trial, epochs in found if trial.state != TrialState.WAITING]
-
-
-def records_of(trials: Sequence[FrozenTrial]) -> list[Record]:
-    """Those of these trials that have been started."""
-    return [_record(trial) for trial in trials if trial.state != TrialState.WAITING]
-
-
-def ranked(found: list[Record]) -> list[Record]:
-    """The trained ones, the best first: by best validation accuracy, then fewest parameters, then number."""
-    trained = [record for record in found if record.outcome == "trained"]
-    return sorted(trained, key=lambda record: (-(record.best_val_accuracy or 0), record.params or 0, record.number))
-
-
-def counts(found: list[Record]) -> dict[str, int]:
-    """How many trials were trained, pruned at a rung, rejected (within the sampler too) and failed."""
-    seen = Counter("failed" if record.outcome in FAILED else record.outcome for record in found)
-    seen["rejected"] += refusals(found).total()
-    return {outcome: seen[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
-
-
-def progress(found: list[Record]) -> int:
-    """How many trials count towards the number that the study asks for."""
-    return sum(record.outcome in COUNTED for record in found)
-
-
-def refusals(found: list[Record]) -> Counter[str]:
-    """How many proposals the sampler refused, by the rule that they broke."""
-    told = Counter[str]()
-    for record in found:
-        if record.outcome != "interrupted":  # its retry has them too
-            told.update(record.refused)
-    return told
-
-
-def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None:
-    """What a candidate has to beat: the base's best validation accuracy, None while it has not been trained."""
-    if isinstance(config.base, float):
-        return config.base
-    name = config.base_name
-    return next((record.best_val_accuracy for record in ranked(references) if record.reference == name), None)
 
 
 def network_of(run: Run, number: int | None = None, studies: Studies | None = None) -> Architecture:
@@ -353,39 +260,6 @@ def _data_facts(data: Dataset) -> dict[str, Any]:
     }
 
 
-def _record(trial: FrozenTrial) -> Record:
-    attributes = trial.user_attrs
-    curve = tuple(map(trial.intermediate_values.__getitem__, sorted(trial.intermediate_values)))
-    return Record(
-        number=trial.number,
-        reference=attributes.get("reference"),
-        outcome=_outcome(trial),
-        reason=attributes.get("reason"),
-        params=attributes.get("params"),
-        macs=attributes.get("macs"),
-        best_val_accuracy=attributes.get("best_val_accuracy"),
-        best_epoch=attributes.get("best_epoch"),
-        final_val_accuracy=attributes.get("final_val_accuracy"),
-        epochs=len(curve),
-        seconds=attributes.get("seconds"),
-        curve=curve,
-        refused=attributes.get(REFUSED, {}),
-        refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
-        warm_start=attributes.get("warm_start"),
-        float_val_accuracy=attributes.get("float_val_accuracy"),
-        flip_val_accuracy=attributes.get("flip_val_accuracy"),
-        prices={name: attributes[name] for name in OTHER_PRICES if name in attributes},
-    )
-
-
-def _outcome(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.RUNNING:
-        return "running"
-    outcome: str = trial.user_attrs.get("outcome", "failed")
-    late = trial.state == TrialState.FAIL and outcome in COUNTED  # of a worker that was taken for dead at that moment
-    return "interrupted" if late else outcome
-
-
 # --- the run folder's own copy of the configuration ------------------------------------------------------------------
 
 
@@ -409,14 +283,14 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 
 def _config(folder: Path, stored: dict[str, Any]) -> StudyConfig:
-    return configs.parse(stored["config"], str(folder / "config.json"))
+    return study_file.parse(stored["config"], str(folder / "config.json"))
 
 
 def _refuse_difference(folder: Path, stored: StudyConfig, asked: StudyConfig) -> None:
-    found = configs.differences(stored, asked)
+    found = study_file.differences(stored, asked)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        options = configs.options_back(stored, asked)
+        options = study_file.options_back(stored, asked)
         back = f"go on with {options}" if options else "go on with what it has"
         raise UserError(f"{folder}: {found[0]}{more}; {back}, or pass --out with a new folder")
 

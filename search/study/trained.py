@@ -16,8 +16,9 @@ from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.files import read_json, read_weights
 from search.networks.architecture import Architecture, from_json
-from search.study.run import DATA, Run, Studies, base_accuracy, best, load, records
-from search.tuning import forecast as probe
+from search.study import dataset
+from search.study.records import base_accuracy, records
+from search.study.run import DATA, Run, Studies, best, load
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def images(run: Run, path: Path | None = None) -> Dataset:
     config = run.config
     if path is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path.resolve())})})
-    data, known = probe.read(config, run.folder / probe.PIXELS), load(run).candidates.user_attrs[DATA]
+    data, known = dataset.read(config, run.folder / dataset.PIXELS), load(run).candidates.user_attrs[DATA]
     if data.fingerprint != known["fingerprint"]:
         place = config.data.path or data.name
         raise UserError(

@@ -22,7 +22,7 @@ from search.data.dataset import Dataset
 from search.errors import UserError
 from search.files import read_arrays, write_arrays
 from search.networks.architecture import Architecture, fingerprint
-from search.training.device import cores
+from search.system import cores
 from search.training.recipe import Recipe
 
 Arrays = tuple[npt.NDArray[Any], ...]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from typing import Literal
 
-from search.system import quiet
+from search.system import cores, quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,6 @@ def backend() -> str:
     import keras
 
     return str(keras.backend.backend())
-
-
-def cores() -> int:
-    """How many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_accelerated() -> bool:
@@ -111,3 +107,15 @@ def _cpu(backend: str) -> Device:
         f"training on the CPU ({cores()} cores, {backend}), no GPU was found: 50 epochs of CIFAR-10 take hours a trial, "
         "not minutes; --images and --epochs make a study smaller",
     )
+
+
+def no_tensorflow() -> str | None:
+    """Why a converter that reads TensorFlow's graphs cannot be used in this process."""
+    found = backend()
+    return None if found == "tensorflow" else f"needs Keras on TensorFlow, not {found}; set KERAS_BACKEND=tensorflow"
+
+
+def not_installed(*modules: str) -> str | None:
+    """Which of the modules are not installed, and how they are."""
+    absent = [module.replace("_", "-") for module in modules if importlib.util.find_spec(module) is None]
+    return f"{', '.join(absent)} not installed; install with: pip install {' '.join(absent)}" if absent else None

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, assert_never
 
 import keras
 
-from search.export.keras_source import identifier
-from search.networks.architecture import Architecture
+from search.networks.architecture import Architecture, identifier
 from search.networks.geometry import Resolved, resolve
 from search.networks.layers import (
     Activation,

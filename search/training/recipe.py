@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,12 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    field_serializer,
     model_validator,
 )
-
-from search.spaces.domains import Choices, Domain, Range, Trial, Value, one_of, parse_domain
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -187,130 +182,7 @@ def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 # --- the recipe of a study, parts of it searched ---------------------------------------------------------------------
 
 
-def _number(low: float, high: float, *, open_low: bool = False, whole: bool = False) -> Any:
-    def check(value: Any) -> Value:
-        wrong_type = isinstance(value, bool) or not isinstance(value, int if whole else int | float)
-        if wrong_type or not low <= value <= high or (open_low and value == low):
-            kind, least = ("a whole number" if whole else "a number"), ("above" if open_low else "from")
-            raise ValueError(f"must be {kind} {least} {low:g} to {high:g}, not {value!r}")
-        return int(value) if whole else float(value)
-
-    return _searched(check)
-
-
-def _searched(check: Any) -> BeforeValidator:
-    return BeforeValidator(lambda raw: raw if isinstance(raw, Domain) else parse_domain(raw, check))
-
-
-def _fixed(value: Value) -> Domain:
-    return Choices((value,))
-
-
 _NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "schedules", "augment", "augments", "learning_rates")
-
-
-class RecipeSpace(BaseModel):
-    """The [recipe] table: each of these numbers and names is fixed, or searched like a dimension of the space."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    epochs: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 50
-    batch_size: Annotated[Domain, _number(1, 65_536, whole=True)] = _fixed(128)
-    optimizer: Annotated[Domain, _searched(one_of(OPTIMIZERS))] = _fixed("adam")
-    learning_rate: Annotated[Domain, _number(0, 1e12, open_low=True)] = _fixed(1e-3)
-    momentum: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.9)
-    weight_decay: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
-    label_smoothing: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
-    class_weights: Annotated[Domain, _searched(one_of(CLASS_WEIGHTS))] = _fixed("none")
-    clip_norm: Annotated[Domain, _number(0, 1e12)] = _fixed(0.0)
-    ema: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = _fixed("glorot_uniform")
-    normalize: Annotated[Domain, _searched(one_of((True, False)))] | None = None  # None: as [data] says
-    schedule: Schedule = Constant()
-    schedules: Annotated[tuple[Schedule, ...], BeforeValidator(as_tuple)] = ()  # to search, instead of one schedule
-    augment: Augment = Augment()
-    augments: Annotated[tuple[Augment, ...], BeforeValidator(as_tuple)] = ()  # likewise
-    learning_rates: dict[str, Annotated[Domain, _number(0, 1e12, open_low=True)]] = {}  # by optimizer, instead of one
-    warmup: Annotated[Domain, _number(0, 0.9999)] | None = None  # of the schedule, instead of its own
-    augment_strength: Annotated[Domain, _number(0, 4)] = _fixed(1.0)  # the extents of the augmentation times this
-
-    @model_validator(mode="after")
-    def _one_or_several(self) -> RecipeSpace:
-        for name, one, several in (("schedule", Constant(), self.schedules), ("augment", Augment(), self.augments)):
-            if several and getattr(self, name) != one:
-                raise ValueError(f"{name}s: {name} is given too; leave one of them out")
-            if len({label(each) for each in several}) < len(several):
-                raise ValueError(f"{name}s: names the same {name} twice")
-        return self
-
-    @model_validator(mode="after")
-    def _one_rate_each(self) -> RecipeSpace:
-        optimizers = set(map(str, self.optimizer.values)) if isinstance(self.optimizer, Choices) else set()
-        if self.learning_rates and self.learning_rates.keys() != optimizers:
-            asked = ", ".join(sorted(optimizers))
-            raise ValueError(f"learning_rates: needs one for each of {asked}, not for {', '.join(self.learning_rates)}")
-        if self.learning_rates and self.learning_rate != _fixed(1e-3):
-            raise ValueError("learning_rates: learning_rate is given too; leave one of them out")
-        return self
-
-    @model_validator(mode="after")
-    def _in_effect(self) -> RecipeSpace:
-        if self.warmup is not None:
-            lowest = self.warmup.low if isinstance(self.warmup, Range) else min(map(float, self.warmup.values))
-            for schedule in self.schedules or (self.schedule,):
-                if not isinstance(schedule, OneCycle | Linear):
-                    raise ValueError(f"warmup: the {schedule.kind} schedule has none; take one-cycle or linear")
-                if isinstance(schedule, OneCycle) and lowest == 0:
-                    raise ValueError("warmup: must be above 0 for the one-cycle schedule, not 0")
-        if self.augment_strength != _fixed(1.0):
-            for augment in self.augments or (self.augment,):
-                if strengthened(augment, 0) == augment:
-                    raise ValueError(f"augment_strength: has no effect on the augmentation {label(augment)!r}")
-        return self
-
-    @field_serializer("*", mode="wrap")
-    def _plain(self, value: Any, otherwise: SerializerFunctionWrapHandler) -> Any:
-        if isinstance(value, dict):
-            return {name: domain.plain() for name, domain in value.items()}
-        return value.plain() if isinstance(value, Domain) else otherwise(value)
-
-    @property
-    def domains(self) -> dict[str, Domain]:
-        """Everything that may be searched, fixed or not."""
-        names = type(self).model_fields.keys() - set(_NOT_SEARCHED)
-        found: dict[str, Domain] = {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
-        for name, several in (("schedule", self.schedules), ("augment", self.augments)):
-            found |= {name: Choices(tuple(map(label, several)))} if several else {}
-        return found | {f"learning_rate.{name}": domain for name, domain in self.learning_rates.items()}
-
-
-def parameters(space: RecipeSpace) -> dict[str, Domain]:
-    """The searched values of the recipe, by the name of their parameter: `recipe.learning_rate`."""
-    return {f"recipe.{name}": domain for name, domain in space.domains.items() if not domain.is_fixed}
-
-
-def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
-    """Ask the trial for what is searched; `normalize` holds where the recipe says nothing of it."""
-    drawn = {name: domain.suggest(trial, name) for name, domain in parameters(space).items()}
-    return complete(space, drawn, normalize)
-
-
-def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) -> Recipe:
-    """The recipe in which searched values are those drawn, or the first of their domain where none was."""
-    values: dict[str, Any] = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
-    fixed = {name: getattr(space, name) for name in ("epochs", "ema", "precision", "schedule", "augment")}
-    for name, several in (("schedule", space.schedules), ("augment", space.augments)):
-        if several:
-            values[name] = next(one for one in several if label(one) == values[name])
-    given = {"normalize": normalize} | fixed | values
-    if rates := {name: given.pop(f"learning_rate.{name}") for name in space.learning_rates}:
-        given["learning_rate"] = rates[given["optimizer"]]
-    if (warmup := given.pop("warmup", None)) is not None:
-        schedule = given["schedule"]
-        given["schedule"] = type(schedule).model_validate(schedule.model_dump() | {"warmup": warmup})
-    if (strength := given.pop("augment_strength")) != 1:
-        given["augment"] = strengthened(given["augment"], strength)
-    return Recipe.model_validate(given)
 
 
 def label(part: BaseModel) -> str:

@@ -21,8 +21,8 @@ from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.training import checkpoint as checkpoints
 from search.training.checkpoint import Checkpoint
-from search.training.device import dtype_policy, is_accelerated
-from search.training.engine.base import open_engine
+from search.training.device import backend, dtype_policy, is_accelerated
+from search.training.engine.base import Engine
 from search.training.engine.epoch import plan_epoch
 from search.training.model import build, flip_averaged
 from search.training.recipe import Plateau, Recipe
@@ -200,3 +200,21 @@ class _PlateauCuts:
         if self._waited >= self.schedule.patience:
             self.factor *= self.schedule.factor
             self._waited = 0
+
+
+def open_engine(
+    architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str
+) -> Engine:
+    """Build and compile a training of the network on the present backend.
+
+    Args:
+        seed: of the initial weights; every other random draw comes with the plan of an epoch.
+        dtype: Keras dtype policy of compute, "float32" or "mixed_bfloat16"; weights are float32 in both.
+    """
+    if backend() == "jax":
+        from search.training.engine.jax import JaxEngine
+
+        return JaxEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
+    from search.training.engine.tensorflow import TensorFlowEngine
+
+    return TensorFlowEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.budget.cost import price
-from search.data.dataset import Dataset, load_dataset
-from search.data.loading import Watch
+from search.data.dataset import Dataset
 from search.errors import UserError
 from search.networks.architecture import Architecture
 from search.seeds import derive
@@ -40,7 +39,6 @@ SCALED = 300  # of them where their widths are scaled to fit, which costs ten ti
 LEAST = 30  # candidates among them; where fewer fit, the sampler scales too
 TIMED = (0.05, 0.5, 0.95)  # of the candidates by multiply-adds: what is timed, and the range that is told
 STEP_SECONDS = 2.0  # of steps that a network is timed over, after the first
-PIXELS = "images.npz"  # in a run folder: what was read of a folder of images, where that took long
 VALIDATION_IMAGES = 500  # that it is timed over, at most: one batch of the engine
 
 
@@ -80,24 +78,6 @@ class Forecast:
             "seconds_of_base": self.seconds_of_base,
             "forecast_seconds": self.seconds,
         }
-
-
-def read(config: StudyConfig, cache: Path | None = None, watch: Watch = lambda done, total: None) -> Dataset:
-    """The data of a study, as a run reads it.
-
-    Args:
-        cache: where the pixels of a folder are kept that took long to read; see `search.data.loading.read`.
-        watch: told how many images of a folder have been read, and of how many.
-
-    Raises:
-        UserError: there is none, or it cannot be used.
-    """
-    wish = config.data
-    path = Path(wish.path) if wish.path else None
-    return load_dataset(
-        wish.name, path, protocol=config.protocol, holdout=wish.holdout, images=wish.images, options=wish.options,
-        cache=cache, watch=watch,
-    )  # fmt: skip
 
 
 def forecast(config: StudyConfig, data: Dataset, watch: Callable[[str], None] = lambda doing: None) -> Forecast:
@@ -192,8 +172,7 @@ def time_training(
 ) -> Timing:
     """Compile a training and time it: some of its steps, and one evaluation of the validation images given."""
     from search.training.device import dtype_policy
-    from search.training.engine.base import open_engine
-    from search.training.train import pixels_of
+    from search.training.train import open_engine, pixels_of
 
     engine = open_engine(architecture, data, recipe, pixels_of(data, recipe), seed=0, dtype=dtype_policy(recipe.precision))
     plan = plan_epoch(recipe, len(data.x_train), seed=0, epoch=0)

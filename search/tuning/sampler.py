@@ -21,9 +21,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.spaces.domains import Domain, Value
+from search.storage.attributes import REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims
 from search.study.config import StudyConfig
-from search.study.run import REFUSED, REFUSED_PARAMS
 from search.tuning.candidate import DataFacts, Refusal, fits, judge
 from search.tuning.scaling import largest_that_fits
 from space import widths

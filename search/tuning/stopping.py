@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from search.study.config import StopConfig
 from search.study.pareto import Costs, is_as_good
-from search.study.run import COUNTED, Record, ranked
+from search.study.records import COUNTED, Record, ranked
 
 
 class Enough(BaseException):

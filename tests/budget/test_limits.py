@@ -13,8 +13,8 @@ from search.budget.devices import CHIPS, KB, RESERVED, memory_of
 from search.budget.limits import WORDS, Budget
 from search.errors import UserError, first_problem
 from search.networks.layers import Activation, BatchNorm, SeparableConv
+from search.storage.attributes import REFUSED
 from search.study import survey as plan
-from search.study.run import REFUSED
 from search.tuning.candidate import Candidate, Refusal, fits, judge
 from search.tuning.scaling import largest_that_fits
 from space import Pyramid, ResidualStages, build, parameters

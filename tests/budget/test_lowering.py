@@ -34,7 +34,7 @@ from search.networks.layers import (
     Softmax,
     SpatialSeparableConv,
 )
-from search.study.config import load
+from search.study.study_file import load
 from search.training.model import build as build_model
 from space import build, parameters
 from tests.support.strategies import architectures, net, reference

@@ -26,8 +26,8 @@ from search.data import folders, images
 from search.data.dataset import CIFAR10_CLASSES, Dataset, load_dataset
 from search.data.images import Options
 from search.errors import UserError
-from search.study.config import parse
 from search.study.run import Run
+from search.study.study_file import parse
 
 BUNCH = load_digits()
 X, Y = np.rint(BUNCH.images * 255 / 16).astype(np.uint8), BUNCH.target.astype(np.int64)

@@ -25,9 +25,9 @@ from search.budget.cost import table
 from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.export.exporter import export
-from search.export.keras_source import add_source, identifier, is_stack, keras_source
+from search.export.keras_source import add_source, is_stack, keras_source
 from search.files import read_weights, write_weights
-from search.networks.architecture import Architecture, fingerprint, from_json, load, to_dict
+from search.networks.architecture import Architecture, fingerprint, from_json, identifier, load, to_dict
 from search.networks.geometry import flatten, resolve
 from search.networks.layers import (
     Activation,

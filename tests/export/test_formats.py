@@ -24,6 +24,7 @@ from search.export.portable_formats import INT8
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, Dense, GlobalAveragePool, Layer, Residual, SeparableConv, Softmax
 from search.seeds import generator
+from search.study import records as study_records
 from search.study import run as studies
 from search.study import trained as winner
 from search.study.run import Run
@@ -294,7 +295,7 @@ def test_a_run_leaves_the_quick_forms_and_the_verb_all_of_them(copied: Run, tmp_
     assert lines[str(copied.folder / "best_model_int8.tflite")][1] == f"{int8['val_accuracy']:.2%}"
     offered = {meta.filename for meta in get_all_artifact_meta(studies.load(copied).candidates)}
     assert {path.name for path in written} <= offered
-    best = studies.best(copied, studies.records(studies.load(copied).candidates)).number
+    best = studies.best(copied, study_records.records(studies.load(copied).candidates)).number
     search("export", str(study_file(copied)), "--trial", str(best), "--form", "json", "--to", str(tmp_path / "one"))
     assert card_of(tmp_path / "one")["network_sha256"] == card["network_sha256"]
 
@@ -304,8 +305,8 @@ def test_images_that_moved_are_named_anew_and_others_refused(tmp_path: Path) -> 
     arrays = {"x_train": digits.x_train, "y_train": digits.y_train, "x_test": digits.x_val, "y_test": digits.y_val}
     np.savez(tmp_path / "set.npz", **arrays)
     run = small_run(tmp_path / "run", data={"path": str(tmp_path / "set.npz")}, protocol="course")
-    studies.create(run, winner.probe.read(run.config))
-    assert winner.images(run).fingerprint == winner.probe.read(run.config).fingerprint
+    studies.create(run, winner.dataset.read(run.config))
+    assert winner.images(run).fingerprint == winner.dataset.read(run.config).fingerprint
     (tmp_path / "set.npz").rename(tmp_path / "moved.npz")
     with pytest.raises(UserError, match=r"set\.npz: no such file"):
         winner.images(run)

@@ -20,8 +20,8 @@ from search.files import Weights, read_json, read_weights
 from search.finals import run as finals
 from search.networks.architecture import Architecture, from_json
 from search.networks.layers import Dense, Flatten, SeparableConv, Softmax
-from search.study.config import parse
 from search.study.run import Opened, open_study
+from search.study.study_file import parse
 from search.training.recipe import Recipe
 from search.tuning.stopping import Limits
 from tests.support import commands

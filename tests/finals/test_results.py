@@ -20,8 +20,8 @@ from search.cli.finals_table import print_finals
 from search.errors import UserError
 from search.finals.results import HELD, Confirmation, Held, confirmed, refuse_second_reading, to_json, verdict
 from search.study import run as studies
-from search.study.config import parse
 from search.study.run import Run, sibling
+from search.study.study_file import parse
 
 STUDY: dict[str, Any] = {
     "base": "eip-a",

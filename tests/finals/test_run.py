@@ -45,8 +45,9 @@ from search.storage.database import open_storage
 from search.storage.recovery import take_up
 from search.study import references
 from search.study import run as studies
-from search.study.config import parse
-from search.study.run import Run, find, load, records, sibling
+from search.study.records import records
+from search.study.run import Run, find, load, sibling
+from search.study.study_file import parse
 from search.training.recipe import Recipe
 from search.training.train import TrialOver
 from search.tuning.stopping import Limits

@@ -1,4 +1,4 @@
-"""Study files of any content, through `plan` and `search.study.config.load`: a study, or one line that says what is wrong.
+"""Study files of any content, through `plan` and the reader: a study, or one line that says what is wrong.
 
 python -m pytest tests/fuzz/test_studies.py --hypothesis-profile=long
 """
@@ -21,9 +21,10 @@ import search.study.survey
 from search.budget.limits import Budget
 from search.errors import UserError
 from search.spaces.pyramid import Pyramid
+from search.spaces.recipe import RecipeSpace
 from search.spaces.residual import ResidualStages
-from search.study.config import STUDIES, DataConfig, SearchConfig, StopConfig, StudyConfig, load, parse
-from search.training.recipe import RecipeSpace
+from search.study.config import STUDIES, DataConfig, SearchConfig, StopConfig, StudyConfig
+from search.study.study_file import load, parse
 from tests.support.hostile import search as run
 from tests.support.odd import damaged, mutated, to_toml
 from tests.support.strategies import residual_tables, space_tables

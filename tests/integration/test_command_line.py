@@ -27,8 +27,9 @@ from optuna.trial import TrialState
 from search.budget.cost import price
 from search.data.dataset import load_dataset
 from search.networks.architecture import to_dict
-from search.study.config import STUDIES, parse
+from search.study.config import STUDIES
 from search.study.run import ask, create, network_of
+from search.study.study_file import parse
 from space import build, parameters
 from tests.fault_table import Results, record, rows_of
 from tests.support.commands import Ended, assert_refused, search

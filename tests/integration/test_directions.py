@@ -31,14 +31,16 @@ from search.budget.cost import price
 from search.errors import UserError
 from search.finals.control import control_of, search_at_random
 from search.runner.trial import inner_sampler
+from search.storage.attributes import objectives
 from search.storage.claims import Claims
 from search.storage.database import open_storage
 from search.storage.recovery import take_up
 from search.study import run as studies
-from search.study.config import StudyConfig, parse
-from search.study.pareto import front_of
-from search.study.prices import PRICES
-from search.study.run import Opened, Record, Run, network_of, objectives, sibling
+from search.study.config import StudyConfig
+from search.study.pareto import PRICES, front_of
+from search.study.records import Record
+from search.study.run import Opened, Run, network_of, sibling
+from search.study.study_file import parse
 from search.training.result import TrialOver
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.sampler import BudgetedSampler

@@ -16,7 +16,7 @@ from search.runner.trial import run_candidate
 from search.storage.database import backend_of
 from search.study import run as studies
 from search.study.config import StudyConfig
-from search.study.run import outline, records
+from search.study.records import outline, records
 from tests.support.runs import Bench, Pretence, pretence, small_run
 from tests.support.stored import store
 

@@ -24,12 +24,13 @@ from search.errors import UserError
 from search.export.exporter import Exported, export
 from search.files import read_json, write_json
 from search.networks.architecture import to_dict
+from search.study import records as study_records
 from search.study import run as studies
 from search.study.config import STUDIES
-from search.study.pareto import front, front_of
-from search.study.prices import PRICES, asked, priced
+from search.study.pareto import PRICES, asked, front, front_of, priced
+from search.study.records import Record
 from search.study.references import named
-from search.study.run import Opened, Record, Run, network_of
+from search.study.run import Opened, Run, network_of
 from search.study.trained import Trained
 from tests.report.markdown.test_report import hand_made, record, rejected
 from tests.support.runs import Bench, Pretence, bench, finished, pretence, pretend, search, small_run, study_file
@@ -115,7 +116,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with storages_in_memory():
         run = synthetic_run(tmp_path_factory.mktemp("run"), STUDIES / "tinyml" / "study.toml", search__rungs=None)
         made = fill(run, noise_images(), 20)
-        return Opened(run, studies.records(made.candidates), studies.records(made.references)), made
+        return Opened(run, study_records.records(made.candidates), study_records.records(made.references)), made
 
 
 def test_the_prices_of_a_run_are_those_of_its_networks(small: Any) -> None:

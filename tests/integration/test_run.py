@@ -35,9 +35,10 @@ from search.runner.job import StudyStopped, order_of
 from search.runner.references import train_reference
 from search.runner.supervisor import supervise
 from search.storage.recovery import take_up
-from search.study import run as studies
+from search.study import records as study_records
+from search.study.records import records
 from search.study.references import Reference
-from search.study.run import Run, create, load, records
+from search.study.run import Run, create, load
 from tests.fault_table import record, results
 from tests.support.processes import (
     BASE,
@@ -384,7 +385,7 @@ def test_what_the_sampler_proposes_is_trained_and_its_refusals_are_no_trials(ben
     assert all(trial.user_attrs["params"] < 1200 for trial in found)
     told = [trial.user_attrs["refused"] for trial in found if "refused" in trial.user_attrs]
     assert sum(one.get("over budget", 0) for one in told) > 12  # of this space about one in five fits
-    assert studies.counts(bench.records)["rejected"] == sum(sum(one.values()) for one in told)
+    assert study_records.counts(bench.records)["rejected"] == sum(sum(one.values()) for one in told)
     shown = [event["refused"] for event in bench.events if event["event"] == "trial"]
     assert sum(shown) == sum(sum(one.values()) for one in told)
 
@@ -417,7 +418,7 @@ def test_a_training_that_is_over_ends_its_trial_and_not_the_run(outcome: str, st
     bench.plays.append(over(outcome))
     trial = bench.one_trial()
     assert (trial.state, trial.user_attrs["outcome"], trial.user_attrs["reason"]) == (state, outcome, "a reason")
-    assert studies.counts(bench.records)["failed"] == 1
+    assert study_records.counts(bench.records)["failed"] == 1
     assert bench.one_trial().user_attrs["outcome"] == "trained"
 
 

@@ -37,10 +37,10 @@ from search.networks.layers import (
     SeparableConv,
     Softmax,
 )
-from search.spaces.encode import encode
-from search.study.config import STUDIES, load
+from search.study.config import STUDIES
 from search.study.references import find, named, recipe_of
-from space import build
+from search.study.study_file import load
+from space import build, encode
 from tests.support.keras_files import chain_of
 from tests.support.strategies import draw_values, net
 

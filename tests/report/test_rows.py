@@ -17,8 +17,8 @@ from search.budget.cost import price
 from search.errors import UserError
 from search.files import read_json
 from search.study import run as studies
-from search.study.config import parse
 from search.study.run import Opened, Run, create, network_of, open_study
+from search.study.study_file import parse
 from tests.finals.test_results import BESTS, TESTS, Kept
 from tests.support.runs import digits, finished, small_run, study_file
 

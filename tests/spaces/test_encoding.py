@@ -27,8 +27,7 @@ from search.networks.layers import (
     SpatialSeparableConv,
 )
 from search.spaces.domains import Value
-from search.spaces.encode import NotInSpace, encode
-from space import Pyramid, parameters
+from space import NotInSpace, Pyramid, encode, parameters
 from tests.spaces.test_space import CLASSES, INPUT, WIDE, built, given_networks, points, space
 from tests.support.strategies import draw_values, drawn_points, reference
 

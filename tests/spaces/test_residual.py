@@ -38,11 +38,10 @@ from search.networks.layers import (
     walk,
 )
 from search.spaces.domains import Choices, Value
-from search.spaces.encode import NotInSpace, encode
 from search.study.survey import smallest
 from search.training.model import build as build_model
 from search.tuning.scaling import largest_that_fits
-from space import Pyramid, ResidualStages, build, depths, parameters, record_of, suggest, widths
+from space import NotInSpace, Pyramid, ResidualStages, build, depths, encode, parameters, record_of, suggest, widths
 from tests.budget.test_cost import check_against_keras
 from tests.spaces.test_space import values_of
 from tests.support.strategies import draw_values, reference, residual_points, residual_tables

@@ -93,7 +93,7 @@ def test_a_trial_begun_carries_all_that_is_needed_to_find_it_again(url: str) -> 
 
 
 @pytest.mark.parametrize(
-    "step", ["search.storage.together.store_attributes", "optuna.storages.RDBStorage._get_prepared_new_trial"]
+    "step", ["search.storage.resilient.store_attributes", "optuna.storages.RDBStorage._get_prepared_new_trial"]
 )
 def test_a_crash_while_a_trial_is_begun_leaves_nothing(step: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study(url)
@@ -398,7 +398,7 @@ def test_only_the_trials_of_one_worker_are_taken_up(url: str) -> None:
 
 def test_a_result_that_was_stored_late_counts_for_nothing(tmp_path: Path) -> None:
     """A worker writes the outcome at the moment in which its trial is closed."""
-    from search.study.run import records
+    from search.study.records import records
 
     study = open_study(sqlite_url(tmp_path))
     trial = begun(study)

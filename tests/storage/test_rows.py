@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.storage import rows as trial_rows
 from search.storage.claims import claims_of
 from search.storage.database import LOCK_TIMEOUT_SECONDS, backend_of, open_storage, sqlite_url
-from search.study.run import outline, records
+from search.study.records import outline, records
 from tests.support.stored import store
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

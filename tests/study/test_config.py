@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from search.budget.limits import Budget
 from search.errors import UserError
+from search.files import safe_name
 from search.networks.architecture import to_dict
+from search.spaces.recipe import RecipeSpace
 from search.study import references
 from search.study.config import (
     FREE,
@@ -28,15 +30,9 @@ from search.study.config import (
     SearchConfig,
     StopConfig,
     StudyConfig,
-    differences,
-    find,
     flat,
-    load,
-    options_back,
-    parse,
-    safe_name,
 )
-from search.training.recipe import RecipeSpace
+from search.study.study_file import differences, find, load, options_back, parse
 from space import Pyramid
 from tests.support.strategies import REFERENCES, space_tables
 

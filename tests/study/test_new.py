@@ -26,7 +26,7 @@ from search.data.splits import HELD_OUT, Split, held_out
 from search.errors import UserError
 from search.networks.architecture import load as load_network
 from search.networks.geometry import resolve
-from search.study import config, new
+from search.study import new, study_file
 from search.study import template as study_text
 from search.study.new import make
 from search.study.proposal import propose, space_table
@@ -183,7 +183,7 @@ def test_only_what_looks_like_photographs_is_flipped(changes: dict[str, Any], fl
 
 
 def test_for_cifar_10_it_is_much_like_the_shipped_study() -> None:
-    found, shipped = propose(CIFAR, 100_000), config.load(ROOT / "studies/cifar10_100k/study.toml")
+    found, shipped = propose(CIFAR, 100_000), study_file.load(ROOT / "studies/cifar10_100k/study.toml")
     assert isinstance(shipped.space, Pyramid)
     assert (found.blocks, found.pools) == ((5, 10), (1, 3))
     assert sorted(shipped.space.blocks.values) == [5, 10]
@@ -258,7 +258,7 @@ def made(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> new.New
 def test_a_study_is_written_that_loads_as_it_stands(made: new.New) -> None:
     assert made.file.parts[-2:] == ("photos", "study.toml")
     assert sorted(path.name for path in made.file.parent.iterdir()) == ["base.json", "study.toml"]
-    found = config.load(made.file)
+    found = study_file.load(made.file)
     assert found.dump() == made.config.dump()
     assert found.data.options == images.Options((28, 28), classes=("a?cat", "dög", "fox"))
     assert (found.budget.params, found.recipe.class_weights.first, found.recipe.augment.flip) == (20_000, "none", True)

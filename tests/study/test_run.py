@@ -18,24 +18,10 @@ from search.storage.database import open_storage, sqlite_url
 from search.storage.queue import begin, next_index
 from search.storage.recovery import take_up
 from search.study import run as studies
-from search.study.config import StudyConfig, parse
-from search.study.run import (
-    FAILED,
-    Record,
-    Run,
-    Studies,
-    base_accuracy,
-    best,
-    counts,
-    create,
-    load,
-    network_of,
-    progress,
-    ranked,
-    records,
-    refusals,
-    verdict,
-)
+from search.study.config import StudyConfig
+from search.study.records import FAILED, Record, base_accuracy, counts, progress, ranked, records, refusals
+from search.study.run import Run, Studies, best, create, load, network_of, verdict
+from search.study.study_file import parse
 from space import parameters
 from tests import fault_table
 
@@ -169,7 +155,7 @@ def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: 
 
 
 @pytest.mark.parametrize(
-    "step", ["optuna.storages.RDBStorage._get_prepared_new_trial", "search.storage.together.store_attributes"]
+    "step", ["optuna.storages.RDBStorage._get_prepared_new_trial", "search.storage.resilient.store_attributes"]
 )
 def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
     step: str, study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch

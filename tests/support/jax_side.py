@@ -20,11 +20,12 @@ from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture, from_json
 from search.seeds import derive
-from search.training.engine.base import Sums, open_engine
+from search.training.engine.base import Sums
 from search.training.engine.epoch import EpochPlan, plan_epoch
 from search.training.engine.layers import fast_layers
 from search.training.model import build
 from search.training.recipe import Augment, Cosine, Recipe
+from search.training.train import open_engine
 
 PIXELS = Pixels((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
 NETWORK: list[dict[str, Any]] = [

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial
 
 from search.networks.architecture import to_dict
 from search.study import run as studies
-from search.study.config import parse
 from search.study.run import Run, load
+from search.study.study_file import parse
 from space import build, parameters
 
 ROOT = Path(__file__).parents[2]

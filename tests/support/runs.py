@@ -29,9 +29,11 @@ from search.runner.loop import Search
 from search.runner.trial import run_candidate
 from search.storage.claims import claims_of
 from search.storage.database import sqlite_url
+from search.study import records as study_records
 from search.study import run as studies
-from search.study.config import parse
-from search.study.run import Record, Run, Studies
+from search.study.records import Record
+from search.study.run import Run, Studies
+from search.study.study_file import parse
 from search.training.recipe import Recipe
 from search.tuning import stopping as limits
 from search.tuning.stopping import Limits
@@ -176,7 +178,7 @@ class Bench:
     @property
     def records(self) -> list[Record]:
         """Of the candidates."""
-        return studies.records(self.study)
+        return study_records.records(self.study)
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.database import sqlite_url
-from search.study.config import parse
-from search.study.run import COUNTED, Run, every
+from search.study.records import COUNTED
+from search.study.run import Run, every
+from search.study.study_file import parse
 from tests.fault_table import record, results
 
 ROOT = Path(__file__).parents[2]

@@ -30,8 +30,9 @@ from search.networks.layers import Dropout, SeparableConv
 from search.storage.database import sqlite_url
 from search.study import references
 from search.study import run as studies
-from search.study.config import ROOT, StudyConfig, load
+from search.study.config import ROOT, StudyConfig
 from search.study.run import Run, Studies
+from search.study.study_file import load
 from search.tuning.candidate import Candidate, DataFacts, fits, judge
 from search.tuning.scaling import largest_that_fits
 

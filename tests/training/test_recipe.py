@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from search.errors import first_problem
 from search.spaces.domains import Choices, Range
+from search.spaces.recipe import RecipeSpace, complete, parameters, suggest
 from search.training.engine.epoch import plan_epoch
 from search.training.recipe import (
     Augment,
@@ -25,13 +26,9 @@ from search.training.recipe import (
     OneCycle,
     Plateau,
     Recipe,
-    RecipeSpace,
-    complete,
     label,
-    parameters,
     rate_at,
     strengthened,
-    suggest,
 )
 
 # --- schedules -------------------------------------------------------------------------------------------------------

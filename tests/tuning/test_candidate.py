@@ -13,7 +13,8 @@ from search.budget.cost import price
 from search.networks.architecture import Architecture, canonical, to_dict
 from search.networks.layers import ArchitectureError, Conv, Dropout, Layer
 from search.spaces.domains import Value
-from search.study.config import StudyConfig, parse
+from search.study.config import StudyConfig
+from search.study.study_file import parse
 from search.tuning.candidate import Candidate, DataFacts, Refusal, fits, judge
 from space import Fixed, Space, build, parameters
 from tests.spaces.test_space import given_networks

@@ -25,7 +25,8 @@ from search.cli.tables import print_survey
 from search.data.dataset import Dataset, load_dataset
 from search.errors import UserError
 from search.study import survey as plan
-from search.study.config import StudyConfig, parse
+from search.study.config import StudyConfig
+from search.study.study_file import parse
 from search.training.engine.base import Sums
 from search.training.engine.epoch import EpochPlan
 from search.training.recipe import Augment, Recipe
@@ -88,7 +89,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> Callable[..., tupl
     def time_it(image: float, recipe: Recipe, images: int) -> tuple[Timing, SlowEngine]:
         data = replace(digits, x_train=digits.x_train[:images], y_train=digits.y_train[:images])
         engine = SlowEngine(data, recipe, image, image / 4)
-        monkeypatch.setattr("search.training.engine.base.open_engine", lambda *_, **__: engine)
+        monkeypatch.setattr("search.training.train.open_engine", lambda *_, **__: engine)
         network = probe.candidates(configured(), data)[0].architecture
         return probe.time_training(network, data, recipe, clock=lambda: engine.now), engine
 

@@ -26,10 +26,11 @@ from search.networks.architecture import Architecture, fingerprint, from_json
 from search.networks.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.runner.references import train_reference
 from search.storage.recovery import take_up
+from search.study import records as study_records
 from search.study import run as studies
 from search.study.config import Rungs
+from search.study.records import progress, ranked
 from search.study.references import Reference
-from search.study.run import progress, ranked
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.pruner import RungPruner
 from tests.support.processes import (
@@ -203,7 +204,12 @@ def test_what_is_pruned_counts_towards_the_number_of_trials_and_is_never_the_bes
     assert [record.outcome for record in bench.records] == ["trained", *["pruned_at_rung"] * 4]
     assert progress(bench.records) == 5
     assert [record.number for record in ranked(bench.records)] == [0]
-    assert studies.counts(bench.records) | {"rejected": 0} == {"trained": 1, "pruned_at_rung": 4, "rejected": 0, "failed": 0}
+    assert study_records.counts(bench.records) | {"rejected": 0} == {
+        "trained": 1,
+        "pruned_at_rung": 4,
+        "rejected": 0,
+        "failed": 0,
+    }
 
 
 def test_a_network_known_before_is_never_pruned_and_others_are_measured_by_it(tmp_path: Path, pretence: Pretence) -> None:
@@ -252,7 +258,7 @@ def test_no_reference_is_pruned(tmp_path: Path, pretence: Pretence) -> None:
         network = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), name)
         bench.plays.append(play)
         train_reference(bench.run, bench.studies, Reference(name, network, None, None), bench.task)
-    found = studies.records(bench.studies.references)
+    found = study_records.records(bench.studies.references)
     assert [(record.reference, record.outcome, record.epochs) for record in found] == [
         ("good", "trained", 4),
         ("bad", "trained", 4),

@@ -19,11 +19,12 @@ from sqlalchemy import event
 from search.runner.trial import inner_sampler
 from search.seeds import derive
 from search.spaces.domains import Value
+from search.storage.attributes import REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims, claims_of
 from search.storage.database import open_storage, sqlite_url
 from search.storage.queue import begin, next_index
-from search.study.config import StudyConfig, parse
-from search.study.run import REFUSED, REFUSED_PARAMS
+from search.study.config import StudyConfig
+from search.study.study_file import parse
 from search.tuning.candidate import Candidate, DataFacts, Refusal, fits, judge
 from search.tuning.sampler import KEPT, BudgetedSampler, Exhausted, points
 from space import widths

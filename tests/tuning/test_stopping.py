@@ -24,8 +24,8 @@ from search.runner.job import Finals, StudyStopped, order_of
 from search.runner.loop import enough
 from search.runner.references import train_reference
 from search.study.config import StopConfig
+from search.study.records import FAILED, Record, counts, progress, records
 from search.study.references import Reference
-from search.study.run import FAILED, Record, counts, progress, records
 from search.training import device
 from search.tuning.stopping import Enough, Limits, since_the_best
 from tests.support.processes import STUDY, Climbed, Ended, candidates, climbed, reopened, start, write_study

@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from search.data.dataset import Dataset
-from search.data.preprocessing import Pixels
-from search.networks.architecture import Architecture
 from search.training.engine.epoch import EpochPlan
 from search.training.recipe import Recipe
 
@@ -47,24 +45,6 @@ class Engine(Protocol):
 
     def restore(self, state: Arrays) -> None:
         """Go on from what `state` gave."""
-
-
-def open_engine(
-    architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str
-) -> Engine:
-    """Build and compile a training of the network on the present backend.
-
-    Args:
-        seed: of the initial weights; every other random draw comes with the plan of an epoch.
-        dtype: Keras dtype policy of compute, "float32" or "mixed_bfloat16"; weights are float32 in both.
-    """
-    if keras.backend.backend() == "jax":
-        from search.training.engine.jax import JaxEngine
-
-        return JaxEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
-    from search.training.engine.tensorflow import TensorFlowEngine
-
-    return TensorFlowEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
 
 
 def optimizer_of(recipe: Recipe) -> Any:

@@ -14,8 +14,9 @@ from optuna.trial import TrialState, create_trial
 
 from report.analysis.timing import Spent, duration, rungs_table, saved, times
 from search.study import run as studies
-from search.study.config import parse
-from search.study.run import Record, Run, sibling
+from search.study.records import Record
+from search.study.run import Run, sibling
+from search.study.study_file import parse
 from tests.support.synthetic import BEGUN, storages_in_memory
 
 STUDY: dict[str, Any] = {

@@ -19,7 +19,7 @@ from plotly.graph_objects import Figure
 from report.dashboard import patches as dashboard_patches
 from report.dashboard.publish import ARTIFACTS, GRAPHS, REST, YOURS, Redraw, publish_files, publish_study, publish_trial_note
 from search.storage.database import open_storage, sqlite_url
-from search.study import run as studies
+from search.study import records as study_records
 from search.study.run import Run, Studies, sibling
 from tests.finals.test_results import BESTS, TESTS, Kept
 from tests.support.runs import Bench, bench, pretence, small_run
@@ -282,4 +282,4 @@ def test_a_study_that_has_only_begun_can_be_drawn(tmp_path: Path) -> None:
     begun = Studies(*(optuna.create_study(storage=storage, study_name=name, direction="maximize") for name in names))
     Redraw()(run, begun)
     assert "no candidate has been trained yet" in get_note(begun.candidates)
-    assert studies.records(begun.candidates) == []
+    assert study_records.records(begun.candidates) == []

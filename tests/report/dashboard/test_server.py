@@ -35,7 +35,9 @@ from report.tables import leaderboard
 from search.errors import UserError
 from search.storage.database import sqlite_url
 from search.study import config as configs
+from search.study import records as study_records
 from search.study import run as studies
+from search.study import study_file as study_files
 from search.study.run import Run
 from tests.support.chromium import chromium
 from tests.support.runs import ROOT, copied, finished, study_file
@@ -84,7 +86,7 @@ def test_only_its_own_pages_are_answered(method: str) -> None:
 
 
 def test_a_run_that_has_not_started_has_no_dashboard(tmp_path: Path) -> None:
-    run = Run("nothing", tmp_path, configs.load(configs.STUDIES / "quickstart" / "study.toml"), sqlite_url(tmp_path))
+    run = Run("nothing", tmp_path, study_files.load(configs.STUDIES / "quickstart" / "study.toml"), sqlite_url(tmp_path))
     with pytest.raises(UserError, match="there is no such file"):
         dashboard.serve(run, 0, on_ready=print)
 
@@ -331,7 +333,7 @@ def test_trials_that_are_told_while_pages_are_asked_for_are_all_there(changing: 
 
 def leaderboard_of(run: Run) -> dict[str, Any]:
     loaded = studies.load(run)
-    return leaderboard(run, studies.records(loaded.candidates), studies.records(loaded.references))
+    return leaderboard(run, study_records.records(loaded.candidates), study_records.records(loaded.references))
 
 
 # --- the pages, in a browser -----------------------------------------------------------------------------------------

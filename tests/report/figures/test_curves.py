@@ -18,14 +18,16 @@ from report.figures.style import COLOURS, GREY, log_axis
 from search.storage.database import sqlite_url
 from search.study import config as configs
 from search.study import references as known
-from search.study.run import Record, Run
+from search.study import study_file
+from search.study.records import Record
+from search.study.run import Run
 from tests.report.markdown.test_report import hand_made, record, rejected
 
 NOWHERE = Path("nowhere")
 
 
 def cifar(study: str = "cifar10_100k", overrides: dict[str, Any] | None = None) -> Run:
-    config = configs.load(configs.STUDIES / study / "study.toml", overrides or {})
+    config = study_file.load(configs.STUDIES / study / "study.toml", overrides or {})
     return Run(study, NOWHERE, config, sqlite_url(NOWHERE))
 
 

@@ -13,7 +13,7 @@ from report.markdown.effects import effects_section, finals_section
 from search.finals.results import Confirmation, Finalist
 from search.finals.statistics import confirm, winners_curse
 from search.storage.database import open_storage, sqlite_url
-from search.study import config as configs
+from search.study import study_file
 from search.study.run import Run
 
 TABLE: dict[str, Any] = {
@@ -29,7 +29,7 @@ NOISE = (0.0, 0.02, -0.01)  # of the seeds, the same in every cell
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run("grid", tmp_path, configs.parse(TABLE, "test"), sqlite_url(tmp_path))
+    return Run("grid", tmp_path, study_file.parse(TABLE, "test"), sqlite_url(tmp_path))
 
 
 def trained(run: Run, cells: int | None = None) -> optuna.Study:
@@ -83,7 +83,7 @@ def test_one_seed_says_that_nothing_is_known_and_none_says_nothing(run: Run) -> 
 def test_a_study_that_is_no_grid_has_no_effects(run: Run) -> None:
     study = trained(run)
     table = TABLE | {"search": {"sampler": "random"}}
-    assert effects_section(Run("grid", run.folder, configs.parse(table, "test"), run.storage_url), study) is None
+    assert effects_section(Run("grid", run.folder, study_file.parse(table, "test"), run.storage_url), study) is None
 
 
 def test_finals_are_told_with_intervals_ties_and_what_the_search_flattered() -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from report.analysis.findings import gather
 from report.analysis.mistakes import tell
 from report.dashboard import notes
-from report.dashboard.notes import BEYOND
+from report.markdown import formatting
 from report.markdown import report as page
+from report.markdown.formatting import BEYOND
 from report.tables import leaderboard, refusal_words
 from search.budget.cost import price, price_layer
 from search.budget.limits import Budget
@@ -40,9 +41,12 @@ from search.networks.layers import (
 )
 from search.storage.database import sqlite_url
 from search.study import config as configs
+from search.study import records as study_records
 from search.study import run as studies
-from search.study.run import Record, Run
-from search.tuning.forecast import read
+from search.study import study_file as study_files
+from search.study.dataset import read
+from search.study.records import Record
+from search.study.run import Run
 from tests.support.runs import copied, finished, search, study_file
 from tests.support.strategies import architectures
 
@@ -55,7 +59,7 @@ QUICKSTART = configs.STUDIES / "quickstart" / "study.toml"
 
 def known(run: Run) -> tuple[list[Record], list[Record]]:
     loaded = studies.load(run)
-    return studies.records(loaded.candidates), studies.records(loaded.references)
+    return study_records.records(loaded.candidates), study_records.records(loaded.references)
 
 
 def report(run: Run) -> str:
@@ -91,7 +95,7 @@ def rejected(number: int) -> Record:
 
 def hand_made(folder: Path = Path("nowhere"), **changes: Any) -> Run:
     """A run of the quickstart's configuration that has trained nothing."""
-    config = configs.load(QUICKSTART).model_copy(update=changes)
+    config = study_files.load(QUICKSTART).model_copy(update=changes)
     return Run("hand_made", folder, config, sqlite_url(folder))
 
 
@@ -155,7 +159,7 @@ def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
 @slow
 def test_the_report_shows_the_winner_layer_by_layer_and_as_keras_does(copied: Run) -> None:
     text, network = report(copied), studies.network_of(copied)
-    assert [tuple(row) for row in table(section(text, "The winner: trial"))[1:]] == notes.layer_rows(network)
+    assert [tuple(row) for row in table(section(text, "The winner: trial"))[1:]] == formatting.layer_rows(network)
     cost, summary = price(network), section(text, "The winner as Keras sees it")
     assert f"Total params: {cost.params:,} " in summary
     assert f"Trainable params: {cost.trainable_params:,} " in summary
@@ -299,14 +303,14 @@ BUDGET = Budget(params=8_000)
 
 @given(architectures())
 def test_the_layer_table_is_the_resolved_network(architecture: Architecture) -> None:
-    rows, side = notes.layer_rows(architecture), max(architecture.input[:2])
+    rows, side = formatting.layer_rows(architecture), max(architecture.input[:2])
     for cells, (_, row) in zip(rows, flatten(resolve(architecture)), strict=True):
         field, params = row.receptive_field, price_layer(row).params
         assert row.name in cells[0]
         assert cells[2] == "x".join(map(str, row.output))
         assert cells[3] == ("" if field is None else f"{field}x{field}" + BEYOND * (field > side))
         assert cells[4].replace(",", "") == (str(params) if params else "")
-    text = notes.layer_table(architecture)
+    text = formatting.layer_table(architecture)
     assert [tuple(row) for row in table(text)[1:]] == rows
     assert ("exceeds the image" in text) == any(BEYOND in cells[3] for cells in rows)
 
@@ -342,14 +346,14 @@ def test_the_note_of_any_other_trial_begins_with_the_reason(outcome: str) -> Non
 
 @given(st.text())
 def test_escaped_text_stays_in_its_cell(text: str) -> None:
-    shown = notes.escaped(text)
+    shown = formatting.escaped(text)
     assert len(shown.splitlines()) <= 1
     assert table(f"| a | b |\n|---|---|\n| {shown} | end |")[1][1] == "end"
     assert re.sub(r"\\([^\w\s])", r"\1", shown.replace("\\_", "_")) == " ".join(text.split())
 
 
 def test_escaped_text_is_no_markup() -> None:
-    assert notes.escaped("a*b_c|<i>[x](y)\n# _z_") == r"a\*b_c\|\<i\>\[x\](y) \# \_z\_"
+    assert formatting.escaped("a*b_c|<i>[x](y)\n# _z_") == r"a\*b_c\|\<i\>\[x\](y) \# \_z\_"
 
 
 def test_the_study_note_tells_how_far_it_has_come() -> None:

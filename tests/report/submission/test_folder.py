@@ -26,9 +26,9 @@ from search.__main__ import app
 from search.errors import UserError
 from search.files import read_json
 from search.study import run as studies
+from search.study.dataset import read
 from search.study.run import Run, open_study
 from search.training.recipe import Recipe
-from search.tuning.forecast import read
 from tests.support.runs import ROOT, finished, study_file
 
 __all__ = ["finished"]

@@ -1,0 +1,135 @@
+"""A study's trials as records: ranked, counted, summarized."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search.budget.limits import WORDS
+from search.storage.attributes import REFUSED, REFUSED_PARAMS
+from search.storage.database import backend_of
+from search.study.config import StudyConfig
+
+OTHER_PRICES = tuple(name for name in WORDS if name not in ("params", "macs"))  # those without a field of a record
+
+
+COUNTED = ("trained", "pruned_at_rung")  # towards the number of trials that a study asks for
+
+
+FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one trial; accuracies are fractions."""
+
+    number: int
+    reference: str | None
+    outcome: str
+    reason: str | None
+    params: int | None
+    macs: int | None
+    best_val_accuracy: float | None
+    best_epoch: int | None
+    final_val_accuracy: float | None
+    epochs: int
+    seconds: float | None
+    curve: tuple[float, ...]  # validation accuracy of each epoch
+    refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
+    refused_params: tuple[int, ...]  # parameters of a sample of them
+    warm_start: str | None  # the known network that was queued
+    float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is its weights' in integers
+    flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
+    prices: Mapping[str, int] = field(default_factory=dict)  # others than params and macs, as far as they are known
+
+    def price(self, name: str) -> int | None:
+        """What the network costs, by a name of `search.budget.limits.WORDS`; None where it is not known."""
+        return {"params": self.params, "macs": self.macs}.get(name, self.prices.get(name))
+
+
+def records(study: optuna.Study) -> list[Record]:
+    """Every trial that has been started, by number."""
+    return records_of(study.get_trials(deepcopy=False))
+
+
+def outline(study: optuna.Study) -> list[Record]:
+    """As `records`, with empty curves: in a fraction of the time, where thousands of trials have not been read yet."""
+    found = backend_of(study).outline(study._study_id)
+    return [replace(_record(trial), epochs=epochs) for trial, epochs in found if trial.state != TrialState.WAITING]
+
+
+def records_of(trials: Sequence[FrozenTrial]) -> list[Record]:
+    """Those of these trials that have been started."""
+    return [_record(trial) for trial in trials if trial.state != TrialState.WAITING]
+
+
+def ranked(found: list[Record]) -> list[Record]:
+    """The trained ones, the best first: by best validation accuracy, then fewest parameters, then number."""
+    trained = [record for record in found if record.outcome == "trained"]
+    return sorted(trained, key=lambda record: (-(record.best_val_accuracy or 0), record.params or 0, record.number))
+
+
+def counts(found: list[Record]) -> dict[str, int]:
+    """How many trials were trained, pruned at a rung, rejected (within the sampler too) and failed."""
+    seen = Counter("failed" if record.outcome in FAILED else record.outcome for record in found)
+    seen["rejected"] += refusals(found).total()
+    return {outcome: seen[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
+
+
+def progress(found: list[Record]) -> int:
+    """How many trials count towards the number that the study asks for."""
+    return sum(record.outcome in COUNTED for record in found)
+
+
+def refusals(found: list[Record]) -> Counter[str]:
+    """How many proposals the sampler refused, by the rule that they broke."""
+    told = Counter[str]()
+    for record in found:
+        if record.outcome != "interrupted":  # its retry has them too
+            told.update(record.refused)
+    return told
+
+
+def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None:
+    """What a candidate has to beat: the base's best validation accuracy, None while it has not been trained."""
+    if isinstance(config.base, float):
+        return config.base
+    name = config.base_name
+    return next((record.best_val_accuracy for record in ranked(references) if record.reference == name), None)
+
+
+def _record(trial: FrozenTrial) -> Record:
+    attributes = trial.user_attrs
+    curve = tuple(map(trial.intermediate_values.__getitem__, sorted(trial.intermediate_values)))
+    return Record(
+        number=trial.number,
+        reference=attributes.get("reference"),
+        outcome=_outcome(trial),
+        reason=attributes.get("reason"),
+        params=attributes.get("params"),
+        macs=attributes.get("macs"),
+        best_val_accuracy=attributes.get("best_val_accuracy"),
+        best_epoch=attributes.get("best_epoch"),
+        final_val_accuracy=attributes.get("final_val_accuracy"),
+        epochs=len(curve),
+        seconds=attributes.get("seconds"),
+        curve=curve,
+        refused=attributes.get(REFUSED, {}),
+        refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
+        warm_start=attributes.get("warm_start"),
+        float_val_accuracy=attributes.get("float_val_accuracy"),
+        flip_val_accuracy=attributes.get("flip_val_accuracy"),
+        prices={name: attributes[name] for name in OTHER_PRICES if name in attributes},
+    )
+
+
+def _outcome(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.RUNNING:
+        return "running"
+    outcome: str = trial.user_attrs.get("outcome", "failed")
+    late = trial.state == TrialState.FAIL and outcome in COUNTED  # of a worker that was taken for dead at that moment
+    return "interrupted" if late else outcome

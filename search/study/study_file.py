@@ -1,0 +1,172 @@
+"""Reads and checks study files and stored configurations; the differences between two of them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from search import files
+from search.budget.limits import Budget, FieldBounds
+from search.errors import UserError, first_place, first_problem, nearest
+from search.files import safe_name
+from search.networks import architecture as architectures
+from search.networks.architecture import to_dict
+from search.spaces.recipe import RecipeSpace
+from search.study.config import (
+    DEEPEST,
+    FREE,
+    OPTIONS,
+    REFERENCES,
+    ROOT,
+    STUDIES,
+    DataConfig,
+    Directions,
+    Rungs,
+    SearchConfig,
+    StopConfig,
+    StudyConfig,
+    flat,
+)
+from search.training.recipe import SCHEDULES, Augment
+from space import record_of
+
+
+def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Check a configuration; a fault in what the command line overrides is laid at the option's door.
+
+    Raises:
+        UserError: the first rule that is broken, with its key and the nearest known one where a key is unknown.
+    """
+    try:
+        return StudyConfig.model_validate(dict(raw))
+    except ValidationError as error:
+        key = ".".join(str(part) for part in first_place(error)[:2])
+        source = OPTIONS[key] if overridden and key in overridden else where
+        raise UserError(f"{source}: {first_problem(error, _known(error, raw))}") from None
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read a study file, with some of its keys (`search.trials`) overridden.
+
+    Raises:
+        UserError: the file is missing or no TOML, or `parse` refuses it.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
+        raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
+    _check_plain(path, raw)
+    if is_file(raw.get("base")):
+        raw["base"] = _portable((path.parent / raw["base"]).resolve())
+    if isinstance(table := raw.get("search"), dict) and isinstance(names := table.get("warm_start"), list):
+        table["warm_start"] = [_portable((path.parent / one).resolve()) if is_file(one) else one for one in names]
+    if isinstance(data := raw.get("data"), dict) and isinstance(data.get("path"), str):
+        data["path"] = str((path.parent / data["path"]).resolve())
+    if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:
+        raw["space"] = table | _given(table.get("network"), path)
+    for key, value in (overrides or {}).items():
+        table, _, name = key.partition(".")
+        if isinstance(raw.setdefault(table, {}), dict):
+            raw[table][name] = value
+    return parse(raw, str(path), overrides)
+
+
+def _given(names: object, path: Path) -> dict[str, Any]:
+    """The networks of a fixed space, read from their files now: a stored configuration is then complete by itself."""
+    found = {}
+    for name in names if isinstance(names, list) else [names]:
+        if isinstance(name, str):
+            file = path.parent / name if is_file(name) else REFERENCES / f"{name}.json"
+            known = sorted(one.stem for one in REFERENCES.glob("*.json"))
+            if not files.is_file(file):
+                raise UserError(
+                    f"{path}: space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
+                )
+            found[safe_name(file.stem)] = to_dict(architectures.load(file))
+    return {"network": list(found) if isinstance(names, list) else next(iter(found), names), "networks": found}
+
+
+def is_file(name: object) -> bool:
+    """Whether a network is named by the path of its file and not as a reference."""
+    return isinstance(name, str) and name.endswith(".json")
+
+
+def find(study: str) -> tuple[str, Path]:
+    """(name, study file) of a study given by its name under studies/, or by the path of a TOML file or of its folder.
+
+    Raises:
+        UserError: there is no such study; names the nearest.
+    """
+    if study.endswith(".toml"):
+        path = Path(study)
+        if not path.is_file():
+            raise UserError(f"{study}: no such study file")
+        return safe_name(path.resolve().parent.name if path.name == "study.toml" else path.stem), path
+    known = sorted(path.parent.name for path in STUDIES.glob("*/study.toml"))
+    if study in known:
+        return study, STUDIES / study / "study.toml"
+    if (Path(study) / "study.toml").is_file():
+        return safe_name(Path(study).resolve().name), Path(study) / "study.toml"
+    raise UserError(f"{study!r}: no study of this name under studies/; {nearest(study, known)}")
+
+
+def differences(stored: StudyConfig, asked: StudyConfig) -> list[str]:
+    """What keeps the asked configuration from going on with the stored one: `recipe.epochs is 5 here, not 50`."""
+    ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
+    keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
+    return [f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in keys]
+
+
+def options_back(stored: StudyConfig, asked: StudyConfig) -> str | None:
+    """The options that make the asked configuration the stored one, None where no options do."""
+    ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
+    keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
+    if not all(key in OPTIONS and ours.get(key) is not None for key in keys):
+        return None
+    return " ".join(f"{OPTIONS[key]} {ours[key]}" for key in keys)
+
+
+def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:
+    """Refuse what no key takes and Python can neither show nor look for: a thousand levels, a name with a zero byte."""
+    level: list[Any] = [raw]
+    for _ in range(DEEPEST):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        if wrong := [one for one in level if isinstance(one, str) and "\0" in one]:
+            raise UserError(f"{path}: {wrong[0][:60]!r} holds a zero byte, which no name has; take it out")
+        level = [one for one in level if isinstance(one, dict | list)]
+    if level:
+        raise UserError(f"{path}: tables and lists nest more than {DEEPEST} deep; a study file has a few levels")
+
+
+def _portable(path: Path) -> str:
+    """Relative to the checkout where it lies inside, so that a checkout can move with its runs."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+    """The keys that the table in question does take."""
+    models: dict[str, type[BaseModel]] = {
+        "data": DataConfig,
+        "budget": Budget,
+        "budget.receptive_field": FieldBounds,
+        "space": record_of(raw.get("space")),
+        "recipe": RecipeSpace,
+        "search": SearchConfig,
+        "search.rungs": Rungs,
+        "search.directions": Directions,
+        "stop": StopConfig,
+        "recipe.augment": Augment,
+        "recipe.augments": Augment,
+    }
+    table = ".".join(part for part in first_place(error)[:-1] if isinstance(part, str))
+    for several in ("recipe.schedule", "recipe.schedules"):  # pydantic adds the kind
+        models |= {f"{several}.{one.model_fields['kind'].default}": one for one in SCHEDULES}
+    model = models.get(table, StudyConfig if not table else None)
+    return list(model.model_fields) if model else []
