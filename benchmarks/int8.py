@@ -63,7 +63,7 @@ def reference_sizes(name: str) -> dict[str, int]:
     weights = [array + 0.1 * random.random(array.shape) for array in build(architecture).get_weights()]
     images = random.integers(0, 256, (16, *architecture.input), dtype=np.uint8)
     model = trained(architecture, weights)
-    sizes = {"params": model.count_params(), "float32": len(tflite.float_tflite(model))}
+    sizes = {"params": model.count_params(), "float32": len(tflite.float_tflite(architecture, weights))}
     for how, rewritten in WAYS.items():
         sizes[how] = len(in_integers(architecture, weights, images, Pixels(), rewritten))
     print(name, sizes, flush=True)
@@ -87,7 +87,7 @@ def measured(best: Any, data: Any, x: Any, y: Any) -> dict[str, Any]:
         }
         print(best.architecture.name, f"{told['keras']:.2%}", name, told[name], flush=True)
 
-    content = tflite.float_tflite(model)
+    content = tflite.float_tflite(best.architecture, best.weights)
     tell("float32", content, litert.outputs(content, x, best.pixels.apply))
     for how, rewritten in WAYS.items():
         for count in CALIBRATIONS if how == "int8" else (tflite.CALIBRATION_IMAGES,):

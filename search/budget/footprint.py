@@ -155,7 +155,7 @@ _SCALE = 12  # float32 scale and int64 zero point
 
 
 def flash_bytes(lowered: Lowered) -> int:
-    """Bytes of the file, where the model is called "network"; longer names make it longer."""
+    """Bytes of the .tflite file."""
     stored: dict[str, int] = {}
     size = scales = letters = 0
     for constant in lowered.constants:

@@ -47,7 +47,7 @@ _CODES: dict[Function, tuple[str, ...]] = {
     "hard_silu": ("HARD_SWISH",),
 }
 _GELU_NAME = 49  # letters of the five operations that it replaces, each behind the name of the layer
-_PREFIX = len("network_1/")  # of the name of every tensor, where the model is called so
+_PREFIX = len("net_1/")  # of the name of every tensor: `search.export.tflite.NAME`
 _LITERAL = len("arith.constant12")  # of the name of a constant that the converter makes itself
 _NONE = -1
 

@@ -28,7 +28,8 @@ from search.training.device import no_tensorflow, not_installed
 def _write_float(subject: Subject, paths: Sequence[Path], files: Files) -> None:
     from search.export.tflite import float_tflite
 
-    paths[0].write_bytes(float_tflite(subject.model))
+    assert subject.weights is not None
+    paths[0].write_bytes(float_tflite(subject.architecture, subject.weights))
 
 
 def _verify_float(subject: Subject, paths: Sequence[Path]) -> Facts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -21,16 +22,20 @@ from search.export.quantization import quantizable
 from search.networks.architecture import Architecture
 from search.seeds import generator
 from search.system import quiet
+from search.training.model import build
 
+NAME = "net"  # of every converted model: it is part of nearly every tensor's name, so a longer one makes a larger file
 CALIBRATION_IMAGES = 128  # from 64 to 512 of them the outputs are as near to the float network's, see benchmarks/LOG.md
 
 
-def float_tflite(model: keras.Model) -> bytes:
-    """The model with float32 input and output.
+def float_tflite(architecture: Architecture, weights: Sequence[npt.NDArray[Any]]) -> bytes:
+    """Convert a network with float32 input and output.
 
     Raises:
         RuntimeError: the converter cannot express it; tells what it printed.
     """
+    model = build(replace(architecture, name=NAME))
+    model.set_weights(list(weights))
     return _converted(model, lambda converter: None)
 
 
@@ -44,7 +49,7 @@ def int8_tflite(
     Raises:
         RuntimeError: the converter cannot express it; tells what it printed.
     """
-    model = quantizable(architecture, weights)
+    model = quantizable(replace(architecture, name=NAME), weights)
 
     def settings(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

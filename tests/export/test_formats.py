@@ -229,7 +229,7 @@ def other_weights(architecture: Architecture) -> list[Any]:
 @pytest.mark.parametrize(
     ("form", "target", "wrong"),
     [
-        ("tflite", "search.export.tflite.float_tflite", lambda made: lambda model: made(build(STACK, seed=9))),
+        ("tflite", "search.export.tflite.float_tflite", lambda made: lambda net, _: made(net, other_weights(net))),
         (
             "int8",
             "search.export.tflite.int8_tflite",
@@ -264,7 +264,7 @@ def test_integers_that_hold_floats_are_told(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_form_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any) -> None:
-    def broken(model: Any) -> bytes:
+    def broken(*network: Any) -> bytes:
         raise RuntimeError("TensorFlow Lite's converter cannot express it")
 
     monkeypatch.setattr("search.export.tflite.float_tflite", broken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from search.data.dataset import Dataset, load_dataset
 from search.data.preprocessing import Pixels
 from search.export import litert
-from search.export.tflite import CALIBRATION_IMAGES, calibration_images, float_tflite, int8_tflite
+from search.export.tflite import CALIBRATION_IMAGES, NAME, calibration_images, float_tflite, int8_tflite
 from search.export.verification import CONVERTED, require_alike, require_equal
 from search.networks.architecture import Architecture
 from search.networks.layers import (
@@ -100,7 +101,7 @@ def in_integers(content: bytes, pixels: Pixels, images: npt.NDArray[np.uint8]) -
 
 def assert_floats_are_the_network(architecture: Architecture, pixels: Pixels) -> None:
     model, images = trained(architecture, some_weights(architecture)), pictures(architecture.input, 20)
-    content = float_tflite(model)
+    content = float_tflite(architecture, some_weights(architecture))
     told = litert.read(content)
     assert (told.input.shape, told.output.shape) == ((1, *architecture.input), (1, architecture.classes))
     assert (told.input.dtype, told.input.scale, told.output.dtype) == ("float32", 0.0, "float32")
@@ -136,10 +137,26 @@ def test_the_same_network_gives_the_same_bytes() -> None:
     architecture = KINDS["gates and residuals"]
     weights, images = some_weights(architecture), pictures(architecture.input, 30)
     for make in (
-        lambda: float_tflite(trained(architecture, weights)),
+        lambda: float_tflite(architecture, weights),
         lambda: int8_tflite(architecture, weights, images, Pixels()),
     ):
         assert make() == make()
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_a_file_does_not_depend_on_the_name_of_the_network(kind: str) -> None:
+    """Names of tensors begin with it: a study's longer name would make a larger file than the budget allows."""
+    short = KINDS["vector"]
+    weights, images = some_weights(short), pictures(short.input, 10)
+
+    def convert(architecture: Architecture) -> bytes:
+        if kind == "float32":
+            return float_tflite(architecture, weights)
+        return int8_tflite(architecture, weights, images, Pixels())
+
+    long = replace(short, name="a_study_with_a_long_name-12")
+    assert convert(long) == convert(short)
+    assert f"{NAME}_1/".encode() in convert(long)
 
 
 def test_elu_stays_in_floats() -> None:
@@ -274,7 +291,7 @@ def test_what_the_converter_prints_is_kept_for_its_error(monkeypatch: Any, capfd
         tf.lite.TFLiteConverter, "from_concrete_functions", lambda functions: type("C", (), {"convert": broken})()
     )
     with pytest.raises(RuntimeError, match=r"cannot express it \(no\); it printed: some operator is not known"):
-        float_tflite(build(KINDS["vector"]))
+        float_tflite(KINDS["vector"], some_weights(KINDS["vector"]))
     assert capfd.readouterr() == ("", "")
 
 
