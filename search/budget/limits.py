@@ -36,8 +36,12 @@ class FieldBounds(BaseModel):
     """Bounds of a receptive field in pixels, both included."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    at_least: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    at_most: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    at_least: Annotated[int, Field(ge=1, le=10**6)] | None = Field(
+        default=None, description="Smallest admitted receptive field in pixels."
+    )
+    at_most: Annotated[int, Field(ge=1, le=10**6)] | None = Field(
+        default=None, description="Largest admitted receptive field in pixels."
+    )
 
     @model_validator(mode="after")
     def _some(self) -> FieldBounds:
@@ -69,14 +73,21 @@ class Budget(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    params: _Limit
-    separable_only: bool = True
-    macs: _Limit | None = None
-    flash_bytes: _Limit | None = None
-    peak_activation_bytes: _Limit | None = None
-    arena_bytes: _Limit | None = None
-    receptive_field: FieldBounds | None = None
-    device: Annotated[str, AfterValidator(checked)] | None = None
+    params: _Limit = Field(description="Parameters: every network must stay under this number.")
+    separable_only: bool = Field(default=True, description="Admit separable convolutions only, no plain ones.")
+    macs: _Limit | None = Field(default=None, description="Multiply-adds of one image: strictly under this number.")
+    flash_bytes: _Limit | None = Field(default=None, description="Bytes of the int8 model file: strictly under this number.")
+    peak_activation_bytes: _Limit | None = Field(
+        default=None, description="Largest sum in bytes of int8 activations alive at once: strictly under this number."
+    )
+    arena_bytes: _Limit | None = Field(
+        default=None, description="Bytes of the int8 interpreter's arena: strictly under this number."
+    )
+    receptive_field: FieldBounds | None = Field(default=None, description="Bounds of the receptive field.")
+    device: Annotated[str, AfterValidator(checked)] | None = Field(
+        default=None,
+        description="A microcontroller by name, or its memory as RAM/flash such as 64KB/64KB: limits arena and file.",
+    )
 
     @property
     def limits(self) -> Mapping[str, int]:

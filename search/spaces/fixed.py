@@ -38,10 +38,16 @@ class Fixed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["fixed"] = "fixed"
-    network: Annotated[Choices, BeforeValidator(_network_names)]
-    networks: dict[str, dict[str, JsonValue]] = {}
-    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] | None = None
+    kind: Literal["fixed"] = Field(default="fixed", description="Networks that are given, to search the recipe alone.")
+    network: Annotated[Choices, BeforeValidator(_network_names)] = Field(
+        description="Name of a reference or path of an architecture file, or a list of them."
+    )
+    networks: dict[str, dict[str, JsonValue]] = Field(
+        default={}, description="The networks themselves, by name; filled in when the study file is read, left out of it."
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] | None = Field(
+        default=None, description="Momentum of every batch normalisation, instead of the networks' own."
+    )
 
     @field_serializer("network")
     def _plain(self, value: Choices) -> Any:

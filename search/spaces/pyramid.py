@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 from search.networks.architecture import Architecture
 from search.networks.layers import (
@@ -61,28 +61,57 @@ class Pyramid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["pyramid"] = "pyramid"
-    blocks: _BLOCKS = Dimension((Range(4, 8, 1),), "net")
-    width: _WIDTH = Dimension((Range(16, 128, 8),), "block")
-    kernel: _KERNEL = fixed(3)
-    stride: _STRIDE = fixed(1)
-    padding: _PADDING = fixed("same")
-    dropout: _RATE = fixed(0.0)
-    order: _ORDER = fixed("conv-bn-act")
-    convolution: _CONVOLUTION = fixed("separable")
-    activation: _FUNCTION = fixed("relu")
-    pools: _POOLS = fixed(2)
-    pool_position: _POSITION | None = None  # None: anywhere
-    pool_kind: _POOL = fixed("max")
-    pool_dropout: _POOL_RATE = fixed(0.0)
-    head: Annotated[Dimension, dimension(one_of(get_args(Head)), "net")] = fixed("conv")
-    head_kernel: Annotated[Dimension, dimension(whole(1, 64), "net")] = fixed(1)
-    head_padding: Annotated[Dimension, dimension(one_of(get_args(Padding)), "net")] = fixed("same")
-    head_order: Annotated[Dimension, dimension(one_of(get_args(Order)), "net")] = fixed("conv")
-    head_dropout: Annotated[Dimension, dimension(fraction, "net")] = fixed(0.0)
-    head_bias: Annotated[Dimension, dimension(one_of((True, False)), "net")] = fixed(True)
-    momentum: Annotated[Dimension, dimension(fraction, "net")] = fixed(0.9)
-    epsilon: Annotated[Dimension, dimension(fraction, "net")] = fixed(1e-3)
+    kind: Literal["pyramid"] = Field(
+        default="pyramid", description="A plain stack of separable-convolution blocks with pools between them."
+    )
+    blocks: _BLOCKS = Field(
+        default=Dimension((Range(4, 8, 1),), "net"), description="Number of blocks, each with one separable convolution."
+    )
+    width: _WIDTH = Field(default=Dimension((Range(16, 128, 8),), "block"), description="Output channels of each block.")
+    kernel: _KERNEL = Field(default=fixed(3), description="Side of the convolution's window in pixels.")
+    stride: _STRIDE = Field(default=fixed(1), description="Stride of each block's convolution.")
+    padding: _PADDING = Field(default=fixed("same"), description="Padding of the convolutions.")
+    dropout: _RATE = Field(
+        default=fixed(0.0), description="Dropout rate of each block; takes effect in orders that contain a dropout."
+    )
+    order: _ORDER = Field(default=fixed("conv-bn-act"), description="Order of the layers inside a block.")
+    convolution: _CONVOLUTION = Field(
+        default=fixed("separable"),
+        description="Kind of convolution: depthwise k x k and pointwise, or k x 1 and 1 x k depthwise and pointwise.",
+    )
+    activation: _FUNCTION = Field(default=fixed("relu"), description="Activation function of the blocks.")
+    pools: _POOLS = Field(default=fixed(2), description="Number of pools.")
+    pool_position: _POSITION | None = Field(
+        default=None,
+        description="Block of the deepest network that each pool follows; scaled with the depth. Left out: any block.",
+    )
+    pool_kind: _POOL = Field(default=fixed("max"), description="Kind of each pool.")
+    pool_dropout: _POOL_RATE = Field(default=fixed(0.0), description="Dropout rate after each pool.")
+    head: Annotated[Dimension, dimension(one_of(get_args(Head)), "net")] = Field(
+        default=fixed("conv"),
+        description="Layers after the blocks: a convolution before or a dense layer after global average pooling, or both.",
+    )
+    head_kernel: Annotated[Dimension, dimension(whole(1, 64), "net")] = Field(
+        default=fixed(1), description="Side of the head convolution's window in pixels."
+    )
+    head_padding: Annotated[Dimension, dimension(one_of(get_args(Padding)), "net")] = Field(
+        default=fixed("same"), description="Padding of the head convolution."
+    )
+    head_order: Annotated[Dimension, dimension(one_of(get_args(Order)), "net")] = Field(
+        default=fixed("conv"), description="Order of the layers around the head convolution."
+    )
+    head_dropout: Annotated[Dimension, dimension(fraction, "net")] = Field(
+        default=fixed(0.0), description="Dropout rate of the head; takes effect in head orders that contain a dropout."
+    )
+    head_bias: Annotated[Dimension, dimension(one_of((True, False)), "net")] = Field(
+        default=fixed(True), description="Bias of the head convolution and of the dense layer."
+    )
+    momentum: Annotated[Dimension, dimension(fraction, "net")] = Field(
+        default=fixed(0.9), description="Momentum of the moving averages of batch normalisation."
+    )
+    epsilon: Annotated[Dimension, dimension(fraction, "net")] = Field(
+        default=fixed(1e-3), description="Epsilon of batch normalisation."
+    )
 
     @field_serializer("*")
     def _plain(self, value: Any) -> Any:

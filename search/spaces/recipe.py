@@ -56,26 +56,61 @@ class RecipeSpace(BaseModel):
     """The [recipe] table: each of these numbers and names is fixed, or searched like a dimension of the space."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    epochs: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 50
-    batch_size: Annotated[Domain, _number(1, 65_536, whole=True)] = _fixed(128)
-    optimizer: Annotated[Domain, _searched(one_of(OPTIMIZERS))] = _fixed("adam")
-    learning_rate: Annotated[Domain, _number(0, 1e12, open_low=True)] = _fixed(1e-3)
-    momentum: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.9)
-    weight_decay: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
-    label_smoothing: Annotated[Domain, _number(0, 0.9999)] = _fixed(0.0)
-    class_weights: Annotated[Domain, _searched(one_of(CLASS_WEIGHTS))] = _fixed("none")
-    clip_norm: Annotated[Domain, _number(0, 1e12)] = _fixed(0.0)
-    ema: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = _fixed("glorot_uniform")
-    normalize: Annotated[Domain, _searched(one_of((True, False)))] | None = None  # None: as [data] says
-    schedule: Schedule = Constant()
-    schedules: Annotated[tuple[Schedule, ...], BeforeValidator(as_tuple)] = ()  # to search, instead of one schedule
-    augment: Augment = Augment()
-    augments: Annotated[tuple[Augment, ...], BeforeValidator(as_tuple)] = ()  # likewise
-    learning_rates: dict[str, Annotated[Domain, _number(0, 1e12, open_low=True)]] = {}  # by optimizer, instead of one
-    warmup: Annotated[Domain, _number(0, 0.9999)] | None = None  # of the schedule, instead of its own
-    augment_strength: Annotated[Domain, _number(0, 4)] = _fixed(1.0)  # the extents of the augmentation times this
+    epochs: Annotated[int, Field(ge=1, le=100_000, strict=True)] = Field(default=50, description="Epochs of each training.")
+    batch_size: Annotated[Domain, _number(1, 65_536, whole=True)] = Field(
+        default=_fixed(128), description="Images of each training step."
+    )
+    optimizer: Annotated[Domain, _searched(one_of(OPTIMIZERS))] = Field(default=_fixed("adam"), description="Optimizer.")
+    learning_rate: Annotated[Domain, _number(0, 1e12, open_low=True)] = Field(
+        default=_fixed(1e-3), description="Peak learning rate."
+    )
+    momentum: Annotated[Domain, _number(0, 0.9999)] = Field(default=_fixed(0.9), description="Nesterov momentum of sgd.")
+    weight_decay: Annotated[Domain, _number(0, 0.9999)] = Field(
+        default=_fixed(0.0), description="Decoupled weight decay on kernels, a step."
+    )
+    label_smoothing: Annotated[Domain, _number(0, 0.9999)] = Field(
+        default=_fixed(0.0), description="Label smoothing of the loss."
+    )
+    class_weights: Annotated[Domain, _searched(one_of(CLASS_WEIGHTS))] = Field(
+        default=_fixed("none"),
+        description="Weights of the classes in the loss; balanced: each class counts the same in total.",
+    )
+    clip_norm: Annotated[Domain, _number(0, 1e12)] = Field(
+        default=_fixed(0.0), description="Largest norm of the gradient over all weights; 0: no clipping."
+    )
+    ema: Annotated[float, Field(ge=0, lt=1, strict=True)] = Field(
+        default=0.0,
+        description="Decay of the moving average of the weights that is ranked and kept; 0: the weights themselves.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Precision of the computation; auto: bfloat16 on a GPU that computes in it, else float32.",
+    )
+    initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = Field(
+        default=_fixed("glorot_uniform"), description="Initializer of the kernels."
+    )
+    normalize: Annotated[Domain, _searched(one_of((True, False)))] | None = Field(
+        default=None,
+        description="Normalise each channel by the training images' mean and deviation. Left out: as data.normalize.",
+    )
+    schedule: Schedule = Field(default=Constant(), description="Learning rate schedule.")
+    schedules: Annotated[tuple[Schedule, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), description="Schedules to search over, instead of one schedule."
+    )
+    augment: Augment = Field(default=Augment(), description="Augmentation of the training images.")
+    augments: Annotated[tuple[Augment, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), description="Augmentations to search over, instead of one."
+    )
+    learning_rates: dict[str, Annotated[Domain, _number(0, 1e12, open_low=True)]] = Field(
+        default={}, description="Learning rate of each optimizer by name, instead of one learning_rate."
+    )
+    warmup: Annotated[Domain, _number(0, 0.9999)] | None = Field(
+        default=None,
+        description="Share of the steps with a rising rate, instead of the schedule's own; one-cycle and linear.",
+    )
+    augment_strength: Annotated[Domain, _number(0, 4)] = Field(
+        default=_fixed(1.0), description="Factor on the extents of the augmentation."
+    )
 
     @model_validator(mode="after")
     def _one_or_several(self) -> RecipeSpace:

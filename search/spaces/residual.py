@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 from search.networks.architecture import Architecture
 from search.networks.layers import (
@@ -76,26 +76,57 @@ class ResidualStages(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["residual"] = "residual"
-    stages: Annotated[Dimension, dimension(whole(1, MOST_STAGES), "net")] = fixed(2)
-    blocks: _BLOCKS = Dimension((Range(1, 4, 1),), "stage")
-    width: _WIDTH = Dimension((Range(16, 96, 4),), "stage")
-    kernel: _KERNEL = Dimension((Choices((3, 5, 7)),), "stage")
-    second_kernel: _KERNEL = fixed(3)
-    dilation: _DILATION = fixed(1)
-    block: _BLOCK = fixed("gated")
-    expansion: _EXPANSION = fixed(1.0)
-    activation: _FUNCTION = fixed("silu")
-    norm: Annotated[Dimension, dimension(one_of(get_args(Norm)), "net")] = fixed("after")
-    uses: _USES = fixed(1)
-    downsample: _DOWNSAMPLE = fixed("stride")
-    downsample_kernel: _NET_KERNEL = fixed(3)
-    stem_kernel: _NET_KERNEL = fixed(3)
-    stem_stride: Annotated[Dimension, dimension(whole(1, 8), "net")] = fixed(1)
-    stem_multiplier: Annotated[Dimension, dimension(whole(1, 64), "net")] = fixed(1)
-    head: Annotated[Dimension, dimension(one_of(get_args(Head)), "net")] = fixed("conv")
-    momentum: Annotated[Dimension, dimension(fraction, "net")] = fixed(0.9)
-    epsilon: Annotated[Dimension, dimension(fraction, "net")] = fixed(1e-3)
+    kind: Literal["residual"] = Field(default="residual", description="Stages of residual blocks at falling resolution.")
+    stages: Annotated[Dimension, dimension(whole(1, MOST_STAGES), "net")] = Field(
+        default=fixed(2), description="Number of stages."
+    )
+    blocks: _BLOCKS = Field(
+        default=Dimension((Range(1, 4, 1),), "stage"), description="Number of residual blocks of each stage."
+    )
+    width: _WIDTH = Field(default=Dimension((Range(16, 96, 4),), "stage"), description="Output channels of each stage.")
+    kernel: _KERNEL = Field(
+        default=Dimension((Choices((3, 5, 7)),), "stage"),
+        description="Side in pixels of the window of a block's first spatial convolution.",
+    )
+    second_kernel: _KERNEL = Field(
+        default=fixed(3), description="Side in pixels of the second convolution's window, in plain and gated blocks."
+    )
+    dilation: _DILATION = Field(default=fixed(1), description="Dilation of the spatial convolutions of each stage.")
+    block: _BLOCK = Field(default=fixed("gated"), description="Kind of residual block: plain, inverted or gated.")
+    expansion: _EXPANSION = Field(
+        default=fixed(1.0), description="Hidden channels of an inverted or gated block, as a multiple of its width."
+    )
+    activation: _FUNCTION = Field(default=fixed("silu"), description="Activation function of blocks and gates.")
+    norm: Annotated[Dimension, dimension(one_of(get_args(Norm)), "net")] = Field(
+        default=fixed("after"), description="Batch normalisation after or before each convolution."
+    )
+    uses: _USES = Field(
+        default=fixed(1),
+        description="Times that each block is applied in a row with shared convolutions and batch norms of its own.",
+    )
+    downsample: _DOWNSAMPLE = Field(
+        default=fixed("stride"),
+        description="Reduction of the resolution between stages: a strided convolution, or a max or average pool.",
+    )
+    downsample_kernel: _NET_KERNEL = Field(
+        default=fixed(3), description="Side in pixels of the window of the convolution between stages."
+    )
+    stem_kernel: _NET_KERNEL = Field(default=fixed(3), description="Side in pixels of the stem convolution's window.")
+    stem_stride: Annotated[Dimension, dimension(whole(1, 8), "net")] = Field(
+        default=fixed(1), description="Stride of the stem convolution."
+    )
+    stem_multiplier: Annotated[Dimension, dimension(whole(1, 64), "net")] = Field(
+        default=fixed(1), description="Depth multiplier of the stem convolution."
+    )
+    head: Annotated[Dimension, dimension(one_of(get_args(Head)), "net")] = Field(
+        default=fixed("conv"), description="A 1 x 1 convolution before, or a dense layer after, global average pooling."
+    )
+    momentum: Annotated[Dimension, dimension(fraction, "net")] = Field(
+        default=fixed(0.9), description="Momentum of the moving averages of batch normalisation."
+    )
+    epsilon: Annotated[Dimension, dimension(fraction, "net")] = Field(
+        default=fixed(1e-3), description="Epsilon of batch normalisation."
+    )
 
     @field_serializer("*")
     def _plain(self, value: Any) -> Any:

@@ -61,16 +61,34 @@ class DataConfig(BaseModel):
     """Which images, and how they are split and prepared."""
 
     model_config = _STRICT
-    name: Literal["cifar10", "cifar100", "digits"] | None = None
-    path: str | None = None
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    images: Annotated[int, Field(ge=1)] | None = None
-    normalize: bool = False
+    name: Literal["cifar10", "cifar100", "digits"] | None = Field(
+        default=None, description="A data set that the program knows."
+    )
+    path: str | None = Field(
+        default=None,
+        description="A folder of images by class, an .npz file, or an official CIFAR archive; relative to the study file.",
+    )
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1,
+        description="Share of the training images that is held out for validation, where the data has no validation images.",
+    )
+    images: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Training images to take, stratified; the other splits are reduced in proportion. Left out: all.",
+    )
+    normalize: bool = Field(default=False, description="Normalise each channel by the training images' mean and deviation.")
     # how the images of a path are read, a folder's or an array file's
-    size: Annotated[tuple[_Side, _Side] | None, BeforeValidator(_sides)] = None  # [height, width], or one number for both
-    grayscale: bool = False
-    background: Literal["white", "black"] = "white"  # of what is transparent in a folder's images
-    classes: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # the sub-folders to take; all of them if none
+    size: Annotated[tuple[_Side, _Side] | None, BeforeValidator(_sides)] = Field(
+        default=None,
+        description="Size that images are resized to: [height, width], or one number for both. Left out: as they are.",
+    )
+    grayscale: bool = Field(default=False, description="Convert images to one grey channel.")
+    background: Literal["white", "black"] = Field(
+        default="white", description="Colour behind transparent pixels of a folder's images."
+    )
+    classes: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), description="Sub-folders to take as classes. Left out: all."
+    )
 
     @model_validator(mode="after")
     def _named(self) -> DataConfig:
@@ -93,8 +111,10 @@ class Rungs(BaseModel):
     """After `first`, `first * factor`, ... epochs only about one in `factor` candidates goes on (successive halving)."""
 
     model_config = _STRICT
-    first: Annotated[int, Field(ge=1)]
-    factor: Annotated[int, Field(ge=2)] = 3
+    first: Annotated[int, Field(ge=1)] = Field(description="Epochs before the first rung.")
+    factor: Annotated[int, Field(ge=2)] = Field(
+        default=3, description="Factor between rungs; about one candidate in this many continues."
+    )
 
     def before(self, epochs: int) -> tuple[int, ...]:
         """The epochs at which a candidate may be pruned, in a training of so many."""
@@ -109,12 +129,14 @@ class Directions(BaseModel):
     """The objectives of a study that has several: accuracy, and what is traded for it."""
 
     model_config = _STRICT
-    accuracy: Literal["maximize"] | None = None
-    params: Literal["minimize"] | None = None
-    macs: Literal["minimize"] | None = None
-    flash_bytes: Literal["minimize"] | None = None
-    peak_activation_bytes: Literal["minimize"] | None = None
-    arena_bytes: Literal["minimize"] | None = None
+    accuracy: Literal["maximize"] | None = Field(default=None, description="Accuracy is always one of the objectives.")
+    params: Literal["minimize"] | None = Field(default=None, description="Minimise parameters.")
+    macs: Literal["minimize"] | None = Field(default=None, description="Minimise multiply-adds.")
+    flash_bytes: Literal["minimize"] | None = Field(default=None, description="Minimise bytes of the int8 model file.")
+    peak_activation_bytes: Literal["minimize"] | None = Field(
+        default=None, description="Minimise the peak of int8 activations."
+    )
+    arena_bytes: Literal["minimize"] | None = Field(default=None, description="Minimise the int8 interpreter's arena.")
 
     @model_validator(mode="after")
     def _several(self) -> Directions:
@@ -135,19 +157,42 @@ class SearchConfig(BaseModel):
     """How to search, and how the worker process is kept in hand."""
 
     model_config = _STRICT
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # trained ones, those pruned at a rung included
-    sampler: Literal["tpe", "random", "nsga2", "grid"] = "tpe"
-    fit: Literal["reject", "fill"] = "reject"  # fill: widths are proportions, scaled to the largest net under the budget
-    repeats: Annotated[int, Field(ge=1, le=1000)] = 1  # seeds that every cell of a grid is trained on
-    rank_by: Literal["float", "int8"] = "float"  # int8: by the accuracy of the network in integers, also the base's
-    flip_average: bool = False  # tell apart how right trained candidates are on the mean of an image and its mirror image
-    warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # references and architecture files, tried first
-    rungs: Rungs | None = None
-    directions: Directions | None = None  # accuracy and prices, searched together
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    recycle_after: Annotated[int, Field(ge=1)] = 20  # trials that one worker process trains
-    stall_minutes: Annotated[float, Field(gt=0)] = 15.0  # without a sign of life, then the worker is stopped
-    grace_minutes: Annotated[float, Field(gt=0)] = 2.0  # without a heartbeat, then a trial counts as lost with its machine
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Trained candidates, those pruned at a rung included. Left out: 20, or the whole grid."
+    )
+    sampler: Literal["tpe", "random", "nsga2", "grid"] = Field(default="tpe", description="Sampler of candidates.")
+    fit: Literal["reject", "fill"] = Field(
+        default="reject",
+        description="Candidates over the budget are rejected, or widths are scaled to the largest network under it (fill).",
+    )
+    repeats: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Seeds that every cell of a grid is trained on."
+    )
+    rank_by: Literal["float", "int8"] = Field(
+        default="float", description="Accuracy that candidates are ranked by: of the float network or of the int8 network."
+    )
+    flip_average: bool = Field(
+        default=False, description="Also record accuracy averaged over each image and its mirror image; not ranked."
+    )
+    warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), description="References and architecture files that are tried first."
+    )
+    rungs: Rungs | None = Field(
+        default=None, description="Successive halving: epochs after which weak candidates are pruned."
+    )
+    directions: Directions | None = Field(
+        default=None, description="Several objectives: accuracy and the costs that are minimised with it."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="Root seed of all randomness.")
+    recycle_after: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="Trials that one worker process trains before it is replaced by a fresh one."
+    )
+    stall_minutes: Annotated[float, Field(gt=0)] = Field(
+        default=15.0, description="Minutes without progress after which a worker is stopped."
+    )
+    grace_minutes: Annotated[float, Field(gt=0)] = Field(
+        default=2.0, description="Minutes without a heartbeat after which a trial is requeued."
+    )
 
     @model_validator(mode="after")
     def _goes_together(self) -> SearchConfig:
@@ -174,25 +219,33 @@ class StopConfig(BaseModel):
     """When a study ends before it has its trials, and how long one of them may take; what is left out is no limit."""
 
     model_config = _STRICT
-    hours: Annotated[float, Field(gt=0)] | None = None  # of one `run`, by the clock
-    device_hours: Annotated[float, Field(gt=0)] | None = None  # that all trainings of the study take together
-    accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None  # to reach
-    patience: Annotated[int, Field(ge=1)] | None = None  # trained trials in a row without a better one
-    trial_minutes: Annotated[float, Field(gt=0)] | None = None  # of one trial
+    hours: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Wall-clock hours of one run.")
+    device_hours: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Hours that all trainings of the study take together."
+    )
+    accuracy: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Validation accuracy at which the study ends."
+    )
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Trained trials in a row without a better one."
+    )
+    trial_minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Minutes that one trial may take.")
 
 
 class StudyConfig(BaseModel):
     """One study, complete."""
 
     model_config = _STRICT
-    protocol: Literal["course", "holdout"] = "holdout"
-    base: str | float  # a reference, an architecture file, or an accuracy to beat
-    data: DataConfig
-    budget: Budget
-    space: AnySpace
-    recipe: RecipeSpace = RecipeSpace()
-    search: SearchConfig = SearchConfig()
-    stop: StopConfig = StopConfig()
+    protocol: Literal["course", "holdout"] = Field(
+        default="holdout", description="holdout: rank on held-out training images; course: rank on the test split."
+    )
+    base: str | float = Field(description="Network to beat: a reference, an architecture file, or an accuracy such as 0.84.")
+    data: DataConfig = Field(description="Images and their splits.")
+    budget: Budget = Field(description="Limits on the networks.")
+    space: AnySpace = Field(description="Search space.")
+    recipe: RecipeSpace = Field(default=RecipeSpace(), description="Training recipe.")
+    search: SearchConfig = Field(default=SearchConfig(), description="Search settings.")
+    stop: StopConfig = Field(default=StopConfig(), description="Limits on the study.")
 
     @field_validator("base", mode="before")
     @classmethod

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from search import files
-from search.budget.limits import Budget, FieldBounds
 from search.errors import UserError, first_place, first_problem, nearest
 from search.files import safe_name
 from search.networks import architecture as architectures
 from search.networks.architecture import to_dict
-from search.spaces.recipe import RecipeSpace
 from search.study.config import (
     DEEPEST,
     FREE,
@@ -24,15 +23,10 @@ from search.study.config import (
     REFERENCES,
     ROOT,
     STUDIES,
-    DataConfig,
-    Directions,
-    Rungs,
-    SearchConfig,
-    StopConfig,
     StudyConfig,
     flat,
 )
-from search.training.recipe import SCHEDULES, Augment
+from search.study.reference import TABLES
 from space import record_of
 
 
@@ -152,21 +146,10 @@ def _portable(path: Path) -> str:
 
 def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     """The keys that the table in question does take."""
-    models: dict[str, type[BaseModel]] = {
-        "data": DataConfig,
-        "budget": Budget,
-        "budget.receptive_field": FieldBounds,
-        "space": record_of(raw.get("space")),
-        "recipe": RecipeSpace,
-        "search": SearchConfig,
-        "search.rungs": Rungs,
-        "search.directions": Directions,
-        "stop": StopConfig,
-        "recipe.augment": Augment,
-        "recipe.augments": Augment,
-    }
     table = ".".join(part for part in first_place(error)[:-1] if isinstance(part, str))
-    for several in ("recipe.schedule", "recipe.schedules"):  # pydantic adds the kind
-        models |= {f"{several}.{one.model_fields['kind'].default}": one for one in SCHEDULES}
-    model = models.get(table, StudyConfig if not table else None)
-    return list(model.model_fields) if model else []
+    table = re.sub(r"^recipe\.(schedule|augment)s\b", r"recipe.\1", table)
+    if table == "space":
+        return list(record_of(raw.get("space")).model_fields)
+    name, _, kind = table.rpartition(".")  # pydantic adds the kind of a schedule
+    record = TABLES.get((table, None)) or TABLES.get((name, kind))
+    return list(record.model_fields) if record else []

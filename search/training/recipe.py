@@ -29,22 +29,22 @@ class Constant(BaseModel):
     """The learning rate as it is."""
 
     model_config = _FORBID
-    kind: Literal["constant"] = "constant"
+    kind: Literal["constant"] = Field(default="constant", description="A constant learning rate.")
 
 
 class InverseTime(BaseModel):
     """learning_rate / (1 + rate * epoch), stepped once an epoch."""
 
     model_config = _FORBID
-    kind: Literal["inverse-time"] = "inverse-time"
-    rate: Annotated[float, Field(gt=0, le=100)]
+    kind: Literal["inverse-time"] = Field(default="inverse-time", description="learning_rate / (1 + rate * epoch).")
+    rate: Annotated[float, Field(gt=0, le=100)] = Field(description="Rate of the decay, an epoch.")
 
 
 class Cosine(BaseModel):
     """From learning_rate to 0 along half a cosine, every step (Loshchilov and Hutter, "SGDR", 2017)."""
 
     model_config = _FORBID
-    kind: Literal["cosine"] = "cosine"
+    kind: Literal["cosine"] = Field(default="cosine", description="From learning_rate to 0 along half a cosine.")
 
 
 class OneCycle(BaseModel):
@@ -54,26 +54,38 @@ class OneCycle(BaseModel):
     """
 
     model_config = _FORBID
-    kind: Literal["one-cycle"] = "one-cycle"
-    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    start: Annotated[float, Field(ge=1, le=1e6)] = 25.0
+    kind: Literal["one-cycle"] = Field(
+        default="one-cycle", description="Up to learning_rate, then to 0 along half a cosine."
+    )
+    warmup: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3, description="Share of the steps in which the rate rises."
+    )
+    start: Annotated[float, Field(ge=1, le=1e6)] = Field(
+        default=25.0, description="Divisor of learning_rate at the first step."
+    )
 
 
 class Linear(BaseModel):
     """Straight up to learning_rate over `warmup` of all steps, then straight down to 0."""
 
     model_config = _FORBID
-    kind: Literal["linear"] = "linear"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    kind: Literal["linear"] = Field(default="linear", description="Straight up to learning_rate, then straight down to 0.")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Share of the steps in which the rate rises."
+    )
 
 
 class Plateau(BaseModel):
     """Times `factor` whenever the validation loss has not fallen for `patience` epochs."""
 
     model_config = _FORBID
-    kind: Literal["plateau"] = "plateau"
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    patience: Annotated[int, Field(ge=1, le=1000)] = 5
+    kind: Literal["plateau"] = Field(
+        default="plateau", description="Reduced whenever the validation loss has stopped falling."
+    )
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="Factor on the rate at each reduction.")
+    patience: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=5, description="Epochs without a lower validation loss before a reduction."
+    )
 
 
 SCHEDULES = (Constant, InverseTime, Cosine, OneCycle, Linear, Plateau)
@@ -89,14 +101,27 @@ class Augment(BaseModel):
     """
 
     model_config = _FORBID
-    passes: Annotated[int, Field(ge=1, le=1000)] = 1  # over all images in one epoch, each in an order of its own
-    flip: bool | Literal["alternating"] = False  # left-right, half of the images
-    crop: Annotated[int, Field(ge=0, le=64)] = 0  # pixels of reflected border, of which the image's size is cut out
-    shift: _Fraction = 0.0  # of height and width, up to, either way
-    zoom: _Fraction = 0.0  # up to, in and out
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, up to, either way
-    cutout: Annotated[int, Field(ge=0, le=256)] = 0  # side in pixels of a square that is set to the mean
-    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0  # alpha of the Beta distribution of a batch's mixing share
+    passes: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Passes over all training images in one epoch, each in its own order."
+    )
+    flip: bool | Literal["alternating"] = Field(
+        default=False,
+        description="Mirror images left to right: half of them at random, or every image in every other pass (alternating).",
+    )
+    crop: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0, description="Pixels of reflected border, out of which the image's size is cut at random."
+    )
+    shift: _Fraction = Field(default=0.0, description="Largest shift as a fraction of height and width.")
+    zoom: _Fraction = Field(default=0.0, description="Largest zoom, in and out.")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(
+        default=0.0, description="Largest rotation in degrees, either way."
+    )
+    cutout: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=0, description="Side in pixels of a square that is set to the mean; 0: none."
+    )
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="Alpha of the Beta distribution of mixup's share; 0: none."
+    )
 
 
 def strengthened(augment: Augment, strength: float) -> Augment:
