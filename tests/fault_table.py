@@ -1,6 +1,6 @@
-"""The table of faults in the README, made from what the tests of faults counted.
+"""The table of faults in docs/reliability.md, made from the counts of the tests of faults.
 
-    python -m tests.fault_table                     # run those tests, write benchmarks/faults.json and the README's table
+    python -m tests.fault_table                     # run those tests, write benchmarks/faults.json and the page's table
     FAULT_RECORDS=FOLDER python -m pytest -n 2      # in any run of them, each process leaves what it counts in the folder,
     python -m tests.fault_table --records FOLDER    # prints the table; status 1 if a row is not as it should be
 
@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.study.records import COUNTED
 
 ROOT = Path(__file__).parent.parent
-JSON, README = ROOT / "benchmarks" / "faults.json", ROOT / "README.md"
+JSON, PAGE = ROOT / "benchmarks" / "faults.json", ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- the table of faults: written by python -m tests.fault_table -->"
 END = "<!-- the end of the table of faults -->"
 RECORDS = "FAULT_RECORDS"  # environment: the folder that processes leave their counts in; they count for nobody without it
@@ -170,7 +170,7 @@ def rows_of(test: str) -> list[int]:
 
 
 def markdown(rows: Mapping[int, Counted]) -> str:
-    """The table as it stands in the README."""
+    """The table as Markdown."""
     head = ("| # | what happens | what becomes of it | tries | lost | doubled |", "|---|---|---|---|---|---|")
     lines = (
         f"| {number} | {row.fault} | {row.expected} | {rows[number].tries} | {rows[number].lost} | {rows[number].doubled} |"
@@ -180,7 +180,7 @@ def markdown(rows: Mapping[int, Counted]) -> str:
 
 
 def between_marks(text: str) -> str:
-    """The table that a README holds."""
+    """The table in the text of the page."""
     return text.split(BEGIN)[1].split(END)[0].strip("\n")
 
 
@@ -215,8 +215,8 @@ def main() -> None:
         sys.exit(status)
     table = [{"row": row, **rows[row]._asdict(), "tests": tests[row]} for row in ROWS]
     JSON.write_text(json.dumps({"command": "python -m tests.fault_table", "rows": table}, indent=1) + "\n", encoding="utf-8")
-    text = README.read_text(encoding="utf-8")
-    README.write_text(text.replace(between_marks(text), markdown(rows)), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(text.replace(between_marks(text), markdown(rows)), encoding="utf-8")
 
 
 def _told(rows: Mapping[int, Counted]) -> int:

@@ -24,7 +24,7 @@ _SAVE = "in Keras: keras.models.load_model({name!r}).save({stem!r})"
 _REMEDIES = {
     "HDF5": "it is read by running Keras, so convert it " + _SAVE,
     "pickle": "it is never loaded, as loading runs what is in it; save the model as .keras",
-    "PyTorch": "build the network in Keras, or write the architecture file by hand (see the README)",
+    "PyTorch": "build the network in Keras, or write the architecture file by hand (see docs/keras-import.md)",
     "ONNX or TensorFlow Lite": "it holds operations and no layers; pass the Keras model it was made from",
     "Python source": "it is never run; build the model there and save it as .keras",
 }

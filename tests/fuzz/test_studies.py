@@ -29,19 +29,20 @@ from tests.support.hostile import search as run
 from tests.support.odd import damaged, mutated, to_toml
 from tests.support.strategies import residual_tables, space_tables
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MANY = settings.default.max_examples // 3  # of the profile
 RECORDS = (StudyConfig, DataConfig, Budget, SearchConfig, StopConfig, RecipeSpace, Pyramid, ResidualStages)
 NAMES = sorted({name for record in RECORDS for name in record.model_fields})
 
 
 def _originals() -> list[dict[str, Any]]:
-    """The studies that ship, and that of the README, also with each of the README's parts of studies in it."""
+    """The shipped studies, and those of README.md and docs/, also the first of these with each documented part in it."""
     shipped = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(STUDIES.glob("*/study.toml"))]
-    blocks = re.findall(r"^```toml\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    told = [tomllib.loads(block) for block in blocks]
-    (whole,) = [one for one in told if "base" in one]
-    return [*shipped, whole, *(whole | part for part in told if part is not whole)]
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = [tomllib.loads(block) for block in re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    whole = [block for block in blocks if "base" in block]
+    return [*shipped, *whole, *(whole[0] | part for part in blocks if "base" not in part)]
 
 
 ORIGINALS = _originals()

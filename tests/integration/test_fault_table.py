@@ -1,4 +1,4 @@
-"""The table of faults: what is lost or doubled is seen, and the README's is that of the tests that there are."""
+"""The table of faults: lost and doubled results are counted, and docs/reliability.md has the counts of the present tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.fault_table import (
-    README,
+    PAGE,
     RECORDS,
     ROWS,
     Counted,
@@ -108,10 +108,10 @@ def test_every_row_has_a_test_and_no_test_a_row_that_is_none() -> None:
     assert [row for row, tests in found.items() if not tests] == []
 
 
-def test_the_readmes_table_was_written_by_a_run_of_the_tests_that_there_are() -> None:
+def test_the_pages_table_was_written_by_a_run_of_the_tests_that_there_are() -> None:
     """If this fails: python -m tests.fault_table"""
     written = read()["rows"]
     rows = {entry["row"]: Counted(entry["tries"], entry["lost"], entry["doubled"]) for entry in written}
     assert faults_of(rows) == []
-    assert between_marks(README.read_text(encoding="utf-8")) == markdown(rows)
+    assert between_marks(PAGE.read_text(encoding="utf-8")) == markdown(rows)
     assert {entry["row"]: entry["tests"] for entry in written} == rows_with_tests(), "tests have changed since"

@@ -1,8 +1,8 @@
 """What a study must survive: processes, disks and databases that fail under real workers, whose trainings are NumPy's.
 
-The rows are those of the table of faults in the README (`tests.fault_table`). After each storm all that must always hold is
-looked up in the database (`Storm.check`): as many trials as were asked for, each network once, nothing lost, doubled or
-left at work; and how often each fault has really happened is counted.
+The rows are those of the table of faults in docs/reliability.md (`tests.fault_table`). After each storm the invariants are
+checked in the database (`Storm.check`): as many trials as were asked for, each network once, nothing lost, doubled or left
+running. The tests count how often each fault really happened.
 """
 
 from __future__ import annotations
