@@ -15,7 +15,8 @@ from typing import Any, NoReturn, Protocol
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
-from search.budget.cost import Price, price
+from search.budget.cost import Cost, compute_cost
+from search.budget.metrics import METRICS
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.export.int8 import int8_accuracy
@@ -83,7 +84,7 @@ class Task:
 
 
 def candidate(trial: optuna.Trial, task: Task) -> float | tuple[float, ...]:
-    """Train the network that the sampler proposes; its best validation accuracy, and the prices that are minimised with it.
+    """Train the network that the sampler proposes; its best validation accuracy, and the costs that are minimised with it.
 
     Raises:
         optuna.TrialPruned: the candidate was rejected (never built), fell behind at a rung, or its training diverged.
@@ -103,22 +104,22 @@ def candidate(trial: optuna.Trial, task: Task) -> float | tuple[float, ...]:
     stream = ("candidate", trial.user_attrs["index"]) if found.repeat is None else ("repeat", found.repeat)
     place = Place(f"trials/{trial.number}", stream, True)
     accuracy = _train(trial, found.architecture, found.recipe, found.cost, task, place)
-    prices = tuple(float(getattr(found.cost, name)) for name in task.config.prices)
-    return (accuracy, *prices) if prices else accuracy
+    costs = tuple(float(METRICS[name].compute(found.cost)) for name in task.config.cost_metrics)
+    return (accuracy, *costs) if costs else accuracy
 
 
 def reference(trial: optuna.Trial, task: Task, architecture: Architecture, recipe: Recipe) -> float:
     """Train a known network under its own recipe; its best validation accuracy. No budget holds for it."""
     name = trial.user_attrs["reference"]
     place = Place(f"references/{name}", (name, trial.user_attrs["index"]))
-    return _train(trial, architecture, recipe, price(architecture), task, place)
+    return _train(trial, architecture, recipe, compute_cost(architecture), task, place)
 
 
 def again(trial: optuna.Trial, task: Task, architecture: Architecture, recipe: Recipe) -> float:
     """Train a contender of the finals from scratch on one of the fresh seeds, which all contenders share."""
     name, seed = trial.user_attrs["contender"], trial.user_attrs["repeat"]
     place = Place(f"{name}-{seed}", ("finals", seed))
-    return _train(trial, architecture, recipe, price(architecture), task, place)
+    return _train(trial, architecture, recipe, compute_cost(architecture), task, place)
 
 
 def checkpoint_path(folder: Path, attributes: Mapping[str, Any]) -> Path:
@@ -136,19 +137,19 @@ class Place:
     is_candidate: bool = False
 
 
-def _constrain(trial: optuna.Trial, cost: Price | None, task: Task) -> None:
+def _constrain(trial: optuna.Trial, cost: Cost | None, task: Task) -> None:
     """Tell Optuna how the candidate stands to the budget, and people what it costs of all that is limited or minimised."""
     if cost is None:
         trial.set_constraint("exists", 1.0)
         return
     for name, limit in task.config.budget.limits.items():
-        trial.set_constraint(name, float(getattr(cost, name) - (limit - 1)))
-    _set(trial, _prices(cost, task.config))
+        trial.set_constraint(name, float(METRICS[name].compute(cost) - (limit - 1)))
+    _set(trial, _costs(cost, task.config))
 
 
-def _prices(cost: Price, config: StudyConfig) -> dict[str, Any]:
-    """What the network costs of all that every study tells of, and of what this one limits or minimises."""
-    return {name: getattr(cost, name) for name in dict.fromkeys(("params", "macs", *config.budget.limits, *config.prices))}
+def _costs(cost: Cost, config: StudyConfig) -> dict[str, Any]:
+    """Costs that are stored as attributes of a trial, by metric."""
+    return {name: METRICS[name].compute(cost) for name in config.recorded_metrics}
 
 
 def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None, task: Task) -> NoReturn:
@@ -157,9 +158,9 @@ def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None,
     raise optuna.TrialPruned(reason)
 
 
-def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Price, task: Task, place: Place) -> float:
+def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Cost, task: Task, place: Place) -> float:
     seed = derive(task.config.search.seed, *place.stream)
-    about = _prices(cost, task.config) | {"receptive_field": cost.receptive_field, "seed": seed}
+    about = _costs(cost, task.config) | {"receptive_field": cost.receptive_field, "seed": seed}
     _set(trial, about)
     refused = sum(trial.user_attrs.get("refused", {}).values())
     task.emit({"event": "trial", "number": trial.number, "refused": refused, **_named(trial)} | about)

@@ -27,7 +27,7 @@ from search.runner.trial import inner_sampler
 from search.seeds import derive
 from search.storage.claims import Claims
 from search.study.config import STUDIES
-from search.study.pareto import front
+from search.study.pareto import front_indices
 from search.study.study_file import load
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.sampler import BudgetedSampler
@@ -68,7 +68,7 @@ def found_by(sampler: str, several: bool, seed: int, trials: int) -> list[tuple[
 
 def area(tried: Sequence[tuple[int, float]]) -> float:
     """The best accuracy under a budget, on average over all budgets up to MOST."""
-    best = [tried[place] for place in front([(params,) for params, _ in tried], [accuracy for _, accuracy in tried])]
+    best = [tried[place] for place in front_indices([(params,) for params, _ in tried], [accuracy for _, accuracy in tried])]
     ends = [*(params for params, _ in best[1:]), MOST]
     return sum(accuracy * (end - params) for (params, accuracy), end in zip(best, ends, strict=True)) / MOST
 

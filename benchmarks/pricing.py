@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.study.config import STUDIES
 from search.study.study_file import load
 from space import build, parameters
@@ -31,7 +31,9 @@ def main() -> None:
     rates, fitting = [], 0
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        fitting = sum(price(build(config.space, values, (32, 32, 3), 10)).params < config.budget.params for values in drawn)
+        fitting = sum(
+            compute_cost(build(config.space, values, (32, 32, 3), 10)).params < config.budget.params for values in drawn
+        )
         rates.append(N / (time.perf_counter() - started))
     print(
         f"{statistics.median(rates):,.0f} architectures a second from parameters to price (median of {ROUNDS} rounds of "

@@ -77,7 +77,7 @@ def main() -> None:
 
 def candidates(count: int) -> list[dict[str, Any]]:
     """Uniform draws of the space that fit the budget, the same ones whenever this is asked."""
-    from search.budget.cost import price
+    from search.budget.cost import compute_cost
     from search.networks.layers import ArchitectureError
     from space import Pyramid, build, parameters
 
@@ -85,7 +85,7 @@ def candidates(count: int) -> list[dict[str, Any]]:
     while len(found) < count:
         values = {name: domain.draw(generator) for name, domain in parameters(space).items()}
         try:
-            fits = price(build(space, values, (16, 16, 3), 10)).params < BUDGET
+            fits = compute_cost(build(space, values, (16, 16, 3), 10)).params < BUDGET
         except ArchitectureError:
             continue
         if fits:
@@ -137,7 +137,7 @@ def short(values: dict[str, Any], number: int, data: Any) -> dict[str, Any]:
 
 
 def curve(values: dict[str, Any], number: int, data: Any, epochs: int, restarts: tuple[int, ...]) -> dict[str, Any]:
-    from search.budget.cost import price
+    from search.budget.cost import compute_cost
     from search.training.recipe import Recipe
     from search.training.train import fit
     from space import Pyramid, build
@@ -146,7 +146,7 @@ def curve(values: dict[str, Any], number: int, data: Any, epochs: int, restarts:
     recipe = Recipe.model_validate(RECIPE | {"epochs": epochs, "restarts": restarts})
     training = fit(network, data, recipe, seed=number)
     accuracies = [round(epoch.val_accuracy, 4) for epoch in training.history]
-    return {"params": price(network).params, "curve": accuracies, "seconds": round(training.seconds, 1)}
+    return {"params": compute_cost(network).params, "curve": accuracies, "seconds": round(training.seconds, 1)}
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ import optuna
 import rungs
 from sqlalchemy import create_engine
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.files import read_json, write_json, write_text
 from search.finals.statistics import compare, confirm
 from search.networks.architecture import Architecture
@@ -168,7 +168,7 @@ def rounded(value: Any) -> Any:
 
 def features(architecture: Architecture) -> dict[str, float]:
     """What the model sees of a network: of the network alone, so that it is the same however it was proposed."""
-    cost, rates = price(architecture), [layer.rate for layer in architecture.layers if isinstance(layer, Dropout)]
+    cost, rates = compute_cost(architecture), [layer.rate for layer in architecture.layers if isinstance(layer, Dropout)]
     blocks = [row for row in resolve(architecture) if isinstance(row.layer, SeparableConv)][:-1]  # the last is the head
     widths = [math.log2(row.output[-1]) for row in blocks]
     return {

@@ -26,7 +26,7 @@ from search.study import study_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.files import read_json, write_json
 from search.finals.statistics import confirm
 from search.networks import architecture as architectures
@@ -143,7 +143,7 @@ def trained(one: Contender, seed: int, data: Any) -> dict[str, Any]:
 
     started, cpu = time.perf_counter(), time.process_time()
     history = [epoch.val_accuracy for epoch in fit(one.architecture, data, one.recipe, seed=seed).history]
-    cost = price(one.architecture)
+    cost = compute_cost(one.architecture)
     row: dict[str, Any] = {"name": one.name, "seed": seed, "params": cost.params, "macs": cost.macs}
     row |= {"best": max(history), "last": history[-1], "val_accuracy": history}
     row |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}

@@ -139,7 +139,7 @@ def floor(net: str, rates: dict[str, Any]) -> dict[str, float]:
     A layer reads its input and writes its output, and on the way back reads both the input and the output's gradient and
     writes the input's; a separable convolution is two layers.
     """
-    from search.budget.cost import price
+    from search.budget.cost import compute_cost
     from search.networks.geometry import flatten, resolve
     from search.networks.layers import SeparableConv
     from search.study.references import find
@@ -149,7 +149,7 @@ def floor(net: str, rates: dict[str, Any]) -> dict[str, float]:
         values += 3 * math.prod(row.input) + 2 * math.prod(row.output)
         if isinstance(row.layer, SeparableConv):
             values += 5 * math.prod(row.output[:2]) * row.input[-1] * row.layer.depth_multiplier
-    mflop, mbyte = 6 * price(network).macs / 1e6, 4 * values / 1e6
+    mflop, mbyte = 6 * compute_cost(network).macs / 1e6, 4 * values / 1e6
     return {
         "mflop": mflop,
         "mbyte": mbyte,

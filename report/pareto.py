@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report.tables import Table, leaderboard
-from search.study.pareto import front_of, priced
+from search.study.pareto import add_costs, select_front
 from search.study.records import Record, ranked
 from search.study.run import Opened, Studies
 
@@ -21,9 +21,9 @@ def front_board(study: Opened, prices: Sequence[str], studies: Studies | None = 
     Args:
         studies: those of the run, where they are open: what has been read of them is not read again.
     """
-    study = priced(study, prices, studies)
+    study = add_costs(study, prices, studies)
     board = leaderboard(*study)
-    rows, found = {row["number"]: row for row in board["trials"]}, front_of(study.candidates, prices)
+    rows, found = {row["number"]: row for row in board["trials"]}, select_front(study.candidates, prices)
     known: dict[str | None, Record] = {one.reference: one for one in reversed(ranked(study.references))}
     base = known.get(study.run.config.base_name) if study.run.config.base_name else None
     return {
@@ -53,7 +53,7 @@ def front_words(front: Front) -> str:
 
 
 def _prices(record: Record | None, names: Sequence[str]) -> dict[str, int | None]:
-    return {name: record.price(name) if record else None for name in names}
+    return {name: record.cost(name) if record else None for name in names}
 
 
 def _cells(rank: str, name: str, row: Mapping[str, Any], prices: Sequence[str], base: float | None) -> tuple[str, ...]:

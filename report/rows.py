@@ -14,14 +14,14 @@ from typing import Any
 
 from report.pareto import front_board
 from report.tables import leaderboard as board_of
-from search.budget.cost import price_layer
+from search.budget.cost import compute_layer_cost
 from search.errors import UserError
 from search.files import read_json
 from search.finals.results import Finalist, confirmed
 from search.finals.statistics import Comparison
 from search.networks.geometry import flatten, resolve
 from search.networks.layers import describe
-from search.study.pareto import asked
+from search.study.pareto import check_metrics
 from search.study.records import ranked
 from search.study.run import Opened, load, network_of
 
@@ -55,7 +55,7 @@ def front(study: Opened, *prices: str) -> list[Row]:
     Raises:
         UserError: one of them is no price.
     """
-    rows = front_board(study, asked(prices))["trials"]
+    rows = front_board(study, check_metrics(prices))["trials"]
     return [{key: row[key] for key in dict.fromkeys(("rank", "number", *prices, *_SCORES))} for row in rows]
 
 
@@ -103,8 +103,8 @@ def layers(study: Opened, number: int | None = None) -> list[Row]:
             "options": describe(row.layer),
             "output": "x".join(map(str, row.output)),
             "receptive_field": row.receptive_field,
-            "params": price_layer(row).params,
-            "macs": price_layer(row).macs,
+            "params": compute_layer_cost(row).params,
+            "macs": compute_layer_cost(row).macs,
         }
         for _, row in flatten(resolve(network_of(study.run, number)))
     ]

@@ -22,7 +22,7 @@ import space
 from report.analysis.findings import Findings
 from report.analysis.parts import Net
 from report.tables import thinned
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.finals.statistics import LEVEL, holm
 from search.networks.layers import ArchitectureError
 from search.spaces.domains import Choices, Domain, Value
@@ -221,7 +221,7 @@ def pricer(found: Findings) -> Params:
 
     def params(drawn: Mapping[str, Value]) -> int | None:
         try:
-            return price(space.build(searched, drawn, shape, classes)).params
+            return compute_cost(space.build(searched, drawn, shape, classes)).params
         except ArchitectureError:
             return None
 

@@ -53,7 +53,7 @@ def study_note(run: Run, candidates: list[Record], references: list[Record], fin
     paragraphs = [
         f"# {escaped(run.name)}",
         f"{asked} {escaped(config.data.name or 'these images')} best?",
-        *([f"**Objectives:** high accuracy; low {escaped(', '.join(config.prices))}."] if config.prices else []),
+        *([f"**Objectives:** high accuracy; low {escaped(', '.join(config.cost_metrics))}."] if config.cost_metrics else []),
         f"**Best so far:** {_best_line(board)}",
         f"**Base:** {_base_line(config, board)}",
         f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
@@ -97,7 +97,7 @@ _HOW_TO_READ = """\
 
 
 def _how_to_read(run: Run) -> str:
-    prices = run.config.prices
+    prices = run.config.cost_metrics
     value = "Value 0**, *accuracy*" if prices else f"Value**, *{OBJECTIVE}*"
     told = _HOW_TO_READ.format(value=value, references=escaped(f"{run.name}.references"))
     if not prices:
@@ -143,7 +143,7 @@ def _first(board: Mapping[str, Any]) -> str:
 
 def _front(run: Run, candidates: list[Record], references: list[Record]) -> str | None:
     """The front of a study of several objectives, or its beginning; None where there is none."""
-    prices = run.config.prices
+    prices = run.config.cost_metrics
     front = front_board(Opened(run, candidates, references), prices) if prices else {"trials": []}
     if not front["trials"]:
         return None

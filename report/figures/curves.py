@@ -13,25 +13,17 @@ from plotly.graph_objects import Figure
 
 from report.colours import COLOURS, GREY
 from report.figures import data as rows
-from report.figures.data import Cost, Curve, Point
+from report.figures.data import Curve, Point
 from report.figures.refusals import refusals
 from report.figures.style import CLEAR, MANY, TRAINED, accuracy_axis, axis, count_axis, drawn, level
-from search.study.pareto import front
+from search.budget.metrics import METRICS
+from search.study.pareto import front_indices
 from search.study.records import Record
 from search.study.run import Run
 
 __all__ = ["accuracy_by_cost", "learning_curves", "refusals"]
 
 FRONT = COLOURS[0]
-NAMES: dict[Cost, str] = {
-    "params": "parameters",
-    "macs": "multiply-adds",
-    "flash_bytes": "bytes of flash",
-    "peak_activation_bytes": "bytes of activations at once",
-    "arena_bytes": "bytes of arena",
-}
-UNITS: dict[Cost, str] = {name: f"{words} in int8" for name, words in NAMES.items()}
-UNITS |= {"params": NAMES["params"], "macs": "multiply-adds an image"}
 
 
 # --- learning curves -------------------------------------------------------------------------------------------------
@@ -85,32 +77,32 @@ def _published(count: int) -> dict[str, Any]:
 # --- accuracy against cost -------------------------------------------------------------------------------------------
 
 
-def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record], cost: Cost = "params") -> Figure:
-    """Best validation accuracy against a price: the candidates, those pruned at a rung hollow, their Pareto front, the base
-    as a level, other references, and the budget where it limits this price.
+def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record], metric: str = "params") -> Figure:
+    """Best validation accuracy against a cost metric: the candidates, those pruned at a rung hollow, their Pareto front, the
+    base as a level, other references, and the budget where it limits this metric.
 
     What lies far off the candidates, as a base over the budget does, is shown at the edge with its cost, so that the
     candidates can be told apart.
     """
-    found = rows.points(run, candidates, references, cost)
-    budget = run.config.budget.limits.get(cost)
+    found = rows.points(run, candidates, references, metric)
+    budget = run.config.budget.limits.get(metric)
     trained = [point for point in found if point.role == "candidate" and point.cost is not None]
     pruned = [point for point in found if point.role == "pruned" and point.cost is not None]
     low, high = _window(found, budget)
     others = [point for point in found if point.role in ("base", "reference")]
     traces = [
-        _networks(f"pruned at a rung ({len(pruned)})", pruned, cost, hollow=True),
-        _networks(f"trained ({len(trained)})", trained, cost, hollow=False),
+        _networks(f"pruned at a rung ({len(pruned)})", pruned, metric, hollow=True),
+        _networks(f"trained ({len(trained)})", trained, metric, hollow=False),
         _front(trained, high),
-        *(_base(point, cost) for point in others if point.role == "base"),
-        *(_marked(point, cost, low, high, index) for index, point in enumerate(others) if point.cost is not None),
+        *(_base(point, metric) for point in others if point.role == "base"),
+        *(_marked(point, metric, low, high, index) for index, point in enumerate(others) if point.cost is not None),
     ]
     levels = [level(one.accuracy, one.name) for one in others if one.role == "base"]
     levels += [level(budget, f"budget {budget:,}", upright=True)] if budget else []
     return drawn(
-        f"Accuracy against {NAMES[cost]}",
+        f"Accuracy against {METRICS[metric].label}",
         [trace for trace in traces if trace["x"]],
-        axis(UNITS[cost], tickformat="," if cost == "params" else "~s", range=[low, high]),
+        axis(METRICS[metric].axis, tickformat="," if metric == "params" else "~s", range=[low, high]),
         accuracy_axis([point.accuracy for point in found], "best validation accuracy"),
         shapes=levels,
         hovermode="closest",
@@ -130,7 +122,7 @@ def _window(found: Sequence[Point], budget: int | None) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _networks(name: str, found: Sequence[Point], cost: Cost, *, hollow: bool) -> dict[str, Any]:
+def _networks(name: str, found: Sequence[Point], metric: str, *, hollow: bool) -> dict[str, Any]:
     many = len(found) > MANY
     look = {"color": CLEAR, "line": {"color": GREY, "width": 1}} if hollow else {"color": TRAINED}
     return {
@@ -141,14 +133,14 @@ def _networks(name: str, found: Sequence[Point], cost: Cost, *, hollow: bool) ->
         "y": [point.accuracy for point in found],
         "customdata": [int(point.name.split()[-1]) for point in found],
         "marker": look | {"size": 5 if many else 8, "opacity": 0.5 if many else 0.85},
-        "hovertemplate": f"trial %{{customdata}}<br>%{{y:.2%}}<br>%{{x:,}} {UNITS[cost]}<extra></extra>",
+        "hovertemplate": f"trial %{{customdata}}<br>%{{y:.2%}}<br>%{{x:,}} {METRICS[metric].axis}<extra></extra>",
     }
 
 
 def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
     """The best accuracy that is to be had up to each cost."""
     costs = [(point.cost or 0,) for point in trained]
-    best = [trained[place] for place in front(costs, [point.accuracy for point in trained])]
+    best = [trained[place] for place in front_indices(costs, [point.accuracy for point in trained])]
     end = best[-1:]
     return {
         "type": "scatter",
@@ -161,14 +153,14 @@ def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
     }
 
 
-def _base(base: Point, cost: Cost) -> dict[str, Any]:
+def _base(base: Point, metric: str) -> dict[str, Any]:
     """The base's line of the legend."""
-    told = "" if base.cost is None else f", {base.cost:,} {NAMES[cost]}"
+    told = "" if base.cost is None else f", {base.cost:,} {METRICS[metric].label}"
     name, line = f"{base.name} ({base.accuracy:.2%}{told})", {"color": GREY, "dash": "dash", "width": 1.5}
     return {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": name, "line": line}
 
 
-def _marked(point: Point, cost: Cost, low: float, high: float, index: int) -> dict[str, Any]:
+def _marked(point: Point, metric: str, low: float, high: float, index: int) -> dict[str, Any]:
     """A reference with its name; what lies beyond an edge is shown there, and its cost is told."""
     assert point.cost is not None
     beyond = "right" if point.cost > high else "left" if point.cost < low else None
@@ -187,5 +179,5 @@ def _marked(point: Point, cost: Cost, low: float, high: float, index: int) -> di
         "marker": {"symbol": symbol, "color": GREY, "size": 11},
         "cliponaxis": False,
         "showlegend": False,
-        "hovertemplate": f"{point.name}<br>%{{y:.2%}}<br>{point.cost:,} {UNITS[cost]}<extra></extra>",
+        "hovertemplate": f"{point.name}<br>%{{y:.2%}}<br>{point.cost:,} {METRICS[metric].axis}<extra></extra>",
     }

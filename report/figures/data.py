@@ -13,7 +13,6 @@ from search.study.config import StudyConfig
 from search.study.records import Record, base_accuracy, ranked
 from search.study.run import Run
 
-Cost = str  # a price by its name: params, macs, flash_bytes, peak_activation_bytes, arena_bytes
 DECIMALS = 4  # of an accuracy: a hundredth of a percent
 PRUNED = "pruned_at_rung"
 REJECTED = "rejected as a trial"  # the rule under which a rejected trial, not a draw of the sampler, is told
@@ -87,28 +86,28 @@ def _published(config: StudyConfig) -> list[Curve]:
 # --- accuracy against cost -------------------------------------------------------------------------------------------
 
 
-def points(run: Run, candidates: list[Record], references: list[Record], cost: Cost) -> list[Point]:
+def points(run: Run, candidates: list[Record], references: list[Record], metric: str) -> list[Point]:
     """The candidates that were trained, also those pruned at a rung, by number; then the base, then other references.
 
-    What a network costs in int8 is known of records that come from `search.study.pareto.priced`.
+    What a network costs in int8 is known of records that come from `search.study.pareto.add_costs`.
     """
     found = []
     for record in candidates:
         accuracy, role = record.best_val_accuracy, "pruned" if record.outcome == PRUNED else "candidate"
         if record.outcome in ("trained", PRUNED) and accuracy is not None:
-            found.append(_point(f"trial {record.number}", role, record, cost))
+            found.append(_point(f"trial {record.number}", role, record, metric))
     trained = {record.reference: record for record in reversed(ranked(references))}
     base = run.config.base_name
     if isinstance(run.config.base, float):
         found.append(Point("accuracy to beat", "base", None, *rounded([run.config.base])))
     elif base in trained:
-        found.append(_point(base if base == "base" else f"base {base}", "base", trained.pop(base), cost))
-    return found + [_point(name or "", "reference", record, cost) for name, record in trained.items()]
+        found.append(_point(base if base == "base" else f"base {base}", "base", trained.pop(base), metric))
+    return found + [_point(name or "", "reference", record, metric) for name, record in trained.items()]
 
 
-def _point(name: str, role: str, record: Record, cost: Cost) -> Point:
+def _point(name: str, role: str, record: Record, metric: str) -> Point:
     (accuracy,) = rounded([record.best_val_accuracy or 0.0])
-    return Point(name, role, record.price(cost), accuracy)  # type: ignore[arg-type]
+    return Point(name, role, record.cost(metric), accuracy)  # type: ignore[arg-type]
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from report.markdown import effects as evidence
 from report.markdown.summary import base_table, confirmation, counts_words, leaderboard_table
 from report.network.drawing import network_svg
 from report.tables import Table
-from search.study.pareto import priced
+from search.budget.metrics import METRICS
+from search.study.pareto import add_costs
 from search.study.run import Opened
 
 SHOWN = 20  # trials of the leaderboard that are not folded
@@ -75,14 +76,14 @@ def curves(found: Findings) -> Section:
 def costs(found: Findings) -> Section:
     """Accuracy against parameters, multiply-adds and what else the budget limits, with the front of each as a table."""
     config = found.run.config
-    names = tuple(dict.fromkeys(("params", "macs", *config.budget.limits, *config.prices)))
-    known = priced(Opened(found.run, found.candidates, found.references), names, found.studies)
-    parts = [_front(known, config.prices)] if config.prices else list[str]()
+    names = config.recorded_metrics
+    known = add_costs(Opened(found.run, found.candidates, found.references), names, found.studies)
+    parts = [_front(known, config.cost_metrics)] if config.cost_metrics else list[str]()
     for name in names:
-        told, front = figures.NAMES[name], fronts.front_board(known, (name,))
-        words = f"Best validation accuracy against {figures.UNITS[name]}; the line is the best to be had with no more."
-        parts += [f"<h3>{told[0].upper()}{told[1:]}</h3>", markup.figure(figures.accuracy_by_cost(*known, name), words)]
-        n, label = len(front["trials"]), f"The front of accuracy against {told}"
+        metric, front = METRICS[name], fronts.front_board(known, (name,))
+        words = f"Best validation accuracy against {metric.axis}; the line is the best to be had with no more."
+        parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(figures.accuracy_by_cost(*known, name), words)]
+        n, label = len(front["trials"]), f"The front of accuracy against {metric.label}"
         table = markup.table(fronts.front_table(front), label, left=(1,))
         parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))
     return Section("costs", "Accuracy against cost", "".join(parts))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from report.tables import Table
-from search.budget.cost import price_layer
+from search.budget.cost import compute_layer_cost
 from search.networks.architecture import Architecture
 from search.networks.geometry import flatten, resolve
 from search.networks.layers import describe
@@ -34,7 +34,7 @@ def layer_rows(architecture: Architecture) -> list[tuple[str, str, str, str, str
     """(layer, options, output size, receptive field, parameters) of each layer, as cells of a Markdown table."""
     side, rows = max(architecture.input[:2]), []
     for depth, row in flatten(resolve(architecture)):
-        field, params = row.receptive_field, price_layer(row).params
+        field, params = row.receptive_field, compute_layer_cost(row).params
         rows.append(
             (
                 "· " * depth + escaped(row.name),

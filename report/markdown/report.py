@@ -71,7 +71,7 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None) -> P
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
         f"## The base\n\n{_base(run.config, board)}",
         f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRefused before training: {refused}." if refused else ""),
-        *([f"## The front\n\n{_front(found)}"] if run.config.prices else []),
+        *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
         *([f"## Confirmed on fresh seeds\n\n{finals_section(found.finals)}"] if found.finals else []),
         *([f"## What each factor does\n\n{effects}"] if effects else []),
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
@@ -145,7 +145,7 @@ def _leaderboard(board: Board) -> str:
 
 
 def _front(found: Findings) -> str:
-    front = front_board(Opened(found.run, found.candidates, found.references), found.run.config.prices, found.studies)
+    front = front_board(Opened(found.run, found.candidates, found.references), found.run.config.cost_metrics, found.studies)
     return f"{escaped(front_words(front))}\n\n{markdown(front_table(front))}"
 
 

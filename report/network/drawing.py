@@ -14,7 +14,7 @@ from typing import NamedTuple, assert_never
 
 from report.colours import COLOURS, GREY
 from report.network.layout import BAR, LINE, MARGIN, TOP, Columns, Layout, Place, above, arrange, by, middle, typeset
-from search.budget.cost import LayerPrice, Price, price, price_layer
+from search.budget.cost import Cost, LayerCost, compute_cost, compute_layer_cost
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved
 from search.networks.layers import (
@@ -58,7 +58,7 @@ svg.network-drawing:root { color: #1f2328; background: #fff; }
 class _Whole(NamedTuple):
     """What bars are measured by: all of it, in words; the largest layer, in length."""
 
-    total: Price
+    total: Cost
     params: int
     macs: int
 
@@ -69,8 +69,8 @@ def network_svg(architecture: Architecture) -> str:
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
-    layout, total = arrange(architecture), price(architecture)
-    costs = [price_layer(place.row) for place in layout.places]
+    layout, total = arrange(architecture), compute_cost(architecture)
+    costs = [compute_layer_cost(place.row) for place in layout.places]
     whole = _Whole(total, max(cost.params for cost in costs), max(cost.macs for cost in costs))
     name, width = _name(architecture), round(layout.columns.end)
     spoken = f"{name}, layer by layer: {total.params:,} parameters, {total.macs:,} multiply-adds"
@@ -99,7 +99,7 @@ def percent(value: int, whole: int) -> str:
 # --- parts of the drawing --------------------------------------------------------------------------------------------
 
 
-def _heading(name: str, architecture: Architecture, total: Price, columns: Columns) -> Iterator[str]:
+def _heading(name: str, architecture: Architecture, total: Cost, columns: Columns) -> Iterator[str]:
     field = total.receptive_field
     facts = [f"{total.params:,} parameters, {total.trainable_params:,} of them trained"]
     facts += [f"{total.macs:,} multiply-adds an image"]
@@ -143,7 +143,7 @@ def _input(architecture: Architecture, layout: Layout) -> Iterator[str]:
 
 def _layer(place: Place, layout: Layout, whole: _Whole) -> Iterator[str]:
     row, y, columns = place.row, middle(place.line), layout.columns
-    cost, colour, total = price_layer(row), _colour(row.layer), whole.total
+    cost, colour, total = compute_layer_cost(row), _colour(row.layer), whole.total
     yield f"<g><title>{escape(_hint(row, cost, total))}</title>"
     yield from _symbol(row, layout.lanes[place.lane], y, layout)
     options = f'<tspan class="quiet" dx="8">{escape(typeset(describe(row.layer)))}</tspan>'
@@ -211,7 +211,7 @@ def _bar(right: float, y: float, value: int, largest: int, whole: int, colour: s
     yield _text(right + 12 + length, y + 4, percent(value, whole), "quiet")
 
 
-def _total(total: Price, layout: Layout) -> Iterator[str]:
+def _total(total: Cost, layout: Layout) -> Iterator[str]:
     y, columns = middle(len(layout.places)) + 8, layout.columns
     yield _text(columns.name, y, "total", "size")
     yield _text(columns.params, y, f"{total.params:,}", "size", right=True)
@@ -232,7 +232,7 @@ def _text(x: float, y: float, words: str, kind: str = "", *, right: bool = False
     return f'<text x="{x:.1f}" y="{y:.0f}"{options}>{escape(words)}{more}</text>'
 
 
-def _hint(row: Resolved, cost: LayerPrice, total: Price) -> str:
+def _hint(row: Resolved, cost: LayerCost, total: Cost) -> str:
     words = [row.name, typeset(describe(row.layer)), f"{by(row.input)} to {by(row.output)}"]
     words += [f"{cost.params:,} parameters ({percent(cost.params, total.params)})"] if cost.params else []
     words += [f"{cost.macs:,} multiply-adds ({percent(cost.macs, total.macs)})"] if cost.macs else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from search.budget.cost import price_layer
+from search.budget.cost import compute_layer_cost
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved, Shape, resolve
 from search.networks.layers import Gate, Residual, describe
@@ -144,7 +144,7 @@ def _columns(places: Sequence[Place], left: float) -> Columns:
     sizes = max(len(by(place.row.output)) for place in places)
     output = name + max(words, 24) * _LETTER + max(sizes, 6) * _LETTER
     fields = max(len(f"{place.row.receptive_field}") for place in places)
-    costs = [price_layer(place.row) for place in places]
+    costs = [compute_layer_cost(place.row) for place in places]
     params, macs = (len(f"{sum(figures):,}") for figures in ([cost.params for cost in costs], [cost.macs for cost in costs]))
     field = output + max(92, 12 + (2 * fields + 1) * _LETTER)
     params_end = field + max(82, 14 + params * _FIGURE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from report.network.drawing import network_svg, percent
 from report.network.layout import by, typeset
-from search.budget.cost import Price, price, price_layer
+from search.budget.cost import Cost, compute_cost, compute_layer_cost
 from search.errors import UserError
 from search.files import write_text
 from search.networks.architecture import Architecture, to_json
@@ -39,7 +39,7 @@ def network_html(architecture: Architecture) -> str:
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
-    name, total = escape(architecture.name or "network"), price(architecture)
+    name, total = escape(architecture.name or "network"), compute_cost(architecture)
     sums = ("", "", f"{total.params:,}", "", f"{total.macs:,}", "")
     parts = [
         "<!DOCTYPE html>",
@@ -78,7 +78,7 @@ def write_drawings(architecture: Architecture, svg: Path | None, html: Path | No
     return [path for path, _, _ in asked]
 
 
-def _rows(architecture: Architecture, total: Price) -> Iterator[str]:
+def _rows(architecture: Architecture, total: Cost) -> Iterator[str]:
     before = None
     for depth, row in flatten(resolve(architecture)):
         kind = "" if row.output[:-1] == before else ' class="begins"'
@@ -87,8 +87,8 @@ def _rows(architecture: Architecture, total: Price) -> Iterator[str]:
         yield f"<tr{kind}>{name}{_cells(_figures(row, total))}</tr>"
 
 
-def _figures(row: Resolved, total: Price) -> tuple[str, ...]:
-    cost, field = price_layer(row), row.receptive_field
+def _figures(row: Resolved, total: Cost) -> tuple[str, ...]:
+    cost, field = compute_layer_cost(row), row.receptive_field
     return (
         by(row.output),
         by((field, field)) if field is not None else "",

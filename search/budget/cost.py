@@ -34,7 +34,7 @@ from search.networks.layers import (
 )
 
 
-class LayerPrice(NamedTuple):
+class LayerCost(NamedTuple):
     """What one layer costs, layers inside a residual not included."""
 
     params: int
@@ -44,7 +44,7 @@ class LayerPrice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Price:
+class Cost:
     """What a network costs for one image."""
 
     params: int
@@ -75,56 +75,56 @@ class Price:
         return arena_bytes(self.lowered)
 
 
-def price(architecture: Architecture) -> Price:
+def compute_cost(architecture: Architecture) -> Cost:
     """The price of a network.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
-    return price_resolved(resolve(architecture))
+    return compute_resolved_cost(resolve(architecture))
 
 
-def price_resolved(resolved: tuple[Resolved, ...]) -> Price:
+def compute_resolved_cost(resolved: tuple[Resolved, ...]) -> Cost:
     """The price of a network whose geometry is already known."""
     params = frozen = macs = 0
     largest = math.prod(resolved[0].input)
     for _, row in flatten(resolved):
-        layer_params, layer_frozen, layer_macs, activations = price_layer(row)
+        layer_params, layer_frozen, layer_macs, activations = compute_layer_cost(row)
         params += layer_params
         frozen += layer_frozen
         macs += layer_macs
         largest = max(largest, activations)
-    return Price(params, params - frozen, macs, largest, receptive_field(resolved), resolved)
+    return Cost(params, params - frozen, macs, largest, receptive_field(resolved), resolved)
 
 
-def price_layer(row: Resolved) -> LayerPrice:
+def compute_layer_cost(row: Resolved) -> LayerCost:
     """The price of one resolved layer."""
     channels = row.input[-1]
     match row.layer:
         case BatchNorm():
-            return LayerPrice(4 * channels, 2 * channels, 0, math.prod(row.output))
+            return LayerCost(4 * channels, 2 * channels, 0, math.prod(row.output))
         case Activation() | Dropout() | MaxPool() | AveragePool() | GlobalAveragePool() | Flatten() | Softmax() | Gate():
-            return LayerPrice(0, 0, 0, math.prod(row.output))
+            return LayerCost(0, 0, 0, math.prod(row.output))
         case SeparableConv(filters, kernel) as layer:
             positions = row.output[0] * row.output[1]
             weights = (kernel * kernel + filters) * channels * layer.depth_multiplier
             params = 0 if row.first else weights + filters * layer.use_bias
-            return LayerPrice(params, 0, weights * positions, positions * filters)
+            return LayerCost(params, 0, weights * positions, positions * filters)
         case SpatialSeparableConv(filters, kernel) as layer:
             positions = row.output[0] * row.output[1]
             half = kernel * channels
             macs = half * math.prod(first_half_positions(row)) + (half + channels * filters) * positions
             params = 0 if row.first else 2 * half + channels * filters + filters * layer.use_bias
-            return LayerPrice(params, 0, macs, positions * filters)
+            return LayerCost(params, 0, macs, positions * filters)
         case Conv(filters, kernel) as layer:
             positions = row.output[0] * row.output[1]
             weights = kernel * kernel * channels * filters
             params = 0 if row.first else weights + filters * layer.use_bias
-            return LayerPrice(params, 0, weights * positions, positions * filters)
+            return LayerCost(params, 0, weights * positions, positions * filters)
         case Dense(units) as layer:
-            return LayerPrice(channels * units + units * layer.use_bias, 0, channels * units, units)
+            return LayerCost(channels * units + units * layer.use_bias, 0, channels * units, units)
         case Residual():
-            return LayerPrice(0, 0, 0, math.prod(row.output))
+            return LayerCost(0, 0, 0, math.prod(row.output))
         case _:
             assert_never(row.layer)
 
@@ -132,7 +132,7 @@ def price_layer(row: Resolved) -> LayerPrice:
 def table(architecture: Architecture) -> dict[str, Any]:
     """The network layer by layer, as `show --json` prints it; receptive fields are [height, width], unclipped."""
     resolved = resolve(architecture)
-    total = price_resolved(resolved)
+    total = compute_resolved_cost(resolved)
     return {
         "name": architecture.name,
         "params": total.params,
@@ -152,7 +152,7 @@ def table(architecture: Architecture) -> dict[str, Any]:
 
 
 def _row(row: Resolved) -> dict[str, Any]:
-    cost = price_layer(row)
+    cost = compute_layer_cost(row)
     return {
         "name": row.name,
         "kind": row.layer.kind,

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
-from search.budget.cost import Price
+from search.budget.cost import Cost
 from search.budget.devices import checked, memory_of
+from search.budget.metrics import METRICS
 from search.networks.architecture import Architecture
 from search.networks.layers import Conv, walk
 
-OVER = "over budget"  # the rule that a network of too many parameters, or of a layer that is not admitted, breaks
-WORDS = {  # what is limited, in the order in which it is looked at: what is found fast first
-    "params": "parameters",
-    "macs": "multiply-adds",
-    "flash_bytes": "bytes of flash in int8",
-    "peak_activation_bytes": "bytes of activations at once in int8",
-    "arena_bytes": "bytes of arena in int8",
-}
+OVER_BUDGET = "over budget"  # rule broken by too many parameters or by a kind of layer that the budget excludes
 
 _Limit = Annotated[int, Field(ge=1, le=10**15)]
+
+if TYPE_CHECKING:
+    _MetricLimits = BaseModel
+else:
+    _MetricLimits = create_model(
+        "_MetricLimits",
+        **{
+            name: (_Limit | None, Field(default=None, description=f"{metric.description}: strictly under this number."))
+            for name, metric in METRICS.items()
+        },
+    )
 
 
 class Breach(NamedTuple):
@@ -52,37 +57,35 @@ class FieldBounds(BaseModel):
             raise ValueError(f"receptive_field: at_least must be up to at_most, not {low} and {high}")
         return self
 
-    def breach(self, found: int | None) -> Breach | None:
-        """How a network's receptive field lies outside; one that has none sees the whole image."""
-        if self.at_least is not None and found is not None and found < self.at_least:
-            return Breach(
-                "receptive field", f"a receptive field of {found} pixels, the budget asks for at least {self.at_least}"
-            )
-        if self.at_most is not None and found is not None and found > self.at_most:
-            return Breach(
-                "receptive field", f"a receptive field of {found} pixels, the budget asks for at most {self.at_most}"
-            )
-        return None
+    @property
+    def descriptions(self) -> list[str]:
+        """One phrase per bound, such as `a receptive field of at least 9`."""
+        bounds = {"at least": self.at_least, "at most": self.at_most}
+        return [f"a receptive field of {side} {bound}" for side, bound in bounds.items() if bound is not None]
+
+    def breach(self, pixels: int | None) -> Breach | None:
+        """The bound that a receptive field breaks; None if it breaks none, or if the network sees the whole image (None)."""
+        if pixels is None:
+            return None
+        if self.at_least is not None and pixels < self.at_least:
+            bound = f"at least {self.at_least}"
+        elif self.at_most is not None and pixels > self.at_most:
+            bound = f"at most {self.at_most}"
+        else:
+            return None
+        return Breach("receptive field", f"a receptive field of {pixels} pixels, the budget asks for {bound}")
 
 
-class Budget(BaseModel):
-    """Strict limits that hold together: `params = 100_000` means that 99,999 fits and 100,000 does not.
+class Budget(_MetricLimits):
+    """Strict upper limits of the metrics in `METRICS`, all of which apply: `params = 100_000` admits 99,999.
 
     `device` is a microcontroller by name, or the memory that it has for the network as "RAM/flash", such as "64KB/64KB": the
-    arena is to fit into the one and the file into the other, full to the last byte (see `search.budget.devices`).
+    arena must fit into the RAM and the file into the flash, equal sizes included (see `search.budget.devices`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     params: _Limit = Field(description="Parameters: every network must stay under this number.")
     separable_only: bool = Field(default=True, description="Admit separable convolutions only, no plain ones.")
-    macs: _Limit | None = Field(default=None, description="Multiply-adds of one image: strictly under this number.")
-    flash_bytes: _Limit | None = Field(default=None, description="Bytes of the int8 model file: strictly under this number.")
-    peak_activation_bytes: _Limit | None = Field(
-        default=None, description="Largest sum in bytes of int8 activations alive at once: strictly under this number."
-    )
-    arena_bytes: _Limit | None = Field(
-        default=None, description="Bytes of the int8 interpreter's arena: strictly under this number."
-    )
     receptive_field: FieldBounds | None = Field(default=None, description="Bounds of the receptive field.")
     device: Annotated[str, AfterValidator(checked)] | None = Field(
         default=None,
@@ -91,48 +94,54 @@ class Budget(BaseModel):
 
     @property
     def limits(self) -> Mapping[str, int]:
-        """The limits by what they limit, the device's among them."""
-        return _limits(self.device, *(getattr(self, name) for name in WORDS))
+        """Strict upper limits by metric, those of the device included, in the order of `METRICS`."""
+        return _limits(self.device, *(getattr(self, name) for name in METRICS))
 
     @property
     def is_plain(self) -> bool:
-        """Whether parameters are all that is limited."""
+        """True if only parameters are limited."""
         return self.limits.keys() == {"params"} and self.receptive_field is None
 
     @property
     def words(self) -> str:
         """`100,000 parameters`, and the other limits."""
-        told = [f"{limit:,} {WORDS[name]}" for name, limit in self.limits.items()]
-        field = self.receptive_field
-        for side in ("at_least", "at_most"):
-            if field is not None and (bound := getattr(field, side)) is not None:
-                told.append(f"a receptive field of {side.replace('_', ' ')} {bound}")
-        return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+        limits = [f"{limit:,} {METRICS[name].full_label}" for name, limit in self.limits.items()]
+        if self.receptive_field is not None:
+            limits += self.receptive_field.descriptions
+        return " and ".join([", ".join(limits[:-1]), limits[-1]] if len(limits) > 1 else limits)
 
-    def breach(self, architecture: Architecture, price: Price) -> Breach | None:
-        """The first rule that the network breaks, or None where it is admitted."""
+    def breach(self, architecture: Architecture, cost: Cost) -> Breach | None:
+        """The first rule that the network breaks; None if it fits.
+
+        Args:
+            cost: of this architecture.
+        """
         if self.separable_only and any(isinstance(layer, Conv) for layer in walk(architecture.layers)):
-            return Breach(OVER, "holds a plain convolution, and the budget admits separable convolutions only")
-        if self.receptive_field is not None and (found := self.receptive_field.breach(price.receptive_field)):
-            return found
+            return Breach(OVER_BUDGET, "contains a plain convolution, and the budget admits separable convolutions only")
+        if self.receptive_field is not None:
+            breach = self.receptive_field.breach(cost.receptive_field)
+            if breach is not None:
+                return breach
         for name, limit in self.limits.items():
-            value = getattr(price, name)
+            value = METRICS[name].compute(cost)
             if value >= limit:
-                rule = OVER if name == "params" else f"over {name.removesuffix('_bytes').replace('_', ' ')}"
-                return Breach(rule, f"{value:,} {WORDS[name]}, the budget is under {limit:,}")
+                return Breach(_rule(name), f"{value:,} {METRICS[name].full_label}, the budget is under {limit:,}")
         return None
 
-    def refusal(self, architecture: Architecture, price: Price) -> str | None:
-        """Why the network is not admitted, or None where it is."""
-        found = self.breach(architecture, price)
-        return found.reason if found else None
+
+def _rule(metric: str) -> str:
+    """Short name of the rule that limits a metric, under which rejected proposals are counted."""
+    return OVER_BUDGET if metric == "params" else f"over {metric.removesuffix('_bytes').replace('_', ' ')}"
 
 
 @lru_cache(maxsize=64)
 def _limits(device: str | None, *limits: int | None) -> Mapping[str, int]:
-    given = dict(zip(WORDS, limits, strict=True))
+    declared = dict(zip(METRICS, limits, strict=True))
     if device is not None:
         ram, flash = memory_of(device)
-        for name, most in (("arena_bytes", ram + 1), ("flash_bytes", flash + 1)):
-            given[name] = min(most, given[name] or most)
-    return {name: limit for name, limit in given.items() if limit is not None}
+        memory = {"ram": ram, "flash": flash}
+        for name, metric in METRICS.items():
+            if metric.memory is not None:
+                limit = memory[metric.memory] + 1  # limits are strict, and a full memory is admitted
+                declared[name] = min(limit, declared[name] or limit)
+    return {name: limit for name, limit in declared.items() if limit is not None}

@@ -91,11 +91,11 @@ def _export_front(
     from search.cli.tables import print_taken
     from search.export.exporter import refuse_unknown
     from search.study import trained as winner
-    from search.study.pareto import asked
+    from search.study.pareto import check_metrics
     from search.study.run import find
     from search.training.device import load_backend
 
-    run, prices = find(study, out, storage), asked(pareto)
+    run, prices = find(study, out, storage), check_metrics(pareto)
     refuse_unknown(forms)
     known = [winner.images(run, Path(data))] if data else []  # read once, for all networks
 

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from search.budget.cost import Price, price_layer, price_resolved
+from search.budget.cost import Cost, compute_layer_cost, compute_resolved_cost
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved, resolve
 from search.networks.layers import BatchNorm, Conv, Layer, Residual, SeparableConv, SpatialSeparableConv, describe
@@ -43,7 +43,7 @@ def print_network(console: Console, architecture: Architecture, int8: Mapping[st
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
     resolved = resolve(architecture)
-    total, side = price_resolved(resolved), max(architecture.input[:2])
+    total, side = compute_resolved_cost(resolved), max(architecture.input[:2])
     rows = list(_rows(resolved, _ASCII if console.options.ascii_only else _DRAWN))
     full = _table(console, rows, total, side, brief=False)
     table = full if _measured(console, full).maximum <= console.width else _table(console, rows, total, side, brief=True)
@@ -79,10 +79,10 @@ def _measured(console: Console, table: Table) -> Measurement:
     return Measurement.get(console, console.options.update(max_width=10_000), table)
 
 
-def _table(console: Console, rows: Sequence[tuple[str, Resolved]], total: Price, side: int, *, brief: bool) -> Table:
+def _table(console: Console, rows: Sequence[tuple[str, Resolved]], total: Cost, side: int, *, brief: bool) -> Table:
     """`brief` leaves out what other columns tell, and rounds multiply-adds to three digits."""
     signs, letters = (_ASCII if console.options.ascii_only else _DRAWN), 4 if brief else 8
-    largest = max(price_layer(row).params for _, row in rows)
+    largest = max(compute_layer_cost(row).params for _, row in rows)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     table.add_column("layer", no_wrap=True, min_width=max(len(lead + row.name) for lead, row in rows))
     table.add_column("", overflow="fold", min_width=9)
@@ -92,7 +92,7 @@ def _table(console: Console, rows: Sequence[tuple[str, Resolved]], total: Price,
     table.add_column("macs" if brief else "multiply-adds", justify="right", no_wrap=True)
     before = None
     for lead, row in rows:
-        field, cost, begins = row.receptive_field, price_layer(row), row.output[:-1] != before
+        field, cost, begins = row.receptive_field, compute_layer_cost(row), row.output[:-1] != before
         if begins and before is not None:
             table.add_section()
         before = row.output[:-1]
@@ -147,7 +147,7 @@ def _short(macs: int) -> str:
     return str(macs)
 
 
-def _headline(architecture: Architecture, total: Price) -> str:
+def _headline(architecture: Architecture, total: Cost) -> str:
     name = "".join(letter if letter.isprintable() else " " for letter in architecture.name).strip()
     field = total.receptive_field
     return (

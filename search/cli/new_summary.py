@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.cli.tables import print_survey
 from search.study.new import New
 from search.study.proposal import sizes_of
@@ -86,7 +86,11 @@ def _proposal(new: New) -> Table:
             f"{_range(one.blocks)} blocks{stride}, {_range(one.pools)} pools, {_range(one.width)} channels",
             why["space"],
         ),
-        ("base", f"{price(one.base).params:,} parameters", "plain convolutions, ten times the budget: the net to beat"),
+        (
+            "base",
+            f"{compute_cost(one.base).params:,} parameters",
+            "plain convolutions, ten times the budget: the net to beat",
+        ),
         ("training", f"{one.epochs} epochs in batches of {one.batch_size}", why["recipe"]),
         ("variation", f"flip {'on' if one.flip else 'off'}, crop {one.crop}", why["augment"]),
     ]

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from search.budget.metrics import METRICS
+
 Study = Annotated[str, typer.Argument(help="a name under studies/, or the path of a TOML file")]
 Out = Annotated[Path | None, typer.Option(help="the run folder, instead of studies/NAME/run", file_okay=False)]
 Storage = Annotated[
@@ -19,7 +21,7 @@ RayAddress = Annotated[str | None, typer.Option(help="train on this Ray cluster;
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Pareto = Annotated[
     list[str] | None,
-    typer.Option(help="the front of accuracy against a price: params, macs, flash_bytes, ...; may be given several times"),
+    typer.Option(help=f"front of accuracy against a cost metric: {', '.join(METRICS)}; may be given several times"),
 ]
 # what overrides the study file, see `search.study.config.OPTIONS`
 Data = Annotated[str | None, typer.Option(help="folder of images by class, .npz, or CIFAR's official folder or .tar.gz")]

@@ -30,7 +30,7 @@ def top(
 
     found = studies.find(study, out, storage)
     if as_json:
-        front = _front(found, pareto) if pareto or found.config.prices else None
+        front = _front(found, pareto) if pareto or found.config.cost_metrics else None
         print_json(_board(found) | ({"front": front} if front else {}))
     elif pareto:
         from search.cli.tables import print_front
@@ -118,11 +118,11 @@ def _board(found: Run) -> dict[str, Any]:
 def _front(found: Run, pareto: list[str] | None) -> dict[str, Any]:
     """The front of these prices, or of those that the study minimises."""
     from report.pareto import front_board
-    from search.study.pareto import asked
+    from search.study.pareto import check_metrics
     from search.study.records import outline
     from search.study.run import Opened, load
 
-    prices, loaded = asked(pareto or found.config.prices), load(found)
+    prices, loaded = check_metrics(pareto or found.config.cost_metrics), load(found)
     return front_board(Opened(found, outline(loaded.candidates), outline(loaded.references)), prices, loaded)
 
 
@@ -137,7 +137,7 @@ def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
     loaded = load(found)
     candidates, references = outline(loaded.candidates), outline(loaded.references)
     print_leaderboard(console, leaderboard(found, candidates, references), found.config, whole=whole)
-    if prices := found.config.prices:
+    if prices := found.config.cost_metrics:
         print_front(console, front_board(Opened(found, candidates, references), prices, loaded))
     if refused := refusal_words(candidates):
         console.print(f"Refused before training: {refused}.", highlight=False)

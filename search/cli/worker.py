@@ -87,7 +87,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     backend_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
 
     emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
-    claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left, run.config.prices)
+    claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left, run.config.cost_metrics)
     task = Task(
         run.config, data, run.folder, None, emit, annotate, claims.claim, limits, worker=order.worker, fit=trainer.fit
     )

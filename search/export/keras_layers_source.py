@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, assert_never
 
-from search.budget.cost import price_layer
+from search.budget.cost import compute_layer_cost
 from search.networks.geometry import Resolved, Shape, first_half_positions, flatten
 from search.networks.layers import (
     Activation,
@@ -170,7 +170,7 @@ def _spatial(row: Resolved, layer: SpatialSeparableConv, field: int | None, init
     options: dict[str, object] = {"padding": layer.padding, "dilation_rate": (dilation, 1) if dilation > 1 else 1}
     options |= {"use_bias": False, "depthwise_initializer": initializer}
     half = kernel * channels
-    count = price_layer(row).params
+    count = compute_layer_cost(row).params
     seen = str(field) if field == row.receptive_field else f"{row.receptive_field}x{field}"
     columns = by((*first_half_positions(row), channels)), seen, f"{half if count else 0:,}"
     yield Line(_call("DepthwiseConv2D", f"{row.name}_vertical", (kernel, 1), **options), columns)
@@ -190,7 +190,11 @@ def _call(kind: str, name: str, *sizes: object, **options: object) -> str:
 
 
 def _columns(row: Resolved) -> tuple[str, str, str]:
-    return by(row.output), "" if row.receptive_field is None else str(row.receptive_field), f"{price_layer(row).params:,}"
+    return (
+        by(row.output),
+        "" if row.receptive_field is None else str(row.receptive_field),
+        f"{compute_layer_cost(row).params:,}",
+    )
 
 
 def by(shape: Shape) -> str:

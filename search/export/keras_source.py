@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from search.budget.cost import Price, price_resolved
+from search.budget.cost import Cost, compute_resolved_cost
 from search.data.preprocessing import Pixels
 from search.export.keras_layers_source import Line, by, calls, commented, statements
 from search.networks.architecture import LONGEST_NAME, Architecture, identifier
@@ -78,14 +78,14 @@ def _file(
     channels = architecture.input[-1]
     if len(pixels.mean) not in (0, channels):
         raise ValueError(f"pixels are normalised for {len(pixels.mean)} channels, the input has {channels}")
-    docstring = "\n".join(_docstring(architecture, price_resolved(resolved), heading, pixels))
+    docstring = "\n".join(_docstring(architecture, compute_resolved_cost(resolved), heading, pixels))
     body = [*_prepare(architecture, pixels), "", "", *model]
     wide = "# ruff: noqa: E501\n\n" if any(len(line) > WIDTH for line in body) else ""
     code = "\n".join(["import keras", "import numpy as np", "from keras import layers", "", *body])
     return f'{docstring}\n\n{wide}{code}\n\n\nif __name__ == "__main__":\n    {main}\n'
 
 
-def _docstring(architecture: Architecture, price: Price, heading: Sequence[str], pixels: Pixels) -> Iterator[str]:
+def _docstring(architecture: Architecture, price: Cost, heading: Sequence[str], pixels: Pixels) -> Iterator[str]:
     name = " ".join(_printable(architecture.name).replace('"', "'").split()) or "network"
     name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
     field = price.receptive_field

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 import space
 from objective import Task, again, checkpoint_path
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import UserError
 from search.files import Weights, read_weights
 from search.finals.control import in_full, search_at_random
@@ -121,7 +121,7 @@ def _base(run: Run, studies: Studies) -> Contender:
         raise UserError(f"{named}: no longer the network that this run has trained; put that back, or pass another --out")
     score = next((one.best_val_accuracy for one in ranked(records(studies.references)) if one.reference == base.name), None)
     recipe = references.recipe_of(in_full(run.config), base)
-    return Contender("base", None, score, price(base.architecture).params, base.architecture, recipe)
+    return Contender("base", None, score, compute_cost(base.architecture).params, base.architecture, recipe)
 
 
 def _best(run: Run, kind: str, study: optuna.Study, top: int, data: DataFacts) -> list[Contender]:
@@ -133,7 +133,7 @@ def _best(run: Run, kind: str, study: optuna.Study, top: int, data: DataFacts) -
         recipe = config.recipe_of(drawn)
         if all((one.architecture, one.recipe) != (network, recipe) for one in found):
             name, score = f"{kind}-{record.number}", record.best_val_accuracy
-            found.append(Contender(name, record.number, score, price(network).params, network, recipe))
+            found.append(Contender(name, record.number, score, compute_cost(network).params, network, recipe))
         if len(found) == top:
             break
     return found

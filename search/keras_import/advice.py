@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from search.budget.cost import price, price_layer
+from search.budget.cost import compute_cost, compute_layer_cost
 from search.budget.limits import Budget
 from search.data.dataset import shape_of
 from search.keras_import.convert import Imported
@@ -94,7 +94,7 @@ def _input(network: Architecture, rules: Rules) -> Finding:
     try:
         changed = replace(network, input=rules.input, classes=rules.classes)
         resized = rebuilt(changed, lambda layer: (widened(layer, rules.classes) if layer is head else layer,))
-        edit += f", which makes it {price(resized).params:,} parameters"
+        edit += f", which makes it {compute_cost(resized).params:,} parameters"
     except ArchitectureError as error:
         edit += f", which its layers do not fit ({error})"
     return Finding("input", False, f"{words}; the images are {_by(rules.input)} in {rules.classes} classes", (edit,))
@@ -105,7 +105,7 @@ def _separable(rows: list[Resolved], names: dict[str, str]) -> Finding:
     for row in rows:
         if isinstance(row.layer, Conv):
             size = f"{row.layer.kernel}x{row.layer.kernel}, {row.input[-1]} -> {row.layer.filters}"
-            saved = price_layer(row).params - price_layer(row._replace(layer=separated(row.layer))).params
+            saved = compute_layer_cost(row).params - compute_layer_cost(row._replace(layer=separated(row.layer))).params
             words = f"saves {saved:,} parameters" if saved >= 0 else f"takes {-saved:,} parameters more"
             alike.setdefault((size, words), []).append(names[row.name])
     edits = tuple(
@@ -128,7 +128,7 @@ def _batch_norm(network: Architecture) -> Finding:
         added += takes
         return (layer, BatchNorm()) if takes else (layer,)
 
-    more = price(rebuilt(network, change)).params - price(network).params
+    more = compute_cost(rebuilt(network, change)).params - compute_cost(network).params
     edit = f"BatchNormalization after each of the {added} convolutions before the last: {more:,} parameters more"
     return Finding("batch norm", False, "none", (edit if added else "BatchNormalization after a convolution",))
 
@@ -150,13 +150,13 @@ def _softmax(imported: Imported) -> Finding:
 
 
 def _budget(network: Architecture, budget: Budget, rows: list[Resolved], names: dict[str, str]) -> Finding:
-    params = price(network).params
+    params = compute_cost(network).params
     if params < budget.params:
         return Finding("budget", True, f"{params:,} parameters, {budget.params - params:,} below {budget.params:,}")
     words = f"{params:,} parameters, {params - budget.params + 1:,} too many for a budget under {budget.params:,}"
     edits, smaller = [], network
     for edit, candidate in _reductions(network, rows, names):
-        count = price(candidate).params
+        count = compute_cost(candidate).params
         edits.append(f"{edit}: {count:,} parameters, which {'fits' if count < budget.params else 'is still too many'}")
         smaller = candidate
         if count < budget.params:
@@ -169,14 +169,14 @@ def _reductions(network: Architecture, rows: list[Resolved], names: dict[str, st
     plain = [layer for layer in walk(network.layers) if isinstance(layer, Conv)]
     if plain:
         smaller = rebuilt(network, lambda layer: (separated(layer) if isinstance(layer, Conv) else layer,))
-        if price(smaller).params < price(network).params:  # 1x1 convolutions alone would grow
+        if compute_cost(smaller).params < compute_cost(network).params:  # 1x1 convolutions alone would grow
             network = smaller
             yield "SeparableConv2D for the plain convolutions", network
     wide = [row for row in rows if isinstance(row.layer, Flatten) and len(row.input) == 3 and row.input[:2] != (1, 1)]
     if wide:
         network = rebuilt(network, lambda layer: (GlobalAveragePool() if isinstance(layer, Flatten) else layer,))
         try:
-            price(network)
+            compute_cost(network)
         except ArchitectureError:  # a second Flatten, on a vector
             return
         yield f"GlobalAveragePooling2D for {names[wide[0].name]}", network
@@ -190,7 +190,7 @@ def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
         return f"{begin} in proportion: no network of this form fits; take fewer layers"
     smaller, widths = found
     changes = ", ".join(f"{old} -> {new}" for old, new in widths.items())
-    return f"{begin} in proportion, {changes}: {price(smaller).params:,} parameters, which fits"
+    return f"{begin} in proportion, {changes}: {compute_cost(smaller).params:,} parameters, which fits"
 
 
 # --- words -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.budget.limits import Budget
 from search.networks.architecture import Architecture
 from search.networks.layers import (
@@ -52,7 +52,7 @@ def scaled_to_fit(network: Architecture, budget: Budget) -> tuple[Architecture, 
         return rebuilt(network, change), widths
 
     def fits(scale: float) -> bool:
-        return price(at(scale)[0]).params < budget.params
+        return compute_cost(at(scale)[0]).params < budget.params
 
     low, high = 0.0, 1.0
     try:

@@ -12,17 +12,17 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
 
 from search.budget.limits import Budget
+from search.budget.metrics import ALWAYS_STORED, METRICS
 from search.data.images import AS_THEY_ARE, Options
 from search.files import safe_name
 from search.spaces import recipe as recipe_space
 from search.spaces.domains import Choices, Dimension, Domain, Range, Value
 from search.spaces.recipe import RecipeSpace
-from search.storage.attributes import ACCURACY
 from search.training.recipe import DECAYING, NAMES_OF_DECAYING, Recipe, as_tuple
 from space import AnySpace, parameters
 
@@ -125,32 +125,38 @@ class Rungs(BaseModel):
         return tuple(found)
 
 
-class Directions(BaseModel):
-    """The objectives of a study that has several: accuracy, and what is traded for it."""
+if TYPE_CHECKING:
+    _MetricDirections = BaseModel
+else:
+    _MetricDirections = create_model(
+        "_MetricDirections",
+        **{
+            name: (Literal["minimize"] | None, Field(default=None, description=f"Minimise: {metric.description.lower()}."))
+            for name, metric in METRICS.items()
+        },
+    )
+
+
+class Directions(_MetricDirections):
+    """Objectives of a study with several: accuracy and cost metrics of `search.budget.metrics.METRICS`."""
 
     model_config = _STRICT
     accuracy: Literal["maximize"] | None = Field(default=None, description="Accuracy is always one of the objectives.")
-    params: Literal["minimize"] | None = Field(default=None, description="Minimise parameters.")
-    macs: Literal["minimize"] | None = Field(default=None, description="Minimise multiply-adds.")
-    flash_bytes: Literal["minimize"] | None = Field(default=None, description="Minimise bytes of the int8 model file.")
-    peak_activation_bytes: Literal["minimize"] | None = Field(
-        default=None, description="Minimise the peak of int8 activations."
-    )
-    arena_bytes: Literal["minimize"] | None = Field(default=None, description="Minimise the int8 interpreter's arena.")
 
     @model_validator(mode="after")
     def _several(self) -> Directions:
         if self.accuracy is None:
             raise ValueError('accuracy must be among them: accuracy = "maximize"')
-        if not self.prices:
-            prices = ", ".join(name for name in Directions.model_fields if name != ACCURACY)
-            raise ValueError(f"accuracy alone is what every study maximises; add one of {prices}, or leave directions out")
+        if not self.cost_metrics:
+            raise ValueError(
+                f"accuracy alone is what every study maximises; add one of {', '.join(METRICS)}, or leave directions out"
+            )
         return self
 
     @property
-    def prices(self) -> tuple[str, ...]:
-        """What is minimised, in a fixed order."""
-        return tuple(name for name in Directions.model_fields if name != ACCURACY and getattr(self, name))
+    def cost_metrics(self) -> tuple[str, ...]:
+        """Metrics that are minimised, in the order of `METRICS`."""
+        return tuple(name for name in METRICS if getattr(self, name))
 
 
 class SearchConfig(BaseModel):
@@ -316,9 +322,14 @@ class StudyConfig(BaseModel):
         return recipe.model_copy(update={"restarts": self.rungs})
 
     @property
-    def prices(self) -> tuple[str, ...]:
-        """What is minimised beside accuracy; none in a study of one objective."""
-        return self.search.directions.prices if self.search.directions else ()
+    def cost_metrics(self) -> tuple[str, ...]:
+        """Metrics minimised beside accuracy; none in a study of one objective."""
+        return self.search.directions.cost_metrics if self.search.directions else ()
+
+    @property
+    def recorded_metrics(self) -> tuple[str, ...]:
+        """Metrics stored with each trial: those of every study, then those that this one limits or minimises."""
+        return tuple(dict.fromkeys((*ALWAYS_STORED, *self.budget.limits, *self.cost_metrics)))
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -1,17 +1,17 @@
-"""The Pareto front of accuracy against what networks cost, in one price or several: what no other network beats."""
+"""Pareto front of accuracy against one or several cost metrics: the candidates that no other dominates."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from optuna.trial import FrozenTrial
 
 import space
-from search.budget.cost import price
-from search.budget.limits import WORDS
+from search.budget.cost import compute_cost
+from search.budget.metrics import METRICS
 from search.errors import UserError, nearest
 from search.files import read_json
 from search.networks.architecture import Architecture, fingerprint, from_json
@@ -19,112 +19,118 @@ from search.study import references
 from search.study.records import COUNTED, Record
 from search.study.run import DATA, Opened, Run, Studies, load
 
-Costs = Sequence[float]
+Costs = Sequence[float]  # of one network: its value of each metric
 
 
-def front(costs: Sequence[Costs], accuracies: Sequence[float]) -> list[int]:
-    """The places of the points that no other one beats, by rising cost: by the first price, then the next.
+def front_indices(costs: Sequence[Costs], accuracies: Sequence[float]) -> list[int]:
+    """Indices of the points that no other dominates, by rising cost: by the first metric, then the next.
 
-    A point is beaten by one that costs no more in any price and is as accurate, and is better in one of these; of equal
-    points the first stays. After sorting, what beats a point stands before it, so each is held against the front so far
-    alone: O(n log n) in one price, O(n times the length of the front) in several.
+    Of equal points the first stays. After sorting, a dominating point precedes those that it dominates, so each point is
+    compared with the front so far alone: O(n log n) for one metric, O(n * length of the front) for several.
     """
-    order = sorted(range(len(costs)), key=lambda place: (*costs[place], -accuracies[place], place))
-    found = list[int]()
-    for place in order:
-        cost, accuracy = costs[place], accuracies[place]
-        known = found[-1:] if len(cost) == 1 else reversed(found)  # in one price the last is the most accurate so far
-        if not any(is_as_good(costs[one], accuracies[one], cost, accuracy) for one in known):
-            found.append(place)
-    return found
+    order = sorted(range(len(costs)), key=lambda index: (*costs[index], -accuracies[index], index))
+    front = list[int]()
+    for index in order:
+        cost, accuracy = costs[index], accuracies[index]
+        rivals = front[-1:] if len(cost) == 1 else reversed(front)  # for one metric the last is the most accurate so far
+        if not any(dominates(costs[rival], accuracies[rival], cost, accuracy) for rival in rivals):
+            front.append(index)
+    return front
 
 
-def is_as_good(cost: Costs, accuracy: float, than: Costs, than_accuracy: float) -> bool:
-    """Whether a point costs no more in any price than another and is at least as accurate."""
-    return accuracy >= than_accuracy and all(one <= other for one, other in zip(cost, than, strict=True))
+def dominates(cost: Costs, accuracy: float, other_cost: Costs, other_accuracy: float) -> bool:
+    """True if a point is at least as accurate as another and no more expensive by any metric (weak dominance)."""
+    return accuracy >= other_accuracy and all(value <= other for value, other in zip(cost, other_cost, strict=True))
 
 
-def front_of(candidates: Sequence[Record], prices: Sequence[str]) -> list[Record]:
-    """The trained candidates that no other beats in accuracy and these prices, by rising price.
+def select_front(candidates: Sequence[Record], metrics: Sequence[str]) -> list[Record]:
+    """The trained candidates that no other dominates in accuracy and these metrics, by rising cost.
 
-    One of which a price is not known, see `search.study.pareto.priced`, is no part of it.
+    Candidates with an unknown cost (see `add_costs`) are left out.
     """
     trained = [record for record in candidates if record.outcome == "trained" and record.best_val_accuracy is not None]
-    known = [record for record in trained if None not in (record.price(name) for name in prices)]
-    costs = [tuple(record.price(name) or 0 for name in prices) for record in known]
-    return [known[place] for place in front(costs, [record.best_val_accuracy or 0.0 for record in known])]
+    known = [record for record in trained if not _lacks(record, metrics)]
+    costs = [tuple(record.cost(name) or 0 for name in metrics) for record in known]
+    return [known[index] for index in front_indices(costs, [record.best_val_accuracy or 0.0 for record in known])]
 
 
-PRICES = tuple(WORDS)  # what can be limited can be traded for accuracy
-
-
-def asked(names: Iterable[str]) -> tuple[str, ...]:
-    """Prices as a person names them, each once.
+def check_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of metrics without repeats, in the given order.
 
     Raises:
-        UserError: one is no price.
+        UserError: a name is not in `METRICS`.
     """
-    found = tuple(dict.fromkeys(names))
-    for name in found:
-        if name not in PRICES:
-            raise UserError(f"--pareto {name}: no such price, {nearest(name, PRICES)}")
-    return found
+    unique = tuple(dict.fromkeys(names))
+    for name in unique:
+        if name not in METRICS:
+            raise UserError(f"--pareto {name}: no such metric, {nearest(name, METRICS)}")
+    return unique
 
 
-def priced(study: Opened, names: Sequence[str], studies: Studies | None = None) -> Opened:
-    """The run with these prices known of every network that was trained, where there is a way to know them.
+def add_costs(study: Opened, metrics: Sequence[str], studies: Studies | None = None) -> Opened:
+    """The run with these metrics added to the record of every trained network that can still be built.
 
     Args:
-        studies: those of the run, where they are open: what has been read of them is not read again.
+        studies: the run's open studies, which saves a second reading.
     """
-    run, lacking = study.run, [record for record in [*study.candidates, *study.references] if _lacks(record, names)]
-    if not lacking:
+    run = study.run
+    if not any(record.outcome in COUNTED and _lacks(record, metrics) for record in [*study.candidates, *study.references]):
         return study
     studies = studies or load(run)
     data = studies.candidates.user_attrs[DATA]
 
-    def drawn(trial: FrozenTrial) -> Architecture:
+    def build_candidate(trial: FrozenTrial) -> Architecture:
         return space.build(run.config.space, run.config.declared(trial.params), tuple(data["input"]), data["classes"])
 
-    def known(trial: FrozenTrial) -> Architecture | None:
-        return _opponent(run, trial)
+    def find_reference(trial: FrozenTrial) -> Architecture | None:
+        return _reference_network(run, trial)
 
-    candidates = _priced(study.candidates, names, studies.candidates.get_trials(deepcopy=False), drawn)
-    opponents = _priced(study.references, names, studies.references.get_trials(deepcopy=False), known)
-    return Opened(run, candidates, opponents)
+    candidates = _complete(study.candidates, metrics, studies.candidates.get_trials(deepcopy=False), build_candidate)
+    others = _complete(study.references, metrics, studies.references.get_trials(deepcopy=False), find_reference)
+    return Opened(run, candidates, others)
 
 
-def _priced(
+def _complete(
     records: Sequence[Record],
-    names: Sequence[str],
+    metrics: Sequence[str],
     trials: Sequence[FrozenTrial],
     network_of: Callable[[FrozenTrial], Architecture | None],
 ) -> list[Record]:
-    return [
-        replace(record, prices={**record.prices, **_prices(network_of(trials[record.number]), names)})
-        if _lacks(record, names)
-        else record
-        for record in records
-    ]
+    """The records with the costs of those that were trained and lack some."""
+    completed = list[Record]()
+    for record in records:
+        if record.outcome in COUNTED and _lacks(record, metrics):
+            costs = _costs(network_of(trials[record.number]), metrics)
+            record = replace(record, costs={**record.costs, **costs})
+        completed.append(record)
+    return completed
 
 
-def _opponent(run: Run, trial: FrozenTrial) -> Architecture | None:
-    """The network of a reference as it was trained; None where its files have gone since, or changed."""
-    name, found = trial.user_attrs["reference"], list[Architecture]()
+def _reference_network(run: Run, trial: FrozenTrial) -> Architecture | None:
+    """The network of a reference as it was trained; None if its files are gone or have changed."""
+    matching = (
+        network
+        for network in _stored_networks(run, trial.user_attrs["reference"])
+        if fingerprint(network) == trial.user_attrs.get("fingerprint")
+    )
+    return next(matching, None)
+
+
+def _stored_networks(run: Run, name: str) -> Iterator[Architecture]:
+    """The network of a reference's own file, then the copy in the run folder, as far as they can be read."""
     with contextlib.suppress(UserError):
-        found.append(references.named(str(run.config.base) if name == run.config.base_name else name).architecture)
+        yield references.named(str(run.config.base) if name == run.config.base_name else name).architecture
     with contextlib.suppress(UserError, LookupError, TypeError):
-        kept = read_json(run.folder / "references" / name / "training.json")
-        found.append(from_json(json.dumps(kept["architecture"])))
-    return next((one for one in found if fingerprint(one) == trial.user_attrs.get("fingerprint")), None)
+        training = read_json(run.folder / "references" / name / "training.json")
+        yield from_json(json.dumps(training["architecture"]))
 
 
-def _lacks(record: Record, names: Sequence[str]) -> bool:
-    return record.outcome in COUNTED and any(record.price(name) is None for name in names)
+def _lacks(record: Record, metrics: Sequence[str]) -> bool:
+    return any(record.cost(name) is None for name in metrics)
 
 
-def _prices(network: Architecture | None, names: Sequence[str]) -> Mapping[str, int]:
+def _costs(network: Architecture | None, metrics: Sequence[str]) -> Mapping[str, int]:
     if network is None:
         return {}
-    cost = price(network)
-    return {name: getattr(cost, name) for name in names}
+    cost = compute_cost(network)
+    return {name: METRICS[name].compute(cost) for name in metrics}

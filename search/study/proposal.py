@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.data.inspection import Seen
 from search.errors import UserError
 from search.networks.architecture import Architecture
@@ -150,9 +150,11 @@ def _base(shape: tuple[int, int, int], classes: int, params: int) -> Architectur
     side = min(shape[:2])
     stages = min(4, max(1, round(math.log2(side / 4))))
     widths = range(4, 257, 4)
-    first = min(bisect_left(widths, params, key=lambda width: price(_stages(shape, classes, stages, width)).params), 63)
+    first = min(
+        bisect_left(widths, params, key=lambda width: compute_cost(_stages(shape, classes, stages, width)).params), 63
+    )
     nearest = (_stages(shape, classes, stages, widths[place]) for place in (max(first - 1, 0), first))
-    return min(nearest, key=lambda one: abs(math.log(price(one).params / params)))
+    return min(nearest, key=lambda one: abs(math.log(compute_cost(one).params / params)))
 
 
 def _stages(shape: tuple[int, int, int], classes: int, stages: int, width: int) -> Architecture:

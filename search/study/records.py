@@ -9,13 +9,10 @@ from dataclasses import dataclass, field, replace
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.budget.limits import WORDS
+from search.budget.metrics import METRICS
 from search.storage.attributes import REFUSED, REFUSED_PARAMS
 from search.storage.database import backend_of
 from search.study.config import StudyConfig
-
-OTHER_PRICES = tuple(name for name in WORDS if name not in ("params", "macs"))  # those without a field of a record
-
 
 COUNTED = ("trained", "pruned_at_rung")  # towards the number of trials that a study asks for
 
@@ -44,11 +41,12 @@ class Record:
     warm_start: str | None  # the known network that was queued
     float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is its weights' in integers
     flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
-    prices: Mapping[str, int] = field(default_factory=dict)  # others than params and macs, as far as they are known
+    costs: Mapping[str, int] = field(default_factory=dict)  # other metrics than params and macs, as far as stored
 
-    def price(self, name: str) -> int | None:
-        """What the network costs, by a name of `search.budget.limits.WORDS`; None where it is not known."""
-        return {"params": self.params, "macs": self.macs}.get(name, self.prices.get(name))
+    def cost(self, metric: str) -> int | None:
+        """Value of a metric of `search.budget.metrics.METRICS`; None where it is not known."""
+        known: int | None = getattr(self, metric, None)
+        return self.costs.get(metric, known)
 
 
 def records(study: optuna.Study) -> list[Record]:
@@ -123,7 +121,7 @@ def _record(trial: FrozenTrial) -> Record:
         warm_start=attributes.get("warm_start"),
         float_val_accuracy=attributes.get("float_val_accuracy"),
         flip_val_accuracy=attributes.get("flip_val_accuracy"),
-        prices={name: attributes[name] for name in OTHER_PRICES if name in attributes},
+        costs={name: attributes[name] for name in METRICS if name in attributes},
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import UserError, first_problem, nearest
 from search.files import safe_name
 from search.networks import architecture as architectures
@@ -112,7 +112,7 @@ def check(reference: Reference, data: Dataset) -> None:
         UserError: it cannot exist, or is for other images or classes.
     """
     try:
-        price(reference.architecture)
+        compute_cost(reference.architecture)
     except ArchitectureError as error:
         raise UserError(f"{reference.name}: this network cannot exist: {error}") from None
     needs, classes = reference.architecture.input, reference.architecture.classes

@@ -132,7 +132,7 @@ def create(run: Run, data: Dataset, *, patience: float = 0.0, grace_seconds: flo
     Raises:
         UserError: studies of this name asked for something else, or were trained on other data.
     """
-    storage, prices = open_storage(run.storage_url, patience=patience, grace_seconds=grace_seconds), run.config.prices
+    storage, prices = open_storage(run.storage_url, patience=patience, grace_seconds=grace_seconds), run.config.cost_metrics
     candidates, references = (
         optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         for name, directions in (

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from search.budget.cost import Price, price
-from search.budget.limits import WORDS, Budget
+from search.budget.cost import Cost, compute_cost
+from search.budget.limits import Budget
+from search.budget.metrics import METRICS
 from search.errors import UserError
 from search.networks.architecture import Architecture
 from search.networks.layers import ArchitectureError, walk
@@ -57,7 +58,7 @@ def survey(
         try:
             architecture = build(space, values, input_shape, classes)
             layers += sum(1 for _ in walk(architecture.layers))
-            cost = price(architecture)
+            cost = compute_cost(architecture)
         except ArchitectureError:
             broken["cannot exist"] += 1
             continue
@@ -96,7 +97,7 @@ def smallest(space: Space, input_shape: tuple[int, int, int], classes: int) -> i
     return min((cost.params for _, cost in _narrow(space, input_shape, classes)), default=None)
 
 
-def _narrow(space: Space, input_shape: tuple[int, int, int], classes: int) -> Iterator[tuple[Architecture, Price]]:
+def _narrow(space: Space, input_shape: tuple[int, int, int], classes: int) -> Iterator[tuple[Architecture, Cost]]:
     """Networks of the lowest widths, every other one of the lowest depth too, with their prices."""
     generator, layers = random.Random(0), 0
     for number in range(DRAWS):
@@ -108,7 +109,7 @@ def _narrow(space: Space, input_shape: tuple[int, int, int], classes: int) -> It
         try:
             architecture = build(space, values, input_shape, classes)
             layers += sum(1 for _ in walk(architecture.layers))
-            yield architecture, price(architecture)
+            yield architecture, compute_cost(architecture)
         except ArchitectureError:
             continue
 
@@ -137,11 +138,13 @@ def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], class
         if budget.breach(architecture, cost) is None:
             return found
         for name in budget.limits:
-            least[name] = min(getattr(cost, name), least.get(name, getattr(cost, name)))
+            value = METRICS[name].compute(cost)
+            least[name] = min(value, least.get(name, value))
     for name, limit in budget.limits.items():
         if least[name] >= limit:
             raise UserError(
-                f"budget: under {limit:,} {WORDS[name]} is out of reach, the least found in the space is {least[name]:,}; "
+                f"budget: under {limit:,} {METRICS[name].full_label} is out of reach, the least found in the space is "
+                f"{least[name]:,}; "
                 f"ask for more, or lower the widths, blocks or resolution of the space"
             )
     raise UserError(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.data.folders import WHOLE, shown
 from search.data.inspection import Seen
 from search.errors import UserError
@@ -88,7 +88,7 @@ def _heading(called: str, budget: int, seen: Seen) -> list[str]:
 
 
 def _base_words(proposal: Proposal) -> str:
-    return f"plain convolutions, {price(proposal.base).params:,} parameters"
+    return f"plain convolutions, {compute_cost(proposal.base).params:,} parameters"
 
 
 def _data(folder: Path, seen: Seen, proposal: Proposal) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import space
-from search.budget.cost import Price, price
+from search.budget.cost import Cost, compute_cost
 from search.networks.architecture import Architecture, fingerprint
 from search.networks.layers import ArchitectureError
 from search.spaces.domains import Value
@@ -36,7 +36,7 @@ class Candidate:
 
     architecture: Architecture
     recipe: Recipe
-    cost: Price
+    cost: Cost
     key: str  # what is trained: canonical network, recipe with its epochs, data, and the seed where that is searched
     repeat: int | None  # the seed, where a grid repeats its cells
 
@@ -48,7 +48,7 @@ class Refusal:
     rule: Rule
     reason: str
     architecture: Architecture | None = None  # None: it cannot exist
-    cost: Price | None = None
+    cost: Cost | None = None
 
 
 def judge(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> Candidate | Refusal:
@@ -58,7 +58,7 @@ def judge(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> 
         values: a value for each of `config.parameters`.
     """
     try:
-        architecture, cost = _priced(config, data, values)
+        architecture, cost = _costed(config, data, values)
     except ArchitectureError as error:
         return Refusal("cannot exist", f"cannot exist: {error}")
     if breach := config.budget.breach(architecture, cost):
@@ -71,14 +71,14 @@ def judge(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> 
 def fits(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> bool:
     """Whether the network can exist and is within the budget."""
     try:
-        return config.budget.refusal(*_priced(config, data, values)) is None
+        return config.budget.breach(*_costed(config, data, values)) is None
     except ArchitectureError:
         return False
 
 
-def _priced(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> tuple[Architecture, Price]:
+def _costed(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> tuple[Architecture, Cost]:
     architecture = space.build(config.space, values, data.input_shape, data.classes)
-    return architecture, price(architecture)
+    return architecture, compute_cost(architecture)
 
 
 def _key(architecture: Architecture, recipe: Recipe, data: DataFacts, repeat: int | None) -> str:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.data.dataset import Dataset
 from search.errors import UserError
 from search.networks.architecture import Architecture
@@ -95,7 +95,7 @@ def forecast(config: StudyConfig, data: Dataset, watch: Callable[[str], None] = 
     short = replace(data, x_val=data.x_val[:VALIDATION_IMAGES], y_val=data.y_val[:VALIDATION_IMAGES])
     of_base = None
     if base:
-        watch(f"timing the base, {price(base.architecture).macs:,} multiply-adds")
+        watch(f"timing the base, {compute_cost(base.architecture).macs:,} multiply-adds")
         recipe = references.recipe_of(config, base)
         of_base = time_training(base.architecture, short, recipe).training(data, recipe, recipe.epochs)
     points = []

@@ -140,7 +140,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
     def _proposals(self, study: optuna.Study, trial: FrozenTrial, fixed: Values) -> Iterator[Values]:
         fills = self._config.search.fit == "fill"
         free = {name: domain for name, domain in self._domains.items() if name not in fixed}
-        told: Any = _WithoutCurves(study) if self._config.prices else study
+        told: Any = _WithoutCurves(study) if self._config.cost_metrics else study
         if not self._is_grid:
             for _ in range(SAMPLED):
                 drawn = self._inner.sample_relative(told, trial, self._distributions)

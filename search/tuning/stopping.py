@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from search.study.config import StopConfig
-from search.study.pareto import Costs, is_as_good
+from search.study.pareto import Costs, dominates
 from search.study.records import COUNTED, Record, ranked
 
 
@@ -78,9 +78,9 @@ def since_the_best(candidates: Sequence[Record], prices: Sequence[str] = ()) -> 
     for record in sorted(candidates, key=lambda one: one.number):
         if record.outcome not in COUNTED:
             continue
-        cost, accuracy = tuple(record.price(name) or 0 for name in prices), record.best_val_accuracy or 0.0
-        if record.outcome == "trained" and accuracy and not any(is_as_good(*one, cost, accuracy) for one in front):
-            front = [one for one in front if not is_as_good(cost, accuracy, *one)] + [(cost, accuracy)]
+        cost, accuracy = tuple(record.cost(name) or 0 for name in prices), record.best_val_accuracy or 0.0
+        if record.outcome == "trained" and accuracy and not any(dominates(*one, cost, accuracy) for one in front):
+            front = [one for one in front if not dominates(cost, accuracy, *one)] + [(cost, accuracy)]
             count = 0
         else:
             count += 1

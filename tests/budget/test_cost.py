@@ -11,7 +11,7 @@ import keras
 import pytest
 from hypothesis import given, settings
 
-from search.budget.cost import LayerPrice, Price, price, price_layer, price_resolved, table
+from search.budget.cost import Cost, LayerCost, compute_cost, compute_layer_cost, compute_resolved_cost, table
 from search.budget.limits import Budget
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved, flatten, resolve
@@ -49,7 +49,7 @@ TABLE = {  # reference_networks: parameters, of them not trained
 @pytest.mark.parametrize("name", TABLE)
 def test_a_reference_costs_what_its_author_counted(name: str) -> None:
     params, frozen = TABLE[name]
-    cost = price(reference(name))
+    cost = compute_cost(reference(name))
     assert (cost.params, cost.params - cost.trainable_params) == (params, frozen)
 
 
@@ -86,12 +86,12 @@ def _output(layer: Any) -> tuple[int, ...]:
 
 def check_against_keras(architecture: Architecture) -> None:
     model = build(architecture)
-    cost = price(architecture)
+    cost = compute_cost(architecture)
     assert (cost.params, cost.trainable_params) == counted(model)
     rows = [row for _, row in flatten(resolve(architecture))]
     for row in rows:
         assert _output(model.get_layer(row.first or row.name)) == row.output, row.name
-        own = price_layer(row)
+        own = compute_layer_cost(row)
         layers = list(keras_layers(model, row))
         assert own.macs == keras_macs(model, row), row.name
         assert own.activations == math.prod(row.output), row.name
@@ -124,34 +124,34 @@ def test_many_networks_cost_what_keras_counts(architecture: Architecture) -> Non
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
-BY_HAND: dict[str, tuple[Layer, LayerPrice]] = {  # on a 12x12x3 map
-    "separable": (SeparableConv(8), LayerPrice(27 + 24, 0, 51 * 144, 8 * 144)),
-    "separable with bias": (SeparableConv(8, use_bias=True), LayerPrice(59, 0, 51 * 144, 8 * 144)),
-    "separable 1x1": (SeparableConv(8, 1), LayerPrice(3 + 24, 0, 27 * 144, 8 * 144)),
-    "separable, multiplied": (SeparableConv(8, 5, depth_multiplier=2), LayerPrice(150 + 48, 0, 198 * 144, 8 * 144)),
-    "separable, strided": (SeparableConv(8, 3, 2), LayerPrice(51, 0, 51 * 36, 8 * 36)),
-    "separable, valid": (SeparableConv(8, 3, padding="valid"), LayerPrice(51, 0, 51 * 100, 8 * 100)),
-    "separable, dilated": (SeparableConv(8, 3, padding="valid", dilation=2), LayerPrice(51, 0, 51 * 64, 8 * 64)),
-    "spatial": (SpatialSeparableConv(8, 5), LayerPrice(15 + 15 + 24, 0, 54 * 144, 8 * 144)),
-    "spatial with bias": (SpatialSeparableConv(8, 5, use_bias=True), LayerPrice(62, 0, 54 * 144, 8 * 144)),
-    "spatial, strided": (SpatialSeparableConv(8, 5, 2), LayerPrice(54, 0, 15 * 144 + 39 * 36, 8 * 36)),
-    "spatial, valid": (SpatialSeparableConv(8, 5, padding="valid"), LayerPrice(54, 0, 15 * 8 * 12 + 39 * 64, 8 * 64)),
-    "spatial, both": (SpatialSeparableConv(8, 5, 2, "valid"), LayerPrice(54, 0, 15 * 8 * 12 + 39 * 16, 8 * 16)),
+BY_HAND: dict[str, tuple[Layer, LayerCost]] = {  # on a 12x12x3 map
+    "separable": (SeparableConv(8), LayerCost(27 + 24, 0, 51 * 144, 8 * 144)),
+    "separable with bias": (SeparableConv(8, use_bias=True), LayerCost(59, 0, 51 * 144, 8 * 144)),
+    "separable 1x1": (SeparableConv(8, 1), LayerCost(3 + 24, 0, 27 * 144, 8 * 144)),
+    "separable, multiplied": (SeparableConv(8, 5, depth_multiplier=2), LayerCost(150 + 48, 0, 198 * 144, 8 * 144)),
+    "separable, strided": (SeparableConv(8, 3, 2), LayerCost(51, 0, 51 * 36, 8 * 36)),
+    "separable, valid": (SeparableConv(8, 3, padding="valid"), LayerCost(51, 0, 51 * 100, 8 * 100)),
+    "separable, dilated": (SeparableConv(8, 3, padding="valid", dilation=2), LayerCost(51, 0, 51 * 64, 8 * 64)),
+    "spatial": (SpatialSeparableConv(8, 5), LayerCost(15 + 15 + 24, 0, 54 * 144, 8 * 144)),
+    "spatial with bias": (SpatialSeparableConv(8, 5, use_bias=True), LayerCost(62, 0, 54 * 144, 8 * 144)),
+    "spatial, strided": (SpatialSeparableConv(8, 5, 2), LayerCost(54, 0, 15 * 144 + 39 * 36, 8 * 36)),
+    "spatial, valid": (SpatialSeparableConv(8, 5, padding="valid"), LayerCost(54, 0, 15 * 8 * 12 + 39 * 64, 8 * 64)),
+    "spatial, both": (SpatialSeparableConv(8, 5, 2, "valid"), LayerCost(54, 0, 15 * 8 * 12 + 39 * 16, 8 * 16)),
     "spatial, dilated": (
         SpatialSeparableConv(8, 5, padding="valid", dilation=2),
-        LayerPrice(54, 0, 15 * 4 * 12 + 39 * 16, 8 * 16),
+        LayerCost(54, 0, 15 * 4 * 12 + 39 * 16, 8 * 16),
     ),
-    "spatial, dilated, same": (SpatialSeparableConv(8, 3, dilation=2), LayerPrice(18 + 24, 0, 42 * 144, 8 * 144)),
-    "conv": (Conv(8), LayerPrice(216, 0, 216 * 144, 8 * 144)),
-    "conv with bias": (Conv(8, 1, use_bias=True), LayerPrice(32, 0, 24 * 144, 8 * 144)),
-    "batch norm": (BatchNorm(), LayerPrice(12, 6, 0, 432)),
-    "activation": (Activation("gelu"), LayerPrice(0, 0, 0, 432)),
-    "dropout": (Dropout(0.5), LayerPrice(0, 0, 0, 432)),
-    "max pool": (MaxPool(), LayerPrice(0, 0, 0, 108)),
-    "average pool": (AveragePool(3, 1), LayerPrice(0, 0, 0, 300)),
-    "global pool": (GlobalAveragePool(), LayerPrice(0, 0, 0, 3)),
-    "flatten": (Flatten(), LayerPrice(0, 0, 0, 432)),
-    "empty residual": (Residual(()), LayerPrice(0, 0, 0, 432)),
+    "spatial, dilated, same": (SpatialSeparableConv(8, 3, dilation=2), LayerCost(18 + 24, 0, 42 * 144, 8 * 144)),
+    "conv": (Conv(8), LayerCost(216, 0, 216 * 144, 8 * 144)),
+    "conv with bias": (Conv(8, 1, use_bias=True), LayerCost(32, 0, 24 * 144, 8 * 144)),
+    "batch norm": (BatchNorm(), LayerCost(12, 6, 0, 432)),
+    "activation": (Activation("gelu"), LayerCost(0, 0, 0, 432)),
+    "dropout": (Dropout(0.5), LayerCost(0, 0, 0, 432)),
+    "max pool": (MaxPool(), LayerCost(0, 0, 0, 108)),
+    "average pool": (AveragePool(3, 1), LayerCost(0, 0, 0, 300)),
+    "global pool": (GlobalAveragePool(), LayerCost(0, 0, 0, 3)),
+    "flatten": (Flatten(), LayerCost(0, 0, 0, 432)),
+    "empty residual": (Residual(()), LayerCost(0, 0, 0, 432)),
 }
 
 
@@ -159,38 +159,38 @@ BY_HAND: dict[str, tuple[Layer, LayerPrice]] = {  # on a 12x12x3 map
 def test_one_layer_costs(case: str) -> None:
     layer, expected = BY_HAND[case]
     vector = isinstance(layer, GlobalAveragePool | Flatten)
-    assert price_layer(resolve(net(layer, tail=TAIL[vector:]))[0]) == expected
+    assert compute_layer_cost(resolve(net(layer, tail=TAIL[vector:]))[0]) == expected
 
 
 def test_layers_of_a_vector_cost() -> None:
     rows = resolve(net(Conv(6), tail=(GlobalAveragePool(), Gate(), Dense(5), Dense(7, False), BatchNorm(), *TAIL[1:])))
-    assert [price_layer(row) for row in rows[2:]] == [
-        LayerPrice(0, 0, 0, 3),
-        LayerPrice(20, 0, 15, 5),
-        LayerPrice(35, 0, 35, 7),
-        LayerPrice(28, 14, 0, 7),
-        LayerPrice(16, 0, 14, 2),
-        LayerPrice(0, 0, 0, 2),
+    assert [compute_layer_cost(row) for row in rows[2:]] == [
+        LayerCost(0, 0, 0, 3),
+        LayerCost(20, 0, 15, 5),
+        LayerCost(35, 0, 35, 7),
+        LayerCost(28, 14, 0, 7),
+        LayerCost(16, 0, 14, 2),
+        LayerCost(0, 0, 0, 2),
     ]
 
 
 def test_a_residual_costs_its_branches_once() -> None:
     inner = (SeparableConv(3), BatchNorm())
-    alone, both = price(net(*inner)), price(net(Residual(inner)))
+    alone, both = compute_cost(net(*inner)), compute_cost(net(Residual(inner)))
     assert (alone.params, alone.trainable_params, alone.macs) == (both.params, both.trainable_params, both.macs)
-    twice = price(net(Residual(inner, (Residual(inner),))))
-    rest = price(net())
+    twice = compute_cost(net(Residual(inner, (Residual(inner),))))
+    rest = compute_cost(net())
     assert twice.params - rest.params == 2 * (alone.params - rest.params)
     assert twice.macs - rest.macs == 2 * (alone.macs - rest.macs)
 
 
 def test_the_largest_activation_is_found_inside_a_residual() -> None:
-    assert price(net(Residual((SeparableConv(50), SeparableConv(3))))).largest_activation == 50 * 144
+    assert compute_cost(net(Residual((SeparableConv(50), SeparableConv(3))))).largest_activation == 50 * 144
 
 
 def test_spatially_separable_kernels_are_the_cheaper_the_larger_they_are() -> None:
     for kernel in (3, 5, 7):
-        square, halves = price(net(SeparableConv(8, kernel))), price(net(SpatialSeparableConv(8, kernel)))
+        square, halves = compute_cost(net(SeparableConv(8, kernel))), compute_cost(net(SpatialSeparableConv(8, kernel)))
         assert square.params - halves.params == 3 * kernel * (kernel - 2)
         assert square.macs - halves.macs == 3 * kernel * (kernel - 2) * 144
 
@@ -198,14 +198,14 @@ def test_spatially_separable_kernels_are_the_cheaper_the_larger_they_are() -> No
 @given(architectures())
 @settings(max_examples=100)
 def test_wider_and_deeper_costs_more(architecture: Architecture) -> None:
-    cost = price(architecture)
+    cost = compute_cost(architecture)
     assert cost.trainable_params <= cost.params
-    assert cost == price_resolved(resolve(architecture))
+    assert cost == compute_resolved_cost(resolve(architecture))
     for index, layer in enumerate(architecture.layers):
         if isinstance(layer, SeparableConv | SpatialSeparableConv | Conv):
             wider = replace(layer, filters=layer.filters + 2)
             try:
-                changed = price(_with(architecture, index, wider))
+                changed = compute_cost(_with(architecture, index, wider))
             except ArchitectureError:  # the head counts the classes, and a branch its channels
                 continue
             assert changed.params > cost.params
@@ -213,7 +213,7 @@ def test_wider_and_deeper_costs_more(architecture: Architecture) -> None:
     with_one_more = Architecture(
         architecture.input, architecture.classes, (SeparableConv(architecture.input[2], 1), *architecture.layers)
     )
-    assert price(with_one_more).params > cost.params
+    assert compute_cost(with_one_more).params > cost.params
 
 
 def _with(architecture: Architecture, index: int, layer: Layer) -> Architecture:
@@ -224,7 +224,7 @@ def _with(architecture: Architecture, index: int, layer: Layer) -> Architecture:
 @pytest.mark.parametrize("width", range(1, 40))
 def test_params_and_macs_rise_with_every_filter(width: int) -> None:
     for make in (SeparableConv, SpatialSeparableConv, Conv):
-        less, more = (price(net(make(width + extra), BatchNorm(), make(4))) for extra in (0, 1))
+        less, more = (compute_cost(net(make(width + extra), BatchNorm(), make(4))) for extra in (0, 1))
         assert less.params < more.params
         assert less.trainable_params < more.trainable_params
         assert less.macs < more.macs
@@ -235,23 +235,25 @@ def test_params_and_macs_rise_with_every_filter(width: int) -> None:
 
 def test_a_budget_is_strict() -> None:
     budget = Budget(params=100_000)
-    cost = Price(99_999, 99_999, 0, 0, None)
-    assert budget.refusal(net(), cost) is None
-    told = budget.refusal(net(), replace(cost, params=100_000))
+    cost = Cost(99_999, 99_999, 0, 0, None)
+    assert budget.breach(net(), cost) is None
+    told = budget.breach(net(), replace(cost, params=100_000))
     assert told is not None
-    assert "100,000 parameters" in told
-    assert budget.refusal(net(), replace(cost, params=100_001, trainable_params=5)) is not None
+    assert "100,000 parameters" in told.reason
+    assert budget.breach(net(), replace(cost, params=100_001, trainable_params=5)) is not None
 
 
 def test_a_budget_is_strict_for_a_network() -> None:
     """4 + units * 2 + 2 parameters, of one channel: 99,999 fits and 100,000 does not."""
     just = Architecture((1, 1, 1), 1, (Flatten(), Dense(33_333), Dense(1), Softmax()))
-    assert price(just).params == 2 * 33_333 + 33_333 + 1 == 100_000
+    assert compute_cost(just).params == 2 * 33_333 + 33_333 + 1 == 100_000
     below = Architecture((1, 1, 1), 1, (Flatten(), Dense(33_333), Dense(1, False), Softmax()))
-    assert price(below).params == 99_999
-    assert Budget(params=100_000).refusal(below, price(below)) is None
-    assert Budget(params=100_000).refusal(just, price(just)) == "100,000 parameters, the budget is under 100,000"
-    assert Budget(params=100_001).refusal(just, price(just)) is None
+    assert compute_cost(below).params == 99_999
+    assert Budget(params=100_000).breach(below, compute_cost(below)) is None
+    breach = Budget(params=100_000).breach(just, compute_cost(just))
+    assert breach is not None
+    assert breach.reason == "100,000 parameters, the budget is under 100,000"
+    assert Budget(params=100_001).breach(just, compute_cost(just)) is None
 
 
 @pytest.mark.parametrize(
@@ -267,24 +269,24 @@ def test_a_budget_is_strict_for_a_network() -> None:
     ids=lambda architecture: architecture.name or "-".join(layer.kind for layer in architecture.layers[:1]),
 )
 def test_separable_only_refuses_every_plain_convolution(architecture: Architecture) -> None:
-    cost = price(architecture)
-    told = Budget(params=2_000_000).refusal(architecture, cost)
+    cost = compute_cost(architecture)
+    told = Budget(params=2_000_000).breach(architecture, cost)
     assert told is not None
-    assert "plain convolution" in told
-    assert Budget(params=2_000_000, separable_only=False).refusal(architecture, cost) is None
+    assert "plain convolution" in told.reason
+    assert Budget(params=2_000_000, separable_only=False).breach(architecture, cost) is None
 
 
 def test_separable_only_admits_both_separable_convolutions_pools_gates_and_a_dense_head() -> None:
     architecture = net(
         SeparableConv(4, 1), SpatialSeparableConv(4), Residual((SeparableConv(8), Gate())), MaxPool(), AveragePool()
     )
-    assert Budget(params=100_000).refusal(architecture, price(architecture)) is None
+    assert Budget(params=100_000).breach(architecture, compute_cost(architecture)) is None
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_which_references_fit(name: str) -> None:
     architecture = reference(name)
-    fits = Budget(params=100_000).refusal(architecture, price(architecture)) is None
+    fits = Budget(params=100_000).breach(architecture, compute_cost(architecture)) is None
     assert fits == (name not in ("base", "eip-a"))
 
 
@@ -294,7 +296,7 @@ def test_which_references_fit(name: str) -> None:
 @given(architectures())
 @settings(max_examples=50)
 def test_the_table_adds_up(architecture: Architecture) -> None:
-    shown, cost = table(architecture), price(architecture)
+    shown, cost = table(architecture), compute_cost(architecture)
     assert shown["params"] == sum(row["params"] for row in shown["layers"]) == cost.params
     assert shown["macs"] == sum(row["macs"] for row in shown["layers"]) == cost.macs
     assert shown["trainable_params"] == cost.trainable_params

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.budget.devices import CHIPS, KB, RESERVED, memory_of
-from search.budget.limits import WORDS, Budget
+from search.budget.limits import Budget
+from search.budget.metrics import METRICS
 from search.errors import UserError, first_problem
 from search.networks.layers import Activation, BatchNorm, SeparableConv
 from search.storage.attributes import REFUSED
@@ -41,15 +42,15 @@ def budget(**limits: Any) -> Budget:
 
 
 @pytest.mark.parametrize("name", ["eip-b", "eip-d"])
-@pytest.mark.parametrize("limit", WORDS)
+@pytest.mark.parametrize("limit", METRICS)
 def test_a_limit_is_strict_and_told(limit: str, name: str) -> None:
     architecture = reference(name)
-    cost = price(architecture)
+    cost = compute_cost(architecture)
     value = getattr(cost, limit)
     assert budget(**{limit: value + 1}).breach(architecture, cost) is None
     breach = budget(**{limit: value}).breach(architecture, cost)
     assert breach is not None
-    assert breach.reason == f"{value:,} {WORDS[limit]}, the budget is under {value:,}"
+    assert breach.reason == f"{value:,} {METRICS[limit].full_label}, the budget is under {value:,}"
     assert breach.rule == {
         "params": "over budget",
         "macs": "over macs",
@@ -61,19 +62,19 @@ def test_a_limit_is_strict_and_told(limit: str, name: str) -> None:
 
 def test_limits_hold_together_and_the_first_that_is_broken_is_told() -> None:
     architecture = reference("eip-b")
-    cost = price(architecture)
-    exact: dict[str, Any] = {name: getattr(cost, name) + 1 for name in WORDS}
+    cost = compute_cost(architecture)
+    exact: dict[str, Any] = {name: getattr(cost, name) + 1 for name in METRICS}
     assert Budget.model_validate(exact).breach(architecture, cost) is None
-    for broken in WORDS:
+    for broken in METRICS:
         found = Budget.model_validate(exact | {broken: exact[broken] - 1}).breach(architecture, cost)
-        assert found is not None and WORDS[broken] in found.reason
+        assert found is not None and METRICS[broken].full_label in found.reason
     both = Budget.model_validate(exact | {"arena_bytes": 1, "macs": 1}).breach(architecture, cost)
     assert both is not None and both.rule == "over macs"
 
 
 def test_bounds_of_the_receptive_field_are_included() -> None:
     architecture = reference("eip-b")  # 52
-    cost = price(architecture)
+    cost = compute_cost(architecture)
 
     def rule(**bounds: int) -> str | None:
         found = budget(receptive_field=bounds).breach(architecture, cost)
@@ -86,7 +87,7 @@ def test_bounds_of_the_receptive_field_are_included() -> None:
 
 def test_a_device_takes_what_fits_to_the_last_byte() -> None:
     architecture = reference("eip-b")
-    cost = price(architecture)
+    cost = compute_cost(architecture)
     fit = f"{cost.arena_bytes}B/{cost.flash_bytes}B"
     assert budget(device=fit).breach(architecture, cost) is None
     for device, rule in {
@@ -155,8 +156,8 @@ def test_a_proposal_is_refused_with_the_limit_that_it_broke() -> None:
         assert isinstance(found, Candidate) == all(within.values()) == fits(config, FACTS, draw_values(config.space, seed))
         if isinstance(found, Refusal):
             seen.add(found.rule)
-            first = next(name for name in WORDS if not within.get(name, True))
-            assert WORDS[first] in found.reason
+            first = next(name for name in METRICS if not within.get(name, True))
+            assert METRICS[first].full_label in found.reason
     assert seen == {"over budget", "over macs", "over flash", "over arena"}
 
 
@@ -198,10 +199,12 @@ def test_plan_counts_what_each_rule_refuses() -> None:
 
 def test_a_limit_out_of_reach_is_refused_with_the_least_that_there_is() -> None:
     space = Pyramid.model_validate({"blocks": 2, "width": [8, 16], "pools": 0})
-    least = price(build(space, dict.fromkeys(parameters(space), 8), (32, 32, 3), 10))
+    least = compute_cost(build(space, dict.fromkeys(parameters(space), 8), (32, 32, 3), 10))
     for name in ("macs", "flash_bytes", "arena_bytes", "peak_activation_bytes"):
         value = getattr(least, name)
-        with pytest.raises(UserError, match=f"{value:,} {WORDS[name]} is out of reach, the least found .* is {value:,}"):
+        with pytest.raises(
+            UserError, match=f"{value:,} {METRICS[name].full_label} is out of reach, the least found .* is {value:,}"
+        ):
             plan.check(space, budget(**{name: value}), (32, 32, 3), 10)
         assert plan.check(space, budget(**{name: value + 1}), (32, 32, 3), 10) == least.params
     with pytest.raises(UserError, match=r"no network of the space was found under .* at least 99"):
@@ -210,5 +213,5 @@ def test_a_limit_out_of_reach_is_refused_with_the_least_that_there_is() -> None:
 
 def test_what_does_not_fold_is_named() -> None:
     conv, bn, relu = SeparableConv(8), BatchNorm(), Activation("relu")
-    assert price(net(conv, bn, relu)).lowered.unfolded == []
-    assert price(net(conv, relu, bn, conv, relu, bn)).lowered.unfolded == ["batch_norm_1", "batch_norm_2"]
+    assert compute_cost(net(conv, bn, relu)).lowered.unfolded == []
+    assert compute_cost(net(conv, relu, bn, conv, relu, bn)).lowered.unfolded == ["batch_norm_1", "batch_norm_2"]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from tensorflow.lite.python import schema_py_generated as schema
 
-from search.budget.cost import price, table
+from search.budget.cost import compute_cost, table
 from search.budget.footprint import arena_bytes, head_bytes, peak_activation_bytes
 from search.budget.lowering import Lowered, lower
 from search.data.preprocessing import Pixels
@@ -117,7 +117,7 @@ def test_operators_and_tensors_are_those_of_the_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_file_is_as_large_as_was_reckoned(name: str) -> None:
-    assert price(NETWORKS[name]).flash_bytes == pytest.approx(len(converted(name)), rel=FAR)
+    assert compute_cost(NETWORKS[name]).flash_bytes == pytest.approx(len(converted(name)), rel=FAR)
 
 
 # --- against arenas --------------------------------------------------------------------------------------------------
@@ -135,20 +135,20 @@ ARENAS = {  # (head, total) that tflite-micro 0.dev20261023182759 allocated for 
 @pytest.mark.parametrize("name", ARENAS)
 def test_the_arena_is_what_the_runtime_allocated(name: str) -> None:
     head, total = ARENAS[name]
-    lowered = price(reference(name)).lowered
+    lowered = compute_cost(reference(name)).lowered
     assert head_bytes(lowered) == head
     assert arena_bytes(lowered) == pytest.approx(total, rel=0.02)
 
 
 def test_the_halves_of_a_separable_convolution_have_a_tensor_between_them() -> None:
     """A wide input map read by the pointwise half counts with its output, the input of the depthwise half does not."""
-    lowered = price(net(SeparableConv(4, depth_multiplier=30), side=8)).lowered
+    lowered = compute_cost(net(SeparableConv(4, depth_multiplier=30), side=8)).lowered
     assert peak_activation_bytes(lowered) == 64 * (90 + 4)
-    assert price(net(SeparableConv(40), side=8)).peak_activation_bytes == 64 * (3 + 40)
+    assert compute_cost(net(SeparableConv(40), side=8)).peak_activation_bytes == 64 * (3 + 40)
 
 
 def test_a_gate_runs_in_a_better_order_than_that_of_the_file() -> None:
-    cost = price(net(SeparableConv(32, 1), Gate("silu"), SeparableConv(2), side=8))
+    cost = compute_cost(net(SeparableConv(32, 1), Gate("silu"), SeparableConv(2), side=8))
     half = 64 * 16
     assert peak_activation_bytes(cost.lowered) == 4 * half
     assert head_bytes(cost.lowered) == 5 * half
@@ -186,7 +186,7 @@ def worst(lowered: Lowered, order: list[int]) -> int:
 @given(architectures(most_layers=4))
 @settings(max_examples=60)
 def test_the_peak_is_the_least_of_all_orders(architecture: Architecture) -> None:
-    lowered = price(architecture).lowered
+    lowered = compute_cost(architecture).lowered
     some = list(itertools.islice(orders(lowered), 3_000))
     if len(some) < 3_000:
         assert peak_activation_bytes(lowered) == min(worst(lowered, order) for order in some)
@@ -197,7 +197,9 @@ def test_the_peak_is_the_least_of_all_orders(architecture: Architecture) -> None
 def test_branches_run_in_the_better_order() -> None:
     """The thin side first, which frees the input of both, whichever side it stands on."""
     wide, thin = (SeparableConv(64, 1), SeparableConv(3, 1)), (SeparableConv(3, 1),)
-    first, last = (price(net(SeparableConv(24, 1), Residual(*sides), side=8)) for sides in ((thin, wide), (wide, thin)))
+    first, last = (
+        compute_cost(net(SeparableConv(24, 1), Residual(*sides), side=8)) for sides in ((thin, wide), (wide, thin))
+    )
     assert first.peak_activation_bytes == last.peak_activation_bytes == 64 * (3 + 64 + 64)
     assert head_bytes(first.lowered) == 64 * (3 + 64 + 64)
     assert head_bytes(last.lowered) == 64 * (24 + 64 + 64)

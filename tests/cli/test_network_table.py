@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from search.budget.cost import price, price_layer
+from search.budget.cost import compute_cost, compute_layer_cost
 from search.cli.network_table import print_network
 from search.networks.architecture import Architecture
 from search.networks.geometry import flatten, resolve
@@ -63,17 +63,17 @@ def test_nothing_is_cut_off_at_any_width(network: Architecture, width: int) -> N
     for _, row in flatten(resolve(network)):
         assert row.name in words
         assert "x".join(map(str, row.output)) in words
-        if cost := price_layer(row).params:
+        if cost := compute_layer_cost(row).params:
             assert f"{cost:,}" in words
 
 
 def test_figures_are_exact_where_there_is_room() -> None:
     wide, narrow = (printed(BRANCHED, width) for width in (120, 80))
-    macs = [price_layer(row).macs for _, row in flatten(resolve(BRANCHED)) if price_layer(row).macs]
+    macs = [compute_layer_cost(row).macs for _, row in flatten(resolve(BRANCHED)) if compute_layer_cost(row).macs]
     assert all(f"{figure:,}" in wide.split() for figure in macs)
     assert macs[1] == 12 * 12 * 8 * (5 * 5 + 16)
     assert "47.2k" in narrow and "47,232" not in narrow
-    assert f"{price(BRANCHED).macs:,}" in narrow
+    assert f"{compute_cost(BRANCHED).macs:,}" in narrow
 
 
 def test_stages_are_parted_and_branches_drawn() -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.data.dataset import load_dataset
 from search.networks.architecture import to_dict
 from search.study.config import STUDIES
@@ -505,7 +505,7 @@ def test_show_takes_a_trial_of_a_study_and_else_the_best(home: Home) -> None:
     }
     assert [shown[number]["name"] for number in ((), ("1",))] == ["tiny-0", "tiny-1"]
     run = ask(str(home.study), {}, home.run, None)
-    assert shown[()]["params"] == price(network_of(run, 0)).params
+    assert shown[()]["params"] == compute_cost(network_of(run, 0)).params
 
 
 def test_top_json_has_the_promised_keys(home: Home) -> None:

@@ -27,7 +27,8 @@ from report.html import page as html
 from report.html import results
 from report.markdown.report import write_report
 from report.pareto import front_board
-from search.budget.cost import price
+from search.budget.cost import compute_cost
+from search.budget.metrics import METRICS
 from search.errors import UserError
 from search.finals.control import control_of, search_at_random
 from search.runner.trial import inner_sampler
@@ -37,7 +38,7 @@ from search.storage.database import open_storage
 from search.storage.recovery import take_up
 from search.study import run as studies
 from search.study.config import StudyConfig
-from search.study.pareto import PRICES, front_of
+from search.study.pareto import select_front
 from search.study.records import Record
 from search.study.run import Opened, Run, network_of, sibling
 from search.study.study_file import parse
@@ -70,8 +71,8 @@ def test_objectives_are_named_in_one_order_however_they_are_written() -> None:
     assert asked().prices == ("params", "arena_bytes")
     assert asked(dict(reversed(BOTH.items()))).prices == ("params", "arena_bytes")
     assert asked(dict(reversed(BOTH.items()))).digest == asked().digest
-    every = asked({"accuracy": "maximize"} | dict.fromkeys(PRICES, "minimize"))
-    assert every.prices == PRICES
+    every = asked({"accuracy": "maximize"} | dict.fromkeys(METRICS, "minimize"))
+    assert every.prices == METRICS
     assert parse(every.dump(), "stored") == every
     assert parse(RAW | {"space": SPACE}, "tiny.toml").prices == ()
 
@@ -142,7 +143,7 @@ def test_every_trial_tells_its_accuracy_and_its_prices(bench: Bench) -> None:
     assert objectives(bench.studies.references) == ("accuracy",)
     assert len(trained(bench)) == 14
     for one in trained(bench):
-        cost = price(network_of(bench.run, one.number, bench.studies))
+        cost = compute_cost(network_of(bench.run, one.number, bench.studies))
         assert one.values == [one.user_attrs["best_val_accuracy"], cost.params, cost.arena_bytes]
         assert (one.user_attrs["params"], one.user_attrs["arena_bytes"]) == (cost.params, cost.arena_bytes)
 
@@ -164,7 +165,7 @@ def test_what_diverged_does_not_stop_the_sampler_from_learning(bench: Bench) -> 
 
 
 def test_the_front_is_optunas_own(bench: Bench) -> None:
-    found = [one.number for one in front_of(bench.records, bench.run.config.prices)]
+    found = [one.number for one in select_front(bench.records, bench.run.config.cost_metrics)]
     points = {tuple(one.values) for one in bench.study.best_trials}
     assert {tuple(bench.study.trials[number].values) for number in found} == points
     assert 1 < len(found) < 14
@@ -173,7 +174,7 @@ def test_the_front_is_optunas_own(bench: Bench) -> None:
 def test_where_one_list_is_needed_it_is_by_accuracy(bench: Bench) -> None:
     first = studies.best(bench.run, bench.records)
     assert first.best_val_accuracy == max(one.values[0] for one in trained(bench))
-    assert first.number in [one.number for one in front_of(bench.records, bench.run.config.prices)]
+    assert first.number in [one.number for one in select_front(bench.records, bench.run.config.cost_metrics)]
 
 
 def test_a_run_goes_on_with_its_own_objectives_alone(bench: Bench, tmp_path: Path) -> None:
@@ -233,13 +234,13 @@ def test_patience_counts_from_the_last_candidate_that_joined_the_front(told: lis
         count = 0
         for number, one in enumerate(found):
             if one.outcome == "trained":
-                before, after = (_points(front_of(found[:end], prices), prices) for end in (number, number + 1))
+                before, after = (_points(select_front(found[:end], prices), prices) for end in (number, number + 1))
                 count = 0 if before != after and one.best_val_accuracy else count + 1
         assert since_the_best(found, prices) == count
 
 
 def _points(front: list[Record], prices: Sequence[str]) -> set[tuple[Any, ...]]:
-    return {(one.best_val_accuracy, *(one.price(name) for name in prices)) for one in front}
+    return {(one.best_val_accuracy, *(one.cost(name) for name in prices)) for one in front}
 
 
 def test_a_smaller_network_is_worth_the_wait(tmp_path: Path, pretence: Pretence) -> None:
@@ -313,7 +314,7 @@ def test_choices_matter_as_they_do_to_accuracy() -> None:
 def test_note_and_reports_tell_the_front(bench: Bench, tmp_path: Path) -> None:
     run = replace(bench.run, called="tiny.toml")
     known = Opened(run, bench.records, [])
-    rows = front_board(known, run.config.prices)["trials"]
+    rows = front_board(known, run.config.cost_metrics)["trials"]
     lines = [f"{row['params']:,} | {row['arena_bytes']:,} | {row['best_val_accuracy']:.2%}" for row in rows]
     words = f"{len(rows)} of 14 trained candidates: no other is as accurate and takes no more params and arena_bytes."
     note = study_note(run, bench.records, []).replace("\u2003", "")
@@ -333,7 +334,7 @@ def test_note_and_reports_tell_the_front(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_long_front_is_cut_in_the_note() -> None:
-    found = [record(number, 0.5 + number / 100, 1_000 + number, prices={"arena_bytes": 1}) for number in range(25)]
+    found = [record(number, 0.5 + number / 100, 1_000 + number, costs={"arena_bytes": 1}) for number in range(25)]
     note = study_note(replace(run_of(Path("nowhere")), called="it"), found, [])
     assert "And 5 more: `python -m search top it`." in note
     assert note.split("## The front")[1].split("\n## ")[0].count("\n|") == 3 + 20

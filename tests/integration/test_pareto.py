@@ -19,7 +19,8 @@ from report import rows
 from report.pareto import front_board, front_table
 from report.pareto_export import FOLDER, INDEX, WORDS, take_front
 from search.__main__ import app
-from search.budget.cost import price
+from search.budget.cost import compute_cost
+from search.budget.metrics import METRICS
 from search.errors import UserError
 from search.export.exporter import Exported, export
 from search.files import read_json, write_json
@@ -27,7 +28,7 @@ from search.networks.architecture import to_dict
 from search.study import records as study_records
 from search.study import run as studies
 from search.study.config import STUDIES
-from search.study.pareto import PRICES, asked, front, front_of, priced
+from search.study.pareto import add_costs, check_metrics, front_indices, select_front
 from search.study.records import Record
 from search.study.references import named
 from search.study.run import Opened, Run, network_of
@@ -49,13 +50,13 @@ Point = tuple[int, ...]  # prices, then the accuracy
 def test_the_front_of_a_circle_is_its_upper_left_quarter() -> None:
     """Points of a circle in steps of 15 degrees: from the leftmost, up, to the topmost."""
     angles = [pi * step / 12 for step in range(24)]
-    assert front([(-cos(angle),) for angle in angles], [sin(angle) for angle in angles]) == [0, 1, 2, 3, 4, 5, 6]
+    assert front_indices([(-cos(angle),) for angle in angles], [sin(angle) for angle in angles]) == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_the_front_of_a_ball_is_an_eighth_of_it() -> None:
     """Of a grid of points in a ball, those of its surface towards two low prices and a high accuracy."""
     grid = [point for point in product(range(-4, 5), repeat=3) if sum(value * value for value in point) <= 16]
-    found = {grid[place] for place in front([point[:2] for point in grid], [point[2] for point in grid])}
+    found = {grid[place] for place in front_indices([point[:2] for point in grid], [point[2] for point in grid])}
     assert {(-4, 0, 0), (0, -4, 0), (0, 0, 4), (-3, -2, 1), (-2, -2, 2), (-1, -3, 2)} <= found
     assert all(x <= 0 and y <= 0 and z >= 0 for x, y, z in found)
     assert all((x - 1) ** 2 + y * y + z * z > 16 for x, y, z in found), "none that a point next to it is better than"
@@ -69,7 +70,7 @@ def beats(one: Point, other: Point) -> bool:
 
 @given(st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 3)] * (n + 1)), max_size=30)))
 def test_the_front_is_what_no_other_point_beats(points: list[Point]) -> None:
-    found = front([point[:-1] for point in points], [point[-1] for point in points])
+    found = front_indices([point[:-1] for point in points], [point[-1] for point in points])
     unbeaten = {point for point in points if not any(beats(other, point) for other in points)}
     assert sorted(points[place] for place in found) == sorted(unbeaten), "each once"
     assert all(place == points.index(points[place]) for place in found), "of equal points the first stays"
@@ -80,7 +81,7 @@ def test_the_front_is_what_no_other_point_beats(points: list[Point]) -> None:
 @given(st.lists(st.tuples(*[st.integers(0, 5)] * 3), max_size=20), st.randoms(use_true_random=False))
 def test_the_front_is_the_same_points_in_whatever_order(points: list[Point], generator: Any) -> None:
     def of(some: Sequence[Point]) -> list[Point]:
-        return [some[place] for place in front([point[:-1] for point in some], [point[-1] for point in some])]
+        return [some[place] for place in front_indices([point[:-1] for point in some], [point[-1] for point in some])]
 
     shuffled = list(points)
     generator.shuffle(shuffled)
@@ -89,25 +90,25 @@ def test_the_front_is_the_same_points_in_whatever_order(points: list[Point], gen
 
 def test_the_front_is_of_the_trained_whose_price_is_known() -> None:
     found = [
-        record(0, 0.80, 5_000, prices={"flash_bytes": 9_000}),
-        record(1, 0.90, 7_000, prices={"flash_bytes": 8_000}),
+        record(0, 0.80, 5_000, costs={"flash_bytes": 9_000}),
+        record(1, 0.90, 7_000, costs={"flash_bytes": 8_000}),
         record(2, 0.99, 100),
-        record(3, 0.99, 100, outcome="pruned_at_rung", prices={"flash_bytes": 10}),
+        record(3, 0.99, 100, outcome="pruned_at_rung", costs={"flash_bytes": 10}),
         rejected(4),
     ]
-    assert [one.number for one in front_of(found, ["params"])] == [2]
-    assert [one.number for one in front_of(found[:2], ["params"])] == [0, 1]
-    assert [one.number for one in front_of(found, ["flash_bytes"])] == [1]
-    assert [one.number for one in front_of(found, ["params", "flash_bytes"])] == [0, 1]
+    assert [one.number for one in select_front(found, ["params"])] == [2]
+    assert [one.number for one in select_front(found[:2], ["params"])] == [0, 1]
+    assert [one.number for one in select_front(found, ["flash_bytes"])] == [1]
+    assert [one.number for one in select_front(found, ["params", "flash_bytes"])] == [0, 1]
 
 
 # --- prices ----------------------------------------------------------------------------------------------------------
 
 
 def test_prices_are_asked_for_by_name_and_each_once() -> None:
-    assert asked(["macs", "params", "macs"]) == ("macs", "params")
+    assert check_metrics(["macs", "params", "macs"]) == ("macs", "params")
     with pytest.raises(UserError, match=r"--pareto flash: no such price, did you mean 'flash_bytes'\?"):
-        asked(["macs", "flash"])
+        check_metrics(["macs", "flash"])
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +122,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_the_prices_of_a_run_are_those_of_its_networks(small: Any) -> None:
     opened, made = small
-    assert opened.candidates[0].price("arena_bytes") is None, "not stored"
-    found = priced(opened, PRICES, made)
+    assert opened.candidates[0].cost("arena_bytes") is None, "not stored"
+    found = add_costs(opened, METRICS, made)
     for one in found.candidates:
-        cost = price(network_of(opened.run, one.number, made))
-        assert {name: one.price(name) for name in PRICES} == {name: getattr(cost, name) for name in PRICES}
+        cost = compute_cost(network_of(opened.run, one.number, made))
+        assert {name: one.cost(name) for name in METRICS} == {name: getattr(cost, name) for name in METRICS}
         assert cost.flash_bytes <= 64 * 1024
     (base,) = found.references
-    assert base.price("arena_bytes") == price(named("eip-a").architecture).arena_bytes
-    assert priced(found, PRICES, made) is found, "nothing is reckoned twice"
+    assert base.cost("arena_bytes") == compute_cost(named("eip-a").architecture).arena_bytes
+    assert add_costs(found, METRICS, made) is found, "nothing is reckoned twice"
     assert [one.best_val_accuracy for one in found.candidates] == [one.best_val_accuracy for one in opened.candidates]
 
 
@@ -139,18 +140,18 @@ def test_a_reference_is_priced_as_it_was_trained(small: Any, tmp_path: Path) -> 
     run = replace(opened.run, folder=tmp_path, config=opened.run.config.model_copy(update={"base": "eip-d"}))
     trial = made.references.get_trials(deepcopy=False)[0]
     other = replace(opened.references[0], reference="eip-a")
-    known, size = Opened(run, [], [other]), price(named("eip-a").architecture).flash_bytes
-    assert priced(known, ["flash_bytes"], made).references[0].price("flash_bytes") == size
+    known, size = Opened(run, [], [other]), compute_cost(named("eip-a").architecture).flash_bytes
+    assert add_costs(known, ["flash_bytes"], made).references[0].cost("flash_bytes") == size
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(trial.user_attrs, "reference", "mine")  # no shipped one of this name
-        assert priced(known, ["flash_bytes"], made).references[0].price("flash_bytes") is None
+        assert add_costs(known, ["flash_bytes"], made).references[0].cost("flash_bytes") is None
         kept = {"architecture": to_dict(named("eip-a").architecture)}
         write_json(tmp_path / "references" / "mine" / "training.json", kept)
-        assert priced(known, ["flash_bytes"], made).references[0].price("flash_bytes") == size
+        assert add_costs(known, ["flash_bytes"], made).references[0].cost("flash_bytes") == size
         write_json(
             tmp_path / "references" / "mine" / "training.json", {"architecture": to_dict(named("eip-b").architecture)}
         )
-        assert priced(known, ["flash_bytes"], made).references[0].price("flash_bytes") is None, "another network"
+        assert add_costs(known, ["flash_bytes"], made).references[0].cost("flash_bytes") is None, "another network"
 
 
 # --- as rows and as a table ------------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def test_every_network_of_the_front_has_a_folder_and_the_index_tells_of_it(slopi
 
 
 def test_one_that_fails_is_named_and_the_others_are_there(sloping: Bench, tmp_path: Path) -> None:
-    numbers = [one.number for one in front_of(sloping.records, ["params"])]
+    numbers = [one.number for one in select_front(sloping.records, ["params"])]
     first, *others = numbers
 
     def fails(*failing: int) -> Callable[..., Exported]:
@@ -290,7 +291,7 @@ def test_one_that_fails_is_named_and_the_others_are_there(sloping: Bench, tmp_pa
 def test_the_command_ends_with_1_where_one_of_them_could_not_be_exported(
     changing: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, *others = [one.number for one in front_of(changing.records, ["params"])]
+    first, *others = [one.number for one in select_front(changing.records, ["params"])]
     (changing.run.folder / "trials" / str(first) / "weights.npz").write_bytes(b"damaged")
     (tmp_path / "tiny.toml").write_text("")  # the run folder has what was asked for
     words = ["export", str(tmp_path / "tiny.toml"), "--out", str(changing.run.folder), "--pareto", "params"]
@@ -303,7 +304,7 @@ def test_the_command_ends_with_1_where_one_of_them_could_not_be_exported(
 
 
 def test_a_network_that_was_trained_elsewhere_is_refused_before_anything_is_written(changing: Bench, tmp_path: Path) -> None:
-    number = front_of(changing.records, ["params"])[-1].number
+    number = select_front(changing.records, ["params"])[-1].number
     (changing.run.folder / "trials" / str(number) / "weights.npz").unlink()
     with pytest.raises(UserError, match=f"no weights of trial {number}, trained on another machine"):
         take_front(changing.run, ["params"], tmp_path / "to", cards, lambda line: None)

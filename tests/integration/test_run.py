@@ -25,7 +25,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import UserError
 from search.files import read_arrays, read_json, read_weights
 from search.networks.architecture import Architecture, fingerprint, from_json
@@ -128,7 +128,7 @@ def test_the_base_is_no_candidate(calm: Calm) -> None:
     best = max(trained(both.candidates.trials), key=lambda trial: trial.value or 0)
     assert both.candidates.best_trial.value == best.value
     base = both.references.trials[0]
-    assert base.user_attrs["params"] == price(from_json(BASE)).params > 1200
+    assert base.user_attrs["params"] == compute_cost(from_json(BASE)).params > 1200
     for trial in trained(both.candidates.trials):
         assert trial.user_attrs["delta_vs_base"] == trial.value - base.value
 
@@ -467,7 +467,7 @@ def test_a_reference_that_was_interrupted_does_not_take_another_ones_training(be
     for network in (WIDE, SMALL):
         train_reference(bench.run, bench.studies, Reference(network.name, network, None, None), bench.task)
     found = {record.reference: record.params for record in records(references) if record.outcome == "trained"}
-    assert found == {"wide": price(WIDE).params, "small": price(SMALL).params}
+    assert found == {"wide": compute_cost(WIDE).params, "small": compute_cost(SMALL).params}
     for network in (SMALL, WIDE):
         kept = read_json(bench.run.folder / "references" / network.name / "training.json")
         assert fingerprint(from_json(json.dumps(kept["architecture"]))) == fingerprint(network)

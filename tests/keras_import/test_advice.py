@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.budget.limits import Budget
 from search.errors import UserError
 from search.keras_import.advice import Finding, Rules, judge, rules_of
@@ -92,7 +92,7 @@ def test_rules_break_one_by_one() -> None:
 
 
 def test_a_budget_is_a_strict_limit() -> None:
-    params = price(GOOD).params
+    params = compute_cost(GOOD).params
     assert found(GOOD, "budget", replace(RULES, budget=Budget(params=params + 1))).holds
     assert not found(GOOD, "budget", replace(RULES, budget=Budget(params=params))).holds
 
@@ -114,14 +114,14 @@ def test_each_plain_convolution_is_named_with_what_a_separable_one_saves() -> No
     assert edits[2].startswith("Keras conv_4 (1x1, 8 -> 6): ") and "takes 8 parameters more" in edits[2]
     separable = net(SeparableConv(8), Residual((SeparableConv(8),)), SeparableConv(8), SeparableConv(6, 1))
     saved = figures(edits[0])[-1] + 2 * figures(edits[1])[-1] - 8
-    assert price(network).params - price(separable).params == saved
+    assert compute_cost(network).params - compute_cost(separable).params == saved
 
 
 def test_batch_norm_after_each_convolution_costs_what_is_said() -> None:
     network = net(SeparableConv(8), Conv(6), tail=(GlobalAveragePool(), Dense(2), Softmax()))
     normed = net(SeparableConv(8), BatchNorm(), Conv(6), BatchNorm())
     (edit,) = found(network, "batch norm").edits
-    assert figures(edit) == [2, price(normed).params - price(network).params]
+    assert figures(edit) == [2, compute_cost(normed).params - compute_cost(network).params]
     head = net(SeparableConv(8), tail=(SeparableConv(2, 1), GlobalAveragePool(), Softmax()))
     assert "each of the 1 convolutions" in found(head, "batch norm").edits[0]
 
@@ -130,7 +130,7 @@ def test_another_input_is_priced_or_told_not_to_fit() -> None:
     rules = replace(RULES, input=(16, 16, 1), classes=5)
     (edit,) = found(GOOD, "input", rules).edits
     expected = Architecture((16, 16, 1), 5, (*GOOD.layers[:-2], Dense(5), Softmax()))
-    assert edit.endswith(f"which makes it {price(expected).params:,} parameters")
+    assert edit.endswith(f"which makes it {compute_cost(expected).params:,} parameters")
     (edit,) = found(net(MaxPool(12)), "input", replace(RULES, input=(8, 8, 3))).edits
     assert "which its layers do not fit (max_pool_1: a window of 12x12 does not fit its 8x8 input)" in edit
 
@@ -144,7 +144,7 @@ def test_the_budget_is_met_by_the_smallest_edit_first() -> None:
         "GlobalAveragePooling2D for Keras flatten_1",
     ]
     pooled = net(SeparableConv(16), *GOOD.layers[1:4], tail=(GlobalAveragePool(), *wide[1:]))
-    assert edits[1].endswith(f": {price(pooled).params:,} parameters, which fits")
+    assert edits[1].endswith(f": {compute_cost(pooled).params:,} parameters, which fits")
     (then,) = found(network, "budget", replace(RULES, budget=Budget(params=400))).edits[2:]
     assert then.startswith("then widths in proportion, 16 -> 8, 32 -> 24: ") and then.endswith("parameters, which fits")
     (never,) = found(network, "budget", replace(RULES, budget=Budget(params=20))).edits[2:]
@@ -159,16 +159,16 @@ def test_the_scaled_network_is_the_largest_that_fits(widths: list[int], params: 
     network = net(*(SeparableConv(width) for width in widths))
 
     def at(scale: float) -> int:
-        return price(net(*(SeparableConv(max(unit, unit * int(width * scale / unit))) for width in widths))).params
+        return compute_cost(net(*(SeparableConv(max(unit, unit * int(width * scale / unit))) for width in widths))).params
 
     steps = sorted({(unit * count + 1e-6) / width for width in widths for count in range(width // unit)})
     fitting = [count for step in steps if (count := at(step)) < params]
     scaled = scaled_to_fit(network, Budget(params=params))
-    if price(network).params < params:
+    if compute_cost(network).params < params:
         return
     assert (scaled is None) == (not fitting)
     if scaled:
-        assert price(scaled[0]).params == max(fitting)
+        assert compute_cost(scaled[0]).params == max(fitting)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
@@ -177,10 +177,10 @@ def test_gates_and_sums_scale_together(share: float) -> None:
         inner = Residual((SeparableConv(4 * part), Gate(), SeparableConv(2 * part)))
         return net(SeparableConv(2 * part), inner, SeparableConv(3 * part))
 
-    params = int(price(of(12)).params * share)
+    params = int(compute_cost(of(12)).params * share)
     scaled = scaled_to_fit(of(12), Budget(params=params))
     assert scaled is not None
-    part = max(part for part in range(2, 13, 2) if price(of(part)).params < params)
+    part = max(part for part in range(2, 13, 2) if compute_cost(of(part)).params < params)
     assert scaled[0] == of(part)
     assert scaled[1] == {24: 2 * part, 36: 3 * part, 48: 4 * part}
 

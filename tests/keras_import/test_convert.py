@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from keras import layers
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import UserError
 from search.export.keras_source import keras_source
 from search.keras_import.convert import Imported, convert, read_model
@@ -55,7 +55,7 @@ def of_model(model: keras.Model) -> Imported:
     if not found.problems:
         assert found.architecture is not None
         preparing = sum(layer.count_params() for layer in model.layers if isinstance(layer, layers.Normalization))
-        assert price(found.architecture).params == model.count_params() - preparing
+        assert compute_cost(found.architecture).params == model.count_params() - preparing
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import UserError
 from search.networks import architecture as module
 from search.networks.architecture import DEEPEST, Architecture, canonical, fingerprint, from_json, load, to_dict, to_json
@@ -338,7 +338,7 @@ def test_the_canonical_form_is_its_own_and_the_same_network(architecture: Archit
     assert canonical(plain) == plain
     assert plain.name == ""
     assert _same(plain, architecture)
-    before, after = price(architecture), price(plain)
+    before, after = compute_cost(architecture), compute_cost(plain)
     assert replace(after, largest_activation=0) == replace(before, largest_activation=0)
     assert resolve(plain)[-1].output == resolve(architecture)[-1].output
     assert receptive_field(resolve(plain)) == receptive_field(resolve(architecture))
@@ -347,7 +347,7 @@ def test_the_canonical_form_is_its_own_and_the_same_network(architecture: Archit
 def test_the_largest_activation_of_the_canonical_form_is_the_same() -> None:
     for nothing in (Dropout(0.0), MaxPool(1), AveragePool(1, 1)):
         architecture = net(nothing, SeparableConv(1, stride=4))
-        assert price(canonical(architecture)) == price(architecture)
+        assert compute_cost(canonical(architecture)) == compute_cost(architecture)
 
 
 @given(architectures())

@@ -13,7 +13,7 @@ import pytest
 from report import rows
 from report.figures import curves as figures
 from report.tables import leaderboard
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import UserError
 from search.files import read_json
 from search.study import run as studies
@@ -61,7 +61,7 @@ def test_every_trial_is_there_with_what_was_searched(opened: Opened) -> None:
         assert row.keys() > searched.keys()
         assert row["blocks"] in (2, 3, 4)
         assert (row["rank"] is None) == (row["outcome"] == "rejected") == (row["delta_vs_base"] is None)
-        assert row["params"] == price(network_of(opened.run, number)).params
+        assert row["params"] == compute_cost(network_of(opened.run, number)).params
         assert (row["reason"] is None) == (row["outcome"] == "trained")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.networks.architecture import Architecture, fingerprint
 from search.networks.layers import (
     Activation,
@@ -38,7 +38,7 @@ def test_a_reference_is_a_point_of_a_wide_pyramid(name: str) -> None:
     values = encode(WIDE, architecture)
     again = built(WIDE, values)
     assert fingerprint(again) == fingerprint(architecture)
-    assert price(again).params == price(architecture).params
+    assert compute_cost(again).params == compute_cost(architecture).params
     assert values.keys() == parameters(WIDE).keys()
     assert all(parameters(WIDE)[key].find(value) == value for key, value in values.items())
 

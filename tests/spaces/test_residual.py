@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import first_problem
 from search.export.keras_source import keras_source
 from search.networks.architecture import Architecture, canonical, fingerprint, from_json, to_json
@@ -101,7 +101,7 @@ def points(of: ResidualStages) -> Iterator[dict[str, Value]]:
 
 def test_the_noted_network_is_a_point_to_the_parameter() -> None:
     of = ResidualStages.model_validate(NOTED)
-    cost = price(built(of, {}))
+    cost = compute_cost(built(of, {}))
     assert (cost.params, round(cost.macs, -6)) == (96_793, 44_000_000)
     check_against_keras(built(of, {}))
     values = encode(WIDE_ENOUGH, built(of, {}))
@@ -224,7 +224,7 @@ def test_a_stage_leads_into_half_the_resolution(kind: str, layers: tuple[Layer, 
 
 
 def test_a_block_used_twice_shares_its_convolutions_and_has_its_own_batch_norms() -> None:
-    once, twice = (price(built(space(uses=uses, blocks=2, stages=1), {})) for uses in (1, 2))
+    once, twice = (compute_cost(built(space(uses=uses, blocks=2, stages=1), {})) for uses in (1, 2))
     convolutions, norms = 2 * (72 + 64), 2 * 4 * 8  # of a block
     assert twice.params - once.params == 2 * norms
     assert twice.macs - once.macs == 2 * 1024 * convolutions
@@ -236,9 +236,9 @@ def test_a_block_used_twice_shares_its_convolutions_and_has_its_own_batch_norms(
 
 def test_images_that_run_out_of_resolution_are_no_networks() -> None:
     of = space(stages=[5, 6], downsample="max")
-    assert price(built(of, {"stages": 6})).params
+    assert compute_cost(built(of, {"stages": 6})).params
     with pytest.raises(ArchitectureError, match="max_pool_4"):
-        price(build(of, {"stages": 6}, (8, 8, 3), CLASSES))
+        compute_cost(build(of, {"stages": 6}, (8, 8, 3), CLASSES))
 
 
 # --- the way back ----------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_draw_survives_its_file_and_its_canonical_form(point: tuple[ResidualSt
     architecture = built(*point)
     assert from_json(to_json(architecture)) == architecture
     assert canonical(canonical(architecture)) == canonical(architecture)
-    assert price(canonical(architecture)) == price(architecture)
+    assert compute_cost(canonical(architecture)) == compute_cost(architecture)
     assert json.loads(to_json(architecture))["layers"][-1] == {"kind": "softmax"}
 
 
@@ -376,16 +376,16 @@ def test_the_source_of_a_draw_is_the_same_network(point: tuple[ResidualStages, d
     exported.set_weights(own.get_weights())
     images = np.random.default_rng(0).random((2, 8, 8, 2), dtype=np.float32)
     np.testing.assert_allclose(exported(images), own(images), atol=1e-6)
-    assert exported.count_params() == price(architecture).params
+    assert exported.count_params() == compute_cost(architecture).params
 
 
 def test_a_price_grows_with_each_width() -> None:
     generator = random.Random(0)
     for seed in range(100):
         values = draw_values(WIDE, seed)
-        cost = price(built(WIDE, values))
+        cost = compute_cost(built(WIDE, values))
         name = generator.choice(widths(WIDE))
-        wider = price(built(WIDE, values | {name: int(values[name]) + 4}))
+        wider = compute_cost(built(WIDE, values | {name: int(values[name]) + 4}))
         assert (wider.params, wider.macs) >= (cost.params, cost.macs)
         assert wider.receptive_field == cost.receptive_field
 
@@ -407,7 +407,7 @@ def test_widths_are_scaled_to_the_largest_network_that_fits(seed: int, limit: in
     values = draw_values(WIDE, seed)
 
     def fits(at: Any) -> bool:
-        return price(built(WIDE, dict(at))).params < limit
+        return compute_cost(built(WIDE, dict(at))).params < limit
 
     def scaled(scale: Fraction) -> dict[str, Value]:
         at = {name: max([16, *(w for w in range(16, 97, 4) if w <= scale * int(values[name]))]) for name in widths(WIDE)}
@@ -420,7 +420,7 @@ def test_widths_are_scaled_to_the_largest_network_that_fits(seed: int, limit: in
 
 def test_the_smallest_network_is_the_smallest() -> None:
     of = space(stages=[1, 2], blocks=[1, 2, 3], width=[8, 16], block=["plain", "gated"], kernel=[3, 5], uses=[1, 2])
-    least = min(price(built(of, values)).params for values in points(of))
+    least = min(compute_cost(built(of, values)).params for values in points(of))
     assert smallest(of, INPUT, CLASSES) == least
 
 
@@ -501,4 +501,4 @@ def test_the_defaults_are_gated_blocks_under_the_budget_of_the_notes() -> None:
     architecture = built(of, {name: domain.first for name, domain in parameters(of).items()})
     gates = [layer.function for layer in walk(architecture.layers) if isinstance(layer, Gate)]
     assert gates == ["silu"] * 2
-    assert price(architecture).params < 100_000
+    assert compute_cost(architecture).params < 100_000

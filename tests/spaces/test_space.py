@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import first_place, first_problem
 from search.networks.architecture import Architecture, fingerprint, to_dict
 from search.networks.layers import (
@@ -191,7 +191,7 @@ def test_declared_values_stand_in_the_layers() -> None:
 def test_the_defaults_make_a_network_under_the_budget() -> None:
     of = Pyramid()
     values = {name: domain.first for name, domain in parameters(of).items()}
-    assert price(built(of, values)).params < 100_000
+    assert compute_cost(built(of, values)).params < 100_000
 
 
 def test_no_dropout_is_built_at_rate_zero() -> None:

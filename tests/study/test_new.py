@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.budget.limits import Budget
 from search.cli.new_summary import print_new
 from search.data import images
@@ -189,7 +189,7 @@ def test_for_cifar_10_it_is_much_like_the_shipped_study() -> None:
     assert sorted(shipped.space.blocks.values) == [5, 10]
     assert (found.batch_size, found.epochs, found.flip, found.crop) == (128, 50, True, 4)
     assert abs(found.width[1] / 256 - 1) < 0.1
-    assert abs(price(found.base).params / 1_172_410 - 1) < 0.2
+    assert abs(compute_cost(found.base).params / 1_172_410 - 1) < 0.2
 
 
 SEEN = st.builds(
@@ -211,7 +211,7 @@ def test_whatever_is_seen_the_proposal_can_be_searched(seen: Seen, budget: int) 
     """The smallest network fits, or the budget is told to be out of reach; the base exists, at some ten times the budget."""
     found = propose(seen, budget)
     space = Pyramid.model_validate(space_table(found))
-    base = price(found.base)
+    base = compute_cost(found.base)
     assert resolve(found.base)[-1].output[-1] == len(seen.classes)
     assert base.params < 20 * budget or len(seen.classes) > 20 or budget < 5_000
     assert base.params > 2 * budget

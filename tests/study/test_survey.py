@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.budget.limits import Budget
 from search.cli.tables import print_survey
 from search.data.dataset import load_dataset, shape_of
@@ -32,7 +32,7 @@ def all_sizes(table: dict[str, object]) -> list[int]:
     space = Pyramid.model_validate(table)
     widths, places = range(8, 33, 8), (1, 2)
     return [
-        price(build(space, {"width_1": one, "width_2": two, "pool_position_1": place}, SHAPE, CLASSES)).params
+        compute_cost(build(space, {"width_1": one, "width_2": two, "pool_position_1": place}, SHAPE, CLASSES)).params
         for one, two, place in itertools.product(widths, widths, places)
     ]
 
@@ -88,7 +88,7 @@ def test_a_network_for_other_images_among_those_given_is_one_that_does_not_fit()
     networks = {"here": to_dict(here), "elsewhere": to_dict(replace(here, input=(32, 32, 3)))}
     space = Fixed.model_validate({"network": list(networks), "networks": networks})
     found = plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=200)
-    assert set(found.sizes) == {price(here).params}
+    assert set(found.sizes) == {compute_cost(here).params}
     assert found.interval[0] < 0.5 < found.interval[1]
 
 

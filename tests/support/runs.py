@@ -152,7 +152,7 @@ class Bench:
         self.events: list[Any] = []
         self.claims, self.limits = (
             claims_of(self.studies.candidates),
-            Limits(run.config.stop, seconds_left, run.config.prices),
+            Limits(run.config.stop, seconds_left, run.config.cost_metrics),
         )
         self.task = objective.Task(
             run.config, digits(), run.folder, 0.5, self.events.append, lambda *words: None, self.claims.claim, self.limits

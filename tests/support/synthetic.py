@@ -20,7 +20,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.budget.cost import Price, price, price_layer
+from search.budget.cost import Cost, compute_cost, compute_layer_cost
 from search.data.dataset import CIFAR10_CLASSES, Dataset
 from search.finals.results import Confirmation, Finalist
 from search.finals.statistics import confirm
@@ -70,9 +70,11 @@ def synthetic_run(folder: Path, study: Path = HOLDOUT, **changes: Any) -> Run:
 def plausible(network: Architecture) -> float:
     """An accuracy as it might be: parameters pay with less and less return, least in late blocks, and dropout costs."""
     convs = [row for row in resolve(network) if isinstance(row.layer, SeparableConv)]
-    gains = (max(1.6 - 0.12 * place, 0.2) * math.sqrt(price_layer(row).params) for place, row in enumerate(convs))
+    gains = (max(1.6 - 0.12 * place, 0.2) * math.sqrt(compute_layer_cost(row).params) for place, row in enumerate(convs))
     rates = [layer.rate for layer in network.layers if isinstance(layer, Dropout)]
-    return 0.74 + sum(gains) / 8_000 + 0.004 * math.log10(price(network).macs) - 0.06 * sum(rates) / max(len(rates), 1)
+    return (
+        0.74 + sum(gains) / 8_000 + 0.004 * math.log10(compute_cost(network).macs) - 0.06 * sum(rates) / max(len(rates), 1)
+    )
 
 
 def fill(run: Run, data: Dataset, n: int, *, score: Score = plausible, seed: int = 0, base: float = 0.8287) -> Studies:
@@ -155,11 +157,11 @@ class _Maker:
 def _reference(config: StudyConfig, best: float) -> FrozenTrial:
     known = references.named(str(config.base))
     curve = [best * (1 - 0.5 * math.exp(-epoch / 8)) for epoch in range(1, config.recipe.epochs)] + [best]
-    told = _scores(curve, price(known.architecture)) | {"index": 0, "attempt": 1, "reference": known.name, "seed": 1}
+    told = _scores(curve, compute_cost(known.architecture)) | {"index": 0, "attempt": 1, "reference": known.name, "seed": 1}
     return _finished(told | {"fingerprint": fingerprint(known.architecture)}, curve, {}, {})
 
 
-def _scores(curve: list[float], cost: Price) -> dict[str, Any]:
+def _scores(curve: list[float], cost: Cost) -> dict[str, Any]:
     best = max(curve)
     told = {"params": cost.params, "macs": cost.macs, "receptive_field": cost.receptive_field, "best_val_accuracy": best}
     told |= {"best_epoch": curve.index(best) + 1, "final_val_accuracy": curve[-1], "epochs": len(curve)}

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.networks.architecture import Architecture, canonical, to_dict
 from search.networks.layers import ArchitectureError, Conv, Dropout, Layer
 from search.spaces.domains import Value
@@ -68,7 +68,7 @@ def test_a_candidate_is_the_network_its_price_and_its_recipe() -> None:
     config = configured()
     found = candidate(config, VALUES)
     assert found.architecture == build(config.space, VALUES, (32, 32, 3), 10)
-    assert found.cost == price(found.architecture)
+    assert found.cost == compute_cost(found.architecture)
     assert (found.recipe.epochs, found.recipe.learning_rate, found.repeat) == (2, 0.01, None)
 
 
@@ -77,7 +77,7 @@ def test_a_candidate_is_the_network_its_price_and_its_recipe() -> None:
 def test_the_budget_is_strict_and_fits_says_the_same(drawn: tuple[Space, dict[str, Value]]) -> None:
     space, values = drawn
     try:
-        params = price(build(space, values, FACTS.input_shape, FACTS.classes)).params
+        params = compute_cost(build(space, values, FACTS.input_shape, FACTS.classes)).params
     except ArchitectureError:
         assert refusal(over(space), values).rule == "cannot exist"
         assert not fits(over(space), FACTS, values)
@@ -129,7 +129,7 @@ def test_two_points_share_a_key_exactly_when_they_make_the_same_network(
     one, other = (build(space, at, FACTS.input_shape, FACTS.classes) for at in (values, draw_values(space, seed)))
     for network in (one, other):
         try:
-            price(network)
+            compute_cost(network)
         except ArchitectureError:
             assume(False)
     keys = [candidate(over(space), at).key for at in (values, draw_values(space, seed))]

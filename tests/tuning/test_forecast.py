@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.optimize import nnls
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.cli.tables import print_survey
 from search.data.dataset import Dataset, load_dataset
 from search.errors import UserError
@@ -142,8 +142,8 @@ def test_the_forecast_is_the_mean_over_what_fits_and_the_base(monkeypatch: pytes
     seen, doing = [], []
 
     def time_training(architecture: Any, data: Dataset, recipe: Recipe) -> Timing:
-        seen.append((price(architecture).macs, recipe.batch_size, len(data.x_train), len(data.x_val)))
-        return Timing(2.0, price(architecture).macs * 1e-6, price(architecture).macs * 1e-7)
+        seen.append((compute_cost(architecture).macs, recipe.batch_size, len(data.x_train), len(data.x_val)))
+        return Timing(2.0, compute_cost(architecture).macs * 1e-6, compute_cost(architecture).macs * 1e-7)
 
     def seconds(macs: float) -> float:
         return 2.0 + 20 * macs * (len(digits.x_train) * 1e-6 + len(digits.x_val) * 1e-7)
@@ -154,10 +154,10 @@ def test_the_forecast_is_the_mean_over_what_fits_and_the_base(monkeypatch: pytes
     found = probe.forecast(config, digits, doing.append)
     macs = [one.cost.macs for one in drawn]
     timed = [macs[round(share * (len(macs) - 1))] for share in (0.05, 0.5, 0.95)]
-    assert base and seen == [(one, 32, len(digits.x_train), 100) for one in (price(base.architecture).macs, *timed)]
+    assert base and seen == [(one, 32, len(digits.x_train), 100) for one in (compute_cost(base.architecture).macs, *timed)]
     assert found.seconds_per_trial == pytest.approx(sum(map(seconds, macs)) / len(macs))
     assert (found.cheap, found.dear) == pytest.approx((seconds(timed[0]), seconds(timed[-1])))
-    assert found.seconds_of_base == pytest.approx(seconds(price(base.architecture).macs))
+    assert found.seconds_of_base == pytest.approx(seconds(compute_cost(base.architecture).macs))
     assert found.seconds == pytest.approx(found.seconds_of_base + 7 * found.seconds_per_trial)
     assert len(doing) == 5 and f"{timed[1]:,} multiply-adds" in doing[3]
 
@@ -214,7 +214,7 @@ def test_where_hardly_a_draw_fits_widths_are_scaled_as_the_sampler_does(digits: 
 def test_the_base_is_a_network_or_an_accuracy(digits: Dataset) -> None:
     assert probe.base_of(configured(base=0.9), digits) is None
     found = probe.base_of(configured(base=str(BASE)), digits)
-    assert found and price(found.architecture).params == 82_090
+    assert found and compute_cost(found.architecture).params == 82_090
 
 
 # --- the verb --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.networks.layers import ArchitectureError
 from search.spaces.domains import Value
 from search.spaces.pyramid import MOST_BLOCKS
@@ -25,7 +25,7 @@ Fits = Callable[[Mapping[str, Value]], bool]
 def size(of: Space, values: Mapping[str, Value]) -> int | None:
     """Parameters, None for a network that cannot exist."""
     try:
-        return price(built(of, dict(values))).params
+        return compute_cost(built(of, dict(values))).params
     except ArchitectureError:
         return None
 
@@ -202,7 +202,7 @@ def test_without_sampled_widths_it_is_all_or_nothing(of: Space) -> None:
 
 
 def test_a_given_network_is_not_touched() -> None:
-    limit = price(reference("eip-c")).params + 1
+    limit = compute_cost(reference("eip-c")).params + 1
     assert largest_that_fits(given_networks("eip-c"), {"recipe.ema": 0.9}, under(limit, given_networks("eip-c"))) == {
         "recipe.ema": 0.9
     }

@@ -11,7 +11,7 @@ import space
 from report.analysis.findings import gather
 from report.analysis.marginal import SPARE, Few, Marginal, channels, least_squares, marginal
 from report.analysis.parts import nets
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.networks.architecture import Architecture
 from search.networks.geometry import resolve
 from search.networks.layers import Residual, SeparableConv
@@ -88,7 +88,9 @@ def test_a_channel_costs_what_the_network_grows_by(tmp_path: Path) -> None:
         told, grown = marginal(found, nets(found)), []
         for one in nets(found):
             wide, narrow = (
-                price(space.build(run.config.space, {**one.drawn, "width_2": one.parts[1].width + more}, (32, 32, 3), 10))
+                compute_cost(
+                    space.build(run.config.space, {**one.drawn, "width_2": one.parts[1].width + more}, (32, 32, 3), 10)
+                )
                 for more in (1, 0)
             )
             grown.append(wide.params - narrow.params)

@@ -22,7 +22,7 @@ from report.markdown import formatting
 from report.markdown import report as page
 from report.markdown.formatting import BEYOND
 from report.tables import leaderboard, refusal_words
-from search.budget.cost import price, price_layer
+from search.budget.cost import compute_cost, compute_layer_cost
 from search.budget.limits import Budget
 from search.data.dataset import load_dataset
 from search.errors import UserError
@@ -160,7 +160,7 @@ def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
 def test_the_report_shows_the_winner_layer_by_layer_and_as_keras_does(copied: Run) -> None:
     text, network = report(copied), studies.network_of(copied)
     assert [tuple(row) for row in table(section(text, "The winner: trial"))[1:]] == formatting.layer_rows(network)
-    cost, summary = price(network), section(text, "The winner as Keras sees it")
+    cost, summary = compute_cost(network), section(text, "The winner as Keras sees it")
     assert f"Total params: {cost.params:,} " in summary
     assert f"Trainable params: {cost.trainable_params:,} " in summary
     assert f"Non-trainable params: {cost.params - cost.trainable_params:,} " in summary
@@ -188,7 +188,10 @@ def test_the_checklist_of_a_run_is_about_its_winner(copied: Run) -> None:
     rows = {asked: (mark, evidence) for mark, asked, evidence in table(section(report(copied), "Checklist"))[1:]}
     n_convs = sum(isinstance(layer, SeparableConv) for layer in network.layers)
     assert rows["separable convolutions only"] == ("✓", f"{n_convs} separable, 0 plain")
-    assert rows["under the budget"] == ("✓", f"Keras counts {price(network).params:,} parameters, the budget is under 8,000")
+    assert rows["under the budget"] == (
+        "✓",
+        f"Keras counts {compute_cost(network).params:,} parameters, the budget is under 8,000",
+    )
     assert rows["output sizes given"] == ("✓", f"for {len(network.layers)} of {len(network.layers)} layers")
     assert rows["at most 50 epochs"][0] == "✓" and rows["at most 50 epochs"][1].startswith("4 trained")
     assert rows["beats the base"][0] == ("✓" if board["trials"][0]["delta_vs_base"] > 0 else "✗")
@@ -229,7 +232,7 @@ def test_keras_summary_does_not_depend_on_the_terminal(columns: str | None, monk
         monkeypatch.setenv("COLUMNS", columns)
     network = Architecture((8, 8, 1), 10, (SeparableConv(10), GlobalAveragePool(), Softmax()))
     params, text = page.keras_summary(network)
-    assert params == price(network).params
+    assert params == compute_cost(network).params
     assert f"{params} │" in text
     assert os.environ.get("COLUMNS") == columns
 
@@ -305,7 +308,7 @@ BUDGET = Budget(params=8_000)
 def test_the_layer_table_is_the_resolved_network(architecture: Architecture) -> None:
     rows, side = formatting.layer_rows(architecture), max(architecture.input[:2])
     for cells, (_, row) in zip(rows, flatten(resolve(architecture)), strict=True):
-        field, params = row.receptive_field, price_layer(row).params
+        field, params = row.receptive_field, compute_layer_cost(row).params
         assert row.name in cells[0]
         assert cells[2] == "x".join(map(str, row.output))
         assert cells[3] == ("" if field is None else f"{field}x{field}" + BEYOND * (field > side))

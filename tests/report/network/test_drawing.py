@@ -20,7 +20,7 @@ from report.network.drawing import network_svg, percent
 from report.network.layout import Layout, arrange, by, typeset
 from report.network.page import network_html, write_drawings
 from search.__main__ import main
-from search.budget.cost import price, price_layer
+from search.budget.cost import compute_cost, compute_layer_cost
 from search.errors import UserError
 from search.networks.architecture import Architecture, from_json
 from search.networks.geometry import flatten, resolve
@@ -62,9 +62,11 @@ def test_a_reference_is_drawn_with_its_layers_and_prices(name: str) -> None:
     words = texts(picture)
     expected = [row.name + typeset(describe(row.layer)) for row in rows]
     assert [word for word in words if word in expected] == expected
-    figures = [f"{cost:,}" for row in rows for cost in (price_layer(row).params, price_layer(row).macs) if cost]
+    figures = [
+        f"{cost:,}" for row in rows for cost in (compute_layer_cost(row).params, compute_layer_cost(row).macs) if cost
+    ]
     assert [word for word in words if word in figures] == figures
-    total = price(network)
+    total = compute_cost(network)
     assert words[-3:] == ["total", f"{total.params:,}", f"{total.macs:,}"]
     assert next(hint.text for hint in picture.iter(f"{SVG}title")) == name
     assert len(list(picture.iter(f"{SVG}g"))) == len(rows)
@@ -105,7 +107,7 @@ def test_sums_gates_and_bands_are_drawn() -> None:
         by((6, 6)),
         "vector",
         "total",
-        *(f"{figure:,}" for figure in (price(DEEP).params, price(DEEP).macs)),
+        *(f"{figure:,}" for figure in (compute_cost(DEEP).params, compute_cost(DEEP).macs)),
     ]
     assert {skip.aside for skip in arrange(DEEP).skips} == {1, 2}  # the inner one stands between
 
@@ -144,8 +146,8 @@ def test_the_page_opens_offline_and_holds_every_figure() -> None:
     cells = re.findall(r'<td class="figure">([^<]*)</td>', page)
     for _, row in flatten(resolve(DEEP)):
         assert by(row.output) in cells
-        assert price_layer(row).params == 0 or f"{price_layer(row).params:,}" in cells
-    assert f"{price(DEEP).params:,}" in cells
+        assert compute_layer_cost(row).params == 0 or f"{compute_layer_cost(row).params:,}" in cells
+    assert f"{compute_cost(DEEP).params:,}" in cells
     held = re.search(r"<pre>(.*)</pre>", page, re.DOTALL)
     assert held and from_json(html.unescape(held[1])) == replace(DEEP, name="<b>")
 
