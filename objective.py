@@ -26,7 +26,7 @@ from search.seeds import derive
 from search.storage.database import together
 from search.study.config import StudyConfig
 from search.training.recipe import Recipe
-from search.training.result import Epoch, Training, TrialOver
+from search.training.result import Epoch, Outcome, Training, TrialOver
 from search.tuning.candidate import DataFacts, Refusal, judge
 
 Emit = Callable[[Mapping[str, Any]], None]
@@ -154,7 +154,7 @@ def _costs(cost: Cost, config: StudyConfig) -> dict[str, Any]:
 
 def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None, task: Task) -> NoReturn:
     """End the trial without a value."""
-    _end(trial, "rejected", reason, architecture, task)
+    _end(trial, Outcome.REJECTED, reason, architecture, task)
     raise optuna.TrialPruned(reason)
 
 
@@ -179,7 +179,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         spent = seconds + time.monotonic() - since
         task.clock.check(spent)
         if place.is_candidate and (reason := task.clock.trial_is_over(spent)):
-            raise TrialOver("timed_out", reason)
+            raise TrialOver(Outcome.TIMED_OUT, reason)
 
     try:
         checkpoint = checkpoint_path(task.folder, trial.user_attrs)
@@ -193,7 +193,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
     except TrialOver as over:
         _set(trial, {"seconds": seconds + time.monotonic() - since})
         _end(trial, over.outcome, over.reason, architecture, task)
-        if over.outcome in ("diverged", "timed_out"):
+        if over.outcome in (Outcome.DIVERGED, Outcome.TIMED_OUT):
             raise optuna.TrialPruned(over.reason) from None
         raise
     except UpdateFinishedTrialError:
@@ -202,8 +202,8 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         if is_full(error):
             raise DiskFull(f"{task.folder}: nothing more can be written ({error}); make space") from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        _end(trial, "failed", reason, architecture, task)
-        raise TrialOver("failed", reason) from error
+        _end(trial, Outcome.FAILED, reason, architecture, task)
+        raise TrialOver(Outcome.FAILED, reason) from error
     return _score(trial, architecture, recipe, training, best, task)
 
 
@@ -243,9 +243,9 @@ def _score(
     spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}
     if epochs < recipe.epochs:
         reason = f"{final:.2%} after {epochs} of {recipe.epochs} epochs, behind others at that rung"
-        _end(trial, "pruned_at_rung", reason, architecture, task, **spent)
+        _end(trial, Outcome.PRUNED_AT_RUNG, reason, architecture, task, **spent)
         raise optuna.TrialPruned(reason)
-    _end(trial, "trained", None, architecture, task, **spent)
+    _end(trial, Outcome.TRAINED, None, architecture, task, **spent)
     return best
 
 
@@ -263,7 +263,7 @@ def _named(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def _end(
-    trial: optuna.Trial, outcome: str, reason: str | None, architecture: Architecture | None, task: Task, **spent: float
+    trial: optuna.Trial, outcome: Outcome, reason: str | None, architecture: Architecture | None, task: Task, **spent: float
 ) -> None:
     _set(trial, spent | ({"reason": reason} if reason else {}) | {"outcome": outcome})  # the outcome last: all is there then
     task.annotate(trial, architecture, task)

@@ -22,25 +22,26 @@ from search.study.config import StudyConfig
 from search.study.records import progress, records, records_of
 from search.study.run import Run, Studies
 from search.study.study_file import parse
+from search.training.result import Outcome
 from search.tuning.sampler import Exhausted
 
 
 def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Task, *, most: int) -> int:
     """Train random candidates for as many epochs as the study's search took; how many trials that were, `most` at most."""
     config, claims = control_of(run.config), claims_of(control)
-    cost = sum(record.epochs for record in records(studies.candidates) if record.outcome != "interrupted")
+    cost = sum(record.epochs for record in records(studies.candidates) if record.outcome != Outcome.INTERRUPTED)
     task = replace(task, config=config, folder=run.folder / "control", claim=claims.claim)
     what = f"control: a random search of at most {cost} epochs, as many as the study's"
 
     def room(trials: Trials, others: int) -> bool:
-        known = [record for record in records_of(trials) if record.outcome != "interrupted"]
-        spent = sum(config.recipe.epochs if record.outcome == "running" else record.epochs for record in known)
+        known = [record for record in records_of(trials) if record.outcome != Outcome.INTERRUPTED]
+        spent = sum(config.recipe.epochs if record.outcome == Outcome.RUNNING else record.epochs for record in known)
         return spent + config.recipe.epochs * (others + 1) <= cost
 
     trained, is_exhausted = 0, False
     while trained < most:
         sweep(control, run.folder)
-        known = [record for record in records(control) if record.outcome != "interrupted"]
+        known = [record for record in records(control) if record.outcome != Outcome.INTERRUPTED]
         if room(control.get_trials(deepcopy=False), 0) and not is_exhausted:
             goal = cost // config.recipe.epochs
             task.emit({"event": "phase", "text": what, "done": progress(known), "goal": goal})
@@ -50,7 +51,7 @@ def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Ta
                 continue
         except Exhausted:
             is_exhausted = True
-        if not any(record.outcome == "running" for record in records(control)):
+        if not any(record.outcome == Outcome.RUNNING for record in records(control)):
             return trained
         wait(task.emit)
     return most

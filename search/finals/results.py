@@ -15,7 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import UserError
 from search.finals.statistics import Comparison, confirm, winners_curse
+from search.storage.attributes import OUTCOME
 from search.study.run import Run, every
+from search.training.result import Outcome
 
 HELD = "held"  # study attribute of NAME.finals: every `Held`, as plain values
 
@@ -120,7 +122,7 @@ def trainings_of(trials: Sequence[FrozenTrial]) -> dict[tuple[str, int], FrozenT
     return {
         (trial.user_attrs["contender"], trial.user_attrs["repeat"]): trial
         for trial in trials
-        if trial.user_attrs.get("outcome") != "interrupted"
+        if trial.user_attrs.get(OUTCOME) != Outcome.INTERRUPTED
     }
 
 

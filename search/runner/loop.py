@@ -21,6 +21,7 @@ from search.study import survey as plan
 from search.study.records import Record, base_accuracy, progress, ranked, records
 from search.study.references import Reference
 from search.study.run import Run, Studies
+from search.training.result import Outcome
 from search.tuning.sampler import Exhausted
 from search.tuning.stopping import Enough, Limits
 
@@ -85,7 +86,7 @@ class Search:
             if self._train_candidate():
                 return None
             found = records(self.studies.candidates)
-        if settled and (is_complete or not any(record.outcome == "running" for record in found)):
+        if settled and (is_complete or not any(record.outcome == Outcome.RUNNING for record in found)):
             if is_complete:
                 return "done"
             if reason:

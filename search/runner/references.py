@@ -11,11 +11,13 @@ from search.errors import UserError
 from search.networks.architecture import fingerprint
 from search.runner.job import StudyStopped
 from search.runner.trial import run_trial
+from search.storage.attributes import OUTCOME
 from search.storage.queue import Trials, begin
 from search.storage.recovery import sweep
 from search.study import references
 from search.study.references import Reference
 from search.study.run import Run, Studies
+from search.training.result import Outcome
 
 
 def train_reference(run: Run, studies: Studies, opponent: Reference, task: Task) -> bool:
@@ -67,6 +69,6 @@ def _is_settled(trials: Iterable[FrozenTrial]) -> bool:
     """Whether one of them was trained, or could not be."""
     return any(
         trial.state == TrialState.COMPLETE
-        or (trial.state.is_finished() and trial.user_attrs.get("outcome", "failed") != "interrupted")
+        or (trial.state.is_finished() and trial.user_attrs.get(OUTCOME, Outcome.FAILED) != Outcome.INTERRUPTED)
         for trial in trials
     )

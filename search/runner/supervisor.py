@@ -32,6 +32,7 @@ from search.storage.resilient import StorageAway
 from search.study.config import ROOT
 from search.study.records import FAILED
 from search.study.run import Run, every
+from search.training.result import Outcome
 
 MOST_FAILURES = 5  # in a row, before the run stops
 STOP_SECONDS = 5.0  # that workers are given between SIGTERM and SIGKILL
@@ -133,7 +134,7 @@ class _Crew:
         if worker not in self.workers:  # stopped already
             return
         if event is None:
-            return self._lost(worker, "failed", _cause(worker.process.wait()))
+            return self._lost(worker, Outcome.FAILED, _cause(worker.process.wait()))
         _stop_if_many(self.failures, self.run)  # with the next sign of life: the last failure has then been told
         worker.last_sign = time.monotonic()
         match event["event"]:
@@ -147,7 +148,7 @@ class _Crew:
             case "stopped":
                 raise StudyStopped(event["text"])
             case kind:
-                if kind == "end" and event["outcome"] != "rejected":
+                if kind == "end" and event["outcome"] != Outcome.REJECTED:
                     self.failures[:] = [*self.failures, event["reason"]] if event["outcome"] in FAILED else []
                 worker.began = worker.began or kind in ("found", "phase")
                 self.view.show(event | {"worker": worker.place})
@@ -157,9 +158,9 @@ class _Crew:
         minutes = self.run.config.search.stall_minutes
         for worker in list(self.workers):
             if time.monotonic() - worker.last_sign > 60 * minutes:
-                self._lost(worker, "timed_out", f"gave no sign of life for {minutes:g} minutes")
+                self._lost(worker, Outcome.TIMED_OUT, f"gave no sign of life for {minutes:g} minutes")
 
-    def _lost(self, worker: _Worker, outcome: str, reason: str) -> None:
+    def _lost(self, worker: _Worker, outcome: Outcome, reason: str) -> None:
         """A worker died or hung: end its trial, and start another in its place."""
         closed = self._end([worker], f"the worker {reason}", outcome)
         self.view.show({"event": "lost", "reason": reason, "numbers": closed, "worker": worker.place})
@@ -191,7 +192,9 @@ class _Crew:
                     self.events.put((worker, json.loads(line)))
         self.events.put((worker, None))
 
-    def _end(self, workers: list[_Worker], reason: str = "the run was stopped", outcome: str = "interrupted") -> list[int]:
+    def _end(
+        self, workers: list[_Worker], reason: str = "the run was stopped", outcome: Outcome = Outcome.INTERRUPTED
+    ) -> list[int]:
         """End these workers, and take up what they were training; the numbers of those trials."""
         ended = list(workers)
         _stop([worker.process for worker in ended])

@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 
 from objective import Task, candidate, checkpoint_path
 from search.seeds import derive
+from search.storage.attributes import INDEX, OUTCOME
 from search.storage.claims import Claims
-from search.storage.queue import INDEX, Room, Trials, begin
+from search.storage.queue import Room, Trials, begin
 from search.storage.recovery import take_up, verdict_of
 from search.study.records import COUNTED
 from search.training import checkpoint
@@ -32,7 +33,7 @@ def has_room(trials: Trials, most: int) -> bool:
     """Whether one more candidate may run beside these: those that count and those that run are never more than `most`."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     taken = (
-        trial.state == TrialState.RUNNING or (trial.state in ended and trial.user_attrs.get("outcome") in COUNTED)
+        trial.state == TrialState.RUNNING or (trial.state in ended and trial.user_attrs.get(OUTCOME) in COUNTED)
         for trial in trials
     )
     return sum(taken) < most

@@ -26,6 +26,36 @@ _KEPT = Table(
     Column("value_json", Text),
 )
 
+# User attributes of a trial. A retry inherits those of its identity: index, reference, contender, repeat, warm start.
+INDEX = "index"  # logical index, from which seeds and the sampler's draws are derived
+ATTEMPT = "attempt"  # from 1
+RETRY_OF = "retry_of"  # number of the trial that it replaces
+WORKER = "worker"  # name of the process that trains it
+KEY = "key"  # hash of everything that its training depends on
+REFERENCE = "reference"  # name of the reference network
+FINGERPRINT = "fingerprint"  # of the reference network
+CONTENDER = "contender"  # name of the finalist
+REPEAT = "repeat"  # seed of a finalist
+WARM_START = "warm_start"  # name of the known network that was queued
+OUTCOME = "outcome"  # a `search.training.result.Outcome`
+REASON = "reason"  # of an outcome other than "trained"
+PARAMS = "params"
+RECEPTIVE_FIELD = "receptive_field"  # [height, width] in pixels
+SEED = "seed"  # of the training
+EPOCHS = "epochs"  # trained
+SECONDS = "seconds"  # of the whole training
+COMPILE_SECONDS = "compile_seconds"
+BEST_VAL_ACCURACY = "best_val_accuracy"  # by which trials are ranked
+BEST_EPOCH = "best_epoch"
+FINAL_VAL_ACCURACY = "final_val_accuracy"  # of the last epoch
+FLOAT_VAL_ACCURACY = "float_val_accuracy"  # of the best epoch, where the ranked accuracy is that after int8 conversion
+FLIP_VAL_ACCURACY = "flip_val_accuracy"  # of the best epoch's weights, averaged over each image and its mirror image
+DELTA_VS_BASE = "delta_vs_base"
+REFUSED = "refused"  # number of proposals that the sampler rejected before this one, by the rule that they broke
+REFUSED_PARAMS = "refused_params"  # parameters of the first of them
+
+ACCURACY = "accuracy"  # name of the objective that every study has
+
 Attributes = Mapping[str, Any]
 
 
@@ -67,15 +97,6 @@ def _rewrite(
         connection.execute(insert(_KEPT), new)
 
 
-REFUSED = "refused"  # user attribute: how many proposals broke which rule before this trial's was found
-
-
-REFUSED_PARAMS = "refused_params"  # user attribute: parameters of the first of them
-
-
 def objectives(study: optuna.Study) -> tuple[str, ...]:
     """What the values of a study's trials are, by name: accuracy, and the prices that are traded for it."""
     return tuple(study.metric_names or (ACCURACY,))
-
-
-ACCURACY = "accuracy"  # the objective that every study has

@@ -33,11 +33,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from search.storage.attributes import ATTEMPT, INDEX, WORKER
 from search.storage.database import backend_of, patiently
 from search.storage.resilient import Held, store
-
-WORKER = "worker"  # user attribute: who trains it
-INDEX = "index"  # user attribute: the logical index, which a retry inherits, and with it seeds and the sampler's draws
 
 CHOICE = 100  # queued trials that are looked at for one that is still to be had
 
@@ -144,7 +142,7 @@ def _begin(study: optuna.Study, trials: Trials, queued: Trials, attributes: Mapp
             trial = models.TrialModel.find_or_raise_by_id(first._trial_id, session, for_update=True)
             trial.state, trial.datetime_start = TrialState.RUNNING, datetime.now()
         if not is_indexed:  # a new one, or one that a person queued
-            attributes = {INDEX: next_index(trials), "attempt": 1, **attributes}
+            attributes = {INDEX: next_index(trials), ATTEMPT: 1, **attributes}
         trial_id = int(trial.trial_id)
         write(storage, session, trial_id, attributes)
         session.add(models.TrialHeartbeatModel(trial_id=trial_id))

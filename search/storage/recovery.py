@@ -24,23 +24,50 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from search.storage import locks as liveness
-from search.storage.attributes import ACCURACY, REFUSED, REFUSED_PARAMS, objectives
+from search.storage.attributes import (
+    ACCURACY,
+    ATTEMPT,
+    BEST_VAL_ACCURACY,
+    CONTENDER,
+    FINGERPRINT,
+    INDEX,
+    OUTCOME,
+    PARAMS,
+    REASON,
+    REFERENCE,
+    REFUSED,
+    REFUSED_PARAMS,
+    REPEAT,
+    RETRY_OF,
+    WARM_START,
+    WORKER,
+    objectives,
+)
 from search.storage.database import backend_of, patiently, reading
-from search.storage.queue import INDEX, WORKER, add, alone, counted, next_index, write
+from search.storage.queue import add, alone, counted, next_index, write
+from search.training.result import Outcome
 
 MOST_ATTEMPTS = 2  # of a trial whose process dies
 MOST_LOSSES = 3  # in a row of a trial that comes to no epoch before its machine is lost: then it is the trial
 
 Verdict = tuple[TrialState, list[float] | None]
 
-_INHERITED = ("reference", "fingerprint", "warm_start", "contender", "repeat", REFUSED, REFUSED_PARAMS)
-_VERDICTS = {"trained": TrialState.COMPLETE} | dict.fromkeys(
-    ("pruned_at_rung", "rejected", "diverged", "timed_out"), TrialState.PRUNED
-)
+_INHERITED = (REFERENCE, FINGERPRINT, WARM_START, CONTENDER, REPEAT, REFUSED, REFUSED_PARAMS)
+_VERDICTS = {
+    Outcome.TRAINED: TrialState.COMPLETE,
+    Outcome.PRUNED_AT_RUNG: TrialState.PRUNED,
+    Outcome.REJECTED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.PRUNED,
+    Outcome.TIMED_OUT: TrialState.PRUNED,
+}
 
 
 def take_up(
-    study: optuna.Study, *, worker: str | None = None, outcome: str = "interrupted", reason: str = "the run was stopped"
+    study: optuna.Study,
+    *,
+    worker: str | None = None,
+    outcome: Outcome = Outcome.INTERRUPTED,
+    reason: str = "the run was stopped",
 ) -> list[int]:
     """Close the trials that this worker was training and queue them again; returns the numbers closed.
 
@@ -58,7 +85,7 @@ def sweep(study: optuna.Study, folder: Path) -> list[int]:
     closed = []
     for trial in _running(study):
         if WORKER in trial.user_attrs and liveness.is_gone(folder, trial.user_attrs[WORKER]):
-            closed += [trial.number] if close(study, trial, "interrupted", "the run was stopped") else []
+            closed += [trial.number] if close(study, trial, Outcome.INTERRUPTED, "the run was stopped") else []
     storage = backend_of(study)
     if storage.get_heartbeat_interval() is None:
         return closed
@@ -68,16 +95,16 @@ def sweep(study: optuna.Study, folder: Path) -> list[int]:
         storage.record_heartbeat(trial_id)
     stale = set(storage._get_stale_trial_ids(study._study_id))
     for trial in _running(study) if stale else []:
-        if trial._trial_id in stale and close(study, trial, "lost", "nothing was heard of its worker", if_stale=True):
+        if trial._trial_id in stale and close(study, trial, Outcome.LOST, "nothing was heard of its worker", if_stale=True):
             closed.append(trial.number)
     return closed
 
 
-def close(study: optuna.Study, trial: FrozenTrial, outcome: str, reason: str, *, if_stale: bool = False) -> bool:
+def close(study: optuna.Study, trial: FrozenTrial, outcome: Outcome, reason: str, *, if_stale: bool = False) -> bool:
     """End a trial that runs and queue what goes on with it; False where somebody else has ended it.
 
     Args:
-        outcome: "interrupted", "lost", "failed" or "timed_out". A trial that had come to a verdict gets that instead.
+        outcome: INTERRUPTED, LOST, FAILED or TIMED_OUT. A trial that had come to a verdict gets that instead.
         if_stale: only if its heartbeat is still older than the grace period.
     """
     while True:
@@ -91,10 +118,10 @@ def close(study: optuna.Study, trial: FrozenTrial, outcome: str, reason: str, *,
 
 def verdict_of(study: optuna.Study, attributes: Mapping[str, Any]) -> Verdict:
     """(state, values) of a trial with these user attributes: FAIL where it has not come to a verdict."""
-    state = _VERDICTS.get(attributes.get("outcome", ""), TrialState.FAIL)
+    state = _VERDICTS.get(attributes.get(OUTCOME, ""), TrialState.FAIL)
     if state != TrialState.COMPLETE:
         return state, None
-    return state, [float(attributes["best_val_accuracy" if name == ACCURACY else name]) for name in objectives(study)]
+    return state, [float(attributes[BEST_VAL_ACCURACY if name == ACCURACY else name]) for name in objectives(study)]
 
 
 def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -105,7 +132,7 @@ def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
             row = models.TrialModel.find_or_raise_by_id(trial._trial_id, session, for_update=True)
             if row.state == TrialState.WAITING:
                 row.state, row.datetime_start = TrialState.RUNNING, datetime.now()
-                write(storage, session, trial._trial_id, {"outcome": "interrupted"})
+                write(storage, session, trial._trial_id, {OUTCOME: Outcome.INTERRUPTED})
                 row.state, row.datetime_complete = TrialState.FAIL, datetime.now()
 
     patiently(study, drop)
@@ -116,7 +143,7 @@ def _close(
     trials: list[FrozenTrial],
     trial: FrozenTrial,
     verdict: Verdict,
-    outcome: str,
+    outcome: Outcome,
     reason: str,
     if_stale: bool,
 ) -> bool | None:
@@ -133,25 +160,26 @@ def _close(
             storage._set_trial_value_without_commit(session, row, place, value)
         if state == TrialState.FAIL:  # else its process died between its verdict and telling it
             again = _again(trial, outcome, next_index(trials))
-            if again is not None and all(one.user_attrs.get("retry_of") != trial.number for one in trials):
-                drawn = trial.params if "params" in attributes else {}  # priced, so complete; else drawn again, the same
+            if again is not None and all(one.user_attrs.get(RETRY_OF) != trial.number for one in trials):
+                drawn = trial.params if PARAMS in attributes else {}  # priced, so complete; else drawn again, the same
                 add(storage, session, study, (drawn, again))
-            ended = "interrupted" if again is not None else "failed" if outcome == "lost" else outcome
-            write(storage, session, trial._trial_id, {"outcome": ended, "reason": reason})
+            ended = Outcome.FAILED if outcome == Outcome.LOST else outcome
+            ended = Outcome.INTERRUPTED if again is not None else ended
+            write(storage, session, trial._trial_id, {OUTCOME: ended, REASON: reason})
         row.state, row.datetime_complete = state, datetime.now()
         return True
 
 
-def _again(trial: FrozenTrial, outcome: str, next_free: int) -> dict[str, Any] | None:
+def _again(trial: FrozenTrial, outcome: Outcome, next_free: int) -> dict[str, Any] | None:
     """The attributes of a trial's retry, None where it gets none."""
     attributes, epochs = trial.user_attrs, len(trial.intermediate_values)
-    attempt = attributes.get("attempt", 1) + (outcome == "failed")
+    attempt = attributes.get(ATTEMPT, 1) + (outcome == Outcome.FAILED)
     losses = 0
-    if outcome == "lost":
+    if outcome == Outcome.LOST:
         losses = 1 if epochs > attributes.get("lost_after", 0) else attributes.get("losses", 0) + 1
-    if outcome == "timed_out" or (attempt > MOST_ATTEMPTS and outcome == "failed") or losses > MOST_LOSSES:
+    if outcome == Outcome.TIMED_OUT or (attempt > MOST_ATTEMPTS and outcome == Outcome.FAILED) or losses > MOST_LOSSES:
         return None
-    kept = {INDEX: attributes.get(INDEX, next_free), "attempt": attempt, "retry_of": trial.number}
+    kept = {INDEX: attributes.get(INDEX, next_free), ATTEMPT: attempt, RETRY_OF: trial.number}
     kept |= {"losses": losses, "lost_after": epochs} if losses else {}
     return kept | {key: attributes[key] for key in _INHERITED if key in attributes}
 

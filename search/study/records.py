@@ -10,14 +10,29 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.budget.metrics import METRICS
-from search.storage.attributes import REFUSED, REFUSED_PARAMS
+from search.storage.attributes import (
+    BEST_EPOCH,
+    BEST_VAL_ACCURACY,
+    FINAL_VAL_ACCURACY,
+    FLIP_VAL_ACCURACY,
+    FLOAT_VAL_ACCURACY,
+    OUTCOME,
+    PARAMS,
+    REASON,
+    REFERENCE,
+    REFUSED,
+    REFUSED_PARAMS,
+    SECONDS,
+    WARM_START,
+)
 from search.storage.database import backend_of
 from search.study.config import StudyConfig
+from search.training.result import Outcome
 
-COUNTED = ("trained", "pruned_at_rung")  # towards the number of trials that a study asks for
+COUNTED = (Outcome.TRAINED, Outcome.PRUNED_AT_RUNG)  # towards the number of trials that a study asks for
 
 
-FAILED = ("failed", "diverged", "out_of_memory", "timed_out")
+FAILED = (Outcome.FAILED, Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT)
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Record:
 
     number: int
     reference: str | None
-    outcome: str
+    outcome: Outcome
     reason: str | None
     params: int | None
     macs: int | None
@@ -67,14 +82,14 @@ def records_of(trials: Sequence[FrozenTrial]) -> list[Record]:
 
 def ranked(found: list[Record]) -> list[Record]:
     """The trained ones, the best first: by best validation accuracy, then fewest parameters, then number."""
-    trained = [record for record in found if record.outcome == "trained"]
+    trained = [record for record in found if record.outcome == Outcome.TRAINED]
     return sorted(trained, key=lambda record: (-(record.best_val_accuracy or 0), record.params or 0, record.number))
 
 
 def counts(found: list[Record]) -> dict[str, int]:
     """How many trials were trained, pruned at a rung, rejected (within the sampler too) and failed."""
-    seen = Counter("failed" if record.outcome in FAILED else record.outcome for record in found)
-    seen["rejected"] += refusals(found).total()
+    seen = Counter[str](Outcome.FAILED if record.outcome in FAILED else record.outcome for record in found)
+    seen[Outcome.REJECTED] += refusals(found).total()
     return {outcome: seen[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
 
 
@@ -87,7 +102,7 @@ def refusals(found: list[Record]) -> Counter[str]:
     """How many proposals the sampler refused, by the rule that they broke."""
     told = Counter[str]()
     for record in found:
-        if record.outcome != "interrupted":  # its retry has them too
+        if record.outcome != Outcome.INTERRUPTED:  # its retry has them too
             told.update(record.refused)
     return told
 
@@ -105,29 +120,29 @@ def _record(trial: FrozenTrial) -> Record:
     curve = tuple(map(trial.intermediate_values.__getitem__, sorted(trial.intermediate_values)))
     return Record(
         number=trial.number,
-        reference=attributes.get("reference"),
+        reference=attributes.get(REFERENCE),
         outcome=_outcome(trial),
-        reason=attributes.get("reason"),
-        params=attributes.get("params"),
+        reason=attributes.get(REASON),
+        params=attributes.get(PARAMS),
         macs=attributes.get("macs"),
-        best_val_accuracy=attributes.get("best_val_accuracy"),
-        best_epoch=attributes.get("best_epoch"),
-        final_val_accuracy=attributes.get("final_val_accuracy"),
+        best_val_accuracy=attributes.get(BEST_VAL_ACCURACY),
+        best_epoch=attributes.get(BEST_EPOCH),
+        final_val_accuracy=attributes.get(FINAL_VAL_ACCURACY),
         epochs=len(curve),
-        seconds=attributes.get("seconds"),
+        seconds=attributes.get(SECONDS),
         curve=curve,
         refused=attributes.get(REFUSED, {}),
         refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
-        warm_start=attributes.get("warm_start"),
-        float_val_accuracy=attributes.get("float_val_accuracy"),
-        flip_val_accuracy=attributes.get("flip_val_accuracy"),
+        warm_start=attributes.get(WARM_START),
+        float_val_accuracy=attributes.get(FLOAT_VAL_ACCURACY),
+        flip_val_accuracy=attributes.get(FLIP_VAL_ACCURACY),
         costs={name: attributes[name] for name in METRICS if name in attributes},
     )
 
 
-def _outcome(trial: FrozenTrial) -> str:
+def _outcome(trial: FrozenTrial) -> Outcome:
     if trial.state == TrialState.RUNNING:
-        return "running"
-    outcome: str = trial.user_attrs.get("outcome", "failed")
+        return Outcome.RUNNING
+    outcome = Outcome(trial.user_attrs.get(OUTCOME, Outcome.FAILED))
     late = trial.state == TrialState.FAIL and outcome in COUNTED  # of a worker that was taken for dead at that moment
-    return "interrupted" if late else outcome
+    return Outcome.INTERRUPTED if late else outcome

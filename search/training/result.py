@@ -5,15 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from search.data.preprocessing import Pixels
 
-Outcome = Literal["diverged", "timed_out", "out_of_memory", "failed"]
 Weights = tuple[npt.NDArray[np.float32], ...]
+
+
+class Outcome(StrEnum):
+    """How a trial ended; the values are stored with the trial and shown to users."""
+
+    TRAINED = "trained"  # for all its epochs
+    PRUNED_AT_RUNG = "pruned_at_rung"  # worse than others after the same epochs
+    REJECTED = "rejected"  # never built: over budget, impossible, or known already
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # replaced by a retry of the same index
+    LOST = "lost"  # no heartbeat; stored as interrupted where it is retried, else as failed
+    RUNNING = "running"  # has not ended; never stored
 
 
 class TrialOver(Exception):
@@ -37,7 +51,7 @@ def memory_ends_the_trial(batch_size: int) -> Iterator[None]:
     except Exception as error:
         told = f"{type(error).__name__} {error}"  # TensorFlow has a class for it, JAX a word in the message
         if isinstance(error, MemoryError) or "ResourceExhausted" in told or "RESOURCE_EXHAUSTED" in told:
-            raise TrialOver("out_of_memory", f"out of memory at batch size {batch_size}") from error
+            raise TrialOver(Outcome.OUT_OF_MEMORY, f"out of memory at batch size {batch_size}") from error
         raise
 
 

@@ -26,7 +26,7 @@ from search.training.engine.base import Engine
 from search.training.engine.epoch import plan_epoch
 from search.training.model import build, flip_averaged
 from search.training.recipe import Plateau, Recipe
-from search.training.result import Epoch, Training, TrialOver, Weights, memory_ends_the_trial
+from search.training.result import Epoch, Outcome, Training, TrialOver, Weights, memory_ends_the_trial
 
 EVALUATION_BATCH = 500
 CALL_SECONDS = 1.0  # of one compiled call on a CPU: so long a signal waits
@@ -159,7 +159,7 @@ def _fit(
 
 def _check(what: str, value: float, epoch: int, step: int) -> None:
     if not math.isfinite(value):
-        raise TrialOver("diverged", f"the {what} became {value} in epoch {epoch + 1}, by step {step}")
+        raise TrialOver(Outcome.DIVERGED, f"the {what} became {value} in epoch {epoch + 1}, by step {step}")
 
 
 class _CallLength:

@@ -7,7 +7,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from search.storage.attributes import OUTCOME
 from search.study.config import Rungs
+from search.training.result import Outcome
 
 
 class RungPruner(optuna.pruners.SuccessiveHalvingPruner):
@@ -35,4 +37,4 @@ class _WithoutInterrupted:
 
     def get_trials(self, deepcopy: bool = True) -> list[Any]:
         trials = self._study.get_trials(deepcopy=deepcopy)
-        return [trial for trial in trials if trial.user_attrs.get("outcome") != "interrupted"]
+        return [trial for trial in trials if trial.user_attrs.get(OUTCOME) != Outcome.INTERRUPTED]

@@ -21,9 +21,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.spaces.domains import Domain, Value
-from search.storage.attributes import REFUSED, REFUSED_PARAMS
+from search.storage.attributes import INDEX, KEY, OUTCOME, REASON, REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims
 from search.study.config import StudyConfig
+from search.training.result import Outcome
 from search.tuning.candidate import DataFacts, Refusal, fits, judge
 from search.tuning.scaling import largest_that_fits
 from space import widths
@@ -86,7 +87,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
             Exhausted: there is none.
         """
         fixed = self._fixed(trial)
-        index = trial.user_attrs.get("index", trial.number)
+        index = trial.user_attrs.get(INDEX, trial.number)
         held = self._queued(study, trial) | self._claims.held()
         seen, refused, sizes = set[str](), Counter[str](), list[int]()
         values: Values = {}
@@ -106,7 +107,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         if fixed:
             return values
         reason = f"no new network was found under {self._config.budget.words}"
-        _note(study, trial, {"outcome": "interrupted", "reason": reason})
+        _note(study, trial, {OUTCOME: Outcome.INTERRUPTED, REASON: reason})
         raise Exhausted(reason + "".join(f", {count:,} proposals: {rule}" for rule, count in refused.items()))
 
     def sample_independent(
@@ -130,9 +131,9 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         found: dict[str, int] = {}
         for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
             fixed = self._fixed(other)
-            if other.number != trial.number and "key" not in other.user_attrs and fixed.keys() == self._domains.keys():
+            if other.number != trial.number and KEY not in other.user_attrs and fixed.keys() == self._domains.keys():
                 judged = judge(self._config, self._data, fixed)
-                found |= {} if isinstance(judged, Refusal) else {judged.key: other.user_attrs.get("index", -1)}
+                found |= {} if isinstance(judged, Refusal) else {judged.key: other.user_attrs.get(INDEX, -1)}
         return found
 
     # --- proposals, in the order in which they are tried ---

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from search.study.config import StopConfig
 from search.study.pareto import Costs, dominates
 from search.study.records import COUNTED, Record, ranked
+from search.training.result import Outcome
 
 
 class Enough(BaseException):
@@ -79,7 +80,7 @@ def since_the_best(candidates: Sequence[Record], prices: Sequence[str] = ()) -> 
         if record.outcome not in COUNTED:
             continue
         cost, accuracy = tuple(record.cost(name) or 0 for name in prices), record.best_val_accuracy or 0.0
-        if record.outcome == "trained" and accuracy and not any(dominates(*one, cost, accuracy) for one in front):
+        if record.outcome == Outcome.TRAINED and accuracy and not any(dominates(*one, cost, accuracy) for one in front):
             front = [one for one in front if not dominates(cost, accuracy, *one)] + [(cost, accuracy)]
             count = 0
         else:

@@ -25,7 +25,7 @@ from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture, fingerprint
 from search.runner import trial as trials
-from search.storage.queue import INDEX
+from search.storage.attributes import INDEX
 from search.training import checkpoint as checkpoints
 from search.training.checkpoint import Checkpoint
 from search.training.recipe import Recipe
