@@ -212,7 +212,7 @@ def _has(net: Net, name: str) -> bool:
 
 def _width_names(found: Findings) -> tuple[str, ...]:
     searched = found.run.config.space
-    return () if isinstance(searched, space.Fixed) else searched.layout.keys["width"]
+    return searched.layout.keys["width"] if isinstance(searched, space.Pyramid | space.ResidualStages) else ()
 
 
 def pricer(found: Findings) -> Params:

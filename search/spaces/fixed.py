@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_serializer, model_validator
 
 from search.errors import UserError, nearest
-from search.networks.architecture import Architecture, from_json
+from search.networks.architecture import Architecture, canonical, from_json
 from search.networks.layers import ArchitectureError, BatchNorm, Layer, Residual
+from search.spaces.base import NotInSpace
 from search.spaces.domains import Choices, Domain, Value, parse_domain
 
 
@@ -81,6 +82,48 @@ class Fixed(BaseModel):
         found = self.architectures[str(name)]
         return found if self.momentum is None else replace(found, layers=_with_momentum(found.layers, self.momentum))
 
+    @property
+    def parameters(self) -> dict[str, Domain]:
+        """The name of the network, if there are several."""
+        return {} if self.network.is_fixed else {"network": self.network}
+
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """None: the networks are fixed."""
+        return ()
+
+    @property
+    def depths(self) -> tuple[str, ...]:
+        """None: the networks are fixed."""
+        return ()
+
+    def build(self, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int) -> Architecture:
+        """Return the network of the name among the values.
+
+        Raises:
+            KeyError: several are given, and no name.
+            ArchitectureError: it is for other images.
+        """
+        name = self.network.first if self.network.is_fixed else values["network"]
+        network = self.given(name)
+        if (network.input, network.classes) != (input_shape, classes):
+            needed, present = ("x".join(map(str, shape)) for shape in (network.input, input_shape))
+            raise ArchitectureError(
+                f"takes images of {needed} in {network.classes} classes, not {present} in {classes}", str(name)
+            )
+        return network
+
+    def encode(self, architecture: Architecture) -> dict[str, Value]:
+        """Find the name of the network that equals this one in canonical form.
+
+        Raises:
+            NotInSpace: there is none.
+        """
+        for name in self.network.values:
+            if canonical(self.given(name)) == canonical(architecture):
+                return dict.fromkeys(self.parameters, name)
+        raise NotInSpace(f"network: not {self.network}")
+
 
 def _with_momentum(layers: tuple[Layer, ...], momentum: float) -> tuple[Layer, ...]:
     def changed(layer: Layer) -> Layer:
@@ -97,18 +140,3 @@ def _architecture(name: str, plain: Mapping[str, JsonValue]) -> Architecture:
     except UserError as error:
         problem = str(error).removeprefix("architecture: ").removeprefix("file: ")
         raise ValueError(f"networks.{name}: {problem}") from None
-
-
-def build(space: Fixed, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int) -> Architecture:
-    """The network of the name among the values.
-
-    Raises:
-        KeyError: several are given, and no name.
-        ArchitectureError: it is for other images.
-    """
-    name = space.network.first if space.network.is_fixed else values["network"]
-    found = space.given(name)
-    if (found.input, found.classes) != (input_shape, classes):
-        needs, has = (f"{'x'.join(map(str, shape))}" for shape in (found.input, input_shape))
-        raise ArchitectureError(f"takes images of {needs} in {found.classes} classes, not {has} in {classes}", str(name))
-    return found

@@ -1,4 +1,4 @@
-"""The space of residual networks: a stem, stages of residual blocks at falling resolution, a small head.
+"""Search space of residual networks: a stem, stages of residual blocks at falling resolution, a small head.
 
 Every convolution is separable. A block of two convolutions adds what it computes to its input:
 
@@ -12,13 +12,15 @@ stage after the first begins with a down-sampling convolution to its own width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from itertools import groupby, product
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
-from search.networks.architecture import Architecture
+from search.networks.architecture import Architecture, canonical
 from search.networks.layers import (
     LARGEST,
     Activation,
@@ -34,8 +36,9 @@ from search.networks.layers import (
     SeparableConv,
     Softmax,
 )
-from search.spaces.domains import Choices, Dimension, Range, Value, dimension, fixed, fraction, one_of, whole
-from search.spaces.layout import Layout, Parts, layout_of
+from search.spaces.base import NotInSpace
+from search.spaces.domains import Choices, Dimension, Domain, Range, Value, dimension, fixed, fraction, one_of, whole
+from search.spaces.layout import Layout, Parts, ValueCollector, layout_of
 
 Block = Literal["plain", "inverted", "gated"]
 Norm = Literal["after", "before"]
@@ -46,6 +49,7 @@ MOST_STAGES = 8
 MOST_BLOCKS = 32  # of a stage
 MOST_USES = 8  # of a block
 LARGEST_EXPANSION = 16.0
+_NO_STAGES = "the layers are no stem, residual stages and a head"
 
 
 def _expansion(value: Any) -> Value:
@@ -166,37 +170,78 @@ class ResidualStages(BaseModel):
         """Where the value of every dimension is found for every stage; `downsample` begins with that of the second."""
         return layout_of(self._parts)
 
+    @property
+    def parameters(self) -> dict[str, Domain]:
+        """Sampled parameters by name."""
+        return self.layout.sampled
 
-def build(
-    space: ResidualStages, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int
-) -> Architecture:
-    """The architecture that the sampled parameters stand for.
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """Sampled numbers of channels, stage by stage."""
+        return self.layout.sampled_keys("width")
 
-    Raises:
-        KeyError: a sampled parameter is missing.
-    """
-    at: Any = {**space.layout.fixed, **values}
-    keys = space.layout.keys
-    norm, momentum, epsilon = at["norm"], at["momentum"], at["epsilon"]
-    layers: list[Layer] = []
-    act: Function = "relu"
-    for i in range(at["stages"]):
-        width, act = at[keys["width"][i]], at[keys["activation"][i]]
-        if i == 0:
-            conv = SeparableConv(width, at["stem_kernel"], at["stem_stride"], depth_multiplier=at["stem_multiplier"])
-            layers += (conv,) if norm == "before" else (conv, BatchNorm(momentum, epsilon), Activation(act))
-        else:
-            layers += _downsampling(
-                at[keys["downsample"][i - 1]], width, at["downsample_kernel"], act, norm, momentum, epsilon
-            )
-        kind, uses = at[keys["block"][i]], at[keys["uses"][i]]
-        hidden = width if kind == "plain" else hidden_width(width, at[keys["expansion"][i]])
-        kernels = (at[keys["kernel"][i]], at[keys["second_kernel"][i]], at[keys["dilation"][i]])
-        for number in range(at[keys["blocks"][i]]):
-            weights = f"{i + 1}.{number + 1}" if uses > 1 else ""
-            layers += (_block(kind, width, hidden, *kernels, act, norm, momentum, epsilon, weights),) * uses
-    layers += (BatchNorm(momentum, epsilon), Activation(act)) if norm == "before" else ()
-    return Architecture(input_shape, classes, (*layers, *_head(at["head"], classes)))
+    @property
+    def depths(self) -> tuple[str, ...]:
+        """Sampled numbers of stages, of blocks in each, and of uses of a block."""
+        return self.layout.sampled_keys("stages", "blocks", "uses")
+
+    def build(self, values: Mapping[str, Value], input_shape: tuple[int, int, int], classes: int) -> Architecture:
+        """Build the architecture of these parameters.
+
+        Raises:
+            KeyError: a sampled parameter is missing.
+        """
+        at: Any = {**self.layout.fixed, **values}
+        keys = self.layout.keys
+        norm, momentum, epsilon = at["norm"], at["momentum"], at["epsilon"]
+        layers: list[Layer] = []
+        act: Function = "relu"
+        for index in range(at["stages"]):
+            width, act = at[keys["width"][index]], at[keys["activation"][index]]
+            if index == 0:
+                conv = SeparableConv(width, at["stem_kernel"], at["stem_stride"], depth_multiplier=at["stem_multiplier"])
+                layers += (conv,) if norm == "before" else (conv, BatchNorm(momentum, epsilon), Activation(act))
+            else:
+                kind = at[keys["downsample"][index - 1]]
+                layers += _downsampling(kind, width, at["downsample_kernel"], act, norm, momentum, epsilon)
+            layers += self._stage(at, index)
+        if norm == "before":
+            layers += (BatchNorm(momentum, epsilon), Activation(act))
+        return Architecture(input_shape, classes, (*layers, *_head(at["head"], classes)))
+
+    def _stage(self, at: Any, index: int) -> Iterator[Residual]:
+        """The residual blocks of a stage (from 0)."""
+        keys = self.layout.keys
+        width, act = at[keys["width"][index]], at[keys["activation"][index]]
+        kind, uses = at[keys["block"][index]], at[keys["uses"][index]]
+        hidden = width if kind == "plain" else hidden_width(width, at[keys["expansion"][index]])
+        kernels = (at[keys["kernel"][index]], at[keys["second_kernel"][index]], at[keys["dilation"][index]])
+        for number in range(at[keys["blocks"][index]]):
+            weights = f"{index + 1}.{number + 1}" if uses > 1 else ""
+            block = _block(kind, width, hidden, *kernels, act, at["norm"], at["momentum"], at["epsilon"], weights)
+            yield from (block,) * uses
+
+    def encode(self, architecture: Architecture) -> dict[str, Value]:
+        """Find the parameters from which `build` gives this architecture, up to canonical form.
+
+        Raises:
+            NotInSpace: there are none; the message gives the reason of the last attempt.
+        """
+        layers = canonical(architecture).layers
+        stages, tail = _stages(layers)
+        reason = NotInSpace(_NO_STAGES)
+        for kinds in product(*(stage.kinds() for stage in stages)):
+            try:
+                values = _read(self, stages, kinds, tail)
+            except NotInSpace as error:
+                reason = error
+                continue
+            if canonical(self.build(values, architecture.input, architecture.classes)).layers == layers:
+                return values
+        raise reason
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
 
 
 def hidden_width(width: int, expansion: float) -> int:
@@ -247,3 +292,125 @@ def _head(kind: Head, classes: int) -> tuple[Layer, ...]:
     if kind == "dense":
         return GlobalAveragePool(), Dense(classes), Softmax()
     return SeparableConv(classes, 1, use_bias=True), GlobalAveragePool(), Softmax()
+
+
+# --- encoding --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What leads into a stage, and its residual blocks."""
+
+    entry: tuple[Layer, ...]
+    blocks: tuple[Residual, ...]
+
+    @property
+    def convolutions(self) -> tuple[SeparableConv, SeparableConv]:
+        """Those of the first block."""
+        found = [layer for layer in self.blocks[0].branch if isinstance(layer, SeparableConv)]
+        if len(found) != 2:
+            raise NotInSpace(f"{_NO_STAGES}: a block has {len(found)} separable convolutions")
+        return found[0], found[1]
+
+    def kinds(self) -> list[Block]:
+        """What its blocks may be; one of two convolutions, the first of them 1x1, can be read in two ways."""
+        if any(isinstance(layer, Gate) for layer in self.blocks[0].branch):
+            return ["gated"]
+        return ["plain", "inverted"] if self.convolutions[0].kernel == 1 else ["plain"]
+
+
+def _stages(layers: tuple[Layer, ...]) -> tuple[list[_Stage], tuple[Layer, ...]]:
+    """The layers cut into stages, and what follows the last block."""
+    groups = [tuple(group) for _, group in groupby(layers, key=lambda layer: isinstance(layer, Residual))]
+    if len(groups) % 2 == 0 or len(groups) < 3:
+        raise NotInSpace(_NO_STAGES)
+    stages = []
+    for entry, blocks in zip(groups[0:-1:2], groups[1::2], strict=True):
+        stages.append(_Stage(entry, tuple(block for block in blocks if isinstance(block, Residual))))
+    return stages, groups[-1]
+
+
+def _read(space: ResidualStages, stages: list[_Stage], kinds: Sequence[Block], tail: tuple[Layer, ...]) -> dict[str, Value]:
+    needs = ValueCollector(space.layout)
+    needs.need("stages", 0, len(stages))
+    first = stages[0].blocks[0].branch
+    needs.need("norm", 0, "before" if first and isinstance(first[0], BatchNorm) else "after")
+    for index, (stage, kind) in enumerate(zip(stages, kinds, strict=True)):
+        _entry(needs, index, stage)
+        _blocks(needs, index, stage, kind)
+    for layer in _everything(stages, tail):
+        if isinstance(layer, BatchNorm):
+            needs.need("momentum", 0, layer.momentum)
+            needs.need("epsilon", 0, layer.epsilon)
+    _set_expansion(needs, stages, kinds)
+    match [layer for layer in tail if not isinstance(layer, BatchNorm | Activation)]:
+        case [SeparableConv(), GlobalAveragePool(), Softmax()]:
+            needs.need("head", 0, "conv")
+        case [GlobalAveragePool(), Dense(), Softmax()]:
+            needs.need("head", 0, "dense")
+        case _:
+            raise NotInSpace("head: neither a convolution and a global pool, nor a global pool and a dense layer")
+    return needs.complete()
+
+
+def _entry(needs: ValueCollector, index: int, stage: _Stage) -> None:
+    conv = next((layer for layer in stage.entry if isinstance(layer, SeparableConv)), None)
+    if conv is None:
+        raise NotInSpace(f"{_NO_STAGES}: no separable convolution leads into stage {index + 1}")
+    needs.need("width", index, conv.filters)
+    for layer in stage.entry:
+        if isinstance(layer, Activation):
+            needs.need("activation", index, layer.function)
+    if index == 0:
+        needs.need("stem_kernel", 0, conv.kernel)
+        needs.need("stem_stride", 0, conv.stride)
+        needs.need("stem_multiplier", 0, conv.depth_multiplier)
+        return
+    pool = next((layer for layer in stage.entry if isinstance(layer, MaxPool | AveragePool)), None)
+    kind = "stride" if pool is None else "max" if isinstance(pool, MaxPool) else "average"
+    needs.need("downsample", index - 1, kind)
+    needs.need("downsample_kernel", 0, conv.kernel)
+
+
+def _blocks(needs: ValueCollector, index: int, stage: _Stage, kind: Block) -> None:
+    first, second = stage.convolutions
+    uses = sum(_weights(block) == first.weights for block in stage.blocks) if first.weights else 1
+    needs.need("uses", index, uses)
+    needs.need("blocks", index, len(stage.blocks) // uses)
+    needs.need("block", index, kind)
+    main = second if kind == "inverted" else first
+    needs.need("kernel", index, main.kernel)
+    if main.kernel > 1:
+        needs.need("dilation", index, main.dilation)
+    if kind != "inverted":
+        needs.need("second_kernel", index, second.kernel)
+    for layer in stage.blocks[0].branch:
+        if isinstance(layer, Activation | Gate):
+            needs.need("activation", index, layer.function)
+
+
+def _weights(block: Residual) -> str:
+    return next((layer.weights for layer in block.branch if isinstance(layer, SeparableConv)), "")
+
+
+def _set_expansion(needs: ValueCollector, stages: list[_Stage], kinds: Sequence[Block]) -> None:
+    """Set the first declared expansion that makes the hidden channels of every stage that it is for."""
+    channels = {}
+    for index, (stage, kind) in enumerate(zip(stages, kinds, strict=True)):
+        first, second = stage.convolutions
+        if kind != "plain":
+            channels[index] = (second.filters, first.filters // (2 if kind == "gated" else 1))
+
+    def makes(width: int, hidden: int, expansion: Value) -> bool:
+        return hidden_width(width, float(expansion)) == hidden
+
+    need = ", ".join(f"{width} to {hidden} channels in stage {index + 1}" for index, (width, hidden) in channels.items())
+    needs.need_first("expansion", {index: partial(makes, *pair) for index, pair in channels.items()}, need)
+
+
+def _everything(stages: list[_Stage], tail: tuple[Layer, ...]) -> Iterator[Layer]:
+    for stage in stages:
+        yield from stage.entry
+        for block in stage.blocks:
+            yield from block.branch
+    yield from tail

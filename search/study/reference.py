@@ -17,22 +17,19 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from search.budget.limits import Budget, FieldBounds
+from search.spaces.base import SearchSpace
 from search.spaces.domains import Choices, Dimension, Range
-from search.spaces.fixed import Fixed
-from search.spaces.pyramid import Pyramid
 from search.spaces.recipe import RecipeSpace
-from search.spaces.residual import ResidualStages
 from search.study.config import DataConfig, Directions, Rungs, SearchConfig, StopConfig, StudyConfig
 from search.training.recipe import SCHEDULES, Augment
+from space import KINDS
 
 TABLES: dict[tuple[str, str | None], type[BaseModel]] = {  # by (dotted name, kind); the kind selects among several records
     ("", None): StudyConfig,
     ("data", None): DataConfig,
     ("budget", None): Budget,
     ("budget.receptive_field", None): FieldBounds,
-    ("space", "pyramid"): Pyramid,
-    ("space", "residual"): ResidualStages,
-    ("space", "fixed"): Fixed,
+    **{("space", kind): record for kind, record in KINDS.items()},
     ("recipe", None): RecipeSpace,
     **{("recipe.schedule", str(record.model_fields["kind"].default)): record for record in SCHEDULES},
     ("recipe.augment", None): Augment,
@@ -105,7 +102,7 @@ def _words(annotation: Any, metadata: list[Any]) -> str:
         if arguments[-1] is Ellipsis:
             return f"list: {_words(arguments[0], [])}"
         return f"[{', '.join(_words(argument, []) for argument in arguments)}]"
-    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+    if origin is dict or annotation is SearchSpace or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "table"
     words = {bool: "true or false", int: "whole number", float: "number", str: "text"}
     return f"{words[annotation]} {_bounds(metadata)}".rstrip()

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from search.spaces.recipe import RecipeSpace
 from search.study.config import DataConfig, SearchConfig, StudyConfig
 from search.study.reference import TABLES, Key, keys
-from space import Pyramid
+from space import KINDS, Pyramid
 
 KEYS = {(key.table, key.kind, key.name): key for key in keys()}
 
@@ -28,7 +28,7 @@ def _records(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def test_every_record_that_a_study_file_is_checked_by_has_its_rows() -> None:
-    assert set(_records(StudyConfig)) == set(TABLES.values())
+    assert {*_records(StudyConfig), *KINDS.values()} == set(TABLES.values())
     assert len(KEYS) == sum(len(record.model_fields) for record in TABLES.values())
 
 
