@@ -1,8 +1,6 @@
-"""optuna-dashboard on a run, on this machine's loopback only, behind a guard, beside a study at work.
+"""optuna-dashboard for one study, on loopback, behind `report.dashboard.access`.
 
-The dashboard has no login and deletes a study for whoever asks. A web page elsewhere can ask too, through a name that it
-lets point to 127.0.0.1 (DNS rebinding) or by posting across sites: the guard answers only to the names of loopback, and
-to no page of another origin. While it reads, it holds no lock on the database, so that no training waits for it.
+It may be served while a study runs: it holds no lock on the database while it reads, so that no training waits for it.
 """
 
 from __future__ import annotations
@@ -10,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -20,6 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 
 from report.dashboard import patches as dashboard_patches
+from report.dashboard.access import Access, guarded, host_name
 from report.dashboard.publish import ARTIFACTS, publish_files
 from search.errors import UserError
 from search.storage.database import open_storage
@@ -29,51 +27,42 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 HOST = "127.0.0.1"
-OURS = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)  # any port: a tunnel may begin at another
 READING = ("GET", "HEAD")
 
 _request = threading.local()  # of each thread, which answers one request at a time: whether it only reads
 
 
-def serve(run: Run, port: int, on_ready: Callable[[str], object]) -> None:
-    """Serve the dashboard until Ctrl-C; a study at work is not disturbed by it.
+def serve(run: Run, port: int, on_ready: Callable[[str], object], allow_hosts: Sequence[str] = ()) -> None:
+    """Serve the dashboard until Ctrl-C.
 
     Args:
         port: 0 takes a free one.
-        on_ready: called with what to tell people, the address first, once requests are answered.
+        on_ready: called with the text for the terminal, the address first, once requests are answered.
+        allow_hosts: names besides loopback under which a proxy reaches the server.
 
     Raises:
-        UserError: nothing has run yet, or the port is in use.
+        UserError: the study does not exist yet, the port is in use, or a host name is none.
     """
+    try:
+        access = Access(tuple(host_name(name) for name in allow_hosts))
+    except ValueError as error:
+        raise UserError(f"--allow-host: {error}") from None
     study = load(run).candidates
-    with _bound(guarded(_application(run)), port) as server:
-        publish_files(study, run.folder)  # what was exported or written since the study ended
-        on_ready(_directions(server.server_port, study._study_id))
+    with _bound(guarded(_marking_reads(_application(run)), access), port) as server:
+        publish_files(study, run.folder)  # files exported or written since the study ended
+        on_ready(_directions(access, server.server_port, study._study_id))
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 
 
-def guarded(application: WSGIApplication) -> WSGIApplication:
-    """The application for requests that name loopback as their host and, if they come from a page, as its origin."""
+def _marking_reads(application: WSGIApplication) -> WSGIApplication:
+    """Note for the storage, by thread, whether the present request only reads."""
 
-    def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if reason := refusal(environ):
-            start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"{reason}\n".encode()]
+    def mark(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         _request.only_reads = environ["REQUEST_METHOD"] in READING
         return application(environ, start_response)
 
-    return guard
-
-
-def refusal(environ: WSGIEnvironment) -> str | None:
-    """Why a request is not answered, or None where it is."""
-    host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
-    if not OURS.fullmatch(host):
-        return "this dashboard answers to localhost only"
-    if origin is not None and origin != f"http://{host}":  # the dashboard lets pages of any origin read its files
-        return "this dashboard answers to its own pages only"
-    return None
+    return mark
 
 
 def _application(run: Run) -> WSGIApplication:
@@ -91,9 +80,9 @@ def _application(run: Run) -> WSGIApplication:
     return application
 
 
-def _directions(port: int, study_id: int) -> str:
+def _directions(access: Access, port: int, study_id: int) -> str:
     return (
-        f"http://{HOST}:{port}/dashboard/studies/{study_id}   (Ctrl-C ends it)\n"
+        f"{access.address(f'http://{HOST}:{port}/dashboard/studies/{study_id}')}   (Ctrl-C ends it)\n"
         f"From another computer: ssh -L {port}:{HOST}:{port} THIS_MACHINE, then the same address there."
     )
 

@@ -96,14 +96,18 @@ def report(study: Study, storage: Storage = None, out: Out = None) -> None:
 def dashboard(
     study: Study,
     port: Annotated[int, typer.Option(help="on this machine's loopback; 0 takes a free one", min=0, max=65535)] = 8080,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="also answer under this name, for a proxy such as JupyterHub's; may be repeated")
+    ] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """optuna-dashboard on this study, reachable from this machine only."""
+    """optuna-dashboard on this study, from this machine only, with a token in its address."""
     from report.dashboard.server import serve
     from search.study import run as studies
 
-    serve(studies.find(study, out, storage), port, on_ready=lambda text: print(text, flush=True))
+    found = studies.find(study, out, storage)
+    serve(found, port, on_ready=lambda text: print(text, flush=True), allow_hosts=allow_host or [])
 
 
 def _board(found: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""report.dashboard.server: its guard, its server, and its pages in a real browser.
+"""The dashboard as it is served: requests, stored files, and its pages in a real browser.
 
 The browser tests are skipped where no Chromium is installed; CI_REQUIRE_SERVERS=1 makes that a failure. With SHOTS=FOLDER
 they leave screenshots there.
@@ -29,6 +29,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from report.dashboard import server as dashboard
+from report.dashboard.access import Access
 from report.dashboard.publish import GRAPHS, Redraw, publish_trial_note
 from report.figures.data import REJECTED
 from report.tables import leaderboard
@@ -47,41 +48,6 @@ __all__ = ["chromium", "copied", "finished"]
 slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("patched")  # what is served in this process patches optuna-dashboard in it
 
-ENVIRON = {"REQUEST_METHOD": "GET", "HTTP_HOST": "localhost:8080"}
-
-
-# --- the guard -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "localhost", "LOCALHOST:9", "127.0.0.1"])
-def test_loopback_is_answered(host: str) -> None:
-    assert dashboard.refusal(ENVIRON | {"HTTP_HOST": host}) is None
-
-
-@pytest.mark.parametrize(
-    "host",
-    ["evil.example", "evil.example:8080", "localhost.evil.example", "localhost:8080.evil.example", "127.0.0.1.evil.example",
-     "evil.example@localhost", "localhost@evil.example", "192.168.0.2:8080", "0.0.0.0:8080", "127.0.0.2", "[::2]",
-     "localhost:", "[::1", "localhost:8080\n", ""],
-)  # fmt: skip
-def test_any_other_host_is_refused(host: str) -> None:
-    assert dashboard.refusal(ENVIRON | {"HTTP_HOST": host})
-
-
-def test_a_request_without_a_host_is_refused() -> None:
-    assert dashboard.refusal({"REQUEST_METHOD": "GET"})
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"])
-def test_only_its_own_pages_are_answered(method: str) -> None:
-    """To read, too: the dashboard allows every page to read its files, and those of a run have addresses one can guess."""
-    request = ENVIRON | {"REQUEST_METHOD": method}
-    assert dashboard.refusal(request) is None, "a program on this machine sends no origin"
-    assert dashboard.refusal(request | {"HTTP_ORIGIN": "http://localhost:8080"}) is None
-    for origin in ("http://evil.example", "http://localhost:9000", "https://localhost:8080", "null"):
-        assert dashboard.refusal(request | {"HTTP_ORIGIN": origin})
-
-
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
@@ -95,15 +61,17 @@ def test_a_run_that_has_not_started_has_no_dashboard(tmp_path: Path) -> None:
 class Site:
     """A dashboard that is being served."""
 
-    url: str  # of the page of the candidates
+    url: str  # of the page of the candidates, without the token
     port: int
     study_id: int
+    access: Access
 
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
         """(status, body) of a request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, body, headers)
+            cookie = {"Cookie": f"{self.access.cookie}={self.access.token}"}
+            connection.request(method, path, body, cookie | headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
@@ -121,12 +89,12 @@ class Wsgi:
     """The dashboard of a run in this process."""
 
     def __init__(self, run: Run) -> None:
-        self._application = dashboard.guarded(dashboard._application(run))
+        self._application = dashboard._marking_reads(dashboard._application(run))
 
     def ask(self, path: str, method: str = "GET") -> tuple[str, bytes]:
         """(status, body) of a request."""
         told: list[str] = []
-        environ: dict[str, Any] = ENVIRON | {"REQUEST_METHOD": method, "PATH_INFO": path}
+        environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path}
         setup_testing_defaults(environ)
         body = b"".join(self._application(environ, lambda status, *_: told.append(status) or (lambda text: None)))
         return told[0], body
@@ -141,8 +109,8 @@ def serving(run: Run) -> Iterator[Site]:
             assert process.stdout
             first = process.stdout.readline()
             assert first, process.communicate()[1]
-            url = first.split()[0]
-            yield Site(url, int(url.split(":")[2].split("/")[0]), int(url.rsplit("/", 1)[1]))
+            url, _, token = first.split()[0].partition("?token=")
+            yield Site(url, int(url.split(":")[2].split("/")[0]), int(url.rsplit("/", 1)[1]), Access(token=token))
             process.send_signal(signal.SIGINT)
             printed = process.communicate(timeout=30)[1]
             assert (process.returncode, printed) == (0, "")
@@ -179,6 +147,15 @@ def test_foreign_hosts_get_403_and_change_nothing(site: Site) -> None:
     for host in (f"localhost:{site.port}", f"127.0.0.1:{site.port}", f"[::1]:{site.port}", "localhost:9000"):
         assert site.ask("GET", path, Host=host)[0] == 200
     assert site.ask("GET", "/dashboard", Host=f"localhost:{site.port}")[0] == 200
+
+
+@slow
+def test_without_the_token_nothing_is_read_or_deleted(site: Site) -> None:
+    path = f"/api/studies/{site.study_id}"
+    for cookie in ("", f"{site.access.cookie}=guess"):
+        assert site.ask("GET", path, Cookie=cookie)[0] == 403
+        assert site.ask("DELETE", path, Cookie=cookie)[0] == 403
+    assert site.detail()["name"] == "tiny"
 
 
 @slow
@@ -340,9 +317,11 @@ def leaderboard_of(run: Run) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: Any) -> Any:
+def browser(chromium: Any, site: Site) -> Any:
     """A window that shows a page of the dashboard whole."""
     chromium.set_window_size(1500, 2600)
+    chromium.get(site.access.address(site.url))  # the token of the printed address becomes a cookie
+    assert chromium.current_url == site.url
     return chromium
 
 
