@@ -1,4 +1,4 @@
-"""The colours of figures and drawings, told apart by colour-blind readers and readable on light and on dark pages."""
+"""Colours of figures and drawings: safe for colour-blind readers, readable on light and dark pages."""
 
 from __future__ import annotations
 

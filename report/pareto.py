@@ -1,4 +1,4 @@
-"""The Pareto front of a study as pure rows and as a table: which trained candidates no other beats in accuracy and price."""
+"""The Pareto front of a study, of accuracy and cost metrics, as plain rows and as a table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Front = Mapping[str, Any]
 
 
 def front_board(study: Opened, prices: Sequence[str], studies: Studies | None = None) -> dict[str, Any]:
-    """What `top --json --pareto` prints: rows as those of the leaderboard with the prices, by the first of them.
+    """Rows of `top --json --pareto`: leaderboard rows with costs, sorted by the first metric.
 
-    The base and other references stand beside the front, whatever they beat: they are no candidates, and bound to no budget.
+    The base and other references are listed beside the front: they are not candidates, and no budget applies to them.
 
     Args:
-        studies: those of the run, where they are open: what has been read of them is not read again.
+        studies: the open studies of the run; opened if None.
     """
     study = add_costs(study, prices, studies)
     board = leaderboard(*study)
@@ -37,7 +37,7 @@ def front_board(study: Opened, prices: Sequence[str], studies: Studies | None = 
 
 
 def front_table(front: Front) -> Table:
-    """The front as plain cells, the base and other references above it."""
+    """The front as a table, the base and other references above it."""
     prices = list(dict.fromkeys([*front["prices"], "params"]))
     best = front["base"] and front["base"]["best_val_accuracy"]
     lines = [_cells("", "base", front["base"], prices, None)] if front["base"] else []
@@ -47,7 +47,7 @@ def front_table(front: Front) -> Table:
 
 
 def front_words(front: Front) -> str:
-    """What the table is, in a sentence."""
+    """One-sentence description of the table."""
     told, n = " and ".join(front["prices"]), len(front["trials"])
     return f"{n:,} of {front['trained']:,} trained candidates: no other is as accurate and takes no more {told}."
 

@@ -1,11 +1,11 @@
-"""A study as lists of flat dicts, for a person in a notebook: `pandas.DataFrame(rows.trials(study))` is a table.
+"""A study as lists of flat dicts for notebooks: `pandas.DataFrame(rows.trials(study))` is a table.
 
     from report import figures, rows
     from search.study.run import open_study
 
     study = open_study("quickstart")
 
-Accuracies are fractions; None stands for what there is not.
+Accuracies are fractions; None marks missing values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OF_TRIAL = ("number", "rank", "outcome", "reason", "macs", *_SCORES, "flip_val_
 
 
 def leaderboard(study: Opened) -> list[Row]:
-    """What `python -m search top` prints: the base, other references, then the candidates, the best first."""
+    """Rows of `python -m search top`: the base, other references, then the candidates by rank."""
     board = board_of(*study)
     base, found = board["base"], []
     trained = {one.reference: one for one in reversed(ranked(study.references))}
@@ -47,22 +47,22 @@ def leaderboard(study: Opened) -> list[Row]:
 
 
 def front(study: Opened, *prices: str) -> list[Row]:
-    """The trained candidates that no other beats in accuracy and these prices, by rising price.
+    """Pareto front of accuracy and these cost metrics, by rising cost.
 
     Args:
         prices: params, macs, flash_bytes, peak_activation_bytes, arena_bytes.
 
     Raises:
-        UserError: one of them is no price.
+        UserError: one of them is no cost metric.
     """
     rows = front_board(study, check_metrics(prices))["trials"]
     return [{key: row[key] for key in dict.fromkeys(("rank", "number", *prices, *_SCORES))} for row in rows]
 
 
 def trials(study: Opened) -> list[Row]:
-    """Every trial that was started, by number, also those rejected, pruned or failed, with all that was searched.
+    """Every started trial by number, including rejected, pruned and failed ones, with its sampled values.
 
-    Of a study with `fit = "fill"` the widths are proportions, as the sampler proposed them; `layers` has those built.
+    With `fit = "fill"` the widths are the sampled proportions; `layers` has the widths that were built.
     """
     run, known = study.run, {row["number"]: row for row in leaderboard(study)}
     drawn = {one.number: one.params for one in load(run).candidates.get_trials(deepcopy=False)}
@@ -75,9 +75,9 @@ def trials(study: Opened) -> list[Row]:
 
 
 def epochs(study: Opened) -> list[Row]:
-    """The training logs in long form: a row for each epoch of the references and of the candidates that left a log.
+    """Training logs in long form: one row per epoch of every reference and candidate that has a log.
 
-    `trial` is a candidate's number and a reference's name, as in `search.training.train.Epoch` are the other columns.
+    `trial` is a candidate's number or a reference's name; the other columns are those of `search.training.result.Epoch`.
     """
     logs: list[tuple[int | str, str]] = [(name, f"references/{name}") for name in _references(study)]
     logs += [(one.number, f"trials/{one.number}") for one in study.candidates]
@@ -85,13 +85,13 @@ def epochs(study: Opened) -> list[Row]:
     for trial, place in logs:
         try:
             found += [{"trial": trial} | epoch for epoch in read_json(study.run.folder / place / "history.json")]
-        except UserError:  # not trained to a verdict, or its files are gone
+        except UserError:  # not trained to a verdict, or its files are missing
             continue
     return found
 
 
 def layers(study: Opened, number: int | None = None) -> list[Row]:
-    """The network of a trial layer by layer, without a number that of the best; sizes in pixels, unclipped.
+    """The network of a trial (default: the best) layer by layer; receptive fields in pixels, not clipped.
 
     Raises:
         UserError: there is no such trial, or none has been trained yet.
@@ -111,7 +111,7 @@ def layers(study: Opened, number: int | None = None) -> list[Row]:
 
 
 def finals(study: Opened) -> list[Row]:
-    """The finalists on fresh seeds, the best mean first; empty where no finals have been held to their end."""
+    """Finalists on fresh seeds, best mean first; empty until finals are complete."""
     found = confirmed(study.run)
     return (
         [] if found is None else [{"measure": found.measure, "seeds": found.seeds} | _final(one) for one in found.finalists]

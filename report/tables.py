@@ -1,4 +1,4 @@
-"""The leaderboard as pure rows: what `top --json` prints, and every table and figure is made from."""
+"""The leaderboard as plain rows: the source of `top --json`, tables and figures."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, NamedTuple, TypeVar
 from search.study.records import Record, base_accuracy, counts, ranked, refusals
 from search.study.run import Run
 
-SAMPLE = 5  # sizes of refused proposals that are shown
+SAMPLE = 5  # sizes of rejected proposals that are shown
 
 
 class Table(NamedTuple):
-    """Cells of plain text under their columns; a page escapes them in its own way."""
+    """Cells of plain text with column names; each page escapes them for its format."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
 
 
 def leaderboard(run: Run, candidates: list[Record], references: list[Record]) -> dict[str, Any]:
-    """The study against its base: accuracies as fractions, candidates by rank, then those that were not ranked.
+    """Compare candidates with the base: accuracies as fractions, ranked candidates first.
 
-    `base` is None until the base is trained; for a plain accuracy only `best_val_accuracy` is known of it.
+    `base` is None until the base is trained; for a plain accuracy only its `best_val_accuracy` is set.
     """
     base = base_accuracy(run.config, references)
     name = run.config.base_name
@@ -45,7 +45,7 @@ def leaderboard(run: Run, candidates: list[Record], references: list[Record]) ->
 
 
 def refusal_words(candidates: list[Record]) -> str | None:
-    """What the sampler refused, by rule, with a sample of sizes; None where it refused nothing."""
+    """Text of the proposals rejected inside the sampler, by rule with a sample of sizes; None if there are none."""
     told = [f"{count:,} {rule}" for rule, count in refusals(candidates).most_common()]
     sizes = sorted({size for record in candidates for size in record.refused_params})
     some = (
@@ -58,7 +58,7 @@ def refusal_words(candidates: list[Record]) -> str | None:
 
 
 _SCORES = ("params", "best_val_accuracy", "best_epoch", "final_val_accuracy")
-_HIDDEN = ("rejected", "interrupted", "running")  # never built, or there again under another number
+_HIDDEN = ("rejected", "interrupted", "running")  # never built, or counted under the number of its retry
 
 
 def _scores(record: Record) -> dict[str, Any]:
@@ -83,7 +83,7 @@ T = TypeVar("T")
 
 
 def thinned(rows: Sequence[T], most: int) -> list[T]:
-    """All rows, or so many of them evenly spaced, the first and the last included."""
+    """At most `most` rows, evenly spaced, the first and the last included."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(index * (len(rows) - 1) / (most - 1))] for index in range(most)]

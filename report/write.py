@@ -1,4 +1,4 @@
-"""Both pages of a run, report.md and report.html, from what is read and worked out once."""
+"""Writes report.md and report.html of a run from one analysis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.study.run import Run, Studies
 
 
 def write_reports(run: Run, studies: Studies) -> list[Path]:
-    """Write them into the run folder; Keras counts the winner's parameters and asks it its validation images again.
+    """Write both reports into the run folder; Keras re-evaluates the winner on the validation images.
 
     Raises:
         UserError: no candidate has been trained yet.

@@ -1,6 +1,6 @@
-"""Where good networks differ from bad ones: widths, dropout and pools part by part, and the other choices.
+"""Differences between the best and the worst quarter of trained networks, part by part and for other choices.
 
-The best quarter of what was trained is held against the worst; nothing here says that a difference is no chance.
+The comparison is descriptive: it does not test whether a difference is due to chance.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from report.analysis.parts import Net, Part
 from report.tables import Table
 from search.spaces.domains import Value
 
-FEWEST = 8  # networks, of which two are the best quarter
-QUARTILES = 8  # networks that a span is told of, at least
-NAMES = 3  # values of a choice that are told, the most frequent first
+FEWEST = 8  # fewest networks, of which two are the best quarter
+QUARTILES = 8  # fewest networks for quartiles
+NAMES = 3  # values of a choice that are shown, the most frequent first
 
 Group = Literal["best", "worst"]
 _OF_A_PART = re.compile(r"(.*)_(\d+)")  # the name of a parameter that belongs to one block, pool or stage
@@ -26,20 +26,20 @@ _OF_A_PART = re.compile(r"(.*)_(\d+)")  # the name of a parameter that belongs t
 
 @dataclass(frozen=True)
 class Contrast:
-    """The best quarter and the worst, of equal size."""
+    """The best and the worst quarter of the networks, of equal size."""
 
     best: tuple[Net, ...]
     worst: tuple[Net, ...]
 
     @property
     def deepest(self) -> int:
-        """Parts of the deepest of them."""
+        """Number of parts of the deepest network."""
         return max(len(net.parts) for net in (*self.best, *self.worst))
 
 
 @dataclass(frozen=True)
 class Spot:
-    """One part of a group: the middle value, the quartiles where enough networks are so deep, and how many are."""
+    """Median of a value at one part; quartiles where enough networks are that deep; number of networks."""
 
     place: int  # from 1
     middle: float
@@ -48,7 +48,7 @@ class Spot:
 
 
 def contrast(found: Sequence[Net]) -> Contrast | None:
-    """The quarters of networks that stand the best first; None where they are too few."""
+    """Split networks, sorted best first, into their best and worst quarter; None if there are too few."""
     if len(found) < FEWEST:
         return None
     quarter = len(found) // 4
@@ -56,7 +56,7 @@ def contrast(found: Sequence[Net]) -> Contrast | None:
 
 
 def profile(group: Sequence[Net], value: Callable[[Part], float]) -> list[Spot]:
-    """A value of the parts along the network, of those networks that have the part."""
+    """Summarize a value by part, over the networks that have the part."""
     spots = []
     for place in range(max(len(net.parts) for net in group)):
         values = [value(net.parts[place]) for net in group if len(net.parts) > place]
@@ -69,22 +69,22 @@ def profile(group: Sequence[Net], value: Callable[[Part], float]) -> list[Spot]:
 
 
 def pooled(group: Sequence[Net]) -> list[Spot]:
-    """The share of the networks that pool after each part, of all of them."""
+    """Share of all networks that pool after each part."""
     deepest = max(len(net.parts) for net in group)
     counts = Counter(place for net in group for place, part in enumerate(net.parts) if part.is_pooled)
     return [Spot(place + 1, counts[place] / len(group), None, counts[place]) for place in range(deepest)]
 
 
 def varies(found: Sequence[Net], value: Callable[[Part], float]) -> bool:
-    """Whether a value of the parts is not the same everywhere."""
+    """True if a value differs between parts or networks."""
     return len({value(part) for net in found for part in net.parts}) > 1
 
 
 def choices_table(one: Contrast, part: str) -> Table:
-    """The other choices: numbers by their median and range, names by their shares.
+    """Table of the other choices: numbers by median and range, categories by share.
 
     Args:
-        part: "block", of which there are many, and what is chosen for each is left out; or "stage", of which there are few.
+        part: "block" leaves out choices made for each block, as there are many; "stage" keeps them.
     """
     names = dict.fromkeys(name for net in (*one.best, *one.worst) for name in net.drawn)
     rows = []
@@ -101,7 +101,7 @@ def choices_table(one: Contrast, part: str) -> Table:
 
 
 def spelt(name: str) -> str:
-    """The name of a parameter for people: `recipe.learning_rate` is learning rate, `width_3` is width 3."""
+    """Display name of a parameter: `recipe.learning_rate` becomes learning rate, `width_3` width 3."""
     return name.removeprefix("recipe.").translate(str.maketrans("_.", "  "))
 
 

@@ -1,4 +1,4 @@
-"""What a run has come to, read and worked out once for every page that tells it."""
+"""Everything that the reports show of a run, read and computed once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.study.run import DATA, Run, Studies, best, network_of
 
 @dataclass(frozen=True)
 class Findings:
-    """A run with at least one trained candidate."""
+    """Results of a run with at least one trained candidate."""
 
     run: Run
     studies: Studies
@@ -29,7 +29,7 @@ class Findings:
 
 
 def gather(run: Run, studies: Studies) -> Findings:
-    """Read the run.
+    """Read and analyse a run.
 
     Raises:
         UserError: no candidate has been trained yet.

@@ -1,8 +1,8 @@
-"""How much each choice matters for being among the best tenth: Optuna's PED-ANOVA, beside what chance alone gives.
+"""Importance of each choice for reaching the best tenth: Optuna's PED-ANOVA with a permutation test.
 
-Of few trials PED-ANOVA gives large figures to choices that do nothing. So the accuracies are shuffled among the trials k
-times, which leaves the choices as they were and nothing for them to do. A choice stands out where it is above all of its own
-figures from the shuffles; one that does nothing does so with a chance of 1 in k + 1 (a permutation test).
+With few trials PED-ANOVA assigns large values to choices without effect. The accuracies are therefore shuffled among the
+trials k times, which removes every effect and keeps the choices. A choice is significant if its value exceeds all of its own
+values from the shuffles; a choice without effect does so with probability 1 / (k + 1).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import TrialState
 
-FEWEST = 20  # trained trials, of which two are the best tenth
-STEADY = 50  # from which on Optuna calls it stable: five are
+FEWEST = 20  # fewest trained trials, of which two are the best tenth
+STEADY = 50  # the best tenth has five trials, which Optuna calls stable
 SHUFFLES = 49
-REPEAT = "repeat"  # the seed of a grid's cell, which is no choice
-WORK = 20_000  # trials times shuffles, at most: about 2 seconds
+REPEAT = "repeat"  # the seed of a grid cell is not a choice
+WORK = 20_000  # most trials times shuffles: about 2 seconds
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Of one choice, as a share of that of all choices."""
+    """Importance of one choice, as a share of the importance of all choices."""
 
     name: str
     share: float
-    chance: float  # the most that a shuffle gave it
+    chance: float  # largest value from a shuffle
 
     @property
     def stands_out(self) -> bool:
@@ -36,17 +36,17 @@ class Importance:
 
 
 def trained(study: optuna.Study) -> int:
-    """How many trials it can be told from: those that were trained in full."""
+    """Number of trials that importance is computed from: those trained in full."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def shuffles(n_trials: int) -> int:
-    """How often the accuracies of so many trials are shuffled."""
+    """Number of shuffles for this number of trials."""
     return max(9, min(SHUFFLES, WORK // n_trials))
 
 
 def importances(study: optuna.Study, seed: int = 0) -> list[Importance]:
-    """The choices of a study, the most important first; none where the trials are too few, or nothing is chosen."""
+    """Importances of all choices, largest first; empty if trials are too few or nothing is searched."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     names = sorted({name for trial in trials for name in trial.params} - {REPEAT})
     if len(trials) < FEWEST or not names:
@@ -62,10 +62,10 @@ def importances(study: optuna.Study, seed: int = 0) -> list[Importance]:
 
 
 def _evaluated(study: optuna.Study, names: list[str], accuracies: Mapping[int, float]) -> dict[str, float]:
-    """PED-ANOVA of the study's trials with these accuracies, by number; the most important first."""
-    from optuna.importance import PedAnovaImportanceEvaluator  # with scikit-learn, a second
+    """PED-ANOVA of the trials with these accuracies (by trial number), largest first."""
+    from optuna.importance import PedAnovaImportanceEvaluator  # imports scikit-learn, which takes a second
 
     evaluator = PedAnovaImportanceEvaluator()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a target is to be minimised, which it is
+        warnings.simplefilter("ignore")  # warns that a target is minimised, which is intended
         return evaluator.evaluate(study, names, target=lambda trial: -accuracies[trial.number])

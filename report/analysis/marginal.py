@@ -1,11 +1,11 @@
-"""Where the next thousand parameters pay most: accuracy regressed on the width of each part, over a study's trials.
+"""Accuracy gained per thousand parameters in each part: a regression over a study's trials.
 
 Ordinary least squares of the best validation accuracy on the widths and on every other choice that changes the number of
-parameters, or the widths would stand for it: a deep network that fills the budget is a narrow one. A width is turned into
+parameters, as these are confounded with the widths: a deep network that fills the budget is narrow. A width is turned into
 parameters by what one more channel costs the whole network. Errors are robust to networks that spread unalike (HC3: Long and
 Ervin, "Using Heteroscedasticity Consistent Standard Errors in the Linear Regression Model", American Statistician 2000),
-intervals are Student's, and several parts are judged together by Holm. A straight line is a rough picture: returns
-diminish, and what was not varied is not known.
+intervals are Student's, and p-values of several parts are adjusted by Holm. The model is linear although returns
+diminish, and says nothing of choices that the study did not vary.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from search.networks.layers import ArchitectureError
 from search.spaces.domains import Choices, Domain, Value
 
 THOUSAND = 1_000
-PRESENT = 5  # networks that have a part, at least; deeper ones are taken together with it
-SPARE = 10  # networks beyond the number of what is estimated, at least
+PRESENT = 5  # fewest networks that have a part; deeper parts are merged with it
+SPARE = 10  # fewest networks beyond the number of coefficients
 
 Kind = Literal["added", "moved"]
 Vector = npt.NDArray[np.float64]
@@ -37,11 +37,11 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gain:
-    """Of accuracy (a fraction) for a thousand parameters more, spent on the width of some parts."""
+    """Gain in accuracy (a fraction) per thousand parameters added to the width of some parts."""
 
     first: int  # the parts, from 1
     last: int
-    width: float  # mean, of the networks that have them
+    width: float  # mean over the networks that have them
     cost: float  # parameters of one more channel, mean
     gain: float
     low: float  # 95 % interval
@@ -50,37 +50,37 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is more, or less, than nothing, allowing for the number of parts."""
+        """True if the gain differs from 0 after adjustment for the number of parts."""
         return self.adjusted_p < LEVEL
 
     def named(self, part: str) -> str:
-        """For people: `block 3`, `blocks 8 to 10`."""
+        """Display name: `block 3`, `blocks 8 to 10`."""
         return f"{part} {self.first}" if self.first == self.last else f"{part}s {self.first} to {self.last}"
 
 
 @dataclass(frozen=True)
 class Marginal:
-    """What a thousand parameters more are worth in each part."""
+    """Gains of all parts, with the sample that they were estimated from."""
 
-    kind: Kind  # added to the network, or taken from the widths of its other parts in proportion
+    kind: Kind  # whether parameters are added, or taken from the other parts in proportion to their widths
     n: int  # networks
-    held: tuple[str, ...]  # the other choices that were held equal
+    held: tuple[str, ...]  # the other choices in the regression
     gains: tuple[Gain, ...]
 
 
 @dataclass(frozen=True)
 class Few:
-    """Why nothing can be told."""
+    """Reason why gains cannot be estimated."""
 
     n: int  # networks that were trained in full
-    needed: int  # of them; no more than there are where they do not differ enough
+    needed: int  # effective number, smaller where networks hardly differ
 
 
 def marginal(found: Findings, nets: Sequence[Net]) -> Marginal | Few:
-    """The gain of each part.
+    """Estimate the gain of each part.
 
-    Of a study whose networks all fill the budget it cannot be told what more parameters in all would bring, only what it
-    brings to take them from the other parts.
+    If all networks fill the budget, only the gain of moving parameters from the other parts can be estimated, not that of
+    adding them.
     """
     full = [net for net in nets if net.in_full]
     params = pricer(found)
@@ -109,11 +109,11 @@ def marginal(found: Findings, nets: Sequence[Net]) -> Marginal | Few:
 
 
 def channels(widths: Vector, costs: Vector, kind: Kind) -> Vector:
-    """By how many channels each part changes (columns) where a thousand parameters go to one (rows).
+    """Change of channels in each part (columns) when a thousand parameters go to one part (rows).
 
     Args:
-        widths: mean of each part, counting those that a network has not as 0.
-        costs: parameters of one more channel in each.
+        widths: mean of each part; 0 for parts that a network lacks.
+        costs: parameters of one more channel in each part.
     """
     steps = np.diag(THOUSAND / costs)
     if kind == "moved":
@@ -125,7 +125,7 @@ def channels(widths: Vector, costs: Vector, kind: Kind) -> Vector:
 
 
 def least_squares(design: Vector, response: Vector) -> tuple[Vector, Vector] | None:
-    """(coefficients, HC3 covariance); None where the columns are not independent."""
+    """Return (coefficients, HC3 covariance), None if the columns are dependent."""
     scale = np.abs(design).max(axis=0)
     if not scale.all() or np.linalg.matrix_rank(design / scale) < design.shape[1]:
         return None
@@ -137,7 +137,7 @@ def least_squares(design: Vector, response: Vector) -> tuple[Vector, Vector] | N
 
 
 def _told(steps: Vector, coefficients: Vector, covariance: Vector, degrees: int) -> tuple[Vector, Vector, list[float]]:
-    """(gain, half its interval, p of none) of each step."""
+    """Return (gain, half-width of its interval, p-value of no gain) of each step."""
     from scipy import special  # Student's t alone, when it is asked for
 
     gains = steps @ coefficients
@@ -148,7 +148,7 @@ def _told(steps: Vector, coefficients: Vector, covariance: Vector, degrees: int)
 
 
 def _groups(full: Sequence[Net]) -> list[tuple[int, int]]:
-    """Slices of the parts: each one for itself, but the last few that hardly any network has."""
+    """Slices of parts: one each, the last few together if hardly any network has them."""
     deepest = max((len(net.parts) for net in full), default=0)
     enough = max(PRESENT, len(full) // 10)
     alone = sum(sum(len(net.parts) > place for net in full) >= enough for place in range(deepest))
@@ -165,14 +165,14 @@ PRICED = 100  # networks whose channels are priced
 TRIED = 5  # networks on which a choice is tried
 
 
-STEP = 4  # channels that are added to find what one costs: no less, as widths inside a part are rounded
+STEP = 4  # channels added to measure the cost of one; fewer would be lost to rounding inside a part
 
 
-Params = Callable[[Mapping[str, Value]], int | None]  # of the network that these values stand for, None where there is none
+Params = Callable[[Mapping[str, Value]], int | None]  # None if these values describe no network
 
 
 def channel_cost(found: Findings, full: Sequence[Net], group: tuple[int, int], params: Params) -> float:
-    """Parameters of one more channel in a group, on the mean of some of the networks that have it."""
+    """Mean parameters of one more channel in a group, over a sample of the networks that have it."""
     names = _width_names(found)
     having = thinned([net for net in full if len(net.parts) > group[0]], PRICED)
     grown = []
@@ -184,7 +184,7 @@ def channel_cost(found: Findings, full: Sequence[Net], group: tuple[int, int], p
 
 
 def held_equal(found: Findings, full: Sequence[Net], params: Params) -> dict[str, list[float]]:
-    """A column for each other choice that changes the number of parameters; of names, one for each but the first."""
+    """Columns of the other choices that change the number of parameters; categories as dummies without the first."""
     columns: dict[str, list[float]] = {}
     for name, domain in space.parameters(found.run.config.space).items():
         if name not in _width_names(found) and _changes(name, domain, thinned(full, TRIED), params):
@@ -198,14 +198,14 @@ def held_equal(found: Findings, full: Sequence[Net], params: Params) -> dict[str
 
 
 def _changes(name: str, domain: Domain, some: Sequence[Net], params: Params) -> bool:
-    """Whether a choice changes the number of parameters of a network that is as wide as it was."""
+    """True if a choice changes the number of parameters at unchanged widths."""
     values = domain.values if isinstance(domain, Choices) else (domain.low, domain.high)
     priced = ({params({**net.drawn, name: value}) for value in values} - {None} for net in some)
     return any(len(sizes) > 1 for sizes in priced)
 
 
 def _has(net: Net, name: str) -> bool:
-    """Whether a network has the part that a choice is for."""
+    """True if a network has the part that a choice applies to."""
     numbered = re.fullmatch(r".*_(\d+)", name)
     return numbered is None or int(numbered[1]) <= len(net.parts)
 
@@ -216,7 +216,7 @@ def _width_names(found: Findings) -> tuple[str, ...]:
 
 
 def pricer(found: Findings) -> Params:
-    """Prices networks of the study by their parameters."""
+    """Return a function from sampled values to the number of parameters."""
     searched, shape, classes = found.run.config.space, tuple(found.data["input"]), found.data["classes"]
 
     def params(drawn: Mapping[str, Value]) -> int | None:

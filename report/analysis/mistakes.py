@@ -1,6 +1,6 @@
-"""What the winner of a study tells wrong: its confusion matrix on the validation images, and its worst mistakes.
+"""Confusion matrix and worst mistakes of a study's winner on the validation images.
 
-Worked out with the weights of its best epoch, which the run folder keeps, on the very images that it was ranked on.
+Computed with the weights of its best epoch, on the images that it was ranked on.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from search.errors import UserError
 from search.study import trained as winner
 from search.study.dataset import PIXELS, read
 
-WORST = 24  # mistakes that are kept
-SIDE = 96  # pixels of a picture, about: smaller ones are enlarged by a whole factor, larger ones reduced
+WORST = 24  # mistakes kept
+SIDE = 96  # approximate side of a picture; smaller images are enlarged by a whole factor, larger ones reduced
 
 Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """One image, uint8 (height, width, channels), that was told wrong, and the probability of what was said of it."""
+    """One misclassified image, uint8 (height, width, channels), with the probability of the predicted class."""
 
     image: Image
     truth: int
     said: int
     probability: float
-    of_truth: float  # the probability of the class that it has
+    of_truth: float  # probability of the true class
 
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """The winner's answers to all validation images."""
+    """The winner's predictions for all validation images."""
 
     class_names: tuple[str, ...]
-    confusion: npt.NDArray[np.int64]  # (classes, classes): images of the row's class that were said to be the column's
-    worst: tuple[Mistake, ...]  # the least probable truth first
+    confusion: npt.NDArray[np.int64]  # (classes, classes): rows are true classes, columns predicted ones
+    worst: tuple[Mistake, ...]  # lowest probability of the true class first
 
     @property
     def images(self) -> int:
@@ -53,10 +53,10 @@ class Told:
 
 
 def tell(found: Findings) -> Told:
-    """Let the winner tell the validation images again.
+    """Re-evaluate the winner on the validation images.
 
     Raises:
-        UserError: its weights or the images are gone, or are others than the study's.
+        UserError: its weights or the images are missing, or differ from the study's.
     """
     trained = winner.candidate(found.run, found.number, found.studies)
     data = _images(found)
@@ -68,7 +68,7 @@ def tell(found: Findings) -> Told:
 
 
 def told(said: npt.NDArray[np.float32], data: Dataset) -> Told:
-    """The answers in order, from probabilities (n, classes) of the validation images."""
+    """Summarize predicted probabilities (n, classes) of the validation images."""
     answers, truths = said.argmax(axis=1), data.y_val
     confusion = np.zeros((data.classes, data.classes), np.int64)
     np.add.at(confusion, (truths, answers), 1)
@@ -83,7 +83,7 @@ def told(said: npt.NDArray[np.float32], data: Dataset) -> Told:
 
 
 def confused(told: Told, most: int) -> list[tuple[int, int, int]]:
-    """(class, taken for, images) of what is taken for another class most often."""
+    """Most frequent confusions as (true class, predicted class, images)."""
     counts = told.confusion.copy()
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:most]
@@ -92,7 +92,7 @@ def confused(told: Told, most: int) -> list[tuple[int, int, int]]:
 
 
 def picture(image: Image) -> str:
-    """An image as the address of a PNG that holds it; of more channels than a picture has, the first alone."""
+    """Encode an image as a PNG data URL; the first channel alone if it has more than a picture can."""
     from PIL import Image as Pictures
 
     shown = image if image.shape[-1] == 3 else image[..., 0]

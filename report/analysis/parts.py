@@ -1,7 +1,7 @@
-"""The trained candidates of a study part by part, the best first: what the pages say about choices is told from these.
+"""Trained candidates split into parts, best first: the data behind all statements about choices.
 
-A part is a block of a pyramid, a stage of a residual network. What counts is what was built, not what was drawn: a part
-beyond the depth of a net is none, and pools stand where they do.
+A part is a block of a pyramid or a stage of a residual network, as built: sampled values of parts beyond the depth of a
+network are ignored.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from space import Fixed, ResidualStages, Space
 class Part:
     """A convolution with what follows it up to the next or to a pool, or a stage of residual blocks."""
 
-    width: int  # channels that leave it
-    dropout: float = 0.0  # the highest rate in it
-    is_pooled: bool = False  # whether a pool follows
+    width: int  # output channels
+    dropout: float = 0.0  # highest dropout rate in it
+    is_pooled: bool = False  # True if a pool follows
     blocks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """A candidate that trained to a verdict; its accuracy is its best, a fraction."""
+    """A candidate that trained to a verdict, with its best validation accuracy (a fraction)."""
 
     number: int
-    in_full: bool  # for all epochs, not pruned at a rung
+    in_full: bool  # trained for all epochs, not pruned
     epochs: int
     accuracy: float
     parts: tuple[Part, ...]
@@ -53,19 +53,19 @@ class Net:
 
 
 def part_of(searched: Space) -> str:
-    """What a part is called."""
+    """Name of a part: block or stage."""
     return "stage" if isinstance(searched, ResidualStages) else "block"
 
 
 def nets(found: Findings) -> list[Net]:
-    """The best first: trained in full before pruned, pruned late before pruned early, then by accuracy."""
+    """Sort candidates: trained in full first, then pruned late before pruned early, then by accuracy."""
     config, trials = found.run.config, found.studies.candidates.get_trials(deepcopy=False)
     shape, classes = tuple(found.data["input"]), found.data["classes"]
     seen = []
     for one in found.candidates:
         if one.outcome in COUNTED and one.best_val_accuracy is not None:
             drawn = config.declared(trials[one.number].params)
-            if drawn.keys() != config.parameters.keys():  # a person queued a value that the space does not declare
+            if drawn.keys() != config.parameters.keys():  # a user queued a value that the space does not declare
                 continue
             made = parts(config.space, drawn, shape, classes)
             seen.append(Net(one.number, one.outcome == "trained", one.epochs, one.best_val_accuracy, made, drawn))
@@ -73,7 +73,7 @@ def nets(found: Findings) -> list[Net]:
 
 
 def parts(searched: Space, drawn: Mapping[str, Value], shape: tuple[int, int, int], classes: int) -> tuple[Part, ...]:
-    """The parts of the network that these parameters stand for; a network that was given is not taken apart."""
+    """Parts of the network that these values describe; empty for a fixed network."""
     match searched:
         case Fixed():
             return ()
@@ -86,7 +86,7 @@ def parts(searched: Space, drawn: Mapping[str, Value], shape: tuple[int, int, in
 
 
 def blocks(network: Architecture) -> tuple[Part, ...]:
-    """The blocks of a plain stack, without the head: the convolution that gives a score for each class, if one does."""
+    """Blocks of a plain stack, without a convolution that serves as the head."""
     found = []
     for run in _runs(network.layers):
         rates = [layer.rate for layer in run if isinstance(layer, Dropout)]
@@ -97,7 +97,7 @@ def blocks(network: Architecture) -> tuple[Part, ...]:
 
 
 def _runs(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    """The layers of each block, a pool that follows it the last."""
+    """Layers of each block; a pool that follows it comes last."""
     run: list[Layer] = []
     for layer in layers:
         match layer:

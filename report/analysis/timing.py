@@ -1,4 +1,4 @@
-"""What a study cost: the time that its trainings took, by what they were for and how they ended, and what rungs saved."""
+"""Training time of a study by purpose and outcome, and the epochs that rungs saved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ORDER = ("references", "trained", "pruned_at_rung", "unfinished", "control", "f
 
 @dataclass(frozen=True)
 class Spent:
-    """Time of all trainings of one kind; of one whose process died nobody knows it."""
+    """Time of all trainings of one kind; unknown for those whose process died."""
 
     what: str
     trainings: int
@@ -39,7 +39,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Times:
-    """By kind, in the order of a study, and the clock from the first start to the last end."""
+    """Training time by kind, and wall-clock time from the first start to the last end."""
 
     spent: tuple[Spent, ...]
     begun: datetime | None
@@ -47,14 +47,14 @@ class Times:
 
     @property
     def seconds(self) -> float:
-        """Of all trainings together."""
+        """Seconds of all trainings together."""
         return sum(one.seconds for one in self.spent)
 
 
 def times(run: Run, candidates: optuna.Study) -> Times:
-    """Of every study of the run; `candidates` is the one that is open already, and read.
+    """Sum up the times of all studies of a run; `candidates` is its study of candidates, already open.
 
-    A training that was interrupted goes on as another trial, which has its time too.
+    An interrupted training resumes as another trial; both count with their own time.
     """
     kinds: dict[str, list[FrozenTrial]] = {kind: [] for kind in _ORDER}
     for study in (candidates, *(one for one in every(run) if one.study_name != run.name)):
@@ -84,7 +84,7 @@ def duration(seconds: float) -> str:
 
 
 def rungs_table(config: StudyConfig, candidates: Iterable[Record]) -> Table:
-    """How many candidates came to each rung, and how many were pruned there; no rows for a study without rungs."""
+    """Candidates that reached each rung and that were pruned there; no rows without rungs."""
     ran = [one for one in candidates if one.outcome in ("trained", "pruned_at_rung")]
     rows = []
     for rung in config.rungs:
@@ -95,7 +95,7 @@ def rungs_table(config: StudyConfig, candidates: Iterable[Record]) -> Table:
 
 
 def saved(config: StudyConfig, candidates: Sequence[Record]) -> tuple[int, int]:
-    """(epochs that the candidates trained, epochs that they would have trained without pruning)."""
+    """Return (epochs trained, epochs that would have been trained without pruning)."""
     ran = [one for one in candidates if one.outcome in ("trained", "pruned_at_rung")]
     return sum(one.epochs for one in ran), config.recipe.epochs * len(ran)
 

@@ -1,4 +1,4 @@
-"""The notes that optuna-dashboard shows with a study and with each of its trials, in Markdown."""
+"""Markdown notes of a study and of its trials for optuna-dashboard."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from search.study.records import Record
 from search.study.run import Opened, Run
 
 OBJECTIVE = "best validation accuracy"  # the dashboard's name for the value of a trial
-FIRST = 5  # of the leaderboard that are shown
-FRONT = 20  # of the front
+FIRST = 5  # rows of the leaderboard shown
+FRONT = 20  # rows of the front shown
 EM_SPACE = "\u2003"
 
 
 def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any], budget: Budget) -> str:
-    """What became of a trial, in one line, and its network layer by layer.
+    """Note of a trial: its outcome in one line, and its network layer by layer.
 
     Args:
-        architecture: None where the proposal is no network that can exist.
+        architecture: None if the sampled values describe no valid network.
         attributes: the user attributes of the trial, as `objective` writes them.
     """
     outcome = attributes.get("outcome", "unfinished")
@@ -40,10 +40,10 @@ def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any],
 
 
 def study_note(run: Run, candidates: list[Record], references: list[Record], finals: str | None = None) -> str:
-    """What the study asks, how far it has come, and how the dashboard reads.
+    """Note of a study: question, progress, and how to read the dashboard.
 
     Args:
-        finals: what they came to, in Markdown, where any were held.
+        finals: their results in Markdown; None if there are none.
     """
     config, board = run.config, leaderboard(run, candidates, references)
     kinds = "of separable convolutions only and " if config.budget.separable_only else ""
@@ -68,7 +68,7 @@ def study_note(run: Run, candidates: list[Record], references: list[Record], fin
 
 
 def references_note(run: Run) -> str:
-    """What the sibling study of a study's opponents is."""
+    """Note of the sibling study that holds the references."""
     return (
         f"# {escaped(run.name)}.references\n\nThe base and other known networks that study {escaped(run.name)} compares its "
         "candidates with, trained by the same code on the same data; the budget does not hold for them. Each trial's note "
@@ -77,7 +77,7 @@ def references_note(run: Run) -> str:
 
 
 def _roomy(text: str) -> str:
-    """With some space before the columns of every table, which the dashboard sets close together."""
+    """Widen the columns of every table, which the dashboard sets close together."""
     return re.sub(
         r"^\|(?! ?:?--).*", lambda row: re.sub(r"(?<=[^\\])\| (?! )", f"| {EM_SPACE}", row[0]), text, flags=re.MULTILINE
     )
@@ -130,7 +130,7 @@ def _score(attributes: Mapping[str, Any], budget: Budget) -> str:
 
 
 def _first(board: Mapping[str, Any]) -> str:
-    """The head of the leaderboard, the base above it."""
+    """First rows of the leaderboard, the base above them."""
     base, rows = board["base"], []
     if base:
         rows.append(["", "base", *_cells(base), ""])
@@ -142,7 +142,7 @@ def _first(board: Mapping[str, Any]) -> str:
 
 
 def _front(run: Run, candidates: list[Record], references: list[Record]) -> str | None:
-    """The front of a study of several objectives, or its beginning; None where there is none."""
+    """First rows of the front of a study of several objectives; None if there is no front."""
     prices = run.config.cost_metrics
     front = front_board(Opened(run, candidates, references), prices) if prices else {"trials": []}
     if not front["trials"]:

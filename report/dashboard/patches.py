@@ -1,8 +1,8 @@
-"""optuna-dashboard made quick for thousands of trials, within the process that serves it.
+"""Faster functions of optuna-dashboard for thousands of trials, in the process that serves it.
 
-For each trial it goes through every attribute of the study, the notes of all others among them, in search of that trial's
-note and files: ten million steps a page with 2,000 trials, where both can be looked up. It also keeps its graphs in a set,
-so that each start shows them in another order. A version that has none of these functions is served as it is.
+For each trial the original scans all attributes of the study, including the notes of all other trials, for its note and
+files: ten million steps a page with 2,000 trials. It also keeps graphs in a set, so that their order differs between
+starts. Functions that an installed version lacks are not replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Attributes = Mapping[str, Any]
 
 
 def apply() -> None:
-    """Put the functions below in the place of the dashboard's own."""
+    """Replace the dashboard's functions by those below."""
     for module, name, better in PATCHES:
         with contextlib.suppress(ImportError):
             found = importlib.import_module(f"optuna_dashboard.{module}")
@@ -29,7 +29,7 @@ def apply() -> None:
 
 
 def note(attributes: Attributes, trial_id: int | None) -> dict[str, Any]:
-    """The note of a trial, or of the study: its version and its body."""
+    """Version and body of the note of a trial, or of the study."""
     prefix = "dashboard:" if trial_id is None else f"dashboard:{trial_id}:"
     parts = list[str]()
     for place in count():
@@ -41,13 +41,13 @@ def note(attributes: Attributes, trial_id: int | None) -> dict[str, Any]:
 
 
 def trial_artifacts(_attributes: Attributes, own: Attributes, _trial: object) -> list[dict[str, Any]]:
-    """What the files of a trial are: no version of Optuna that runs here keeps them with the study."""
+    """Files of a trial, from its own attributes: supported versions of Optuna keep none with the study."""
     found = [json.loads(value) for key, value in own.items() if key.startswith(ARTIFACT)]
     return [meta for meta in found if meta is not None]
 
 
 def graph_names(attributes: Attributes) -> list[str]:
-    """The names of the graphs of a study: ours first, in our order, then others by name."""
+    """Names of the graphs of a study: ours first in their order, then others by name."""
     graphs = {key.removeprefix(GRAPH).rsplit(":", 1)[0] for key in attributes if key.startswith(GRAPH)}
     return [*(name for name in GRAPHS if name in graphs), *sorted(graphs.difference(GRAPHS))]
 

@@ -1,7 +1,7 @@
-"""What optuna-dashboard shows of a study, put where it looks: notes, figures, the exported files.
+"""Stores notes, figures and exported files of a study where optuna-dashboard reads them.
 
-A finished trial cannot be changed, so its note is written while it is alive; the study's own note, figures and files are
-replaced as the study goes on. What a person writes in the dashboard below `YOURS` stays.
+A finished trial is immutable, so its note is written before it ends; the note, figures and files of the study are replaced
+as it progresses. Text that a user adds below `YOURS` in the dashboard is kept.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from search.study.records import records
 from search.study.run import Run, Studies
 
 YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
-GRAPHS = ("learning-curves", "accuracy-by-params", "accuracy-by-macs", "refusals")  # in the order in which they are shown
-ARTIFACTS = "artifacts"  # the folder in a run folder that holds what the dashboard offers
+GRAPHS = ("learning-curves", "accuracy-by-params", "accuracy-by-macs", "refusals")  # in display order
+ARTIFACTS = "artifacts"  # folder in the run folder with the files that the dashboard offers
 EXPORTS = ("best_model*", "report.*")
-REST = 20  # times as long as a redrawing took, until the next one
+REST = 20  # pause until the next update, in durations of the last one
 
-# Names of the dashboard's attributes; a note is its text in parts, and a version that grows with each change.
+# Names of the dashboard's attributes; a note is stored as numbered parts and a version that grows with each change.
 NOTE, NOTE_VERSION, GRAPH = "dashboard:note_str:", "dashboard:note_ver", "dashboard:plot_data:"
 OBJECTIVE_NAMES, ARTIFACT = "dashboard:objective_names", "artifacts:"
 
 
 class Redraw:
-    """Brings note and figures of a study up to date, and takes at most a twentieth of the time for it.
+    """Updates note and figures of a study, using at most a twentieth of the wall-clock time.
 
-    With thousands of trials one redrawing takes some tenths of a second; where trainings are short, some are left out.
+    With thousands of trials one update takes some tenths of a second; with short trainings, some updates are skipped.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,7 +53,7 @@ class Redraw:
             self.now(run, studies)
 
     def now(self, run: Run, studies: Studies) -> None:
-        """Whatever it takes, as at the end of a study."""
+        """Update at once, as at the end of a study."""
         begun = self._clock()
         candidates, references = records(studies.candidates), records(studies.references)
         note = study_note(run, candidates, references, _finals(run, studies))
@@ -69,13 +69,13 @@ class Redraw:
 
 
 def publish_trial_note(trial: optuna.Trial, text: str) -> None:
-    """Store the note of a trial; the dashboard keeps it with the study."""
+    """Store the note of a trial; the dashboard reads it from attributes of the study."""
     version, parts = (f"dashboard:{trial._trial_id}:{name}" for name in ("note_ver", "note_str:"))
     rewrite(trial.study, (version, parts), lambda before: {version: before.get(version, 0) + 1, f"{parts}0": text})
 
 
 def publish_study(study: optuna.Study, note: str, drawn: Mapping[str, Figure | None]) -> None:
-    """Store the study's note and figures in place of those before; a figure that is None is taken away."""
+    """Replace the study's note and figures; a figure that is None is removed."""
     graphs = {f"{GRAPH}{name}:0": figure.to_json() for name, figure in drawn.items() if figure}
     names = [f"{GRAPH}{name}:" for name in drawn]
 
@@ -91,17 +91,17 @@ def publish_study(study: optuna.Study, note: str, drawn: Mapping[str, Figure | N
 
 
 def publish_files(study: optuna.Study, folder: Path) -> None:
-    """Offer what has been exported to the run folder, in place of what was offered of it before.
+    """Offer the exported files of the run folder for download, replacing those offered before.
 
-    Each file is known by an id that depends on its name alone: written anew it keeps its address, and what a person has
-    added in the dashboard is never touched.
+    The id of a file depends on its name alone, so that a rewritten file keeps its address; files that users uploaded in the
+    dashboard are never changed.
     """
     found = {path.name: path for pattern in EXPORTS for path in sorted(folder.glob(pattern)) if path.is_file()}
     for name, path in found.items():
         _copy(path, folder / ARTIFACTS / _id(name))
 
     def change(before: Attributes) -> Attributes:
-        offered = {key: json.loads(value) for key, value in before.items()}  # None is one that a person has deleted
+        offered = {key: json.loads(value) for key, value in before.items()}  # None marks a file that a user has deleted
         theirs = {key: before[key] for key, meta in offered.items() if meta and meta["artifact_id"] != _id(meta["filename"])}
         return theirs | {f"{ARTIFACT}{_id(name)}": json.dumps(_meta(name)) for name in found}
 
@@ -109,7 +109,7 @@ def publish_files(study: optuna.Study, folder: Path) -> None:
 
 
 def _finals(run: Run, studies: Studies) -> str | None:
-    """What the finals came to, where any were held."""
+    """Results of the finals; None if there are none."""
     try:
         studies.candidates._storage.get_study_id_from_name(f"{run.name}.finals")
     except KeyError:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 READING = ("GET", "HEAD")
 
-_request = threading.local()  # of each thread, which answers one request at a time: whether it only reads
+_request = threading.local()  # per thread: True while it answers a request that only reads
 
 
 def serve(run: Run, port: int, on_ready: Callable[[str], object], allow_hosts: Sequence[str] = ()) -> None:
@@ -68,7 +68,9 @@ def _marking_reads(application: WSGIApplication) -> WSGIApplication:
 def _application(run: Run) -> WSGIApplication:
     import optuna_dashboard
 
-    logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)  # it warns where too few trials tell an importance
+    logging.getLogger("optuna_dashboard").setLevel(
+        logging.ERROR
+    )  # it warns if importance cannot be computed from few trials
     dashboard_patches.apply()
     storage = open_storage(run.storage_url, create=False, only_reads=lambda: getattr(_request, "only_reads", False))
     artifacts = run.folder / ARTIFACTS
@@ -94,7 +96,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True  # Ctrl-C does not wait for a browser
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that has gone is no news."""
+        """Ignore a browser that disconnected."""
 
 
 class _Handler(WSGIRequestHandler):

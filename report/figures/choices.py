@@ -1,4 +1,4 @@
-"""The figures of the report on what the choices do: good and bad candidates, importance, where parameters pay."""
+"""Figures on choices: good against bad candidates, importance, gain per parameter."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from report.colours import GREY
 from report.figures.finals import BEST, POINTS, WORST, faint, legend_entry, with_spans
 from report.figures.style import axis, count_axis, drawn
 
-LINES = 12  # networks of a group, up to which each is drawn
-MOST = 20  # choices whose importance is drawn
+LINES = 12  # largest group of which each network is drawn
+MOST = 20  # choices drawn
 ROW = 26  # pixels of one line of a chart
 
 _GROUPS: tuple[tuple[Group, str, str, str], ...] = (("worst", WORST, "dash", "diamond"), ("best", BEST, "solid", "circle"))
@@ -26,7 +26,7 @@ _GROUPS: tuple[tuple[Group, str, str, str], ...] = (("worst", WORST, "dash", "di
 
 
 def along(one: Contrast, value: Callable[[Part], float], what: str, part: str) -> Figure:
-    """A value of the parts along the networks: the middle of either group, quartiles as a band, of few networks each."""
+    """Draw a value by part for both groups: medians, quartiles as a band, single networks where they are few."""
     traces: list[dict[str, Any]] = []
     for group, colour, dash, symbol in _GROUPS:
         nets: Sequence[Net] = getattr(one, group)
@@ -50,7 +50,7 @@ def along(one: Contrast, value: Callable[[Part], float], what: str, part: str) -
 
 
 def _band(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
-    """From quartile to quartile, there and back."""
+    """Outline of the band between the quartiles."""
     known = [(spot.place, *spot.span) for spot in spots if spot.span]
     return _quiet(
         [place for place, _, _ in known] + [place for place, _, _ in reversed(known)],
@@ -68,7 +68,7 @@ def _single(nets: Sequence[Net], value: Callable[[Part], float], colour: str) ->
 
 
 def _quiet(x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:
-    """A trace that is in no legend and tells nothing to the pointer."""
+    """Trace without legend entry and hover text."""
     return {"type": "scatter", "x": list(x), "y": list(y), "hoverinfo": "skip", "showlegend": False}
 
 
@@ -78,7 +78,7 @@ def _spot_words(spot: Spot) -> str:
 
 
 def pools(one: Contrast) -> Figure:
-    """How many of either group pool after each block."""
+    """Draw the share of both groups that pools after each block."""
     traces = []
     for group, colour, _, _ in reversed(_GROUPS):
         nets: Sequence[Net] = getattr(one, group)
@@ -106,7 +106,7 @@ def _parts(one: Contrast, part: str) -> dict[str, Any]:
 
 
 def importance(found: Sequence[Importance]) -> Figure:
-    """The most important choices, with what chance gives each of them as a mark, at the edge where that is far beyond."""
+    """Draw the most important choices with the largest value from shuffles as a mark, clipped to the edge."""
     shown = list(found[:MOST])[::-1]
     edge = 1.3 * max(one.share for one in shown)
     names = [spelt(one.name) for one in shown]
@@ -143,7 +143,7 @@ def importance(found: Sequence[Importance]) -> Figure:
 
 
 def marginal(found: Marginal, part: str) -> Figure:
-    """The gain of a thousand parameters more in each part, with its interval; from the top down."""
+    """Draw the gain per thousand parameters of each part with its interval, from the top down."""
     rows = found.gains[::-1]
     traces: list[dict[str, Any]] = []
     for name, colour, symbol, kept in (

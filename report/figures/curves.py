@@ -1,7 +1,6 @@
-"""The figures of a study, drawn with plotly: learning curves, accuracy against cost, refusals.
+"""Figures of a study: learning curves, and accuracy against a cost metric.
 
-Each is drawn from plain rows (`report.figures.data`), stays small and quick with thousands of trials, and can be shown on
-its own: in the dashboard, in the report, in a notebook.
+Each is drawn from plain rows (`report.figures.data`), stays small with thousands of trials, and is self-contained.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def _curve(row: Curve, colour: str) -> dict[str, Any]:
 
 
 def _published(count: int) -> dict[str, Any]:
-    """The one line of the legend for all published logs; the pointer tells which is which."""
+    """Single legend entry of all published logs; the hover text names each."""
     line = {"color": GREY, "dash": "dot", "width": 1.5}
     name = f"published, test images ({count})"
     return {
@@ -81,8 +80,8 @@ def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record
     """Best validation accuracy against a cost metric: the candidates, those pruned at a rung hollow, their Pareto front, the
     base as a level, other references, and the budget where it limits this metric.
 
-    What lies far off the candidates, as a base over the budget does, is shown at the edge with its cost, so that the
-    candidates can be told apart.
+    References far from the candidates, such as a base over the budget, are drawn at the edge with their cost as text, so
+    that the candidates remain distinguishable.
     """
     found = rows.points(run, candidates, references, metric)
     budget = run.config.budget.limits.get(metric)
@@ -110,7 +109,7 @@ def accuracy_by_cost(run: Run, candidates: list[Record], references: list[Record
 
 
 def _window(found: Sequence[Point], budget: int | None) -> tuple[float, float]:
-    """The costs that are shown: the candidates' and the budget, and of references what is no farther off than these span."""
+    """Range of the cost axis: candidates, budget, and references within one more span of these."""
     shown = [point.cost for point in found if point.role in ("candidate", "pruned") and point.cost is not None]
     shown += [budget] if budget else []
     others = [point.cost for point in found if point.role in ("base", "reference") and point.cost is not None]
@@ -138,7 +137,7 @@ def _networks(name: str, found: Sequence[Point], metric: str, *, hollow: bool) -
 
 
 def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
-    """The best accuracy that is to be had up to each cost."""
+    """Step line of the best accuracy up to each cost."""
     costs = [(point.cost or 0,) for point in trained]
     best = [trained[place] for place in front_indices(costs, [point.accuracy for point in trained])]
     end = best[-1:]
@@ -154,14 +153,14 @@ def _front(trained: Sequence[Point], high: float) -> dict[str, Any]:
 
 
 def _base(base: Point, metric: str) -> dict[str, Any]:
-    """The base's line of the legend."""
+    """Legend entry of the base."""
     told = "" if base.cost is None else f", {base.cost:,} {METRICS[metric].label}"
     name, line = f"{base.name} ({base.accuracy:.2%}{told})", {"color": GREY, "dash": "dash", "width": 1.5}
     return {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": name, "line": line}
 
 
 def _marked(point: Point, metric: str, low: float, high: float, index: int) -> dict[str, Any]:
-    """A reference with its name; what lies beyond an edge is shown there, and its cost is told."""
+    """Marker of a reference with its name; beyond an edge it is drawn there with its cost."""
     assert point.cost is not None
     beyond = "right" if point.cost > high else "left" if point.cost < low else None
     name = "" if point.role == "base" else f"{point.name}, {point.cost:,}" if beyond else point.name  # a base has its level

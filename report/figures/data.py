@@ -1,4 +1,4 @@
-"""What the figures draw, as plain rows: curves, points, refusals."""
+"""Plain rows behind the figures: curves, points, rejected proposals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from search.study.config import StudyConfig
 from search.study.records import Record, base_accuracy, ranked
 from search.study.run import Run
 
-DECIMALS = 4  # of an accuracy: a hundredth of a percent
+DECIMALS = 4  # decimals of an accuracy: a hundredth of a percent
 PRUNED = "pruned_at_rung"
-REJECTED = "rejected as a trial"  # the rule under which a rejected trial, not a draw of the sampler, is told
+REJECTED = "rejected as a trial"  # rule of a rejected trial, which is no draw of the sampler
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Validation accuracies (fractions) of epochs 1, 2, ... under one name."""
+    """Validation accuracies (fractions) of epochs 1, 2, ... of one training."""
 
     name: str
     role: Literal["base", "reference", "candidate", "published"]
@@ -29,7 +29,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Point:
-    """One network: what it costs, and its best validation accuracy (a fraction)."""
+    """Cost and best validation accuracy (a fraction) of one network."""
 
     name: str
     role: Literal["base", "reference", "candidate", "pruned"]
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Refusals:
-    """How many proposals were refused, by rule, before the networks of trials `first` to `last` were found."""
+    """Number of rejected proposals by rule, while trials `first` to `last` were proposed."""
 
     first: int
     last: int
@@ -48,7 +48,7 @@ class Refusals:
 
 @dataclass(frozen=True)
 class Size:
-    """The parameters of a proposal in the course of the study."""
+    """Parameters of one proposal, by trial."""
 
     trial: int
     params: int
@@ -58,10 +58,10 @@ class Size:
 
 
 def curves(run: Run, candidates: list[Record], references: list[Record], top: int = 5) -> list[Curve]:
-    """What is drawn: the base first, then the best candidates by rank, other references, and the published logs.
+    """Curves of the base, the best candidates by rank, other references, and published logs.
 
-    A base that is a plain accuracy has no curve: its level is drawn over the epochs of the recipe. The logs were published
-    for all of CIFAR-10 and are shown for it alone, for as many epochs as the study trains.
+    A base that is a plain accuracy becomes a level over the epochs of the recipe. Published logs are of all of CIFAR-10:
+    they are included for that data set alone, cut to the epochs of the study.
     """
     networks = {record.reference or "": rounded(record.curve) for record in reversed(ranked(references))}
     base, level = run.config.base_name, base_accuracy(run.config, references)
@@ -87,7 +87,7 @@ def _published(config: StudyConfig) -> list[Curve]:
 
 
 def points(run: Run, candidates: list[Record], references: list[Record], metric: str) -> list[Point]:
-    """The candidates that were trained, also those pruned at a rung, by number; then the base, then other references.
+    """Points of trained and pruned candidates by number, then the base, then other references.
 
     What a network costs in int8 is known of records that come from `search.study.pareto.add_costs`.
     """
@@ -114,9 +114,9 @@ def _point(name: str, role: str, record: Record, metric: str) -> Point:
 
 
 def refusals(candidates: Iterable[Record], most: int = 50) -> list[Refusals]:
-    """What was refused over the course of the study, in at most so many groups of as many trials each.
+    """Count rejected proposals by rule, in at most `most` groups of equally many trials.
 
-    The rules of the sampler are told as they are, a trial that was rejected as such (queued by a person) as `REJECTED`.
+    Rejections inside the sampler keep their rule; a trial that was rejected itself (queued by a user) counts as `REJECTED`.
     """
     told = [(record.number, _refused(record)) for record in candidates if record.outcome != "interrupted"]
     width = max(1, -(-(1 + max((number for number, _ in told), default=0)) // most))
@@ -132,20 +132,20 @@ def _refused(record: Record) -> Counter[str]:
 
 
 def refused_sizes(candidates: Iterable[Record]) -> list[Size]:
-    """The sizes of refused proposals, a sample of them for each trial, and of rejected trials."""
+    """Sizes of rejected proposals (a sample for each trial) and of rejected trials."""
     return [
         Size(record.number, params)
         for record in candidates
-        if record.outcome != "interrupted"  # its retry has them too
+        if record.outcome != "interrupted"  # its retry carries them as well
         for params in (*record.refused_params, *([record.params] if record.outcome == "rejected" and record.params else []))
     ]
 
 
 def sizes(candidates: Iterable[Record]) -> list[Size]:
-    """The sizes of the candidates that were trained."""
+    """Sizes of trained candidates."""
     return [Size(one.number, one.params) for one in candidates if one.outcome in ("trained", PRUNED) and one.params]
 
 
 def rounded(accuracies: Iterable[float]) -> tuple[float, ...]:
-    """Accuracies as figures hold them."""
+    """Round accuracies for storage in figures."""
     return tuple(round(accuracy, DECIMALS) for accuracy in accuracies)

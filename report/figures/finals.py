@@ -1,4 +1,4 @@
-"""The figures of the report on finals and confusions, and what they share with those on choices."""
+"""Figures on finals and confusions, and helpers shared with those on choices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POINTS = 100  # of a difference of accuracies
 
 
 def finals(found: Confirmation) -> Figure:
-    """Each finalist's mean on fresh seeds with its interval, each seed, and the score that the search had shown."""
+    """Draw each finalist's mean on fresh seeds with its interval, single seeds, and its score in the search."""
     rows = found.finalists[::-1]
     names = [one.name for one in rows]
     is_test = found.measure == "test_accuracy"
@@ -72,7 +72,7 @@ def _dots(name: str, rows: Sequence[tuple[str, float]], marker: dict[str, Any]) 
 
 
 def confusion(told: Told) -> Figure:
-    """The confusion matrix of many classes, rows in shares of their class; the pointer tells which is which."""
+    """Draw a confusion matrix of many classes, rows as shares of their class; names are in the hover text."""
     names = [escape(name) for name in told.class_names]
     counts = told.confusion
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
@@ -104,7 +104,7 @@ def confusion(told: Told) -> Figure:
 
 
 def with_spans(names: Sequence[str], spans: Sequence[tuple[float, float, float]], unit: float = 1.0) -> dict[str, Any]:
-    """Dots with an interval each, (middle, low, high), multiplied by the unit; the interval in words as customdata."""
+    """Options of dots with intervals (middle, low, high), scaled by `unit`; the interval as text in customdata."""
     form = "{:+.3f} to {:+.3f}" if unit == POINTS else "{:.2%} to {:.2%}"
     return {
         "type": "scatter",
@@ -124,7 +124,7 @@ def with_spans(names: Sequence[str], spans: Sequence[tuple[float, float, float]]
 
 
 def legend_entry(name: str, colour: str, symbol: str) -> dict[str, Any]:
-    """A line of the legend for what one trace shows in two colours."""
+    """Legend entry for one of two colours in a trace."""
     marker = {"color": colour, "symbol": symbol, "size": 11}
     return {"type": "scatter", "mode": "markers", "name": name, "x": [None], "y": [None], "marker": marker}
 

@@ -1,4 +1,4 @@
-"""The figure of what was refused before it was trained."""
+"""Figure of the proposals rejected before training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from search.study.records import Record
 from search.study.run import Run
 
 RULES = {"over budget": COLOURS[0], "same network": COLOURS[3], "cannot exist": COLOURS[2], REJECTED: COLOURS[5]}
-LIMIT, SHAPES = COLOURS[4], ("", "/", "x", ".", "-")  # of what breaks another limit of the budget
-SIZES = 600  # that are drawn of refused proposals, and of candidates beside them
+LIMIT, SHAPES = COLOURS[4], ("", "/", "x", ".", "-")  # for proposals over another limit of the budget
+SIZES = 600  # most points of rejected proposals and of candidates
 
 
 def refusals(run: Run, candidates: list[Record]) -> Figure | None:
-    """Where proposals were refused in the course of the study: how many by which rule, and their sizes; None if none was."""
+    """Draw rejected proposals over the trials, by rule and by size; None if there are none."""
     groups, sizes, trained = rows.refusals(candidates), rows.refused_sizes(candidates), rows.sizes(candidates)
     seen = {rule for group in groups for rule in group.by_rule}
     if not seen:

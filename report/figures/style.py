@@ -1,8 +1,8 @@
-"""What all figures share: colours, axes, layout.
+"""Shared style of all figures: colours, axes, layout.
 
-A figure is shown on a background, light or dark, that it cannot know: its own is transparent, text and grid are a grey that
-reads on both, and no colour is near to white or black. Colour-blind people can tell the colours apart, and what they tell
-is told by dash, fill or shape as well. plotly's template is left out: it is 7 kB of JSON in each figure.
+The page's background may be light or dark: a figure is transparent, its text and grid are a grey readable on both, and no
+colour is close to white or black. The palette is safe for colour-blind readers, and dash, fill or shape carry the same
+information. plotly's template is left out, as it adds 7 kB of JSON to each figure.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from report.colours import COLOURS, GREY
 TRAINED = COLOURS[1]  # points of trained candidates
 GRID = "rgba(128,128,128,0.25)"
 CLEAR = "rgba(0,0,0,0)"
-MANY = 800  # points, from which on WebGL draws them
+MANY = 800  # points from which WebGL is used
 
 
 def drawn(
     title: str, traces: Iterable[Mapping[str, Any]], xaxis: Mapping[str, Any], yaxis: Mapping[str, Any], **layout: Any
 ) -> Figure:
-    """The traces as a figure that looks like the others; `layout` adds to it or takes precedence."""
+    """Make a figure in the shared style; `layout` overrides it."""
     shared: dict[str, Any] = {
         "template": "none",
         "title": {"text": title, "font": {"size": 18}, "x": 0.02, "y": 0.98, "yanchor": "top"},
@@ -43,23 +43,23 @@ def drawn(
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with a quiet grid."""
+    """Options of an axis with a faint grid."""
     return {"title": {"text": title}, "gridcolor": GRID, "zeroline": False, "automargin": True} | more
 
 
 def accuracy_axis(values: Sequence[float], title: str = "validation accuracy") -> dict[str, Any]:
-    """An axis of accuracies (fractions), in percent, with a decimal where they are close together."""
+    """Options of an accuracy axis (fractions shown in percent), with a decimal if values are close."""
     spread = max(values) - min(values) if values else 1.0
     return axis(title, tickformat=".0%" if spread > 0.1 else ".1%")
 
 
 def count_axis(title: str, last: int) -> dict[str, Any]:
-    """An axis that counts to `last`, in whole numbers."""
+    """Options of an axis of whole numbers up to `last`."""
     return axis(title, tickformat=",d") | ({"nticks": 10} if last > 10 else {"dtick": 1})
 
 
 def log_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
-    """A logarithmic axis of positive values that has a few ticks wherever they lie; plotly's own crowd in a short one."""
+    """Options of a logarithmic axis with a few ticks; plotly's own are too dense on a short one."""
     low, high = log10(min(values)) - 0.1, log10(max(values)) + 0.1
     powers = [10.0**power for power in range(floor(low), ceil(high) + 1)]
     fine = [factor * power for power in powers for factor in (1, 2, 5) if low <= log10(factor * power) <= high]
@@ -68,7 +68,7 @@ def log_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]
 
 
 def level(value: float, text: str, *, upright: bool = False, **more: Any) -> dict[str, Any]:
-    """A line across the whole plot at a value of the y axis or, upright, of the x axis, with its text at its beginning."""
+    """Line across the plot at a y value (`upright`: x value), labelled at its beginning."""
     across, along = ("y", "x") if upright else ("x", "y")
     label: dict[str, Any] = {"text": text, "textposition": "start", "textangle": 0, "padding": 4}
     label |= {"font": {"color": GREY, "size": 12}} | {"xanchor": "right" if upright else "left", "yanchor": "bottom"}

@@ -1,4 +1,4 @@
-"""The sections of the report on what it took: refusals, pruning, time, and what was asked."""
+"""Sections on effort: rejected proposals, pruning, time, configuration."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from report.network.drawing import percent
 from report.tables import Table, refusal_words
 from search.export.card import versions
 
-FAILURES = 20  # that are told
+FAILURES = 20  # most failures listed
 
 
 def refused(found: Findings) -> Section:
-    """What was refused before training, and what was pruned in it."""
+    """Section on proposals rejected before training and trials pruned during it."""
     words, drawn = refusal_words(found.candidates), figures.refusals(found.run, found.candidates)
     counts = found.board["counts"]
     parts = [markup.paragraph(f"Refused before training: {words}." if words else "Nothing was refused before training.")]
@@ -49,7 +49,7 @@ def _failures(found: Findings) -> Table:
 
 
 def time(spent: Times) -> Section:
-    """What the trainings took."""
+    """Section on training time."""
     whole = spent.seconds or 1.0
     columns = ("", "trainings", "epochs", "time", "", "share", "compiling", "an epoch")
     rows = [
@@ -73,7 +73,7 @@ def time(spent: Times) -> Section:
 
 
 def asked(found: Findings) -> Section:
-    """What was asked, of which data, with which versions."""
+    """Section on the configuration, the data set and the versions."""
     data = found.data
     facts = {
         "Data": f"{data['summary']}; fingerprint {data['fingerprint']}",

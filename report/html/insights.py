@@ -1,4 +1,4 @@
-"""The sections of the report on what the choices do: good against bad candidates, importance, where parameters pay."""
+"""Sections on choices: good against bad candidates, importance, gain per parameter."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from report.markdown import effects as evidence
 from report.tables import Table
 from space import Fixed, widths
 
-BESIDE = 8  # other choices, up to which their table stands beside the figures
+BESIDE = 8  # most other choices for which their table is shown beside the figures
 
 
 def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
-    """Widths, dropout and pools of good and bad candidates; None where the study searches no network."""
+    """Section on widths, dropout and pools of good and bad candidates; None if no network is searched."""
     title = "Good and bad candidates"
     if isinstance(found.run.config.space, Fixed):
         return None
@@ -50,7 +50,7 @@ def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
 
 
 def _plots(one: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple[str, str]]:
-    """(title, figure) of what is chosen for each part, where it differs."""
+    """Return (title, figure) of each choice by part that differs between networks."""
     band = "Middle value of either group, with quartiles as a band or, of few networks, each as a thin line."
     for what, told, value in (
         ("Width", "channels", lambda one_part: one_part.width),
@@ -66,7 +66,7 @@ def _plots(one: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple[str,
 
 
 def importances(found: Findings) -> Section:
-    """What each choice matters for being among the best tenth."""
+    """Section on the importance of choices for reaching the best tenth."""
     study, title = found.studies.candidates, "Importance of each choice"
     n = importance.trained(study)
     if not found.run.config.parameters:
@@ -92,7 +92,7 @@ def importances(found: Findings) -> Section:
 
 
 def parameters(found: Findings, nets: Sequence[Net]) -> Section | None:
-    """Where the next thousand parameters pay most; None where the study searches no widths."""
+    """Section on the gain per thousand parameters; None if no widths are searched."""
     title = "Where the next thousand parameters pay"
     if not widths(found.run.config.space):
         return None
@@ -155,7 +155,7 @@ def _span(one: Gain) -> str:
 
 
 def effects(found: Findings) -> Section | None:
-    """What each factor of an ablation does; None for a study that is none."""
+    """Section on the effects of an ablation; None if the study is not one."""
     shown = evidence.effects_shown(found.run, found.studies.candidates)
     if not shown:
         return None

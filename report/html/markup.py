@@ -1,4 +1,4 @@
-"""Parts of the HTML report. Every function takes plain text and escapes it, but for what is called `html` or a body."""
+"""HTML building blocks. Functions take plain text and escape it, except arguments named `html` or `body`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from plotly.graph_objects import Figure
 
 from report.tables import Table
 
-WIDE = 5  # columns, beyond which a table takes the whole width
+WIDE = 5  # columns beyond which a table takes the full width
 
 
 class Section(NamedTuple):
-    """A part of the page with an entry in its table of contents."""
+    """Section of the page with an entry in its table of contents."""
 
     id: str
     title: str
@@ -28,11 +28,11 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(one: Table, label: str, *, left: Sequence[int] = (0,), kinds: Mapping[int, str] | None = None) -> str:
-    """A table that scrolls in its own box; columns are aligned to the right, but for those `left`.
+    """Scrollable table; columns are aligned right except those in `left`.
 
     Args:
-        label: what it holds, for those who do not see it.
-        kinds: CSS classes of rows, by their place.
+        label: description for screen readers.
+        kinds: CSS classes of rows, by index.
     """
     cells = [[escape(cell) for cell in row] for row in one.rows]
     return table_of([escape(column) for column in one.columns], cells, label, left=left, kinds=kinds)
@@ -46,7 +46,7 @@ def table_of(
     left: Sequence[int] = (0,),
     kinds: Mapping[int, str] | None = None,
 ) -> str:
-    """As `table`, of cells that are HTML."""
+    """Like `table`, with cells that are HTML."""
     align = ["" if place in left else ' class="n"' for place in range(len(columns))]
     head = "".join(f'<th scope="col"{kind}>{column}</th>' for kind, column in zip(align, columns, strict=True))
     lines = []
@@ -58,15 +58,15 @@ def table_of(
 
 
 def scrolling(html: str, label: str) -> str:
-    """What may be wider than a phone, in a box of its own that scrolls, by the keyboard too."""
+    """Box that scrolls horizontally, also by keyboard, for content wider than a phone."""
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{html}</div>'
 
 
 def figure(plot: Figure, caption: str, *, height: int = 420) -> str:
-    """A plotly figure, drawn by the page's script when it comes into view; the page has its title.
+    """Plotly figure, drawn by the page's script when it scrolls into view; its title is on the page.
 
     Args:
-        height: in pixels, of a figure that has none of its own.
+        height: pixels, if the figure sets none.
     """
     drawn = json.loads(plot.to_json())
     drawn["layout"].pop("title", None)
@@ -79,32 +79,32 @@ def figure(plot: Figure, caption: str, *, height: int = 420) -> str:
 
 
 def spaced(text: str) -> str:
-    """Plain text in which a number stays with its percent sign."""
+    """Escape text and keep numbers and percent signs on one line."""
     return escape(text).replace(" %", "\u00a0%")
 
 
 def details(summary: str, html: str) -> str:
-    """What is folded until it is asked for."""
+    """Folded content with a summary line."""
     return f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
 
 def notice(text: str, kind: str = "") -> str:
-    """A remark that must not be overlooked."""
+    """Highlighted notice."""
     return f'<div class="notice {kind}" role="note">{escape(text)}</div>'
 
 
 def code(text: str) -> str:
-    """Lines of settings or of commands."""
+    """Block of settings or commands."""
     return f'<pre class="scroll" tabindex="0">{escape(text)}</pre>'
 
 
 def bar(share: float, kind: str = "") -> str:
-    """A bar of this share (0 to 1) of its cell."""
+    """Bar of this share (0 to 1) of the cell width."""
     return f'<span class="bar {kind}"><span style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></span></span>'
 
 
 def script_data(value: Any) -> str:
-    """JSON that can stand inside a script element: nothing in it ends one, or begins a comment."""
+    """JSON escaped for a script element: it can neither close the element nor open a comment."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -1,8 +1,7 @@
 """The report of a run as one HTML page, report.html, that opens offline: plotly and every number are inside.
 
-The page may load nothing: its content security policy says so, whatever a name in it tries. `report.css` and `report.js`
-beside this file are put into it as they are. The leaderboard stands in it once more as `top --json` prints it, in the
-script element `leaderboard`.
+The page loads nothing: its content security policy forbids it, also if a name in it contains markup. `report.css` and
+`report.js` beside this file are inlined. The script element `leaderboard` holds the output of `top --json`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _HERE = Path(__file__).parent
 
 
 def write_html(found: Findings) -> Path:
-    """Write report.html into the run folder, in one step; the winner is asked its validation images again, with Keras."""
+    """Write report.html into the run folder atomically; Keras re-evaluates the winner on the validation images."""
     write_text(path := found.run.folder / "report.html", page(found, _told(found)))
     return path
 
@@ -40,7 +39,7 @@ def page(found: Findings, told: Told | str) -> str:
     """The whole page.
 
     Args:
-        told: the winner's answers to the validation images, or why there are none.
+        told: the winner's predictions for the validation images, or the reason why there are none.
     """
     candidates = nets(found)
     sections: list[Section | None] = [
@@ -109,7 +108,7 @@ def _header(found: Findings) -> str:
 
 
 def _tiles(found: Findings, fresh: Confirmed) -> Iterator[str]:
-    """The winner in four figures."""
+    """Four key figures of the winner."""
     best, base, limit = found.board["trials"][0], found.board["base"], found.run.config.budget.params
     delta, opponent = best["delta_vs_base"], "it has not been trained"
     if base is not None:

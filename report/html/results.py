@@ -1,4 +1,4 @@
-"""The sections of the report on what came out: leaderboard, finals, curves, costs, the winner and its mistakes."""
+"""Sections on results: leaderboard, finals, curves, costs, the winner and its mistakes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from search.budget.metrics import METRICS
 from search.study.pareto import add_costs
 from search.study.run import Opened
 
-SHOWN = 20  # trials of the leaderboard that are not folded
-MATRIX = 20  # classes, up to which the confusion matrix is a table with its numbers
-CONFUSIONS = 10  # that are listed
+SHOWN = 20  # trials shown above the fold
+MATRIX = 20  # most classes for which the confusion matrix is a table of numbers
+CONFUSIONS = 10  # confusions listed
 
 
 def leaderboard(found: Findings) -> Section:
-    """The base, references, the best trials, and the others folded."""
+    """Section with the leaderboard: base, references, best trials, others folded."""
     whole, opponents = leaderboard_table(found.board), len(found.board["references"]) + bool(found.board["base"])
     first, rest = whole.rows[: opponents + SHOWN], whole.rows[opponents + SHOWN :]
     kinds = dict.fromkeys(range(opponents), "base") | {opponents: "winner"}
@@ -49,7 +49,7 @@ def leaderboard(found: Findings) -> Section:
 
 
 def finals(found: Findings) -> Section:
-    """What fresh seeds say."""
+    """Section on the finals."""
     held = found.finals
     if held is None:
         words = confirmation(None, found.number, finals_command(found)).words
@@ -74,7 +74,7 @@ def curves(found: Findings) -> Section:
 
 
 def costs(found: Findings) -> Section:
-    """Accuracy against parameters, multiply-adds and what else the budget limits, with the front of each as a table."""
+    """Section on accuracy against each cost metric, with its Pareto front as a table."""
     config = found.run.config
     names = config.recorded_metrics
     known = add_costs(Opened(found.run, found.candidates, found.references), names, found.studies)
@@ -90,7 +90,7 @@ def costs(found: Findings) -> Section:
 
 
 def _front(known: Opened, prices: Sequence[str]) -> str:
-    """The front of the study's own objectives, all of them together."""
+    """Front of the study's own objectives together."""
     front = fronts.front_board(known, prices)
     whole, opponents = fronts.front_table(front), len(front["references"]) + bool(front["base"])
     rows = whole.rows[: opponents + SHOWN], whole.rows[opponents + SHOWN :]
@@ -117,7 +117,7 @@ def winner(found: Findings) -> Section:
 
 
 def mistakes(found: Findings, told: Told | str) -> Section:
-    """The confusion matrix and the worst mistakes, or why there are none."""
+    """Section on the confusion matrix and the worst mistakes, or the reason why there are none."""
     title = "What the winner gets wrong"
     if isinstance(told, str):
         return Section("mistakes", title, markup.paragraph(f"Not shown: {told}."))
@@ -189,5 +189,5 @@ def _mistakes(told: Told) -> Iterator[str]:
 
 
 def finals_command(found: Findings) -> str:
-    """What a person types to hold finals."""
+    """Command that runs the finals."""
     return found.run.command.replace("search run ", "search finals ", 1)

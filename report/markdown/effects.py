@@ -1,4 +1,4 @@
-"""What repeated trainings tell, as tables and as Markdown: the finals of a study, the effects of an ablation's factors."""
+"""Finals and ablation effects as tables and as Markdown."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def finals_section(found: Confirmation) -> str:
 
 
 def finals_verdict(found: Confirmation) -> str:
-    """The finals in a sentence or two."""
+    """Verdict of the finals in one or two sentences."""
     words = verdict(found)
     return words[0].upper() + words[1:]
 
 
 def finals_table(found: Confirmation) -> Table:
-    """The finalists, the best mean first, each against the base and against the leader."""
+    """Table of finalists, best mean first, each compared with the base and with the leader."""
     rows = [
         (
             one.name,
@@ -56,13 +56,13 @@ def finals_table(found: Confirmation) -> Table:
 
 
 def finals_notes(found: Confirmation) -> list[str]:
-    """When the test images were read, and who is left out, and why."""
+    """Notes on the reading of the test images and on excluded finalists."""
     read = [f"The test images were read at {', '.join(found.test_read)}."] if found.test_read else []
     return read + [f"{name} is compared with none: {why}." for name, why in found.failed.items()]
 
 
 def measure(found: Confirmation) -> str:
-    """What finalists are compared by."""
+    """Name of the accuracy that finalists are compared by."""
     return "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
 
 
@@ -88,19 +88,19 @@ def _span(one: Comparison | Effect) -> str:
 
 
 class Shown(NamedTuple):
-    """Effects as they are shown: words, and what follows them."""
+    """Displayed effects: introductory text and tables."""
 
     words: str
     table: Table
 
 
 def effects_section(run: Run, study: optuna.Study) -> str | None:
-    """The effects of a grid study as Markdown; None while no seed has all cells."""
+    """Effects of a grid study as Markdown; None until one seed has all cells."""
     return "\n\n".join(f"{escaped(one.words)}\n\n{markdown(one.table)}" for one in effects_shown(run, study)) or None
 
 
 def effects_shown(run: Run, study: optuna.Study) -> list[Shown]:
-    """The effect of each factor of a grid study on the best validation accuracy; none while no seed has all cells."""
+    """Effect of each factor of a grid study on the best validation accuracy; empty until one seed has all cells."""
     factors = [name for name in run.config.parameters if name != BLOCK]
     rows = grid_rows(run, study) if run.config.search.sampler == "grid" and factors else []
     if not rows:
@@ -118,7 +118,7 @@ def effects_shown(run: Run, study: optuna.Study) -> list[Shown]:
 
 
 def grid_rows(run: Run, study: optuna.Study) -> list[dict[str, Any]]:
-    """The value of each factor, the seed and the score of every trained cell, of those seeds that all cells have."""
+    """Factor values, seed and score of every trained cell, for the seeds that all cells have."""
     trials = study.get_trials(deepcopy=False)
     trained = [one for one in records(study) if one.outcome == "trained"]
     rows = [{BLOCK: 0} | trials[one.number].params | {SCORE: one.best_val_accuracy} for one in trained]
@@ -139,7 +139,7 @@ def _effects_table(what: str, found: Sequence[Effect]) -> Table:
 
 
 def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[str]) -> Table:
-    """A factor's effect at each value of every other."""
+    """Simple effects: of one factor at each value of every other."""
     lines = []
     for other in factors:
         if other != factor:

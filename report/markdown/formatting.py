@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Markdown building blocks: escaping, tables, layer tables, shared phrases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEYOND = " \\*"  # marks a receptive field that exceeds the image
 
 
 def layer_table(architecture: Architecture) -> str:
-    """The network as a Markdown table; a receptive field beyond the image is marked.
+    """Layer table of a network; receptive fields beyond the image are marked.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
@@ -48,7 +48,7 @@ def layer_rows(architecture: Architecture) -> list[tuple[str, str, str, str, str
 
 
 def protocol_words(config: StudyConfig) -> str:
-    """Which images the accuracies are measured on, and what that does to them."""
+    """Sentence on the images that accuracies are measured on, and the resulting bias."""
     if config.protocol == "course":
         return (
             f"{config.measure} is measured on the test images"
@@ -66,24 +66,24 @@ def protocol_words(config: StudyConfig) -> str:
 
 
 def against_base(delta: float) -> str:
-    """A difference of accuracies in words, such as `0.56 points above the base`."""
+    """Difference of accuracies as text, such as `0.56 points above the base`."""
     if not delta:
         return "level with the base"
     return f"{100 * abs(delta):.2f} points {'above' if delta > 0 else 'below'} the base"
 
 
 def escaped(text: object) -> str:
-    """Text that Markdown shows as it is, in one line, in a table too."""
+    """Escape text for one line of Markdown, also inside a table."""
     return re.sub(r"[\\`*{}\[\]<>|#$~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(str(text).split()))
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "--:") -> str:
-    """Rows of cells as a Markdown table, all but the first column aligned to the right."""
+    """Markdown table of cells; all columns but the first are aligned right."""
     lines = [tuple(columns), *(tuple(row) for row in rows)]
     lines.insert(1, (":--", *[align] * (len(lines[0]) - 1)))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def markdown(one: Table, align: str = "--:") -> str:
-    """A table of plain cells as Markdown."""
+    """Markdown table of plain cells, which are escaped."""
     return table(map(escaped, one.columns), (map(escaped, row) for row in one.rows), align)

@@ -1,6 +1,6 @@
-"""The write-up of a run, report.md: verdict, leaderboard, the winner layer by layer, its checklist, the training logs.
+"""The Markdown report of a run, report.md: verdict, leaderboard, winner, checklist, training logs.
 
-Every number is read from the studies and the run folder or counted on the network itself; nothing is taken on trust.
+Every number is read from the studies and the run folder, or counted on the network itself.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from search.study.config import StudyConfig
 from search.study.references import named
 from search.study.run import Opened, Run, Studies
 
-MOST_EPOCHS = 50  # that the task allows a training
+MOST_EPOCHS = 50  # most epochs of one training that the task allows
 SUMMARY_WIDTH = 100
 
-# The columns of a training log, and how their values are written.
+# Columns of a training log with the format of their values.
 _LOG = {"epoch": "{}", "loss": "{:.4f}", "accuracy": "{:.2%}", "val_loss": "{:.4f}", "val_accuracy": "{:.2%}"}
 _LOG |= {"learning_rate": "{:.3g}", "seconds": "{:.1f}"}
 
 
 class Check(NamedTuple):
-    """One line of the checklist: what is asked, whether it holds, and what shows it."""
+    """One line of the checklist: requirement, result, evidence."""
 
     asked: str
     holds: bool
@@ -53,10 +53,10 @@ class Check(NamedTuple):
 
 
 def write_report(run: Run, studies: Studies, found: Findings | None = None) -> Path:
-    """Write report.md into the run folder, in one step.
+    """Write report.md into the run folder atomically.
 
     Args:
-        found: what `report.analysis.findings.gather` gives for the run, where it is known already.
+        found: the result of `report.analysis.findings.gather`; gathered if None.
 
     Raises:
         UserError: no candidate has been trained yet.
@@ -86,7 +86,7 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None) -> P
 
 
 def keras_summary(network: Architecture) -> tuple[int, str]:
-    """(parameters, the table that Keras prints) of the network, built and not trained."""
+    """Return (parameters, `summary()` text) of the network, built with Keras and not trained."""
     from search.training.model import build
 
     model, parts = build(network), list[str]()
@@ -101,7 +101,7 @@ def keras_summary(network: Architecture) -> tuple[int, str]:
 
 
 def checks(config: StudyConfig, network: Architecture, params: int, board: Board) -> list[Check]:
-    """Whether the winner, the first trial of the board, keeps to the task; `params` is Keras' own count."""
+    """Check the winner (first trial of the board) against the task; `params` is counted by Keras."""
     layers, rows = list(walk(network.layers)), layer_rows(network)
     plain = sum(isinstance(layer, Conv) for layer in layers)
     separable = sum(isinstance(layer, SeparableConv | SpatialSeparableConv) for layer in layers)
@@ -135,7 +135,7 @@ def _base(config: StudyConfig, board: Board) -> str:
     if name is None:
         return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
     layers = ""
-    with contextlib.suppress(UserError):  # the file may have gone since
+    with contextlib.suppress(UserError):  # the file may have been removed since
         layers = f"\n\n{layer_table(named(str(config.base)).architecture)}"
     return f"{escaped(name)}\n\n{markdown(base_table(config, board))}{layers}"
 
@@ -150,7 +150,7 @@ def _front(found: Findings) -> str:
 
 
 def checklist(found: Iterable[Check]) -> str:
-    """The checks as a Markdown table."""
+    """Checklist as a Markdown table."""
     rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in found]
     return table(("", "asked", "found"), rows, align=":--")
 

@@ -1,6 +1,6 @@
-"""What every page says of a run, in plain sentences and tables: the verdict, the leaderboard, the base, what was asked.
+"""Sentences and tables that all reports share: verdict, leaderboard, base, settings.
 
-Nothing is escaped here: a page writes Markdown or HTML, and escapes what it puts there.
+Text is not escaped here: each page escapes it for its own format.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ Board = Mapping[str, Any]
 
 
 def beats(board: Board) -> bool:
-    """Whether the winner, the first trial of the board, is better than the base."""
+    """True if the winner (first trial of the board) is better than the base."""
     delta = board["trials"][0]["delta_vs_base"]
     return delta is not None and delta > 0
 
 
 def base_hardly_learnt(board: Board, classes: int) -> bool:
-    """Whether the base is a network whose training came to so little that to beat it says little."""
+    """True if the base learnt so little that beating it is no evidence."""
     base = board["base"]
     return bool(base and base["params"]) and hardly_learnt(base["best_val_accuracy"], classes)
 
 
 def title(board: Board, classes: int) -> str:
-    """The verdict in a few words."""
+    """Verdict in a few words."""
     if base_hardly_learnt(board, classes):
         return "the base hardly learnt"
     return "the base is beaten" if beats(board) else "the base is not beaten"
 
 
 def verdict(board: Board, classes: int) -> str:
-    """The winner against the base in a few sentences."""
+    """Comparison of the winner with the base in a few sentences."""
     winner, base, trained = board["trials"][0], board["base"], board["counts"]["trained"]
     reached = f"{winner['best_val_accuracy']:.2%} validation accuracy with {winner['params']:,} parameters"
     line = f"Trial {winner['number']}, the best of {trained} trained candidates, reaches {reached}"
@@ -57,7 +57,7 @@ def verdict(board: Board, classes: int) -> str:
 
 
 class Confirmed(NamedTuple):
-    """Whether fresh seeds bear the winner out: in two or three words, and in a sentence."""
+    """Confirmation of the winner on fresh seeds: a short label and a sentence."""
 
     status: Literal["not held", "confirmed", "tie", "not ahead", "worse", "unknown"]
     short: str
@@ -65,10 +65,10 @@ class Confirmed(NamedTuple):
 
 
 def confirmation(found: Confirmation | None, number: int, command: str) -> Confirmed:
-    """What the finals say of the trial that won the search.
+    """Result of the finals for the winner of the search.
 
     Args:
-        command: what holds them, where they have not been held.
+        command: the command that runs finals, shown if they have not been run.
     """
     if found is None:
         return Confirmed(
@@ -100,7 +100,7 @@ def confirmation(found: Confirmation | None, number: int, command: str) -> Confi
 
 
 def leaderboard_table(board: Board) -> Table:
-    """The base, other references, candidates by rank, then those that were not ranked."""
+    """Leaderboard: base, other references, candidates by rank, then unranked ones."""
     best = board["base"]["best_val_accuracy"] if board["base"] else None
     lines = [("", *_scores("base", board["base"]), "", "")] if board["base"] else []
     for row in board["references"]:
@@ -115,21 +115,21 @@ def leaderboard_table(board: Board) -> Table:
 
 
 def counts_words(board: Board) -> str:
-    """How many trials came to which end."""
+    """Number of trials by outcome, as text."""
     return ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
 
 
 def base_table(config: StudyConfig, board: Board) -> Table:
-    """A base that is a network: as this run trained it, and as it was published."""
+    """Table of a base network: results of this run and published ones."""
     rows = [_scores("this run", board["base"])] if board["base"] else []
-    with contextlib.suppress(UserError):  # the file may have gone since
+    with contextlib.suppress(UserError):  # the file may have been removed since
         if published := named(str(config.base)).published:
             rows.append(_scores("published", {"params": None} | published.model_dump()))
     return Table(("", "params", "best", "epoch", "last epoch"), rows)
 
 
 def settings(config: StudyConfig) -> str:
-    """All that was in force, a line for each key."""
+    """All effective settings, one line per key."""
     return "\n".join(f"{key} = {json.dumps(value)}" for key, value in flat(config.dump()))
 
 

@@ -1,6 +1,6 @@
-"""The notebook that is handed in, from top to bottom: code and logs of base and winner, and what can be measured again.
+"""Cells of the submitted notebook: code and logs of base and winner, and repeated measurements.
 
-It needs keras, numpy and plotly alone, and says of each part whether it was executed or is replayed from a log.
+The notebook needs keras, numpy and plotly only, and marks each part as executed or replayed from a log.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from search.export.training_source import training_source
 
 @dataclass(frozen=True)
 class HandIn:
-    """What is told of a study."""
+    """Content of the notebook."""
 
     title: str
     verdict: str
     protocol: str
-    limit: int  # of parameters: the budget is under it
-    base: Network | None  # None: the base is a plain accuracy
+    limit: int  # parameters must be below it
+    base: Network | None  # None if the base is a plain accuracy
     base_accuracy: float
     winner: Network
     checklist: str  # Markdown
-    images: Images | None  # None: they were not at hand
+    images: Images | None  # None if the images are not available
 
     @property
     def networks(self) -> list[Network]:
-        """The base, if it is one, and the winner."""
+        """The base, if it is a network, and the winner."""
         return [self.base, self.winner] if self.base else [self.winner]
 
     @property
     def what_was_done(self) -> str:
-        """What was executed, what is replayed and what was not run, as a Markdown list."""
+        """Markdown list of executed, replayed and omitted parts."""
         both, trainings = ("both networks", "the trainings") if self.base else ("the network", "the training")
         measured = ", their accuracy measured again on the validation images" if self.images else ""
         lines = [
@@ -49,7 +49,7 @@ class HandIn:
 
 
 def cells(given: HandIn) -> list[Cell]:
-    """The notebook's cells."""
+    """Return the cells of the notebook."""
     return [
         markdown(f"# {given.title}\n\n{given.verdict}\n\n{given.what_was_done}\n\nProtocol: {given.protocol}"),
         code(codes.SETUP),
@@ -103,7 +103,7 @@ def _network(one: Network) -> Iterator[Cell]:
 
 
 def _trainings(networks: Sequence[Network], images: Images | None) -> Iterator[Cell]:
-    """The recipe of each network, once where they share it."""
+    """Recipe of each network, once if they share it."""
     alike = all((one.recipe, one.policy) == (networks[0].recipe, networks[0].policy) for one in networks)
     shared = "Base and winner were trained by the same recipe. " if alike and len(networks) > 1 else ""
     yield markdown(f"## How they were trained\n\n{_TRAINED.format(shared=shared)}")

@@ -1,4 +1,4 @@
-"""The code of the notebook that is handed in, cell by cell; it reads only files that lie beside it."""
+"""Code cells of the submitted notebook; they read only files beside it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from search.training.recipe import Recipe
 
 DATA = "data.npz"
 CURVES = "learning_curves.svg"
-ROUNDING = {"float32": 0.002, "mixed_bfloat16": 0.01}  # share of images that other kernels of an arithmetic may decide
+ROUNDING = {"float32": 0.002, "mixed_bfloat16": 0.01}  # share of images that may be classified differently by other kernels
 
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network whose files lie in the folder: FILE.py, FILE.keras, logs/ROLE.json."""
+    """A trained network with files FILE.py, FILE.keras and logs/ROLE.json in the folder."""
 
     role: str  # "base" or "winner"
     name: str
     file: str
     source: str  # Keras source with `prepare` and `build_model`
     recipe: Recipe
-    policy: str  # Keras dtype policy that it was trained in
+    policy: str  # Keras dtype policy of its training
 
 
 @dataclass(frozen=True)
 class Images:
-    """What DATA holds, and what the training images are."""
+    """Contents of DATA, and the origin of the training images."""
 
     name: str
-    training: int  # how many the study trained on
+    training: int  # number of training images
     validation: int
-    has_training: bool  # whether DATA holds them too
-    is_handed_in: bool  # False: the images are too many, DATA was there only while the notebook was executed
+    has_training: bool  # True if DATA holds them too
+    is_handed_in: bool  # False if DATA is too large to submit and existed only while the notebook was executed
     are_test: bool  # whether validation is the test split, see protocol "course"
 
 
@@ -44,7 +44,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before Keras is imported: what its backend prints as it starts
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before Keras is imported: silences its backend's startup messages
 
 import keras
 import numpy as np
@@ -86,12 +86,12 @@ if not arrays:
 
 
 def definition(network: Network) -> str:
-    """The network's source, without what it does when it is run as a file."""
+    """Source of the network without its `__main__` part."""
     return network.source.partition('\nif __name__ == "__main__":')[0].replace("# ruff: noqa: E501\n\n", "")
 
 
 def building(network: Network) -> str:
-    """The network built from the definition in the cell before."""
+    """Code that builds the network defined in the previous cell."""
     return _BUILDING.substitute(role=network.role)
 
 
@@ -102,7 +102,7 @@ $role.summary(line_length=110)""")
 
 
 def curves(networks: Sequence[Network], accuracy: float) -> str:
-    """The logs drawn; without a base among the networks its plain accuracy as a level."""
+    """Code that draws the logs; a base that is a plain accuracy becomes a level."""
     styles = {"base": '("base", "#777777", "dash")', "winner": '("winner", "#D55E00", "solid")'}
     level = f'figure.add_hline(y={accuracy!r}, line={{"color": "#777777", "dash": "dash"}})\n' if len(networks) == 1 else ""
     return _CURVES.substitute(styles=", ".join(styles[one.role] for one in networks), level=level, picture=CURVES)
@@ -120,12 +120,12 @@ for role, colour, dash in [$styles]:
         x=[row["epoch"] for row in log], y=[row["val_accuracy"] for row in log], mode="lines+markers",
         name=f"{role} ({best_of(role)['val_accuracy']:.2%})", line={"color": colour, "dash": dash},
     )
-${level}picture = Path("$picture").read_text("utf-8")  # of the same, for viewers that run no plotly
+${level}picture = Path("$picture").read_text("utf-8")  # for viewers that do not run plotly
 display({"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "image/svg+xml": picture}, raw=True)""")
 
 
 def training_images(images: Images | None) -> str:
-    """A function that returns what the study trained on, as far as it can be had."""
+    """Code of a function that returns the training images, if they are available."""
     if images and images.has_training:
         return 'def training_images():\n    return arrays["x_train"], arrays["y_train"]'
     if images and images.name in ("cifar10", "cifar100"):
@@ -134,7 +134,7 @@ def training_images(images: Images | None) -> str:
 
 
 def retraining(networks: Sequence[Network]) -> str:
-    """The call of the training function in the cell before, for each of the networks."""
+    """Calls of the training function of the previous cell, one for each network."""
     lines = ["if RETRAIN:", "    x_train, y_train = training_images()"]
     for one in networks:
         images = 'x_train, y_train, arrays["x_val"], arrays["y_val"]'
@@ -153,7 +153,7 @@ def training_images():
 
 
 def measuring(networks: Sequence[Network]) -> str:
-    """The trained networks loaded, and their accuracies held against the logs."""
+    """Code that loads the trained networks and compares their accuracies with the logs."""
     listed = ", ".join(f'("{one.role}", "{one.file}.keras", prepare_{one.role})' for one in networks)
     return _MEASURING.substitute(networks=listed, share=max(ROUNDING[one.policy] for one in networks))
 
@@ -177,7 +177,7 @@ for role, file, prepare_images in [$networks]:
 
 
 def counting(limit: int, base_accuracy: float, *, base_was_trained: bool) -> str:
-    """The checklist counted on the loaded winner, its source and the logs; the budget is under the limit."""
+    """Code that checks the loaded winner, its source and the logs; parameters must be below `limit`."""
     base = 'best_of("base")["val_accuracy"], len(log_of("base"))' if base_was_trained else f"{base_accuracy!r}, 0"
     return _COUNTING.substitute(limit=f"{limit:_}", words=f"{limit:,}", base=base, most=MOST_EPOCHS)
 

@@ -1,4 +1,4 @@
-"""Learning curves as an SVG picture, for a page that runs no script."""
+"""Learning curves as SVG, for pages without scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EPOCHS_TOLD = 10  # at most, about
 
 
 def curves_svg(curves: Mapping[str, Sequence[float]], base: str) -> str:
-    """Validation accuracy (fractions) by epoch under each name, the base's dashed; it reads on light and on dark."""
+    """Draw validation accuracy (fractions) by epoch, the base dashed, for light and dark backgrounds."""
     epochs = max((len(accuracies) for accuracies in curves.values()), default=1)
     values = [value for accuracies in curves.values() for value in accuracies] or [0.0, 1.0]
     step = _step(max(max(values) - min(values), 0.01))
@@ -55,6 +55,6 @@ def _text(x: float, y: float, words: str, anchor: str) -> str:
 
 
 def _step(span: float) -> float:
-    """The least of 1, 2 and 5 times a power of ten that divides the span into few enough."""
+    """Smallest tick step of 1, 2 or 5 times a power of ten that gives few enough ticks."""
     steps = (digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5))
     return next(step for step in steps if span / step < MOST_TICKS)

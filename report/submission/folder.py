@@ -1,6 +1,6 @@
-"""A folder to hand in: write-up, executed notebook with code and logs of base and winner, checklist with evidence, models.
+"""The submission folder: reports, executed notebook, checklist with evidence, models.
 
-It can be moved and zipped: all paths in it are relative, and its notebook runs again with keras, numpy and plotly alone.
+All paths in it are relative, so that it can be moved and zipped; its notebook runs again with keras, numpy and plotly.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from search.study.trained import Trained
 from search.training.device import load_backend
 from search.training.recipe import Recipe
 
-FORM = "submission"  # what it is called among the forms of an export, and its folder
+FORM = "submission"  # name of the export form and of its folder
 NOTEBOOK = "submission.ipynb"
-LARGEST = 40_000_000  # bytes of pixels that are handed in: the 10,000 test images of CIFAR-10 are 31 million
+LARGEST = 40_000_000  # most bytes of pixels to submit: the 10,000 test images of CIFAR-10 are 31 million
 
 # of the kernel, which may share a GPU with this process
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def submit(run: Run, studies: Studies, folder: Path, tell: Callable[[str], None] = lambda words: None) -> list[Path]:
-    """Write FOLDER/submission: the study's best beside its base; files of these names that are there are replaced.
+    """Write FOLDER/submission for the study's best trial and its base; existing files of these names are replaced.
 
     Args:
-        tell: told what is being done, and what could not be.
+        tell: receives progress messages and warnings.
 
     Returns:
-        Its files, when all of them are made.
+        Paths of the written files.
 
     Raises:
         UserError: no candidate or no base has been trained, their files are gone, what executes notebooks is not
@@ -74,7 +74,7 @@ def submit(run: Run, studies: Studies, folder: Path, tell: Callable[[str], None]
 
 
 def _make(draft: Path, found: Findings, tell: Callable[[str], None]) -> None:
-    """Every file of the submission in an empty folder."""
+    """Make every file of the submission in an empty folder."""
     run, name, board = found.run, found.run.config.base_name, found.board
     trained = winners.candidate(run, found.number)
     winner = _network(draft, run, trained, "winner", f"trials/{found.number}", "best_model")
@@ -115,7 +115,7 @@ def _network(draft: Path, run: Run, trained: Trained, role: str, place: str, ste
 
 
 def _images(path: Path, found: Findings, tell: Callable[[str], None]) -> Images | None:
-    """Write the images that the notebook measures on; None where those of the study are not at hand."""
+    """Write the images that the notebook measures on; None if the study's are not available."""
     config = found.run.config
     try:
         data = read(config, found.run.folder / PIXELS)
@@ -140,14 +140,14 @@ def _images(path: Path, found: Findings, tell: Callable[[str], None]) -> Images 
 
 
 def _curves(draft: Path, given: HandIn) -> dict[str, list[float]]:
-    """Validation accuracies of base and winner by epoch; a base that is a plain accuracy is level."""
+    """Validation accuracies of base and winner by epoch; a base that is a plain accuracy is constant."""
     logs = {one.role: read_json(draft / "logs" / f"{one.role}.json") for one in given.networks}
     found = {role: [epoch["val_accuracy"] for epoch in log] for role, log in logs.items()}
     return {"base": [given.base_accuracy] * max(2, len(found["winner"]))} | found
 
 
 def _without_places(text: str, run: Run) -> str:
-    """The text with files of this machine, as the configuration or the command has them, under their names alone."""
+    """Replace paths of this machine in a text by their file names."""
     told = [value for _, value in flat(run.config.dump()) if isinstance(value, str)] + shlex.split(run.called)
     for place in sorted(filter(os.path.isabs, told), key=len, reverse=True):
         text = text.replace(place, Path(place).name)
@@ -155,7 +155,7 @@ def _without_places(text: str, run: Run) -> str:
 
 
 def _moved(draft: Path, folder: Path) -> list[Path]:
-    """Move every file of the draft to its place."""
+    """Move every file of the draft to the target folder."""
     made = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
     for name in made:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

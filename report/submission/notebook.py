@@ -1,7 +1,6 @@
-"""A Jupyter notebook: made of cells, and executed in a kernel of its own.
+"""Builds a Jupyter notebook from cells and executes it in its own kernel.
 
-The kernel is this interpreter's and none of the user's making: no start-up file, no history, no kernel of the same name
-that another environment registered. What it needs to import beside nbclient is the business of the cells.
+The kernel runs this interpreter without the user's start-up files, history or registered kernels of the same name.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from typing import Any, NamedTuple
 from search.errors import UserError
 
 PACKAGES = ("ipykernel", "nbclient", "nbformat")
-CELL_SECONDS = 3_600  # that a cell may take
-OUTPUT_SECONDS = 60  # that its output may lag behind, on a busy machine
+CELL_SECONDS = 3_600  # time limit of a cell
+OUTPUT_SECONDS = 60  # delay of its output on a busy machine
 
 
 class Cell(NamedTuple):
@@ -33,20 +32,20 @@ class CellFailed(RuntimeError):
 
 
 def markdown(text: str) -> Cell:
-    """A cell that is read."""
+    """Make a Markdown cell."""
     return Cell("markdown", text.strip("\n"))
 
 
 def code(text: str) -> Cell:
-    """A cell that is executed."""
+    """Make a code cell."""
     return Cell("code", text.strip("\n"))
 
 
 def require() -> None:
-    """Refuse where what executes notebooks is not installed.
+    """Check that notebooks can be executed.
 
     Raises:
-        UserError: names what is missing.
+        UserError: a package is missing; names it.
     """
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         told = f"install with: python -m pip install {' '.join(missing)}"
@@ -54,10 +53,10 @@ def require() -> None:
 
 
 def executed(cells: Sequence[Cell], folder: Path, environment: dict[str, str]) -> str:
-    """The notebook as JSON, each cell run in order by a kernel that works in the folder.
+    """Execute cells in order in a kernel that works in `folder`; return the notebook as JSON.
 
     Args:
-        environment: variables that the kernel has beside this process's own.
+        environment: variables added to those of this process.
 
     Raises:
         UserError: what executes notebooks is not installed.
@@ -83,7 +82,7 @@ def run(notebook: Any, folder: Path, environment: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory(prefix="kernel-") as own:
         manager = AsyncKernelManager(
             kernel_name="python3",
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # with none of these it takes this interpreter
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # without these it uses this interpreter
             connection_file=str(Path(own) / "kernel.json"),
         )
         client = NotebookClient(
@@ -98,7 +97,7 @@ def run(notebook: Any, folder: Path, environment: dict[str, str]) -> None:
             raise CellFailed(f"a cell of the notebook failed: {error.ename}: {error.evalue}") from error
         except DeadKernelError as error:
             raise CellFailed("the notebook's kernel ended within a cell: out of memory, or killed") from error
-        except AssertionError as error:  # Ctrl-C or SIGTERM: nbclient has ended the kernel, and stumbles over that
+        except AssertionError as error:  # Ctrl-C or SIGTERM: nbclient has ended the kernel and raises because of that
             raise KeyboardInterrupt from error
 
 
