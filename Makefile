@@ -1,52 +1,51 @@
 # make run     set up, then the quickstart study (about a minute on 2 cores)
 # make test    set up, then every test
-# GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages never mix
+# GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages cannot share one
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench venv ray lock clean
 
 ifdef GPU
 VENV := .venv-gpu
 LOCK := requirements-gpu.txt
+COST := 7.4 GB to download and store, several minutes
 else
 VENV := .venv
 LOCK := requirements.txt
+COST := about 1.5 GB, a minute or two
 endif
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 
-# The newest Python that TensorFlow has wheels for and that can make environments.
-FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+# The newest Python that TensorFlow has wheels for and that can make environments, with ensurepip or with a pip of its own.
+FITS := import importlib.util as util, sys, venv; \
+	sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 14) and (util.find_spec("ensurepip") or util.find_spec("pip"))))
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
 	$$python -c '$(FITS)' 2>/dev/null && echo $$python && break; done)
+ENVIRONMENT = python='$(PYTHON)'; \
+	test -n "$$python" || { echo "No Python >= 3.11 and < 3.14 with venv was found; install one (Debian: apt install python3-venv), or: make PYTHON=/path/to/python" >&2; exit 2; }; \
+	$$python .ci/environment.py $(VENV) $(LOCK) --cost '$(COST)'
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
 
-venv: $(READY)
+venv:
+	@$(ENVIRONMENT)
 
-$(READY): $(LOCK)
-	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 and < 3.14 with venv was found; install one (Debian: apt install python3-venv), or: make PYTHON=/path/to/python" >&2; exit 2; }
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version), about 1.5 GB; this takes a minute or two"
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
-	@touch $@
+# Ray, to train on an existing cluster: an extra, in the environment that is there.
+ray:
+	@$(ENVIRONMENT) --extra requirements-ray.txt
 
-# Ray, to train on a cluster of its own kind: an extra, in the environment that is there.
-ray: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-ray.txt
-
-run: $(READY)
+run: venv
 	$(BIN)/python -m search run quickstart
 
-test: $(READY)
+test: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(READY)
+lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)
+bench: venv
 	@for question in pricing train_speed memory; do echo "== $$question"; $(BIN)/python benchmarks/$$question.py || exit 1; done
 
 # Needs uv. Bounds are in pyproject.toml; the lock files hold the whole tree with hashes, for every platform.

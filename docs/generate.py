@@ -1,7 +1,10 @@
-"""Generate the reference pages of docs/ from the program.
+"""Generate the reference parts of docs/ from the program.
 
-python -m docs.generate            # rewrite docs/commands.md
-python -m docs.generate --check    # status 1 and the page's name if it is out of date
+    python -m docs.generate            # rewrite docs/commands.md and the tables of keys in the other pages
+    python -m docs.generate --check    # status 1 and the names of the pages that are out of date
+
+A table of keys stands between `<!-- keys: space pyramid -->` (the dotted table of a study file, and its kind; `top` for the
+keys outside every table; without a kind all kinds) and `<!-- end of keys -->`.
 """
 
 from __future__ import annotations
@@ -9,15 +12,18 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from search.__main__ import app
+from search.study.reference import Key, keys
 
 DOCS = Path(__file__).parent
 COMMANDS = DOCS / "commands.md"
+_KEYS = re.compile(r"(<!-- keys: (\S+)(?: (\S+))? -->\n).*?(<!-- end of keys -->)", re.DOTALL)
 
 _INTRODUCTION = """\
 # Commands
@@ -94,16 +100,66 @@ def _meaning(parameter: Any) -> str:
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
+def with_keys(text: str) -> str:
+    """A page with its tables of keys written anew.
+
+    Raises:
+        KeyError: a study file has no such table.
+    """
+    known = list(keys())
+
+    def written(match: re.Match[str]) -> str:
+        begin, table, kind, end = match.groups()
+        rows = [key for key in known if key.table == ("" if table == "top" else table) and kind in (None, key.kind)]
+        if not rows:
+            raise KeyError(match[0])
+        return f"{begin}{key_table(rows)}\n{end}"
+
+    return _KEYS.sub(written, text)
+
+
+def key_table(rows: Iterable[Key]) -> str:
+    """The rows of a table of keys; a column names the kinds where there are several."""
+    rows = list(rows)
+    has_kinds = len({key.kind for key in rows}) > 1
+    is_searchable = any(key.is_searchable for key in rows)
+    head = [
+        *(["kind"] if has_kinds else []),
+        "key",
+        "values",
+        *(["searchable"] if is_searchable else []),
+        "default",
+        "meaning",
+    ]
+    lines = [head, ["---"] * len(head)]
+    for key in rows:
+        if key.name == "kind" and not has_kinds:
+            continue  # the heading has it
+        default = "required" if key.is_required else f"`{key.default}`" if key.default not in ("", "[]") else "none"
+        cells = [f"`{key.kind}`"] if has_kinds else []
+        cells += [f"`{key.name}`", key.values.replace("|", "\\|")]
+        cells += ["yes" if key.is_searchable else ""] if is_searchable else []
+        lines.append([*cells, default, key.description.replace("|", "\\|")])
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+
+
+def generated() -> dict[Path, str]:
+    """Each page that has generated parts, as it must be."""
+    pages = {path: with_keys(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md")) if path != COMMANDS}
+    return {COMMANDS: commands_page()} | pages
+
+
 def main() -> None:
     """Write the pages, or compare them."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--check", action="store_true", help="compare only; status 1 where a page is out of date")
     asked = options.parse_args()
-    page = commands_page()
-    if not asked.check:
-        COMMANDS.write_text(page, encoding="utf-8")
-    elif COMMANDS.read_text(encoding="utf-8") != page:
-        sys.exit(f"{COMMANDS.name} is out of date; run: python -m docs.generate")
+    outdated = {path: page for path, page in generated().items() if path.read_text(encoding="utf-8") != page}
+    for path, page in outdated.items():
+        if not asked.check:
+            path.write_text(page, encoding="utf-8")
+    if asked.check and outdated:
+        sys.exit(f"out of date: {', '.join(path.name for path in outdated)}; run: python -m docs.generate")
 
 
 if __name__ == "__main__":
