@@ -1,7 +1,7 @@
-"""A Keras model turned into an architecture: its graph is a chain whose parts may be sums of two branches from one point.
+"""Conversion of a Keras graph into an architecture: a chain of layers, of which some are sums of two branches.
 
-What cannot be said here is named, layer by layer, with the nearest that can; the rest is read on with that nearest, so that
-one reading finds all. Weights are not taken.
+A layer that no architecture can hold is recorded as a problem with the nearest that can, and the conversion goes on with
+that one: a single import finds all problems. Weights are not imported.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 from search.errors import UserError, reason
 from search.keras_import.file import read_description
 from search.keras_import.fusion import fuse
-from search.keras_import.gates import find_gates
+from search.keras_import.gates import find_products
 from search.keras_import.graph import Call, Graph, read_graph
 from search.keras_import.layers import read_layer
 from search.keras_import.names import is_preparation, kind_of, resized
+from search.keras_import.sharing import share_weights
 from search.keras_import.steps import Findings, Item, Problem, Step
 from search.networks.architecture import DEEPEST, Architecture, from_json, to_json
 from search.networks.geometry import Resolved, flatten, output_shape, resolve
@@ -24,18 +25,18 @@ from search.networks.layers import Activation, ArchitectureError, Flatten, Globa
 
 LONGEST_NAME = 60
 
-_OWN_NAMES = ("sequential", "functional", "model")  # that Keras gives
+_DEFAULT_NAMES = ("sequential", "functional", "model")  # which Keras gives models
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was read of a model."""
+    """Result of an import."""
 
-    architecture: Architecture | None  # None: not even with the nearest layers
+    architecture: Architecture | None  # None if there is none even with the nearest layers
     origins: tuple[str, ...]  # Keras' names, in the order of `search.networks.geometry.flatten`
-    problems: tuple[Problem, ...]  # none: the architecture is the model's own
-    left_out: dict[str, tuple[str, ...]]  # by reason, the layers
-    read_as: tuple[str, ...]
+    problems: tuple[Problem, ...]  # without any the architecture computes the same as the model
+    left_out: dict[str, tuple[str, ...]]  # reason -> layers
+    read_as: tuple[str, ...]  # layers that were read as others of the same function
     softmax_added: bool
 
 
@@ -43,44 +44,44 @@ def read_model(path: Path) -> Imported:
     """Read a `.keras` file or the JSON of `model.to_json()`.
 
     Raises:
-        UserError: see `search.keras_import.file.read_description` and `search.keras_import.graph.read_graph`; or see
-        `convert`.
+        UserError: see `search.keras_import.file.read_description`, `search.keras_import.graph.read_graph` and `convert`.
     """
     description = read_description(path)
     try:
         graph = read_graph(description)
-        return convert(graph, graph.name if _is_own(graph.name) else reason(ValueError(path.stem)))
+        return convert(graph, graph.name if _is_given(graph.name) else reason(ValueError(path.stem)))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
 def convert(graph: Graph, name: str) -> Imported:
-    """The architecture of a graph.
+    """Convert a graph into an architecture of the given name.
 
     Raises:
-        UserError: its calls form no chain of sums.
+        UserError: the calls do not form a chain of layers and sums.
     """
     findings = Findings()
     chains = _Chains(graph, findings)
     steps, softmax_added = _headed(fuse(chains.between(graph.output.call, 0, 0), findings), findings)
+    steps = share_weights(steps, findings)
     architecture = _checked(steps, chains.image, name, findings)
-    places = {call.words: number for number, call in enumerate(graph.calls)}
+    positions = {call.words: number for number, call in enumerate(graph.calls)}
 
-    def place(words: str) -> int:
-        return places.get(words.removeprefix("activation of ").split(" and ")[0], len(places))
+    def position(origin: str) -> int:
+        return positions.get(origin.removeprefix("activation of ").split(" and ")[0], len(positions))
 
     return Imported(
         architecture,
         tuple(step.origin for step in _flat(steps)),
-        tuple(sorted(findings.problems, key=lambda one: place(one.where))),  # chains are read from their ends
-        {why: tuple(sorted(set(layers), key=place)) for why, layers in findings.left_out.items()},
+        tuple(sorted(findings.problems, key=lambda problem: position(problem.where))),  # chains are read backwards
+        {why: tuple(sorted(set(layers), key=position)) for why, layers in findings.left_out.items()},
         tuple(findings.read_as),
         softmax_added,
     )
 
 
 def _checked(steps: Sequence[Step], image: tuple[int, int, int], name: str, findings: Findings) -> Architecture | None:
-    """The architecture, after each layer was looked at in its place; None where it cannot exist."""
+    """The architecture, with each layer checked in its position; None if it cannot exist."""
     layers = tuple(step.layer for step in steps)
     try:
         shape = output_shape(layers, image)
@@ -88,7 +89,7 @@ def _checked(steps: Sequence[Step], image: tuple[int, int, int], name: str, find
         resolved = resolve(architecture)
     except ArchitectureError as error:
         if not findings.problems:  # else it may come of those
-            findings.problems.append(Problem(_origin(error, steps), error.rule, "mend the sizes of the layers around it"))
+            findings.problems.append(Problem(_origin(error, steps), error.rule, _remedy(error)))
         return None
     for step, (_, row) in zip(_flat(steps), flatten(resolved), strict=True):
         if step.check and (wrong := step.check(row)):
@@ -104,13 +105,19 @@ def _checked(steps: Sequence[Step], image: tuple[int, int, int], name: str, find
         return None
 
 
+def _remedy(error: ArchitectureError) -> str:
+    if error.layer.startswith("dense") and "needs a vector" in error.rule:
+        return "GlobalAveragePooling2D() or Flatten() before it, or for each pixel a Conv2D of kernel size 1"
+    return "mend the sizes of the layers around it"
+
+
 class _Chains:
-    """Reads the calls between two points as a chain."""
+    """Reads the calls between two calls as a chain."""
 
     def __init__(self, graph: Graph, findings: Findings) -> None:
         self._calls, self._findings = graph.calls, findings
-        self._gates = find_gates(graph, findings)
-        self._above = _dominators(graph.calls, {number: gate.source for number, gate in self._gates.items()})
+        self._products = find_products(graph, findings)
+        self._above = _dominators(graph.calls, {number: product.source for number, product in self._products.items()})
         self._read: set[int] = set()
         self._front, (height, width, channels) = {0}, graph.input
         for number, call in enumerate(graph.calls):
@@ -120,16 +127,16 @@ class _Chains:
         self.image = (height, width, channels)
 
     def between(self, last: int, first: int, depth: int) -> list[Item]:
-        """What is computed after the call `first`, up to the call `last`."""
+        """Items computed after the call `first`, up to and with the call `last`."""
         if depth > DEEPEST:
             raise UserError(f"sums stand inside sums more than {DEEPEST} deep")
         backwards: list[Item] = []
         while last != first:
-            call, gate = self._calls[last], self._gates.get(last)
-            self._take(last, *(gate.parts if gate else ()))
-            if gate:
-                backwards.append(gate.step)
-                last = gate.source
+            call, product = self._calls[last], self._products.get(last)
+            self._take(last, *(product.parts if product else ()))
+            if product:
+                backwards.append(product.step)
+                last = product.source
             elif len(call.inputs) > 1:
                 above = self._above[last]
                 sides = [fuse(self.between(tensor.call, above, depth + 1), self._findings) for tensor in call.inputs]
@@ -142,7 +149,7 @@ class _Chains:
         return backwards[::-1]
 
     def _take(self, *numbers: int) -> None:
-        """Each call belongs to one place of the chain."""
+        """Mark calls as read: each belongs to one position of the chain."""
         for number in numbers:
             if number in self._read:
                 raise UserError(
@@ -160,7 +167,7 @@ class _Chains:
 
 
 def _halved(sides: Sequence[tuple[Step, ...]], origin: str) -> Step:
-    """The sum of several branches as sums of two, of least depth."""
+    """The sum of several branches as nested sums of two, of least depth."""
     while len(sides) > 2:
         pairs = [sides[index : index + 2] for index in range(0, len(sides), 2)]
         sides = [(_halved(pair, origin),) if len(pair) == 2 else pair[0] for pair in pairs]
@@ -170,10 +177,13 @@ def _halved(sides: Sequence[tuple[Step, ...]], origin: str) -> Step:
 
 
 def _dominators(calls: Sequence[Call], sources: Mapping[int, int]) -> list[int]:
-    """For each call the last one before it that all ways from the image lead through.
+    """Immediate dominator of each call: the last call before it on all paths from the image.
 
-    The meeting of two calls in the tree of such calls, as by Cooper, Harvey and Kennedy, "A simple, fast dominance
-    algorithm", 2001; one pass, as calls stand after their inputs.
+    After Cooper, Harvey and Kennedy, "A simple, fast dominance algorithm", 2001; one pass, as calls are in topological
+    order.
+
+    Args:
+        sources: the call before each call that is read together with others as one layer.
     """
     above, depth = [0], [0]
     for number, call in enumerate(calls[1:], start=1):
@@ -190,7 +200,7 @@ def _dominators(calls: Sequence[Call], sources: Mapping[int, int]) -> list[int]:
 
 
 def _headed(steps: tuple[Step, ...], findings: Findings) -> tuple[tuple[Step, ...], bool]:
-    """The steps with a softmax at their end and nowhere else, and whether it had to be added."""
+    """The steps with a softmax at their end and nowhere else; True if it was added."""
     end = len(steps)
     while end and isinstance(steps[end - 1].layer, Flatten | GlobalAveragePool):
         end -= 1
@@ -203,7 +213,7 @@ def _headed(steps: tuple[Step, ...], findings: Findings) -> tuple[tuple[Step, ..
     else:
         body, last = steps, Step(Softmax(), "softmax, which was added")
     if not softmax and steps and isinstance(steps[-1].layer, Activation) and steps[-1].layer.function in ("sigmoid", "tanh"):
-        rule = f"ends the network with {steps[-1].layer.function}, and classes are told by a softmax"
+        rule = f"ends the network with {steps[-1].layer.function}, and classes need a softmax"
         findings.problems.append(Problem(steps[-1].origin, rule, "softmax, over one unit a class"))
         body = steps[:-1]
     return (*_without_softmax(body, findings), last), softmax is None
@@ -230,7 +240,7 @@ def _is_one_pixel(row: Resolved) -> tuple[str, str] | None:
 
 
 def _flat(steps: Sequence[Step]) -> Iterator[Step]:
-    """In the order of `search.networks.geometry.flatten`."""
+    """All steps in the order of `search.networks.geometry.flatten`."""
     for step in steps:
         yield from _flat(step.branch)
         yield from _flat(step.shortcut)
@@ -238,20 +248,20 @@ def _flat(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 def _origin(error: ArchitectureError, steps: Sequence[Step]) -> str:
-    """Keras' name of the layer that the error names: the n-th of its kind, counted as `search.networks.geometry` counts."""
+    """Keras' name of the layer that the error names, the n-th of its kind in the order of `search.networks.geometry`."""
     kind, _, number = error.layer.rpartition("_")
-    found = [step.origin for step in _counted(steps) if step.layer.kind == kind]
-    return found[int(number) - 1] if number.isdigit() and 0 < int(number) <= len(found) else "the model"
+    origins = [step.origin for step in _counted(steps) if step.layer.kind == kind]
+    return origins[int(number) - 1] if number.isdigit() and 0 < int(number) <= len(origins) else "the model"
 
 
 def _counted(steps: Sequence[Step]) -> Iterator[Step]:
-    """A residual before what is inside it."""
+    """All steps, a residual before its branches."""
     for step in steps:
         yield step
         yield from _counted(step.branch)
         yield from _counted(step.shortcut)
 
 
-def _is_own(name: str) -> bool:
-    """Whether a person gave the name."""
-    return bool(name) and name.rstrip("0123456789").rstrip("_") not in _OWN_NAMES
+def _is_given(name: str) -> bool:
+    """True if the name is not one that Keras gives by default."""
+    return bool(name) and name.rstrip("0123456789").rstrip("_") not in _DEFAULT_NAMES

@@ -1,27 +1,29 @@
-"""A Keras description as a graph of calls: each call of a layer, what it is called on, in an order that can be computed.
+"""Graph of layer calls of a Keras model description, in topological order.
 
-Both forms are read, that of Keras 3 and that of Keras 2 (`tf.keras`); models inside a model are laid out flat.
+Reads the formats of Keras 3 and of Keras 2 (`tf.keras`). Nested models are laid out flat; a nested model that is called
+several times is laid out once for each call, with the same layers.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from search.errors import UserError, reason
 
-MOST_CALLS, MOST_INPUTS = 1_000, 16  # of a model, of a call
-DEEPEST = 8  # models inside models
+MOST_CALLS, MOST_INPUTS = 1_000, 16  # limits of a model and of one call
+DEEPEST = 8  # nesting depth of models
 
-_Reference = tuple[str, int, int]  # layer, which call of it, which output
-_Key = tuple[str, int]  # layer, which call of it
+_Reference = tuple[str, int, int]  # name of the layer, index of its call, index of the output
+_Key = tuple[str, int]  # name of the layer, index of its call
 
 MODELS = ("Sequential", "Functional", "Model")
 
 
 class Tensor(NamedTuple):
-    """An output of a call: the number of the call, and which of its outputs."""
+    """Output of a call: index of the call in `Graph.calls`, and of its output."""
 
     call: int
     part: int = 0
@@ -29,14 +31,17 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A layer called once; call 0 is the image."""
+    """One call of a layer; call 0 is the image."""
 
     kind: str  # Keras' class name
-    name: str
+    name: str  # inside nested models with their names before it: "inner/conv"
     config: Mapping[str, Any]
     inputs: tuple[Tensor, ...]
-    arguments: tuple[Any, ...] = ()  # other arguments of an operation, as they are written
-    times: int = 1  # that the layer is called in the model
+    arguments: tuple[Any, ...] = ()  # arguments that are no tensors, as they are written
+    layer: int = 0  # identifies the layer object: calls of one object have the same number
+    times: int = 1  # how many calls the layer object has in the model
+    is_frozen: bool = False  # trainable=False, of the layer or of a model around it
+    is_shared_outside: bool = False  # the layer object also belongs to a nested model that the file does not identify
 
     @property
     def words(self) -> str:
@@ -45,7 +50,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Calls in an order in which each comes after its inputs; those that the output does not need are left out."""
+    """Calls in topological order; calls that the output does not depend on are left out."""
 
     name: str
     input: tuple[int, int, int]
@@ -54,78 +59,105 @@ class Graph:
 
 
 def read_graph(description: Mapping[str, Any]) -> Graph:
-    """The graph of a model of one image and one output.
+    """Read the graph of a model with one image input and one output.
 
     Raises:
-        UserError: it is no Sequential or Functional model, has several inputs or outputs, takes no images of a fixed size,
-            or is written in a way that Keras does not write.
+        UserError: the model is neither Sequential nor Functional, has several inputs or outputs, takes no images of a
+            fixed size, or its description is malformed.
     """
     kind, config = description["class_name"], description["config"]
     if kind not in MODELS:
         raise UserError(
-            f"{_printable(kind)} is a class of one's own, whose layers only its code knows; rebuild it with "
+            f"{_printable(kind)} is a custom class, whose layers are known to its code alone; rebuild it with "
             "keras.Sequential or keras.Model(inputs, outputs)"
         )
     if not isinstance(config, dict | list):
         raise UserError(f"{kind} without a list of layers; pass what model.to_json() or model.save() wrote")
     layout = _Layout()
     try:
-        output = layout.model(kind, config, Tensor(0), 0)
+        output = layout.add_model(kind, config, Tensor(0), _Place())
     except RecursionError:
         raise UserError("the description nests too deep") from None
     if layout.shape is None:
         raise UserError("the size of its images is not in it; begin the model with keras.Input((height, width, channels))")
     name = config.get("name") if isinstance(config, dict) else None
-    return Graph(_printable(name) if isinstance(name, str) else "", layout.shape, tuple(layout.calls), output)
+    return Graph(_printable(name) if isinstance(name, str) else "", layout.shape, layout.finished_calls(), output)
+
+
+class _Place(NamedTuple):
+    """Position of a model in the file, and what its layers inherit from the models around it."""
+
+    indices: tuple[int, ...] = ()  # of the entries in the lists of layers that lead to it
+    prefix: str = ""  # of the names of its layers
+    is_frozen: bool = False
+
+
+class _Entry(NamedTuple):
+    """An entry of a model's list of layers, with its position in it."""
+
+    position: int
+    content: Mapping[str, Any]
 
 
 class _Layout:
-    """Lays models out: appends the calls of a model to those that are there."""
+    """Lays nested models out flat: appends the calls of each to those of the models before it."""
 
     def __init__(self) -> None:
         self.calls = [Call("InputLayer", "image", {}, ())]
         self.shape: tuple[int, int, int] | None = None
+        self._models = 0
+        # A layer object is identified by its position in the file, or by Keras' `shared_object_id` where it has one.
+        self._layers: dict[tuple[int, ...] | int, int] = {}
+        self._positions: dict[int, set[tuple[int, ...]]] = {}  # where each shared_object_id stands
 
-    def model(self, kind: str, config: Any, image: Tensor, depth: int) -> Tensor:
-        """The output of a model on `image`."""
-        if depth > DEEPEST:
+    def finished_calls(self) -> tuple[Call, ...]:
+        """All calls, each with the number of calls of its layer object."""
+        times = Counter(call.layer for call in self.calls)
+        alone = {self._layers[identifier] for identifier, where in self._positions.items() if len(where) == 1}
+        return tuple(replace(call, times=times[call.layer], is_shared_outside=call.layer in alone) for call in self.calls)
+
+    def add_model(self, kind: str, config: Any, image: Tensor, place: _Place) -> Tensor:
+        """Append the calls of a model on `image`; returns its output."""
+        self._models += 1
+        if len(place.indices) > DEEPEST:
             raise UserError(f"models nest more than {DEEPEST} deep")
+        if self._models > MOST_CALLS:
+            raise UserError(f"more than {MOST_CALLS:,} calls of nested models")
         layers = config if isinstance(config, list) else config.get("layers")
         if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
             raise UserError(f"{kind} without a list of layers; pass what model.to_json() or model.save() wrote")
         own = config if isinstance(config, dict) else {}
+        place = place._replace(is_frozen=place.is_frozen or own.get("trainable") is False)
+        entries = [_Entry(index, layer) for index, layer in enumerate(layers)]
         if kind == "Sequential" and not any(layer.get("inbound_nodes") for layer in layers):
-            return self._sequential(layers, own, image, depth)
-        return self._functional(layers, own, image, depth)
+            return self._add_sequential(entries, own, image, place)
+        return self._add_functional(entries, own, image, place)
 
-    def _sequential(self, layers: list[Any], config: Mapping[str, Any], image: Tensor, depth: int) -> Tensor:
+    def _add_sequential(self, entries: list[_Entry], config: Mapping[str, Any], image: Tensor, place: _Place) -> Tensor:
         self._take_shape(config.get("build_input_shape"))
-        for layer in layers:
-            kind, name, own = _parts(layer)
+        for entry in entries:
+            kind, _, own = _parts(entry.content)
             if kind == "InputLayer":
                 self._take_input(own)
             else:
                 self._take_shape(own.get("batch_input_shape", own.get("batch_shape")))
-                image = self._call(layer, name, _Node((), ()), (image,), depth)
+                image = self._add_call(entry, _Node((), ()), (image,), place)
         return image
 
-    def _functional(self, layers: list[Any], config: Mapping[str, Any], image: Tensor, depth: int) -> Tensor:
-        entries = {_parts(layer)[1]: layer for layer in layers}
-        if len(entries) != len(layers):
+    def _add_functional(self, entries: list[_Entry], config: Mapping[str, Any], image: Tensor, place: _Place) -> Tensor:
+        named = {_parts(entry.content)[1]: entry for entry in entries}
+        if len(named) != len(entries):
             raise UserError("two of its layers have one name")
         sources, outputs = (list(_ends(config.get(key))) for key in ("input_layers", "output_layers"))
-        for found, word in ((sources, "input"), (outputs, "output")):
-            if len(found) != 1:
-                raise UserError(f"the model has {len(found)} {word}s, and networks here have one image and one output")
-        scope = _Scope(entries, sources[0][0], image, depth)
+        for ends, word in ((sources, "input"), (outputs, "output")):
+            if len(ends) != 1:
+                raise UserError(f"the model has {len(ends)} {word}s, and networks here have one image and one output")
+        scope = _Scope(named, sources[0][0], image, place)
         self._compute(scope, scope.key(outputs[0]))
-        for numbers in scope.calls.values():
-            for number in numbers:
-                self.calls[number] = replace(self.calls[number], times=len(numbers))
         return scope.tensor(outputs[0])
 
     def _compute(self, scope: _Scope, wanted: _Key) -> None:
-        """Append what the wanted output needs; with a stack of its own, as networks are deeper than Python's."""
+        """Append what the wanted output depends on; with an explicit stack, as networks are deeper than Python's."""
         stack, begun = [wanted], set[_Key]()
         while stack:
             key = name, _ = stack[-1]
@@ -134,52 +166,49 @@ class _Layout:
                 continue
             node = scope.node(key)
             if node is None:
-                self._take_input(_parts(scope.entries[name])[2])
+                self._take_input(_parts(scope.entries[name].content)[2])
                 scope.done[key] = scope.image
                 continue
             missing = [other for reference in node.references if (other := scope.key(reference)) not in scope.done]
             if not missing:
                 inputs = tuple(scope.tensor(reference) for reference in node.references)
-                scope.done[key] = self._call(scope.entries[name], name, node, inputs, scope.depth, scope)
+                scope.done[key] = self._add_call(scope.entries[name], node, inputs, scope.place)
             elif key in begun:
                 raise UserError(f"{_printable(name)} is called on its own output")
             else:
                 begun.add(key)
                 stack.extend(missing)
 
-    def _call(
-        self,
-        entry: Mapping[str, Any],
-        name: str,
-        node: _Node,
-        inputs: tuple[Tensor, ...],
-        depth: int,
-        scope: _Scope | None = None,
-    ) -> Tensor:
-        kind, _, config = _parts(entry)
-        numbers = scope.calls.setdefault(name, []) if scope else []
+    def _add_call(self, entry: _Entry, node: _Node, inputs: tuple[Tensor, ...], place: _Place) -> Tensor:
+        kind, name, config = _parts(entry.content)
+        name = place.prefix + _printable(name)
+        indices = (*place.indices, entry.position)
         if kind in MODELS:
             if len(inputs) != 1:
-                raise UserError(f"{_printable(name)} is a model on {len(inputs)} inputs, and networks here have one image")
-            if name in (scope.models if scope else ()):
-                raise UserError(f"{_printable(name)} is called twice with the same weights, and networks here share none")
-            if scope:
-                scope.models.add(name)
-            return self.model(kind, entry["config"], inputs[0], depth + 1)
+                raise UserError(f"{name} is a model on {len(inputs)} inputs, and networks here have one image")
+            return self.add_model(kind, entry.content["config"], inputs[0], _Place(indices, f"{name}/", place.is_frozen))
         if len(self.calls) > MOST_CALLS:
             raise UserError(f"more than {MOST_CALLS:,} layers")
         if len(inputs) > MOST_INPUTS:
-            raise UserError(f"{_printable(name)} joins {len(inputs):,} branches, at most {MOST_INPUTS} are read")
-        numbers.append(len(self.calls))
-        self.calls.append(Call(_printable(kind), _printable(name), config, inputs, node.arguments))
+            raise UserError(f"{name} joins {len(inputs):,} branches, at most {MOST_INPUTS} are read")
+        layer, is_frozen = self._identify(entry, indices), place.is_frozen or config.get("trainable") is False
+        self.calls.append(Call(_printable(kind), name, config, inputs, node.arguments, layer, is_frozen=is_frozen))
         return Tensor(len(self.calls) - 1)
+
+    def _identify(self, entry: _Entry, indices: tuple[int, ...]) -> int:
+        """Number of the layer object that stands at these indices of the file."""
+        shared = entry.content.get("shared_object_id")
+        if type(shared) is int:
+            self._positions.setdefault(shared, set()).add(indices)
+            return self._layers.setdefault(shared, len(self._layers) + 1)
+        return self._layers.setdefault(indices, len(self._layers) + 1)
 
     def _take_input(self, config: Mapping[str, Any]) -> None:
         shape = config.get("batch_shape", config.get("batch_input_shape"))
         self._take_shape([None, *config["shape"]] if shape is None and isinstance(config.get("shape"), list) else shape)
 
     def _take_shape(self, shape: Any) -> None:
-        """The first that is given counts; computing sizes tells whether later ones can be true."""
+        """Set the shape of the image; the first that is given counts, later ones are checked by computing sizes."""
         if self.shape is not None or shape is None:
             return
         if isinstance(shape, dict):  # {"class_name": "__tuple__" or "TensorShape", "items": [...]}
@@ -195,26 +224,24 @@ class _Layout:
 
 
 class _Scope:
-    """The inside of one Functional model while it is laid out."""
+    """State of one call of a Functional model while it is laid out."""
 
-    def __init__(self, entries: Mapping[str, Mapping[str, Any]], source: str, image: Tensor, depth: int) -> None:
-        self.entries, self.source, self.image, self.depth = entries, source, image, depth
+    def __init__(self, entries: Mapping[str, _Entry], source: str, image: Tensor, place: _Place) -> None:
+        self.entries, self.source, self.image, self.place = entries, source, image, place
         self.done: dict[_Key, Tensor] = {}
-        self.calls: dict[str, list[int]] = {}  # of each layer
-        self.models: set[str] = set()
         self._nodes: dict[str, list[_Node]] = {}
 
     def nodes(self, name: str) -> list[_Node]:
         if name not in self.entries:
-            raise UserError(f"{_printable(name)} is called on, and there is no such layer")
+            raise UserError(f"a layer is called on the output of {_printable(name)}, and there is no such layer")
         if name not in self._nodes:
-            self._nodes[name] = _nodes(self.entries[name])
+            self._nodes[name] = _nodes(self.entries[name].content)
         return self._nodes[name]
 
     def node(self, key: _Key) -> _Node | None:
-        """What the call is made on; None for the image."""
+        """Inputs of the call; None for the image."""
         name, index = key
-        if _parts(self.entries[name])[0] == "InputLayer":
+        if _parts(self.entries[name].content)[0] == "InputLayer":
             if name != self.source:
                 raise UserError(f"{_printable(name)} is another input, and networks here have one image")
             return None
@@ -224,20 +251,23 @@ class _Scope:
         return nodes[index]
 
     def key(self, reference: _Reference) -> _Key:
-        """A layer that is called once is its call 0, also where Keras 2 counted calls outside the model."""
+        """Key of the call that a reference names.
+
+        A layer with one call has the key 0 whatever its index: Keras 2 also counts calls outside the model.
+        """
         name, index, _ = reference
         return name, index if len(self.nodes(name)) > 1 else 0
 
     def tensor(self, reference: _Reference) -> Tensor:
-        found, index = self.done[self.key(reference)], reference[2]
-        return found if index == 0 else Tensor(found.call, index)
+        tensor, index = self.done[self.key(reference)], reference[2]
+        return tensor if index == 0 else Tensor(tensor.call, index)
 
 
-# --- how calls are written -------------------------------------------------------------------------------------------
+# --- the formats of calls -------------------------------------------------------------------------------------------
 
 
 class _Node(NamedTuple):
-    """What one call of a layer is called on, and its other arguments."""
+    """References to the inputs of one call, and its other arguments."""
 
     references: tuple[_Reference, ...]
     arguments: tuple[Any, ...]
@@ -270,19 +300,22 @@ def _node(node: Any) -> _Node:
         if not isinstance(given[0], list) or not isinstance(given[1], dict):
             raise UserError("a call without args and kwargs")
         for argument in (*given[0], *given[1].values()):
-            found = list(_tensors(argument))
-            references += found
-            arguments += [] if found else [argument]
+            tensors = list(_tensors(argument))
+            references += tensors
+            if not tensors:
+                arguments.append(argument)
     elif isinstance(node, list):  # Keras 2: [[name, node, tensor, {other arguments}], ...]
-        for one in node:
-            if (reference := _reference(one)) is None:
-                raise UserError("a call that is written neither as Keras 2 nor as Keras 3 writes it")
+        for source in node:
+            reference = _reference(source)
+            if reference is None:
+                raise UserError("a call in a format of neither Keras 2 nor Keras 3; pass what model.to_json() wrote")
             references.append(reference)
-            for argument in one[3].values() if len(one) > 3 and isinstance(one[3], dict) else ():
-                if isinstance(argument, list) and (other := _reference(argument)) is not None:
-                    references.append(other)
-                else:
+            for argument in source[3].values() if len(source) > 3 and isinstance(source[3], dict) else ():
+                other = _reference(argument)
+                if other is None:
                     arguments.append(argument)
+                else:
+                    references.append(other)
     return _Node(tuple(references), tuple(arguments))
 
 
@@ -294,17 +327,17 @@ def _tensors(argument: Any) -> Iterator[_Reference]:
             raise UserError("a call on a tensor of no layer")
         yield reference
     elif isinstance(argument, list):
-        for one in argument:
-            yield from _tensors(one)
+        for item in argument:
+            yield from _tensors(item)
 
 
 def _ends(value: Any) -> Iterator[_Reference]:
-    """The references in input_layers or output_layers: one, or a list or dictionary of them."""
+    """References in input_layers or output_layers: a single one, or a list or dictionary of them."""
     if (reference := _reference(value)) is not None:
         yield reference
     elif isinstance(value, list | dict):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _ends(one)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _ends(item)
 
 
 def _reference(value: Any) -> _Reference | None:
@@ -314,7 +347,7 @@ def _reference(value: Any) -> _Reference | None:
     return (name, node, tensor) if isinstance(name, str) and type(node) is int and type(tensor) is int else None
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------------------------
 
 
 def _printable(text: str) -> str:

@@ -1,17 +1,17 @@
-"""A layer of Keras read as layers of `search.networks.layers`, or the rule that it breaks with the nearest that does not.
+"""Keras layers read one by one as layers of `search.networks.layers`.
 
-Convolutions and paddings stay as they are written until their neighbours are known (`search.keras_import.convert`): two of
-them may be one layer here.
+A layer that has no equal there is recorded as a problem, with the nearest that has. Convolutions and paddings keep Keras'
+options until their neighbours are known (`search.keras_import.fusion`): two of them may be one layer.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
 from search.keras_import.graph import Call
 from search.keras_import.names import (
     ACTIVATIONS,
+    ARITHMETIC,
     FUNCTIONS,
     NEAREST,
     NEAREST_FUNCTION,
@@ -19,6 +19,7 @@ from search.keras_import.names import (
     PREPARES,
     RECIPE_PIXELS,
     SHARED_NEVER,
+    WITH_WEIGHTS,
     is_preparation,
     kind_of,
 )
@@ -40,18 +41,23 @@ from search.networks.layers import (
     Softmax,
 )
 
-_UNKNOWN = "not known here"
+_UNKNOWN = "not known here"  # the first rule of a report lists the layers that are known
 
 
 def read_layer(call: Call, findings: Findings, *, is_front: bool) -> list[Item]:
-    """The layers that a call of one input comes to; none where it is left out, the nearest where it breaks a rule.
+    """The layers that a call with one input is read as: none where it is left out, the nearest where it breaks a rule.
 
     Args:
-        is_front: whether nothing but preparation of the image comes before.
+        is_front: only preparation of the image comes before the call.
     """
     kind, options = kind_of(call), Options(call.config)
+    if call.is_frozen and kind in WITH_WEIGHTS:
+        findings.leave_out("trainable=False: a study trains every layer", call.words)
+    if call.is_shared_outside and kind in WITH_WEIGHTS:
+        rule = "has the same weights as a layer of another nested model, which the file does not name"
+        findings.problems.append(Problem(call.words, rule, "one nested model that is called for both"))
     if call.times > 1 and kind in SHARED_NEVER:
-        rule = f"called {call.times} times with the same weights, which convolutions alone can share here"
+        rule = f"called {call.times} times with the same weights, which only convolutions can share"
         findings.problems.append(Problem(call.words, rule, "a layer of its own for each call"))
     if is_front and is_preparation(call):
         findings.leave_out(PREPARES.get(kind, RECIPE_PIXELS), call.words)
@@ -68,9 +74,9 @@ def read_layer(call: Call, findings: Findings, *, is_front: bool) -> list[Item]:
 
 
 def function_of(call: Call, findings: Findings) -> Function | None:
-    """The function of a call that is an activation and nothing else."""
-    found = read_layer(call, findings, is_front=False) if kind_of(call) in ACTIVATIONS else []
-    match found:
+    """The function of a call that is a single activation; None of other calls."""
+    items = read_layer(call, findings, is_front=False) if kind_of(call) in ACTIVATIONS else []
+    match items:
         case [Step(Activation(function))]:
             return function
         case _:
@@ -98,6 +104,9 @@ def _read(kind: str, call: Call, options: Options, findings: Findings) -> list[I
             return [Step(Flatten(), call.words)]
         case "Reshape" if isinstance(shape := options.value("target_shape"), list) and len(shape) == 1:
             return [Step(Flatten(), call.words)]
+        case "Mean":
+            _check_mean(options, call.words, findings)
+            return [Step(GlobalAveragePool(), call.words)]
         case "Dense":
             dense = Dense(options.whole("units"), options.flag("use_bias", True))
             return [
@@ -119,6 +128,11 @@ def _read(kind: str, call: Call, options: Options, findings: Findings) -> list[I
             raise Unfit("prepares images, and may stand only before all else", "nothing here, or the same in front")
         case "Lambda":
             raise Unfit("code, which is never run", "a layer that is known")
+        case _ if kind in ARITHMETIC:
+            sign, edit = ARITHMETIC[kind], "nothing, or BatchNormalization(), which learns a factor and an offset"
+            value = shown(call.arguments[0]) if call.arguments else "a constant"
+            findings.problems.append(Problem(call.words, f"{sign} {value}, and no layer here has constants", edit))
+            return []
         case _:
             raise Unfit(_UNKNOWN, "a layer that is known")
 
@@ -129,7 +143,7 @@ def _read(kind: str, call: Call, options: Options, findings: Findings) -> list[I
 def _convolution(kind: str, call: Call, options: Options, findings: Findings) -> list[Item]:
     options.expect("data_format", ("channels_last", None), "data_format='channels_last'")
     options.expect("groups", (1, None), "SeparableConv2D, or groups=1")
-    found = Convolution(
+    conv = Convolution(
         call.words,
         {"Conv2D": "plain", "SeparableConv2D": "separable", "DepthwiseConv2D": "depthwise"}[kind],  # type: ignore[arg-type]
         0 if kind == "DepthwiseConv2D" else options.whole("filters"),
@@ -139,10 +153,10 @@ def _convolution(kind: str, call: Call, options: Options, findings: Findings) ->
         options.pair("dilation_rate", (1, 1)),
         1 if kind == "Conv2D" else options.whole("depth_multiplier", 1),
         options.flag("use_bias", True),
-        weights=re.sub(r"[^A-Za-z0-9_.-]", "_", call.name)[:60] if call.times > 1 else "",
-        times=call.times,
+        call.layer,
+        call.times,
     )
-    return [found, *_activation(options.value("activation"), f"activation of {call.words}", findings)]
+    return [conv, *_activation(options.value("activation"), f"activation of {call.words}", findings)]
 
 
 def _batch_norm(call: Call, options: Options) -> Step:
@@ -185,7 +199,7 @@ def _activation_layer(kind: str, where: str, options: Options, findings: Finding
 
 
 def _activation(value: Any, where: str, findings: Findings) -> list[Item]:
-    """The activation that a name or a written object stands for."""
+    """The activation of an `activation` option: a name, or a serialised object; none if linear."""
     if isinstance(value, dict):  # {"class_name": "function", "config": "relu"}, or a layer
         kind, config = value.get("class_name"), value.get("config")
         if isinstance(kind, str) and kind in ACTIVATIONS and isinstance(config, dict):
@@ -205,7 +219,19 @@ def _activation(value: Any, where: str, findings: Findings) -> list[Item]:
     return [Step(Activation(cast(Function, name)), where)]
 
 
+def _check_mean(options: Options, where: str, findings: Findings) -> None:
+    """Record a mean that is not taken over height and width alone, as a global average pool is."""
+    axes = options.value("axis")
+    given = sorted(axis % 4 for axis in axes) if isinstance(axes, list) and all(type(axis) is int for axis in axes) else None
+    if given != [1, 2] or options.value("keepdims", False) is not False:
+        kept = " with keepdims" if options.value("keepdims") else ""
+        rule = f"a mean over axis {shown(axes)}{kept}, and only one over height and width is known"
+        findings.problems.append(Problem(where, rule, "GlobalAveragePooling2D()"))
+
+
 def _on_last(axis: Any, words: str) -> Check:
+    """A check that the axis is that of the channels."""
+
     def check(row: Resolved) -> tuple[str, str] | None:
         is_last = type(axis) is int and axis in (-1, len(row.output))
         return None if is_last else (f"{words} {shown(axis)}", "axis=-1, the channels")

@@ -1,4 +1,4 @@
-"""What Keras calls layers, operations and functions, and what each of them is here."""
+"""Keras' names of layers, operations and functions, and their equals here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ KNOWN = (
 )
 FUNCTIONS: tuple[Function, ...] = get_args(Function)
 
-SHARED_NEVER = ("BatchNormalization", "Dense")  # here; convolutions can be called more than once
+SHARED_NEVER = ("BatchNormalization", "Dense")  # layers whose weights no architecture can share
+WITH_WEIGHTS = ("Conv2D", "SeparableConv2D", "DepthwiseConv2D", *SHARED_NEVER)
 SAME = {
     "Convolution2D": "Conv2D",
     "SeparableConvolution2D": "SeparableConv2D",
@@ -46,7 +47,7 @@ OPERATIONS = {
     "nn.sigmoid": "Sigmoid",
     "nn.softmax": "Softmax",
 }
-# layers and operations that are activations, with the function of those that have no options
+# Activations, as layers or operations, with their function; "" where the function depends on options.
 ACTIVATIONS = dict.fromkeys(("Activation", "ReLU", "ELU", "Softmax", "Gelu"), "") | {
     "Relu": "relu",
     "Relu6": "relu6",
@@ -100,11 +101,11 @@ PREPARES = {
         RECIPE_AUGMENT,
     ),
 }
-ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide")
+ARITHMETIC = {"Add": "adds", "Subtract": "subtracts", "Multiply": "multiplies by", "Divide": "divides by"}
 
 
 def kind_of(call: Call) -> str:
-    """Keras' class name, with other names for the same turned into one."""
+    """Keras' class name; of layers with several names the usual one."""
     if call.kind in ("TFOpLambda", "SlicingOpLambda"):  # Keras 2
         function = call.config.get("function")
         return OPERATIONS.get(function, call.kind) if isinstance(function, str) else call.kind
@@ -112,13 +113,13 @@ def kind_of(call: Call) -> str:
 
 
 def is_preparation(call: Call) -> bool:
-    """Whether the call does what the recipe does to images, where it stands before all else."""
+    """True if the call prepares images as a recipe does, provided that no layer comes before it."""
     kind = kind_of(call)
     return kind in PREPARES or (kind in ARITHMETIC and len(call.inputs) == 1)
 
 
 def resized(call: Call) -> tuple[int, int] | None:
-    """(height, width) of the images that a preparation makes, None where it leaves their size."""
+    """(height, width) of the images after a preparation; None if it does not change their size."""
     if kind_of(call) not in ("Resizing", "CenterCrop", "RandomCrop"):
         return None
     height, width = (call.config.get(side) for side in ("height", "width"))

@@ -1,4 +1,4 @@
-"""The options of a layer of Keras, whose types nobody has checked."""
+"""Checked access to the options of a Keras layer, which come from a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Pair = tuple[int, int]
 
 
 class Unfit(ValueError):
-    """An option that these networks do not have: the rule, and the edit."""
+    """An option that no architecture can hold: the rule that it breaks, and the edit that mends it."""
 
     def __init__(self, rule: str, edit: str) -> None:
         super().__init__(rule)
@@ -20,7 +20,7 @@ class Unfit(ValueError):
 
 
 class Options:
-    """The options of a layer, whose types nobody has checked."""
+    """Options of a layer; each method raises `Unfit` where a value has another type than it asks for."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config

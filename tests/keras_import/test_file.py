@@ -135,7 +135,7 @@ OTHERS: dict[str, tuple[str, bytes, str]] = {
     "an architecture": ("net.json", b'{"name": "x", "input": [1, 1, 1], "classes": 2, "layers": []}', "file already"),
     "a card": ("net.json", b'{"architecture": {}}', "the card of an export"),
     "deep": ("net.json", b"[" * 100_000, "no JSON"),
-    "a subclass": ("net.json", b'{"class_name": "Mine", "config": {}}', "Mine is a class of one's own"),
+    "a subclass": ("net.json", b'{"class_name": "Mine", "config": {}}', "Mine is a custom class"),
     "bytes": ("net.keras", bytes(range(256)), "no JSON"),
     "half a zip": ("net.keras", b"PK\x03\x04" + bytes(60), "damaged"),
 }
