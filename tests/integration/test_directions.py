@@ -68,13 +68,13 @@ def asked(directions: Any = BOTH, **others: Any) -> StudyConfig:
 
 
 def test_objectives_are_named_in_one_order_however_they_are_written() -> None:
-    assert asked().prices == ("params", "arena_bytes")
-    assert asked(dict(reversed(BOTH.items()))).prices == ("params", "arena_bytes")
+    assert asked().cost_metrics == ("params", "arena_bytes")
+    assert asked(dict(reversed(BOTH.items()))).cost_metrics == ("params", "arena_bytes")
     assert asked(dict(reversed(BOTH.items()))).digest == asked().digest
     every = asked({"accuracy": "maximize"} | dict.fromkeys(METRICS, "minimize"))
-    assert every.prices == METRICS
+    assert every.cost_metrics == tuple(METRICS)
     assert parse(every.dump(), "stored") == every
-    assert parse(RAW | {"space": SPACE}, "tiny.toml").prices == ()
+    assert parse(RAW | {"space": SPACE}, "tiny.toml").cost_metrics == ()
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
@@ -213,7 +213,7 @@ def test_a_trial_that_came_to_a_verdict_is_told_with_all_its_values(tmp_path: Pa
 
 def test_the_control_is_ranked_by_accuracy_alone(tmp_path: Path, pretence: Pretence) -> None:
     bench = Bench(run_of(tmp_path / "run"), pretence)
-    assert control_of(bench.run.config).prices == ()
+    assert control_of(bench.run.config).cost_metrics == ()
     bench.one_trial()
     control = sibling(bench.run, "control", bench.studies)
     assert search_at_random(bench.run, bench.studies, control, bench.task, most=3) == 1

@@ -107,7 +107,7 @@ def test_the_front_is_of_the_trained_whose_price_is_known() -> None:
 
 def test_prices_are_asked_for_by_name_and_each_once() -> None:
     assert check_metrics(["macs", "params", "macs"]) == ("macs", "params")
-    with pytest.raises(UserError, match=r"--pareto flash: no such price, did you mean 'flash_bytes'\?"):
+    with pytest.raises(UserError, match=r"--pareto flash: no such metric, did you mean 'flash_bytes'\?"):
         check_metrics(["macs", "flash"])
 
 
@@ -193,7 +193,7 @@ def test_top_and_a_notebook_tell_the_same_front(finished: Run) -> None:
     table = rows.front(found, "arena_bytes", "macs")
     assert [row["number"] for row in table] == [row["number"] for row in told["trials"]]
     assert list(table[0])[:5] == ["rank", "number", "arena_bytes", "macs", "params"]
-    with pytest.raises(UserError, match="no such price"):
+    with pytest.raises(UserError, match="no such metric"):
         rows.front(found, "size")
     shown = search("top", str(study_file(finished)), *words)
     for row in told["trials"]:
