@@ -14,13 +14,11 @@ from typing import Any
 
 from report.pareto import front_board
 from report.tables import leaderboard as board_of
-from search.budget.cost import compute_layer_cost
+from search.budget.summary import layer_rows
 from search.errors import UserError
 from search.files import read_json
 from search.finals.results import Finalist, confirmed
 from search.finals.statistics import Comparison
-from search.networks.geometry import flatten, resolve
-from search.networks.layers import describe
 from search.study.pareto import check_metrics
 from search.study.records import ranked
 from search.study.run import Opened, load, network_of
@@ -100,13 +98,13 @@ def layers(study: Opened, number: int | None = None) -> list[Row]:
         {
             "name": row.name,
             "kind": row.layer.kind,
-            "options": describe(row.layer),
-            "output": "x".join(map(str, row.output)),
+            "options": row.options,
+            "output": row.output_text,
             "receptive_field": row.receptive_field,
-            "params": compute_layer_cost(row).params,
-            "macs": compute_layer_cost(row).macs,
+            "params": row.params,
+            "macs": row.macs,
         }
-        for _, row in flatten(resolve(network_of(study.run, number)))
+        for row in layer_rows(network_of(study.run, number))
     ]
 
 

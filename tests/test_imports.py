@@ -19,6 +19,7 @@ ORDER = (  # each imports itself and what stands before it, also inside function
     "search.seeds",
     "search.system",
     "search.files",
+    "search.text",
     "search.networks",
     "search.budget",
     "search.data",

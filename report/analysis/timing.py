@@ -14,8 +14,6 @@ from search.study.config import StudyConfig
 from search.study.records import Record
 from search.study.run import Run, every
 
-MINUTE, HOUR, DAY = 60, 3_600, 86_400  # seconds
-
 _WHAT = {
     "references": "base and other references",
     "control": "random control",
@@ -68,19 +66,6 @@ def times(run: Run, candidates: optuna.Study) -> Times:
     begun = min((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
     ended = max((trial.datetime_complete for trial in trials if trial.datetime_complete), default=None)
     return Times(found, begun, ended)
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 42 s, 3 min 20 s, 5 h 12 min, 3 d 4 h."""
-    whole = round(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE} s"
-    if (minutes := round(seconds / MINUTE)) < DAY // MINUTE:
-        return f"{minutes // 60} h {minutes % 60} min"
-    hours = round(seconds / HOUR)
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def rungs_table(config: StudyConfig, candidates: Iterable[Record]) -> Table:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from html import escape
 
 from report.analysis.findings import Findings
-from report.analysis.timing import Times, duration, rungs_table, saved
+from report.analysis.timing import Times, rungs_table, saved
 from report.figures import curves as figures
 from report.html import markup
 from report.html.markup import Section
 from report.markdown.summary import settings
-from report.network.drawing import percent
 from report.tables import Table, refusal_words
 from search.export.card import versions
+from search.text import format_duration, format_share
 
 FAILURES = 20  # most failures listed
 
@@ -57,17 +57,17 @@ def time(spent: Times) -> Section:
             escape(one.what),
             f"{one.trainings:,}",
             f"{one.epochs:,}",
-            duration(one.seconds),
+            format_duration(one.seconds),
             markup.bar(one.seconds / whole),
-            percent(round(one.seconds), round(whole)),
-            duration(one.compile_seconds),
+            format_share(round(one.seconds), round(whole)),
+            format_duration(one.compile_seconds),
             f"{max(one.seconds - one.compile_seconds, 0) / one.epochs:.1f} s" if one.epochs else "",
         )
         for one in spent.spent
     ]
-    words = f"All trainings together took {duration(spent.seconds)}."
+    words = f"All trainings together took {format_duration(spent.seconds)}."
     if spent.begun and spent.ended:
-        clock = duration((spent.ended - spent.begun).total_seconds())
+        clock = format_duration((spent.ended - spent.begun).total_seconds())
         words += f" From the first start ({spent.begun:%Y-%m-%d %H:%M}) to the last end passed {clock} on the clock."
     return Section("time", "Time spent", markup.paragraph(words) + markup.table_of(columns, rows, "Time spent", left=(0, 4)))
 

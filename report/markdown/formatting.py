@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterable
 
 from report.tables import Table
-from search.budget.cost import compute_layer_cost
+from search.budget.summary import LayerRow, layer_rows
 from search.networks.architecture import Architecture
-from search.networks.geometry import flatten, resolve
-from search.networks.layers import describe
 from search.study.config import StudyConfig
 
 BEYOND = " \\*"  # marks a receptive field that exceeds the image
@@ -23,28 +21,22 @@ def layer_table(architecture: Architecture) -> str:
     """
     rows = layer_rows(architecture)
     lines = ["| layer | options | output | receptive field | params |", "|:--|:--|--:|--:|--:|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    if any(BEYOND in row[3] for row in rows):
+    lines += [f"| {' | '.join(layer_cells(row))} |" for row in rows]
+    if any(row.exceeds_image for row in rows):
         side = max(architecture.input[:2])
         lines += ["", f"\\* the receptive field exceeds the image ({side}x{side}): such a value sees all of it and padding"]
     return "\n".join(lines)
 
 
-def layer_rows(architecture: Architecture) -> list[tuple[str, str, str, str, str]]:
-    """(layer, options, output size, receptive field, parameters) of each layer, as cells of a Markdown table."""
-    side, rows = max(architecture.input[:2]), []
-    for depth, row in flatten(resolve(architecture)):
-        field, params = row.receptive_field, compute_layer_cost(row).params
-        rows.append(
-            (
-                "· " * depth + escaped(row.name),
-                escaped(describe(row.layer)),
-                "x".join(map(str, row.output)),
-                "" if field is None else f"{field}x{field}{BEYOND if field > side else ''}",
-                f"{params:,}" if params else "",
-            )
-        )
-    return rows
+def layer_cells(row: LayerRow) -> tuple[str, str, str, str, str]:
+    """Cells of a Markdown table: layer, options, output shape, receptive field, parameters."""
+    return (
+        "· " * len(row.path) + escaped(row.name),
+        escaped(row.options),
+        row.output_text,
+        row.field_text(BEYOND),
+        f"{row.params:,}" if row.params else "",
+    )
 
 
 def protocol_words(config: StudyConfig) -> str:

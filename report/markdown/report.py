@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from report.analysis.findings import Findings, gather
 from report.markdown.effects import effects_section, finals_section
-from report.markdown.formatting import escaped, layer_rows, layer_table, markdown, protocol_words, table
+from report.markdown.formatting import escaped, layer_table, markdown, protocol_words, table
 from report.markdown.summary import (
     Board,
     base_hardly_learnt,
@@ -27,6 +27,7 @@ from report.markdown.summary import (
 )
 from report.pareto import front_board, front_table, front_words
 from report.tables import refusal_words
+from search.budget.summary import layer_rows
 from search.errors import UserError
 from search.export.card import versions
 from search.files import read_json, write_text
@@ -108,9 +109,14 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
     norms = sum(isinstance(layer, BatchNorm) for layer in layers)
     rates = sorted(layer.rate for layer in layers if isinstance(layer, Dropout) and layer.rate > 0)
     dropout = f"{len(rates)} layers, at rates from {rates[0]:g} to {rates[-1]:g}" if rates else "no layer of a rate above 0"
-    sizes = [output for _, _, output, _, _ in rows if output]
-    fields = [field for _, _, output, field, _ in rows if "x" in output]
-    given, limit, winner, base = sum(map(bool, fields)), config.budget.params, board["trials"][0], board["base"]
+    sizes = [row.output_text for row in rows if row.output]
+    fields = [row.receptive_field for row in rows if len(row.output) > 1]
+    given, limit, winner, base = (
+        sum(field is not None for field in fields),
+        config.budget.params,
+        board["trials"][0],
+        board["base"],
+    )
     epochs, best_epoch, top = winner["epochs"], winner["best_epoch"], winner["best_val_accuracy"]
     against = f"{base['best_val_accuracy']:.2%}, one training each" if base else "a base that has not been trained"
     futile = base_hardly_learnt(board, network.classes)

@@ -1,8 +1,8 @@
-"""A network drawn layer by layer, top to bottom, as SVG that stands alone or inside a page.
+"""SVG drawing of a network, layer by layer from top to bottom, for a file of its own or inside a page.
 
-A band is a size of the map, a box as wide as its layer has channels; residuals leave their lane and come back to a sum.
-Beside each layer: its size, its receptive field, and bars for its parts of the parameters and multiply-adds. Text takes the
-colour of the page; a file of its own follows the scheme of the reader.
+A band marks the size of a map, the width of a box the number of channels; the shortcut of a residual leaves its lane and
+returns at the sum. Beside each layer: output shape, receptive field, and bars for its shares of the parameters and
+multiply-adds. Text takes the colour of the page; a file of its own follows the colour scheme of the viewer.
 """
 
 from __future__ import annotations
@@ -13,10 +13,23 @@ from itertools import groupby
 from typing import NamedTuple, assert_never
 
 from report.colours import COLOURS, GREY
-from report.network.layout import BAR, LINE, MARGIN, TOP, Columns, Layout, Place, above, arrange, by, middle, typeset
-from search.budget.cost import Cost, LayerCost, compute_cost, compute_layer_cost
+from report.network.layout import (
+    BAR,
+    LINE,
+    MARGIN,
+    TOP,
+    Columns,
+    Layout,
+    Place,
+    above,
+    arrange,
+    middle,
+    typeset,
+    typeset_shape,
+)
+from search.budget.cost import Cost, compute_cost
+from search.budget.summary import LayerRow
 from search.networks.architecture import Architecture
-from search.networks.geometry import Resolved
 from search.networks.layers import (
     Activation,
     AveragePool,
@@ -33,8 +46,8 @@ from search.networks.layers import (
     SeparableConv,
     Softmax,
     SpatialSeparableConv,
-    describe,
 )
+from search.text import format_share
 
 LONGEST_NAME = 60
 
@@ -55,27 +68,27 @@ svg.network-drawing:root { color: #1f2328; background: #fff; }
 """
 
 
-class _Whole(NamedTuple):
-    """What bars are measured by: all of it, in words; the largest layer, in length."""
+class _Scale(NamedTuple):
+    """Scale of the bars: the total, of which shares are written, and the largest layer, which has the longest bar."""
 
     total: Cost
-    params: int
-    macs: int
+    largest_params: int
+    largest_macs: int
 
 
 def network_svg(architecture: Architecture) -> str:
-    """The network as a drawing; of the size of its text; a page scrolls or scales it by the class `network-drawing`.
+    """Draw the network at the size of its text; a page can scroll or scale it by the class `network-drawing`.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
     layout, total = arrange(architecture), compute_cost(architecture)
-    costs = [compute_layer_cost(place.row) for place in layout.places]
-    whole = _Whole(total, max(cost.params for cost in costs), max(cost.macs for cost in costs))
+    rows = [place.row for place in layout.places]
+    scale = _Scale(total, max(row.params for row in rows), max(row.macs for row in rows))
     name, width = _name(architecture), round(layout.columns.end)
-    spoken = f"{name}, layer by layer: {total.params:,} parameters, {total.macs:,} multiply-adds"
+    label = f"{name}, layer by layer: {total.params:,} parameters, {total.macs:,} multiply-adds"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="network-drawing" role="img" aria-label="{escape(spoken)}"',
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="network-drawing" role="img" aria-label="{escape(label)}"',
         f'viewBox="0 0 {width} {layout.height}" width="{width}" height="{layout.height}">',
         f"<title>{escape(_printable(architecture.name) or name)}</title>",
         f"<style>{_STYLE}</style>",
@@ -83,17 +96,11 @@ def network_svg(architecture: Architecture) -> str:
         *_bands(architecture, layout),
         *_wires(layout),
         *_input(architecture, layout),
-        *(part for place in layout.places for part in _layer(place, layout, whole)),
+        *(part for place in layout.places for part in _layer(place, layout, scale)),
         *_total(total, layout),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
-
-
-def percent(value: int, whole: int) -> str:
-    """A share of a whole as a person reads it: `31 %`, and `<1 %` where it is something but rounds to nothing."""
-    share = round(100 * value / whole)
-    return f"{share} %" if share or not value else "<1 %"
 
 
 # --- parts of the drawing --------------------------------------------------------------------------------------------
@@ -102,26 +109,32 @@ def percent(value: int, whole: int) -> str:
 def _heading(name: str, architecture: Architecture, total: Cost, columns: Columns) -> Iterator[str]:
     field = total.receptive_field
     facts = [f"{total.params:,} parameters, {total.trainable_params:,} of them trained"]
-    facts += [f"{total.macs:,} multiply-adds an image"]
-    facts += [f"receptive field {by((field, field))} of {by(architecture.input[:2])}"] if field else []
+    facts += [f"{total.macs:,} multiply-adds per image"]
+    if field:
+        facts += [f"receptive field {typeset_shape((field, field))} of {typeset_shape(architecture.input[:2])}"]
     yield _text(MARGIN, 26, name, "title")
     yield _text(MARGIN, 46, " · ".join(facts), "quiet")
     yield _text(MARGIN, TOP - 14, "map", "head")
     yield _text(columns.name, TOP - 14, "layer", "head")
-    for right, words in ((columns.output, "output"), (columns.field, "receptive field"), (columns.params, "parameters")):
-        yield _text(right, TOP - 14, words, "head", right=True)
-    yield _text(columns.macs, TOP - 14, "multiply-adds", "head", right=True)
+    numbers = {
+        "output": columns.output,
+        "receptive field": columns.field,
+        "parameters": columns.params,
+        "multiply-adds": columns.macs,
+    }
+    for column, right in numbers.items():
+        yield _text(right, TOP - 14, column, "head", right=True)
 
 
 def _bands(architecture: Architecture, layout: Layout) -> Iterator[str]:
-    """One for each run of lines with maps of one size, the input's line above the first."""
+    """One band per run of lines with maps of one size, beginning with the line of the input."""
     sizes = [(-1, architecture.input[:2]), *((place.line, place.row.output[:-1]) for place in layout.places)]
     width = round(layout.columns.end) - 8
     for size, group in groupby(sizes, key=lambda pair: pair[1]):
         lines = [line for line, _ in group]
         top, height = above(lines[0]) + 1, LINE * len(lines) - 2
         yield f'<rect class="band" x="4" y="{top}" width="{width}" height="{height}" rx="4"/>'
-        yield _text(MARGIN, middle(lines[0]) + 4, by(size) if size else "vector", "size")
+        yield _text(MARGIN, middle(lines[0]) + 4, typeset_shape(size) if size else "vector", "size")
 
 
 def _wires(layout: Layout) -> Iterator[str]:
@@ -138,28 +151,28 @@ def _wires(layout: Layout) -> Iterator[str]:
 def _input(architecture: Architecture, layout: Layout) -> Iterator[str]:
     yield _box(layout.lanes[0], middle(-1), layout.width(architecture.input), 16, GREY)
     yield _text(layout.columns.name, middle(-1) + 4, "image")
-    yield _text(layout.columns.output, middle(-1) + 4, by(architecture.input), right=True)
+    yield _text(layout.columns.output, middle(-1) + 4, typeset_shape(architecture.input), right=True)
 
 
-def _layer(place: Place, layout: Layout, whole: _Whole) -> Iterator[str]:
+def _layer(place: Place, layout: Layout, scale: _Scale) -> Iterator[str]:
     row, y, columns = place.row, middle(place.line), layout.columns
-    cost, colour, total = compute_layer_cost(row), _colour(row.layer), whole.total
-    yield f"<g><title>{escape(_hint(row, cost, total))}</title>"
+    colour, total = _colour(row.layer), scale.total
+    yield f"<g><title>{escape(_hint(row, total))}</title>"
     yield from _symbol(row, layout.lanes[place.lane], y, layout)
-    options = f'<tspan class="quiet" dx="8">{escape(typeset(describe(row.layer)))}</tspan>'
-    yield _text(columns.name + 14 * place.depth, y + 4, row.name, more=options)
-    yield _text(columns.output, y + 4, by(row.output), right=True)
+    options = f'<tspan class="quiet" dx="8">{escape(typeset(row.options))}</tspan>'
+    yield _text(columns.name + 14 * len(row.path), y + 4, row.name, more=options)
+    yield _text(columns.output, y + 4, typeset(row.output_text), right=True)
     if row.receptive_field is not None:
-        yield _text(columns.field, y + 4, by((row.receptive_field, row.receptive_field)), right=True)
-    if cost.params:
-        yield from _bar(columns.params, y, cost.params, whole.params, total.params, colour)
-    if cost.macs:
-        yield from _bar(columns.macs, y, cost.macs, whole.macs, total.macs, colour)
+        yield _text(columns.field, y + 4, typeset(row.field_text()), right=True)
+    if row.params:
+        yield from _bar(columns.params, y, row.params, scale.largest_params, total.params, colour)
+    if row.macs:
+        yield from _bar(columns.macs, y, row.macs, scale.largest_macs, total.macs, colour)
     yield "</g>"
 
 
-def _symbol(row: Resolved, x: float, y: float, layout: Layout) -> Iterator[str]:
-    """A box as wide as the output; pools narrow, a gate is its two halves, a sum is a node."""
+def _symbol(row: LayerRow, x: float, y: float, layout: Layout) -> Iterator[str]:
+    """Symbol of a layer: a box as wide as its output, a trapezoid for a pool, two halves for a gate, a node for a sum."""
     colour, width = _colour(row.layer), layout.width(row.output)
     match row.layer:
         case Residual():
@@ -208,7 +221,7 @@ def _bar(right: float, y: float, value: int, largest: int, whole: int, colour: s
     length = max(BAR * value / largest, 1)
     yield _text(right, y + 4, f"{value:,}", right=True)
     yield _box(right + 8 + length / 2, y, length, 12, colour)
-    yield _text(right + 12 + length, y + 4, percent(value, whole), "quiet")
+    yield _text(right + 12 + length, y + 4, format_share(value, whole), "quiet")
 
 
 def _total(total: Cost, layout: Layout) -> Iterator[str]:
@@ -219,7 +232,7 @@ def _total(total: Cost, layout: Layout) -> Iterator[str]:
 
 
 def _box(x: float, y: float, width: float, height: int, colour: str) -> str:
-    """A box around a point."""
+    """A box centred on a point."""
     left, top = f"{x - width / 2:.1f}", y - height // 2
     return f'<rect x="{left}" y="{top}" width="{width:.1f}" height="{height}" rx="2" fill="{colour}"/>'
 
@@ -232,11 +245,14 @@ def _text(x: float, y: float, words: str, kind: str = "", *, right: bool = False
     return f'<text x="{x:.1f}" y="{y:.0f}"{options}>{escape(words)}{more}</text>'
 
 
-def _hint(row: Resolved, cost: LayerCost, total: Cost) -> str:
-    words = [row.name, typeset(describe(row.layer)), f"{by(row.input)} to {by(row.output)}"]
-    words += [f"{cost.params:,} parameters ({percent(cost.params, total.params)})"] if cost.params else []
-    words += [f"{cost.macs:,} multiply-adds ({percent(cost.macs, total.macs)})"] if cost.macs else []
-    return "; ".join(word for word in words if word)
+def _hint(row: LayerRow, total: Cost) -> str:
+    """Text shown while the pointer is on a layer."""
+    parts = [row.name, typeset(row.options), f"{typeset_shape(row.input)} to {typeset(row.output_text)}"]
+    if row.params:
+        parts.append(f"{row.params:,} parameters ({format_share(row.params, total.params)})")
+    if row.macs:
+        parts.append(f"{row.macs:,} multiply-adds ({format_share(row.macs, total.macs)})")
+    return "; ".join(part for part in parts if part)
 
 
 def _name(architecture: Architecture) -> str:
@@ -245,5 +261,5 @@ def _name(architecture: Architecture) -> str:
 
 
 def _printable(text: str) -> str:
-    """What XML may hold."""
+    """The text without characters that XML forbids."""
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()

@@ -1,37 +1,37 @@
-"""Where the layers of a network are drawn: lines from top to bottom, lanes from left to right, columns of text beside them.
+"""Layout of a network drawing: lines from top to bottom, lanes from left to right, columns of text beside them.
 
-Lengths are units of the drawing, which are pixels at full size.
+Lengths are in units of the SVG, which are pixels at full size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from search.budget.cost import compute_layer_cost
+from search.budget.summary import LayerRow, layer_rows
 from search.networks.architecture import Architecture
-from search.networks.geometry import Resolved, Shape, resolve
-from search.networks.layers import Gate, Residual, describe
+from search.networks.geometry import Shape
+from search.networks.layers import Gate, Layer, Residual
+from search.text import format_shape
 
-MARGIN, TOP, LINE = 10, 92, 22  # around the drawing; above its first line; a line
-BAR = 64  # of the largest layer
+MARGIN, TOP, LINE = 10, 92, 22  # around the drawing; above its first line; height of a line
+BAR = 64  # length of the longest bar
 
 _GUTTER = 68  # left of the lanes
-_WIDEST, _NARROWEST, _SKIP = 130, 8, 22  # boxes of most and of fewest channels; a lane without boxes
-_LETTER, _FIGURE = 6.7, 8.0  # an average letter in text of 12 pixels, a digit in bold, with some air
+_WIDEST, _NARROWEST, _SKIP = 130, 8, 22  # boxes of the most and of the fewest channels; a lane without boxes
+_LETTER, _FIGURE = 6.7, 8.0  # average width of a letter at 12 pixels, of a bold digit, with some air
 
 
 class Place(NamedTuple):
-    """A layer where it is drawn: the n-th line from above, in a lane."""
+    """Position of a layer: its line, counted from above, and its lane."""
 
-    row: Resolved
+    row: LayerRow
     line: int
-    depth: int
     lane: int
 
 
 class Skip(NamedTuple):
-    """The second way of a residual: it leaves `lane` above a line and is added to it at another."""
+    """Shortcut of a residual: from `lane` above line `first` into the lane `aside`, and back into the sum on line `last`."""
 
     lane: int
     aside: int
@@ -40,7 +40,7 @@ class Skip(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Left end of the names, right ends of the figures."""
+    """Left end of the layer names and right ends of the numbers."""
 
     name: float
     output: float
@@ -51,29 +51,31 @@ class Columns(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """All that the drawing of a network needs to know of places."""
+    """Positions of everything in a drawing."""
 
     places: tuple[Place, ...]
     skips: tuple[Skip, ...]
-    lanes: tuple[float, ...]  # the middle of each
+    lanes: tuple[float, ...]  # middle of each
     columns: Columns
-    channel: float  # width of one, in a box
+    channel: float  # width per channel of a box
     height: int
 
     def width(self, shape: Shape) -> float:
-        """Of a box; a vector is drawn no wider than the widest map."""
+        """Width of a box; a vector is at most as wide as the widest map."""
         return _width(shape, self.channel)
 
 
 def arrange(architecture: Architecture) -> Layout:
-    """The places of all layers.
+    """Lay out all layers.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
-    places: list[Place] = []
+    lanes_of_lines: list[int] = []
     skips: list[Skip] = []
-    _walk(resolve(architecture), 0, 0, places, skips)
+    _assign_lanes(architecture.layers, 0, lanes_of_lines, skips)
+    lines = enumerate(zip(layer_rows(architecture), lanes_of_lines, strict=True))
+    places = [Place(row, line, lane) for line, (row, lane) in lines]
     most = max([architecture.input[2], *(place.row.output[2] for place in places if len(place.row.output) == 3)])
     channel = (_WIDEST - _NARROWEST) / most
     lanes, end = _lanes(places, skips, channel)
@@ -82,42 +84,43 @@ def arrange(architecture: Architecture) -> Layout:
 
 
 def above(line: int) -> int:
-    """The upper edge of a line; the input's is number -1."""
+    """Upper edge of a line; the input is line -1."""
     return TOP + LINE * (line + 1)
 
 
 def middle(line: int) -> int:
-    """The middle of a line."""
+    """Middle of a line."""
     return above(line) + LINE // 2
 
 
-def by(shape: Shape) -> str:
-    """A size in words: `32x32x3`, typeset."""
-    return typeset("x".join(map(str, shape)))
+def typeset_shape(shape: Iterable[int]) -> str:
+    """A shape with multiplication signs."""
+    return typeset(format_shape(shape))
 
 
 def typeset(text: str) -> str:
-    """The x between two figures as a multiplication sign."""
+    """The text with each x between two digits as a multiplication sign."""
     return "".join(
         "\N{MULTIPLICATION SIGN}" if letter == "x" and before.isdigit() and after.isdigit() else letter
         for before, letter, after in zip(f" {text}", text, f"{text[1:]} ", strict=False)
     )
 
 
-def _walk(rows: tuple[Resolved, ...], lane: int, depth: int, places: list[Place], skips: list[Skip]) -> None:
-    """Lines in the order of `search.networks.geometry.flatten`; a shortcut has the lane beside all lanes of its branch."""
-    for row in rows:
-        if isinstance(row.layer, Residual):
-            first, aside = len(places), lane + _breadth(row.branch)
-            _walk(row.branch, lane, depth + 1, places, skips)
-            _walk(row.shortcut, aside, depth + 1, places, skips)
-            skips.append(Skip(lane, aside, first, len(places)))
-        places.append(Place(row, len(places), depth, lane))
+def _assign_lanes(layers: Sequence[Layer], lane: int, lanes_of_lines: list[int], skips: list[Skip]) -> None:
+    """Append the lane of each layer, in the order of `layer_rows`; a shortcut is beside all lanes of its branch."""
+    for layer in layers:
+        if isinstance(layer, Residual):
+            first, aside = len(lanes_of_lines), lane + _breadth(layer.branch)
+            _assign_lanes(layer.branch, lane, lanes_of_lines, skips)
+            _assign_lanes(layer.shortcut, aside, lanes_of_lines, skips)
+            skips.append(Skip(lane, aside, first, len(lanes_of_lines)))
+        lanes_of_lines.append(lane)
 
 
-def _breadth(rows: tuple[Resolved, ...]) -> int:
-    """How many lanes the rows take."""
-    return max((_breadth(row.branch) + _breadth(row.shortcut) for row in rows if isinstance(row.layer, Residual)), default=1)
+def _breadth(layers: Sequence[Layer]) -> int:
+    """Number of lanes that the layers take."""
+    residuals = [layer for layer in layers if isinstance(layer, Residual)]
+    return max((_breadth(layer.branch) + _breadth(layer.shortcut) for layer in residuals), default=1)
 
 
 def _width(shape: Shape, channel: float) -> float:
@@ -125,7 +128,7 @@ def _width(shape: Shape, channel: float) -> float:
 
 
 def _lanes(places: Sequence[Place], skips: Sequence[Skip], channel: float) -> tuple[tuple[float, ...], float]:
-    """The middle of each lane, which is as wide as its widest box; and where they end."""
+    """(middle of each lane, right end of the last); a lane is as wide as its widest box."""
     widths = [_WIDEST, *[_SKIP] * max((skip.aside for skip in skips), default=0)]
     for place in places:
         if not isinstance(place.row.layer, Residual):
@@ -139,14 +142,14 @@ def _lanes(places: Sequence[Place], skips: Sequence[Skip], channel: float) -> tu
 
 
 def _columns(places: Sequence[Place], left: float) -> Columns:
+    rows = [place.row for place in places]
+    name_end = max(2 * len(row.path) + len(row.name) + 3 + len(row.options) for row in rows)
+    output_letters = max(len(row.output_text) for row in rows)
+    field_letters = max(len(f"{row.receptive_field}") for row in rows)
+    params_digits, macs_digits = len(f"{sum(row.params for row in rows):,}"), len(f"{sum(row.macs for row in rows):,}")
     name = left + 14
-    words = max(2 * place.depth + len(place.row.name) + 3 + len(describe(place.row.layer)) for place in places)
-    sizes = max(len(by(place.row.output)) for place in places)
-    output = name + max(words, 24) * _LETTER + max(sizes, 6) * _LETTER
-    fields = max(len(f"{place.row.receptive_field}") for place in places)
-    costs = [compute_layer_cost(place.row) for place in places]
-    params, macs = (len(f"{sum(figures):,}") for figures in ([cost.params for cost in costs], [cost.macs for cost in costs]))
-    field = output + max(92, 12 + (2 * fields + 1) * _LETTER)
-    params_end = field + max(82, 14 + params * _FIGURE)
-    macs_end = params_end + BAR + 40 + max(84, 14 + macs * _FIGURE)
-    return Columns(name, output, field, params_end, macs_end, macs_end + BAR + 40 + MARGIN)
+    output = name + max(name_end, 24) * _LETTER + max(output_letters, 6) * _LETTER
+    field = output + max(92, 12 + (2 * field_letters + 1) * _LETTER)
+    params = field + max(82, 14 + params_digits * _FIGURE)
+    macs = params + BAR + 40 + max(84, 14 + macs_digits * _FIGURE)
+    return Columns(name, output, field, params, macs, macs + BAR + 40 + MARGIN)

@@ -1,4 +1,4 @@
-"""A page with one network, that opens offline: its drawing, its layers as a table, and the file that describes it."""
+"""HTML page of one network for offline use: its drawing, its layers as a table, and its architecture file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from report.network.drawing import network_svg, percent
-from report.network.layout import by, typeset
-from search.budget.cost import Cost, compute_cost, compute_layer_cost
+from report.network.drawing import network_svg
+from report.network.layout import typeset
+from search.budget.cost import Cost, compute_cost
+from search.budget.summary import LayerRow, layer_rows
 from search.errors import UserError
 from search.files import write_text
 from search.networks.architecture import Architecture, to_json
-from search.networks.geometry import Resolved, flatten, resolve
-from search.networks.layers import describe
+from search.text import format_share
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1f2328; --page: #fff; --line: #d0d7de; }
@@ -34,7 +34,7 @@ _FIGURES = ("output", "receptive field", "parameters", "share", "multiply-adds",
 
 
 def network_html(architecture: Architecture) -> str:
-    """The page.
+    """Render the page.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
@@ -58,43 +58,36 @@ def network_html(architecture: Architecture) -> str:
 
 
 def write_drawings(architecture: Architecture, svg: Path | None, html: Path | None) -> list[Path]:
-    """Write the drawing, the page, or both; the files that were written.
+    """Write the drawing, the page, or both, and return the paths written.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
         UserError: a file is not called .svg or .html, or cannot be written.
     """
-    asked = [
-        (path, suffix, draw) for path, suffix, draw in ((svg, ".svg", network_svg), (html, ".html", network_html)) if path
-    ]
-    for path, suffix, _ in asked:  # so that no other file is replaced by mistake
+    formats = ((svg, ".svg", network_svg), (html, ".html", network_html))
+    wanted = [(path, suffix, render) for path, suffix, render in formats if path]
+    for path, suffix, _ in wanted:  # checked first, so that no file of another kind is overwritten by mistake
         if path.suffix.lower() != suffix:
-            raise UserError(f"{path}: --{suffix[1:]} writes a {suffix} file; call it {path.stem or 'network'}{suffix}")
-    for path, _, draw in asked:
+            raise UserError(f"{path}: --{suffix[1:]} writes a {suffix} file; name it {path.stem or 'network'}{suffix}")
+    for path, _, render in wanted:
         try:
-            write_text(path, draw(architecture))
+            write_text(path, render(architecture))
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error}); pass another place") from None
-    return [path for path, _, _ in asked]
+            raise UserError(f"{path}: cannot be written ({error.strerror or error}); pass another path") from None
+    return [path for path, _, _ in wanted]
 
 
 def _rows(architecture: Architecture, total: Cost) -> Iterator[str]:
-    before = None
-    for depth, row in flatten(resolve(architecture)):
-        kind = "" if row.output[:-1] == before else ' class="begins"'
-        before = row.output[:-1]
-        name = f'<td style="padding-left: {18 * depth}px">{row.name}</td><td>{escape(typeset(describe(row.layer)))}</td>'
+    for row in layer_rows(architecture):
+        kind = ' class="begins"' if row.is_resized else ""
+        name = f'<td style="padding-left: {18 * len(row.path)}px">{row.name}</td><td>{escape(typeset(row.options))}</td>'
         yield f"<tr{kind}>{name}{_cells(_figures(row, total))}</tr>"
 
 
-def _figures(row: Resolved, total: Cost) -> tuple[str, ...]:
-    cost, field = compute_layer_cost(row), row.receptive_field
-    return (
-        by(row.output),
-        by((field, field)) if field is not None else "",
-        *((f"{cost.params:,}", percent(cost.params, total.params)) if cost.params else ("", "")),
-        *((f"{cost.macs:,}", percent(cost.macs, total.macs)) if cost.macs else ("", "")),
-    )
+def _figures(row: LayerRow, total: Cost) -> tuple[str, ...]:
+    params = (f"{row.params:,}", format_share(row.params, total.params)) if row.params else ("", "")
+    macs = (f"{row.macs:,}", format_share(row.macs, total.macs)) if row.macs else ("", "")
+    return typeset(row.output_text), typeset(row.field_text()), *params, *macs
 
 
 def _cells(figures: tuple[str, ...]) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
 from search.budget.footprint import arena_bytes, flash_bytes, peak_activation_bytes
-from search.budget.lowering import Lowered, lower, without_kernel
+from search.budget.lowering import Lowered, lower
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved, first_half_positions, flatten, receptive_field, resolve
 from search.networks.layers import (
@@ -127,41 +127,3 @@ def compute_layer_cost(row: Resolved) -> LayerCost:
             return LayerCost(0, 0, 0, math.prod(row.output))
         case _:
             assert_never(row.layer)
-
-
-def table(architecture: Architecture) -> dict[str, Any]:
-    """The network layer by layer, as `show --json` prints it; receptive fields are [height, width], unclipped."""
-    resolved = resolve(architecture)
-    total = compute_resolved_cost(resolved)
-    return {
-        "name": architecture.name,
-        "params": total.params,
-        "trainable_params": total.trainable_params,
-        "macs": total.macs,
-        "receptive_field": _pair(total.receptive_field),
-        "output": [architecture.classes],
-        "int8": {
-            "flash_bytes": total.flash_bytes,
-            "peak_activation_bytes": total.peak_activation_bytes,
-            "arena_bytes": total.arena_bytes,
-            "unfolded": total.lowered.unfolded,
-            "without_kernel": without_kernel(total.lowered),
-        },
-        "layers": [_row(row) for _, row in flatten(resolved)],
-    }
-
-
-def _row(row: Resolved) -> dict[str, Any]:
-    cost = compute_layer_cost(row)
-    return {
-        "name": row.name,
-        "kind": row.layer.kind,
-        "output": list(row.output),
-        "receptive_field": _pair(row.receptive_field),
-        "params": cost.params,
-        "macs": cost.macs,
-    }
-
-
-def _pair(value: int | None) -> list[int] | None:
-    return None if value is None else [value, value]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.budget.cost import table
+from search.budget.summary import summarize
 from search.cli.network_table import print_network
 from search.keras_import.advice import Finding
 from search.keras_import.convert import Imported
@@ -43,7 +43,7 @@ def to_json(imported: Imported, findings: Sequence[Finding]) -> dict[str, Any]:
     """The same as plain values; `network` is null where not all of it is known."""
     known = imported.architecture if not imported.problems else None
     return {
-        "network": table(known) if known else None,
+        "network": summarize(known) if known else None,
         "rules": [{"rule": one.rule, "holds": one.holds, "found": one.words, "edits": list(one.edits)} for one in findings],
         "read_as": list(imported.read_as),
         "left_out": {why: list(layers) for why, layers in imported.left_out.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich import box
@@ -12,10 +12,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from search.budget.cost import Cost, compute_layer_cost, compute_resolved_cost
+from search.budget.cost import Cost, compute_cost
+from search.budget.metrics import METRICS
+from search.budget.summary import LayerRow, layer_rows
 from search.networks.architecture import Architecture
-from search.networks.geometry import Resolved, resolve
-from search.networks.layers import BatchNorm, Conv, Layer, Residual, SeparableConv, SpatialSeparableConv, describe
+from search.networks.layers import BatchNorm, Conv, Residual, SeparableConv, SpatialSeparableConv
+from search.text import format_field, format_share
 
 _EIGHTHS = "▏▎▍▌▋▊▉█"
 
@@ -37,16 +39,14 @@ def print_network(console: Console, architecture: Architecture, int8: Mapping[st
     """A network layer by layer; a receptive field that exceeds the image is marked.
 
     Args:
-        int8: what its int8 form takes, as `search.budget.cost.table` tells it; None leaves that out.
+        int8: costs of its int8 form, see `search.budget.summary.summarize`; None leaves them out.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
-    resolved = resolve(architecture)
-    total, side = compute_resolved_cost(resolved), max(architecture.input[:2])
-    rows = list(_rows(resolved, _ASCII if console.options.ascii_only else _DRAWN))
-    full = _table(console, rows, total, side, brief=False)
-    table = full if _measured(console, full).maximum <= console.width else _table(console, rows, total, side, brief=True)
+    rows, total = layer_rows(architecture), compute_cost(architecture)
+    full = _table(console, rows, total, brief=False)
+    table = full if _measured(console, full).maximum <= console.width else _table(console, rows, total, brief=True)
     console.print(_headline(architecture, total), highlight=False)
     usual, least = console.width, _measured(console, table).minimum
     console.width = max(usual, least)  # a narrower terminal breaks the lines itself, and nothing is lost
@@ -54,16 +54,15 @@ def print_network(console: Console, architecture: Architecture, int8: Mapping[st
     console.width = usual
     if int8:
         console.print(_int8_words(int8), highlight=False)
-    if any(row.receptive_field is not None and row.receptive_field > side for _, row in rows):
+    if any(row.exceeds_image for row in rows):
+        side = max(architecture.input[:2])
         console.print(f"* the receptive field exceeds the image ({side}x{side}): these layers see all of it and padding")
 
 
 def _int8_words(int8: Mapping[str, Any]) -> str:
-    """What it takes on a microcontroller, and what of it does so needlessly."""
-    told = (
-        f"in int8: {int8['flash_bytes']:,} bytes of flash, {int8['peak_activation_bytes']:,} of activations at once, "
-        f"{int8['arena_bytes']:,} of arena (TensorFlow Lite Micro)"
-    )
+    """Costs on a microcontroller, then what causes avoidable ones."""
+    costs = ", ".join(f"{int8[name]:,} {metric.label}" for name, metric in METRICS.items() if metric.is_int8)
+    told = f"in int8: {costs} (TensorFlow Lite Micro)"
     if int8["unfolded"]:
         told += (
             f"\n{len(int8['unfolded'])} batch norms do not fold into a convolution and stay as an operator each, as they do "
@@ -79,53 +78,48 @@ def _measured(console: Console, table: Table) -> Measurement:
     return Measurement.get(console, console.options.update(max_width=10_000), table)
 
 
-def _table(console: Console, rows: Sequence[tuple[str, Resolved]], total: Cost, side: int, *, brief: bool) -> Table:
-    """`brief` leaves out what other columns tell, and rounds multiply-adds to three digits."""
+def _table(console: Console, rows: Sequence[LayerRow], total: Cost, *, brief: bool) -> Table:
+    """`brief` omits options that other columns show, and rounds multiply-adds to three digits."""
     signs, letters = (_ASCII if console.options.ascii_only else _DRAWN), 4 if brief else 8
-    largest = max(compute_layer_cost(row).params for _, row in rows)
+    largest = max(row.params for row in rows)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
-    table.add_column("layer", no_wrap=True, min_width=max(len(lead + row.name) for lead, row in rows))
+    table.add_column("layer", no_wrap=True, min_width=max(len(_lead(row, signs) + row.name) for row in rows))
     table.add_column("", overflow="fold", min_width=9)
     for column in ("output", "field" if brief else "receptive field", "params"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("share", no_wrap=True, min_width=letters + 1 + len(_percent(largest, total.params)))
     table.add_column("macs" if brief else "multiply-adds", justify="right", no_wrap=True)
-    before = None
-    for lead, row in rows:
-        field, cost, begins = row.receptive_field, compute_layer_cost(row), row.output[:-1] != before
-        if begins and before is not None:
+    for index, row in enumerate(rows):
+        if row.is_resized and index:
             table.add_section()
-        before = row.output[:-1]
-        beyond = field is not None and field > side
-        bar = _bar(cost.params / largest, letters, signs.eighths) + " " if cost.params else ""
+        bar = _bar(row.params / largest, letters, signs.eighths) + " " if row.params else ""
+        is_prominent = row.params or isinstance(row.layer, Residual)
         table.add_row(
-            Text(lead, style="dim") + Text(row.name, style="" if cost.params or isinstance(row.layer, Residual) else "dim"),
-            Text(_brief(row.layer) if brief else describe(row.layer)),
-            Text("x".join(map(str, row.output)), style="bold" if begins else "dim"),
-            Text("" if field is None else f"{field}x{field}{'*' if beyond else ''}", style="yellow" if beyond else ""),
-            f"{cost.params:,}" if cost.params else "",
-            Text.assemble((bar, "cyan"), (_percent(cost.params, total.params), "dim")),
-            (_short(cost.macs) if brief else f"{cost.macs:,}") if cost.macs else "",
+            Text(_lead(row, signs), style="dim") + Text(row.name, style="" if is_prominent else "dim"),
+            Text(_brief(row) if brief else row.options),
+            Text(row.output_text, style="bold" if row.is_resized else "dim"),
+            Text(row.field_text("*"), style="yellow" if row.exceeds_image else ""),
+            f"{row.params:,}" if row.params else "",
+            Text.assemble((bar, "cyan"), (_percent(row.params, total.params), "dim")),
+            (_short(row.macs) if brief else f"{row.macs:,}") if row.macs else "",
         )
     return table
 
 
-def _brief(layer: Layer) -> str:
-    match layer:
+def _brief(row: LayerRow) -> str:
+    match row.layer:
         case SeparableConv() | SpatialSeparableConv() | Conv():
-            return describe(layer).split(", ", 1)[1]  # the output tells the filters
+            return row.options.split(", ", 1)[1]  # the filters are in the output's shape
         case BatchNorm(momentum=0.99, epsilon=1e-3) | Residual():
             return ""
         case _:
-            return describe(layer)
+            return row.options
 
 
-def _rows(resolved: tuple[Resolved, ...], signs: _Signs, lead: str = "") -> Iterator[tuple[str, Resolved]]:
-    """(what stands before its name, layer) for every layer, those inside residuals before the sum that closes them."""
-    for row in resolved:
-        yield from _rows(row.branch, signs, lead + signs.branch)
-        yield from _rows(row.shortcut, signs, lead + signs.shortcut)
-        yield (lead + signs.sum if isinstance(row.layer, Residual) else lead), row
+def _lead(row: LayerRow, signs: _Signs) -> str:
+    """The lines of the residuals around a layer, drawn before its name."""
+    lead = "".join(signs.branch if side == "branch" else signs.shortcut for side in row.path)
+    return lead + signs.sum if isinstance(row.layer, Residual) else lead
 
 
 def _bar(share: float, width: int, eighths: str) -> str:
@@ -136,7 +130,7 @@ def _bar(share: float, width: int, eighths: str) -> str:
 
 
 def _percent(value: int, whole: int) -> str:
-    return "" if not value else f"{round(100 * value / whole)}%" if round(100 * value / whole) else "<1%"
+    return format_share(value, whole).replace(" ", "") if value else ""
 
 
 def _short(macs: int) -> str:
@@ -149,8 +143,7 @@ def _short(macs: int) -> str:
 
 def _headline(architecture: Architecture, total: Cost) -> str:
     name = "".join(letter if letter.isprintable() else " " for letter in architecture.name).strip()
-    field = total.receptive_field
     return (
         f"{name or 'network'}: {total.params:,} parameters ({total.trainable_params:,} trained), "
-        f"{total.macs:,} multiply-adds, receptive field {'none' if field is None else f'{field}x{field}'}"
+        f"{total.macs:,} multiply-adds, receptive field {format_field(total.receptive_field) or 'none'}"
     )

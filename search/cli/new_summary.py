@@ -11,6 +11,7 @@ from search.budget.cost import compute_cost
 from search.cli.tables import print_survey
 from search.study.new import New
 from search.study.proposal import sizes_of
+from search.text import format_shape
 
 MOST_ROWS = 40  # classes in the table; of more, the commonest and the rarest
 
@@ -80,7 +81,7 @@ def _proposal(new: New) -> Table:
         table.add_column(column)
     stride = ", the first halves the image" if one.halves else ""
     rows = [
-        ("images", "x".join(map(str, one.input)), "; ".join(why[key] for key in ("size", "grayscale") if key in why)),
+        ("images", format_shape(one.input), "; ".join(why[key] for key in ("size", "grayscale") if key in why)),
         (
             "space",
             f"{_range(one.blocks)} blocks{stride}, {_range(one.pools)} pools, {_range(one.width)} channels",

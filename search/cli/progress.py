@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from search.study.config import hardly_learnt
+from search.text import format_clock
 
 MOST_ROWS = 8  # of workers that are shown
 AWAY_SECONDS = 60.0  # between two lines that say that the database is away
@@ -228,7 +229,7 @@ class RunView:
             parts.append(f"best so far {self.best[0]:.2%}{gap}")
         parts.append(f"{self.trained}/{self.goal} trained")
         if (left := self._seconds_left()) is not None:
-            parts.append(f"about {_duration(left)} left")
+            parts.append(f"about {format_clock(left)} left")
         return parts
 
     def _seconds_left(self) -> float | None:
@@ -248,8 +249,3 @@ class RunView:
 
 def _line(parts: list[str], *, dim: bool = False) -> Text:
     return Text("  ".join(parts), no_wrap=True, overflow="ellipsis", style="dim" if dim else "")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes}:{rest:02}"

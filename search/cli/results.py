@@ -50,12 +50,12 @@ def show(
     out: Out = None,
 ) -> None:
     """One network layer by layer: output size, receptive field, parameters, multiply-adds."""
-    from search.budget.cost import table
+    from search.budget.summary import summarize
     from search.networks.layers import ArchitectureError
 
     architecture = network_of(network, number, out, storage)
     try:
-        facts = table(architecture)
+        facts = summarize(architecture)
     except ArchitectureError as error:
         raise UserError(f"{network}: this network cannot exist: {error}") from None
     if svg or html:

@@ -18,6 +18,7 @@ from report.pareto_export import INDEX, WORDS, Taken
 from search.export.exporter import Exported
 from search.study.config import StudyConfig
 from search.study.survey import Survey
+from search.text import format_estimate
 from search.tuning.forecast import Forecast
 
 SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to lay out, and nobody reads it
@@ -98,25 +99,15 @@ def print_survey(console: Console, name: str, budget: int, found: Survey, timed:
 
 def _forecast(timed: Forecast, now: float) -> str:
     count = f"{timed.trials:,} trial{'s' if timed.trials > 1 else ''}"
-    base = "" if timed.seconds_of_base is None else f", the base {_about(timed.seconds_of_base)}"
+    base = "" if timed.seconds_of_base is None else f", the base {format_estimate(timed.seconds_of_base)}"
     return (
-        f"about {_about(timed.seconds)} on this machine ({count} of {_from_to(timed.cheap, timed.dear)}{base})\n"
+        f"about {format_estimate(timed.seconds)} on this machine ({count} of {_from_to(timed.cheap, timed.dear)}{base})\n"
         f"started now, it would end {_moment(now + timed.seconds, now)}"
     )
 
 
-def _about(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    parts = ((hours // 24, "days"), (hours % 24, "h")) if hours >= 48 else ((minutes // 60, "h"), (minutes % 60, "min"))
-    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
-
-
 def _from_to(low: float, high: float) -> str:
-    first, last = _about(low), _about(high)
+    first, last = format_estimate(low), format_estimate(high)
     if first == last:
         return first
     alike = first.split()[1:] == last.split()[1:] and len(first.split()) == 2

@@ -25,6 +25,7 @@ from search.data.loading import Watch
 from search.data.splits import LEAST_IN_A_PART, Labels, Split, held_out, reduced, three_parts
 from search.errors import UserError, nearest, reason
 from search.networks.layers import LARGEST
+from search.text import format_shape
 
 Protocol = Literal["course", "holdout"]
 
@@ -83,7 +84,8 @@ class Dataset:
         name = "digits (scikit-learn's 0 to 16 scaled to 0 to 255)" if self.name == "digits" else self.name
         balance = "" if (told := self.imbalance()) is None else f"; {told}"
         remark = f"; {self.remark}" if self.remark else ""
-        return f"{name}: {counts} images of {_by(self.input_shape)}, {self.classes} classes ({protocol}){balance}{remark}"
+        shape = format_shape(self.input_shape)
+        return f"{name}: {counts} images of {shape}, {self.classes} classes ({protocol}){balance}{remark}"
 
     def imbalance(self) -> str | None:
         """One line for people where some classes are much rarer than others: what always guessing one would give."""
@@ -228,7 +230,7 @@ def _from_folder(name: str | None, path: Path, options: Options, cache: Path | N
     def decode(places: NDArray[np.int64]) -> Pixels:
         pixels = reading.read([files[place] for place in places], options, cache, watch)
         if name is not None and pixels.shape[1:] != NAMED[name][0]:
-            here, there = _by(pixels.shape[1:]), _by(NAMED[name][0])
+            here, there = format_shape(pixels.shape[1:]), format_shape(NAMED[name][0])
             raise UserError(f"{path}: {name} has images of {there}, this folder {here}; pass the path without a name")
         return pixels
 
@@ -256,8 +258,8 @@ def _from_file(name: str | None, path: Path, options: Options) -> _Source:
     known = name or (arrays.official if options == AS_THEY_ARE else None)
     if known is not None and (shape, count) != (NAMED[known][0], len(NAMED[known][1])):
         raise UserError(
-            f"{path}: {known} has images of {_by(NAMED[known][0])} in {len(NAMED[known][1])} classes, "
-            f"this file {_by(shape)} in {count}; pass the path without a name to use it as a set of its own"
+            f"{path}: {known} has images of {format_shape(NAMED[known][0])} in {len(NAMED[known][1])} classes, "
+            f"this file {format_shape(shape)} in {count}; pass the path without a name to use it as a set of its own"
         )
     file_name = path.resolve().name
     suffix = next((suffix for suffix in archives.SUFFIXES if file_name.lower().endswith(suffix)), "")
@@ -304,7 +306,8 @@ def _checked(origin: str, arrays: archives.Arrays) -> tuple[dict[str, Split], in
         splits[part] = Split(x, _labels(f"{origin}: y_{part}", getattr(arrays, f"y_{part}"), len(x)))
     shapes = [split.x.shape[1:] for split in splits.values()]
     if shapes[0] != shapes[1]:
-        raise UserError(f"{origin}: training images are {_by(shapes[0])}, test images {_by(shapes[1])}; make them equal")
+        train, test = map(format_shape, shapes)
+        raise UserError(f"{origin}: training images are {train}, test images {test}; make them equal")
     present = np.unique(splits["train"].y)
     classes = len(present)
     if gaps := np.flatnonzero(present != np.arange(classes)).tolist():
@@ -355,10 +358,6 @@ def _labels(where: str, y: NDArray[Any], n: int) -> Labels:
             f"{where} has labels {y.min()} to {y.max()}, they must be between 0 and {LARGEST - 1:,}; number them"
         )
     return y.astype(np.int64)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _opened(decode: Callable[[NDArray[np.int64]], Pixels], splits: dict[str, Split]) -> dict[str, Split]:

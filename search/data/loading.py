@@ -26,6 +26,7 @@ from search.data.folders import shown
 from search.data.images import Options, Pixels, decode, quiet, resized
 from search.errors import UserError
 from search.files import read_arrays, write_arrays
+from search.text import format_shape
 
 Watch = Callable[[int, int], None]  # (images read, in all)
 
@@ -90,7 +91,7 @@ def check_memory(n: int, shape: tuple[int, int, int]) -> None:
     if total is None or COPIES * n * each <= total:
         return
     share = total / (COPIES * n * each)
-    by = "x".join(map(str, shape))
+    by = format_shape(shape)
     raise UserError(
         f"{n:,} images of {by} are {n * each / 2**30:.1f} GiB, which a training holds {COPIES} times, and this machine has "
         f"{total / 2**30:.1f} GiB; give [data] a smaller size, such as {max(1, int(min(shape[:2]) * share**0.5))}, or take "
@@ -140,7 +141,7 @@ def _decoded(files: Sequence[str], how: Options, watch: Watch) -> Pixels:
 
 
 def _another_size(file: str, shape: tuple[int, ...], first: tuple[int, ...]) -> str:
-    sizes = ["x".join(map(str, one[:2])) for one in (shape, first)]
+    sizes = [format_shape(one[:2]) for one in (shape, first)]
     return f"{shown(file)}: {sizes[0]} pixels, where the first image has {sizes[1]}; give [data] a size, such as size = 32"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.budget.cost import table
+from search.budget.summary import summarize
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture, fingerprint, to_dict
 
@@ -44,7 +44,7 @@ def card(
     Raises:
         ValueError: a fact has the name of an entry of the card's own.
     """
-    own = table(architecture) | {
+    own = summarize(architecture) | {
         "fingerprint": fingerprint(architecture),
         "architecture": to_dict(architecture),
         "recipe": None if recipe is None else dict(recipe),

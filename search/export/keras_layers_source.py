@@ -1,7 +1,7 @@
 """The layers of a network as lines of Keras source, each with a comment that says what comes out of it.
 
 No Keras is imported here. Options and layer names are those of `search.training.model`, so that weights of the one fit the
-other; sizes and prices in the comments are those of `search.networks.geometry` and `search.budget.cost`.
+other; sizes and costs in the comments are those of `search.networks.geometry` and `search.budget.cost`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, assert_never
 
 from search.budget.cost import compute_layer_cost
-from search.networks.geometry import Resolved, Shape, first_half_positions, flatten
+from search.networks.geometry import Resolved, first_half_positions, flatten
 from search.networks.layers import (
     Activation,
     AveragePool,
@@ -28,6 +28,7 @@ from search.networks.layers import (
     Softmax,
     SpatialSeparableConv,
 )
+from search.text import format_shape
 
 _INITIALIZERS = ("kernel_initializer", "depthwise_initializer", "pointwise_initializer")
 _KERAS_DEFAULTS: dict[str, object] = {
@@ -172,7 +173,7 @@ def _spatial(row: Resolved, layer: SpatialSeparableConv, field: int | None, init
     half = kernel * channels
     count = compute_layer_cost(row).params
     seen = str(field) if field == row.receptive_field else f"{row.receptive_field}x{field}"
-    columns = by((*first_half_positions(row), channels)), seen, f"{half if count else 0:,}"
+    columns = format_shape((*first_half_positions(row), channels)), seen, f"{half if count else 0:,}"
     yield Line(_call("DepthwiseConv2D", f"{row.name}_vertical", (kernel, 1), **options), columns)
     options |= {"dilation_rate": (1, dilation) if dilation > 1 else 1, "strides": layer.stride}
     options |= {"use_bias": layer.use_bias, "pointwise_initializer": initializer}
@@ -191,15 +192,10 @@ def _call(kind: str, name: str, *sizes: object, **options: object) -> str:
 
 def _columns(row: Resolved) -> tuple[str, str, str]:
     return (
-        by(row.output),
+        format_shape(row.output),
         "" if row.receptive_field is None else str(row.receptive_field),
         f"{compute_layer_cost(row).params:,}",
     )
-
-
-def by(shape: Shape) -> str:
-    """A shape as people write it: 32x32x3."""
-    return "x".join(map(str, shape))
 
 
 def _quoted(text: str) -> str:

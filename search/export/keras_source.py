@@ -12,10 +12,11 @@ import numpy as np
 
 from search.budget.cost import Cost, compute_resolved_cost
 from search.data.preprocessing import Pixels
-from search.export.keras_layers_source import Line, by, calls, commented, statements
+from search.export.keras_layers_source import Line, calls, commented, statements
 from search.networks.architecture import LONGEST_NAME, Architecture, identifier
 from search.networks.geometry import Resolved, resolve
 from search.networks.layers import ConvLayer, Gate, Residual, walk
+from search.text import format_shape
 
 WIDTH = 120  # of a line, where one layer a line allows it
 
@@ -85,17 +86,17 @@ def _file(
     return f'{docstring}\n\n{wide}{code}\n\n\nif __name__ == "__main__":\n    {main}\n'
 
 
-def _docstring(architecture: Architecture, price: Cost, heading: Sequence[str], pixels: Pixels) -> Iterator[str]:
+def _docstring(architecture: Architecture, cost: Cost, heading: Sequence[str], pixels: Pixels) -> Iterator[str]:
     name = " ".join(_printable(architecture.name).replace('"', "'").split()) or "network"
     name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
-    field = price.receptive_field
+    field = cost.receptive_field
     facts = {
-        "Parameters": f"{price.params:,} ({price.trainable_params:,} trainable)",
-        "Multiply-adds": f"{price.macs:,} for one image",
+        "Parameters": f"{cost.params:,} ({cost.trainable_params:,} trainable)",
+        "Multiply-adds": f"{cost.macs:,} for one image",
         "Receptive field": f"{field}x{field} pixels" if field else "the whole image",
         "Pixels": f"{pixels.describe()}; see `prepare`",
     }
-    title = f"{name}: {by(architecture.input)} images in, probabilities of {architecture.classes} classes out."
+    title = f"{name}: {format_shape(architecture.input)} images in, probabilities of {architecture.classes} classes out."
     yield f'"""{_escaped(title)}'
     yield ""
     for key, words in facts.items():

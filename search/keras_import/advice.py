@@ -25,6 +25,7 @@ from search.networks.layers import (
     walk,
 )
 from search.study import study_file
+from search.text import format_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def judge(imported: Imported, rules: Rules) -> list[Finding]:
 
 
 def _input(network: Architecture, rules: Rules) -> Finding:
-    words = f"{_by(network.input)}, {network.classes} classes"
+    words = f"{format_shape(network.input)}, {network.classes} classes"
     if (network.input, network.classes) == (rules.input, rules.classes):
         return Finding("input", True, words)
     edit = f"keras.Input({rules.input}) and {rules.classes} classes"
@@ -97,7 +98,9 @@ def _input(network: Architecture, rules: Rules) -> Finding:
         edit += f", which makes it {compute_cost(resized).params:,} parameters"
     except ArchitectureError as error:
         edit += f", which its layers do not fit ({error})"
-    return Finding("input", False, f"{words}; the images are {_by(rules.input)} in {rules.classes} classes", (edit,))
+    return Finding(
+        "input", False, f"{words}; the images are {format_shape(rules.input)} in {rules.classes} classes", (edit,)
+    )
 
 
 def _separable(rows: list[Resolved], names: dict[str, str]) -> Finding:
@@ -205,7 +208,3 @@ def _listed(places: list[str]) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

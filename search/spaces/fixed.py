@@ -15,6 +15,7 @@ from search.networks.architecture import Architecture, canonical, from_json
 from search.networks.layers import ArchitectureError, BatchNorm, Layer, Residual
 from search.spaces.base import NotInSpace
 from search.spaces.domains import Choices, Domain, Value, parse_domain
+from search.text import format_shape
 
 
 def _network_names(raw: object) -> Domain:
@@ -107,7 +108,7 @@ class Fixed(BaseModel):
         name = self.network.first if self.network.is_fixed else values["network"]
         network = self.given(name)
         if (network.input, network.classes) != (input_shape, classes):
-            needed, present = ("x".join(map(str, shape)) for shape in (network.input, input_shape))
+            needed, present = (format_shape(shape) for shape in (network.input, input_shape))
             raise ArchitectureError(
                 f"takes images of {needed} in {network.classes} classes, not {present} in {classes}", str(name)
             )

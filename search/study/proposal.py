@@ -19,6 +19,7 @@ from search.data.inspection import Seen
 from search.errors import UserError
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Softmax
+from search.text import format_shape
 
 SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96)  # that an image is resized to
 LARGE = 48  # shorter side in pixels from which on the first block halves the image
@@ -191,6 +192,6 @@ def _range(low: int, high: int) -> Any:
 def sizes_of(sizes: Counter[tuple[int, int]]) -> str:
     """The sizes of images for people: the one, or the smallest and largest by area and how many there are."""
     if len(sizes) == 1:
-        return "x".join(map(str, next(iter(sizes))))
+        return format_shape(next(iter(sizes)))
     smallest, largest = (pick(sizes, key=lambda size: (size[0] * size[1], size)) for pick in (min, max))
     return f"{smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]} ({len(sizes):,} different)"

@@ -17,6 +17,7 @@ from search.networks.architecture import Architecture
 from search.networks.layers import ArchitectureError
 from search.study.config import REFERENCES, ROOT, StudyConfig
 from search.study.study_file import is_file
+from search.text import format_shape
 from search.training.recipe import Recipe, as_tuple
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def check(reference: Reference, data: Dataset) -> None:
         raise UserError(f"{reference.name}: this network cannot exist: {error}") from None
     needs, classes = reference.architecture.input, reference.architecture.classes
     if (needs, classes) != (data.input_shape, data.classes):
-        shapes = ["x".join(map(str, shape)) for shape in (needs, data.input_shape)]
+        shapes = [format_shape(shape) for shape in (needs, data.input_shape)]
         raise UserError(
             f"{reference.name}: takes images of {shapes[0]} in {classes} classes, and {data.name} has {shapes[1]} in "
             f"{data.classes}; name another base, or an accuracy to beat such as 0.84"

@@ -16,6 +16,7 @@ from search.errors import UserError
 from search.networks.architecture import Architecture
 from search.networks.layers import ArchitectureError, walk
 from search.spaces.domains import Choices, Domain, Value
+from search.text import format_shape
 from space import Fixed, Space, build, depths, parameters, widths
 
 DRAWS = 2_000  # for the smallest network
@@ -122,7 +123,7 @@ def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], class
     """
     found = smallest(space, input_shape, classes)
     if found is None:
-        shape = "x".join(map(str, input_shape))
+        shape = format_shape(input_shape)
         if isinstance(space, Fixed):
             raise UserError(f"space: none of its networks takes images of {shape} in {classes} classes; name others")
         raise UserError(f"space: none of its networks fits images of {shape}; take fewer pools or strides, or padding same")

@@ -11,8 +11,9 @@ import keras
 import pytest
 from hypothesis import given, settings
 
-from search.budget.cost import Cost, LayerCost, compute_cost, compute_layer_cost, compute_resolved_cost, table
+from search.budget.cost import Cost, LayerCost, compute_cost, compute_layer_cost, compute_resolved_cost
 from search.budget.limits import Budget
+from search.budget.summary import summarize
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved, flatten, resolve
 from search.networks.layers import (
@@ -296,7 +297,7 @@ def test_which_references_fit(name: str) -> None:
 @given(architectures())
 @settings(max_examples=50)
 def test_the_table_adds_up(architecture: Architecture) -> None:
-    shown, cost = table(architecture), compute_cost(architecture)
+    shown, cost = summarize(architecture), compute_cost(architecture)
     assert shown["params"] == sum(row["params"] for row in shown["layers"]) == cost.params
     assert shown["macs"] == sum(row["macs"] for row in shown["layers"]) == cost.macs
     assert shown["trainable_params"] == cost.trainable_params
@@ -308,7 +309,7 @@ def test_the_table_adds_up(architecture: Architecture) -> None:
 
 
 def test_the_table_is_that_of_the_design() -> None:
-    shown = table(net(SeparableConv(4, 3, 2), name="tiny"))
+    shown = summarize(net(SeparableConv(4, 3, 2), name="tiny"))
     assert list(shown) == ["name", "params", "trainable_params", "macs", "receptive_field", "output", "int8", "layers"]
     assert shown["layers"][0] == {
         "name": "separable_conv_1",

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from tensorflow.lite.python import schema_py_generated as schema
 
-from search.budget.cost import compute_cost, table
+from search.budget.cost import compute_cost
 from search.budget.footprint import arena_bytes, head_bytes, peak_activation_bytes
 from search.budget.lowering import Lowered, lower
+from search.budget.summary import summarize
 from search.data.preprocessing import Pixels
 from search.export.tflite import int8_tflite
 from search.networks.architecture import Architecture
@@ -206,7 +207,7 @@ def test_branches_run_in_the_better_order() -> None:
 
 
 def test_the_table_tells_of_int8() -> None:
-    shown = table(reference("eip-d"))["int8"]
+    shown = summarize(reference("eip-d"))["int8"]
     assert list(shown) == ["flash_bytes", "peak_activation_bytes", "arena_bytes", "unfolded", "without_kernel"]
     assert shown["unfolded"] == [f"batch_norm_{number}" for number in range(1, 12)]
-    assert table(net(SeparableConv(3), Activation("gelu")))["int8"]["without_kernel"] == ["GELU"]
+    assert summarize(net(SeparableConv(3), Activation("gelu")))["int8"]["without_kernel"] == ["GELU"]

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from search.budget.cost import table
+from search.budget.summary import summarize
 from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.export.exporter import export
@@ -183,7 +183,7 @@ def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
         if layer.weights:
             by_name.get_layer(layer.name).set_weights(layer.get_weights())
     for model in (by_file, by_name, by_order, added):
-        assert model.count_params() == table(architecture)["params"]
+        assert model.count_params() == summarize(architecture)["params"]
         np.testing.assert_allclose(outputs(model, inputs), expected, atol=1e-5)
     card = json.loads(paths["json"].read_text(encoding="utf-8"))
     assert fingerprint(from_json(json.dumps(card["architecture"]))) == fingerprint(architecture)
@@ -198,7 +198,7 @@ def test_source_of_any_network_is_the_same_network(architecture: Architecture) -
     sources += [run(add_source(architecture)).model] if is_stack(architecture) else []
     inputs = images(architecture).astype(np.float32) / 255
     for built in sources:
-        assert built.count_params() == model.count_params() == table(architecture)["params"]
+        assert built.count_params() == model.count_params() == summarize(architecture)["params"]
         built.set_weights(model.get_weights())
         np.testing.assert_allclose(outputs(built, inputs), outputs(model, inputs), atol=1e-5)
 
@@ -249,7 +249,7 @@ def test_comments_say_what_the_table_says(name: str, style: Callable[[Architectu
             style(NETWORKS[name])
         return
     source = style(NETWORKS[name])
-    found, priced = comments(source), table(NETWORKS[name])
+    found, priced = comments(source), summarize(NETWORKS[name])
     uses: Counter[str] = Counter()
     for (_, resolved), row in zip(flatten(resolve(NETWORKS[name])), priced["layers"], strict=True):
         own = resolved.first or resolved.name
@@ -287,7 +287,7 @@ def test_a_plain_stack_is_sequential_and_a_graph_is_functional() -> None:
 def test_a_script_adds_one_layer_a_line() -> None:
     tree = ast.parse(add_source(NETWORKS["eip-b"]))
     calls = [one.value.func for one in tree.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)]
-    assert [ast.unparse(call) for call in calls] == ["model.add"] * (1 + len(table(NETWORKS["eip-b"])["layers"]))
+    assert [ast.unparse(call) for call in calls] == ["model.add"] * (1 + len(summarize(NETWORKS["eip-b"])["layers"]))
 
 
 def test_ruff_has_no_complaint(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     )
     text = paths["json"].read_text(encoding="utf-8")
     card = json.loads(text)
-    assert card.items() >= (table(architecture) | facts | {"recipe": recipe}).items()
+    assert card.items() >= (summarize(architecture) | facts | {"recipe": recipe}).items()
     assert Pixels.from_dict(card["pixels"]) == NORMALISED
     assert card["versions"]["keras"] == keras.__version__ and {"python", "numpy", "optuna"} <= card["versions"].keys()
     digests = {paths[form].name: hashlib.sha256(paths[form].read_bytes()).hexdigest() for form in ("py", "keras", "add")}

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from report.analysis.timing import Spent, duration, rungs_table, saved, times
+from report.analysis.timing import Spent, rungs_table, saved, times
 from search.study import run as studies
 from search.study.records import Record
 from search.study.run import Run, sibling
@@ -67,23 +67,6 @@ def test_time_is_told_by_what_it_was_for_and_how_it_ended(run: Run) -> None:
     )
     assert found.seconds == 185.0
     assert found.begun == BEGUN - timedelta(minutes=7) and found.ended == BEGUN + timedelta(minutes=61)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (3_599, "59 min 59 s"),
-        (3_599.7, "1 h 0 min"),
-        (86_369, "23 h 59 min"),
-        (86_399, "1 d 0 h"),
-        (3 * 86_400 + 4 * 3_600, "3 d 4 h"),
-    ],
-)
-def test_a_time_is_told_in_two_units(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_rungs_are_told_by_who_came_and_who_went_on(run: Run) -> None:

@@ -24,6 +24,7 @@ from report.markdown.formatting import BEYOND
 from report.tables import leaderboard, refusal_words
 from search.budget.cost import compute_cost, compute_layer_cost
 from search.budget.limits import Budget
+from search.budget.summary import layer_rows
 from search.data.dataset import load_dataset
 from search.errors import UserError
 from search.networks.architecture import Architecture
@@ -159,7 +160,9 @@ def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
 @slow
 def test_the_report_shows_the_winner_layer_by_layer_and_as_keras_does(copied: Run) -> None:
     text, network = report(copied), studies.network_of(copied)
-    assert [tuple(row) for row in table(section(text, "The winner: trial"))[1:]] == formatting.layer_rows(network)
+    assert [tuple(row) for row in table(section(text, "The winner: trial"))[1:]] == [
+        formatting.layer_cells(row) for row in layer_rows(network)
+    ]
     cost, summary = compute_cost(network), section(text, "The winner as Keras sees it")
     assert f"Total params: {cost.params:,} " in summary
     assert f"Trainable params: {cost.trainable_params:,} " in summary
@@ -306,7 +309,7 @@ BUDGET = Budget(params=8_000)
 
 @given(architectures())
 def test_the_layer_table_is_the_resolved_network(architecture: Architecture) -> None:
-    rows, side = formatting.layer_rows(architecture), max(architecture.input[:2])
+    rows, side = [formatting.layer_cells(row) for row in layer_rows(architecture)], max(architecture.input[:2])
     for cells, (_, row) in zip(rows, flatten(resolve(architecture)), strict=True):
         field, params = row.receptive_field, compute_layer_cost(row).params
         assert row.name in cells[0]

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from report.network.drawing import network_svg, percent
-from report.network.layout import Layout, arrange, by, typeset
+from report.network.drawing import network_svg
+from report.network.layout import Layout, arrange, typeset, typeset_shape
 from report.network.page import network_html, write_drawings
 from search.__main__ import main
 from search.budget.cost import compute_cost, compute_layer_cost
@@ -103,8 +103,8 @@ def test_sums_gates_and_bands_are_drawn() -> None:
     assert kinds.count("node") == 5  # and the gate
     bands = [text.text for text in picture.iter(f"{SVG}text") if text.attrib.get("class") == "size"]
     assert bands == [
-        by((12, 12)),
-        by((6, 6)),
+        typeset_shape((12, 12)),
+        typeset_shape((6, 6)),
         "vector",
         "total",
         *(f"{figure:,}" for figure in (compute_cost(DEEP).params, compute_cost(DEEP).macs)),
@@ -121,10 +121,6 @@ def test_any_name_makes_xml(name: str) -> None:
 
 def test_a_name_is_no_markup() -> None:
     assert texts(drawn(replace(DEEP, name='</text><script a="1">&')))[0] == '</text><script a="1">&'
-
-
-def test_a_share_that_is_something_is_not_shown_as_nothing() -> None:
-    assert [percent(*pair) for pair in ((1, 1000), (0, 5), (31, 100), (5, 5))] == ["<1 %", "0 %", "31 %", "100 %"]
 
 
 def test_the_verb_draws_into_files(
@@ -145,7 +141,7 @@ def test_the_page_opens_offline_and_holds_every_figure() -> None:
     assert "<b>" not in page and "<title>&lt;b&gt;</title>" in page
     cells = re.findall(r'<td class="figure">([^<]*)</td>', page)
     for _, row in flatten(resolve(DEEP)):
-        assert by(row.output) in cells
+        assert typeset_shape(row.output) in cells
         assert compute_layer_cost(row).params == 0 or f"{compute_layer_cost(row).params:,}" in cells
     assert f"{compute_cost(DEEP).params:,}" in cells
     held = re.search(r"<pre>(.*)</pre>", page, re.DOTALL)
@@ -158,7 +154,7 @@ def test_drawings_are_written_under_their_own_endings_only(tmp_path: Path) -> No
     assert paths[0].read_text(encoding="utf-8") == network_svg(DEEP)
     kept = tmp_path / "net.json"
     kept.write_text("{}")
-    with pytest.raises(UserError, match=r"call it net\.svg"):
+    with pytest.raises(UserError, match=r"name it net\.svg"):
         write_drawings(DEEP, kept, tmp_path / "other.html")
     assert kept.read_text() == "{}" and not (tmp_path / "other.html").exists()
     with pytest.raises(UserError, match="cannot be written"):
