@@ -1,8 +1,9 @@
-"""Walks an architecture once: each layer with its input and output shape, jump and receptive field.
+"""Geometry of a network: each layer with its input and output shape, jump and receptive field.
 
-Prices (`search.budget.cost`) and Keras models (`search.training.model`) both read what this yields; no geometry is
-computed anywhere else. The receptive field follows r <- r + (k - 1) * dilation * j, j <- j * stride, from r = j = 1, not
-clipped to the image (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill 2019).
+Costs (`search.budget.cost`) and Keras models (`search.training.model`) are both derived from it; no geometry is computed
+anywhere else. The receptive field follows r <- r + (k - 1) * dilation * j, j <- j * stride, from r = j = 1, not clipped to
+the image (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill 2019). Behind a sum
+it is the union of the windows of both branches, which may be centred differently: wider than the wider of the two.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ Shape = tuple[int, ...]  # (height, width, channels), or (features,) from global
 
 
 class Resolved(NamedTuple):
-    """One layer in its place: shapes without the batch axis, jump and receptive field in input pixels."""
+    """A layer of a network with its geometry: shapes without the batch axis, jump and receptive field in input pixels."""
 
     name: str
     layer: Layer
     input: Shape
     output: Shape
     jump: int
-    receptive_field: int | None  # of an output value; None from global pooling, flatten or dense on
+    receptive_field: int | None  # the larger of height and width; None from global pooling, flatten or dense on
     branch: tuple[Resolved, ...] = ()
     shortcut: tuple[Resolved, ...] = ()
-    first: str = ""  # the earlier convolution whose weights this one has, where they are shared
+    first: str = ""  # name of the earlier convolution that this one shares its weights with; "" if none
 
 
 def resolve(architecture: Architecture) -> tuple[Resolved, ...]:
-    """Each layer of the architecture with its geometry.
+    """Compute the geometry of each layer.
 
     Raises:
-        ArchitectureError: a layer does not fit what reaches it, or the output is not one score a class.
+        ArchitectureError: a layer does not fit its input, or the output is not one score per class.
     """
     resolved = _resolve(architecture.layers, architecture.input, 1, 1, _Seen({}, {}))
     if resolved[-1].output != (architecture.classes,):
@@ -63,16 +64,16 @@ def resolve(architecture: Architecture) -> tuple[Resolved, ...]:
 
 
 def output_shape(layers: tuple[Layer, ...], image: Shape) -> Shape:
-    """What the layers make of an image, when the number of classes is not known yet.
+    """Shape of the last layer's output for an image of this shape, when the number of classes is not known yet.
 
     Raises:
-        ArchitectureError: a layer does not fit what reaches it.
+        ArchitectureError: a layer does not fit its input.
     """
     return _resolve(layers, image, 1, 1, _Seen({}, {}))[-1].output
 
 
 def flatten(resolved: tuple[Resolved, ...], depth: int = 0) -> Iterator[tuple[int, Resolved]]:
-    """(depth, layer) for every layer, those inside residuals before the sum that closes them."""
+    """Yield (depth, layer) for every layer; those inside a residual precede the sum that closes it."""
     for row in resolved:
         yield from flatten(row.branch, depth + 1)
         yield from flatten(row.shortcut, depth + 1)
@@ -80,12 +81,12 @@ def flatten(resolved: tuple[Resolved, ...], depth: int = 0) -> Iterator[tuple[in
 
 
 def receptive_field(resolved: tuple[Resolved, ...]) -> int:
-    """The network's own: the last value before global pooling, flatten or dense."""
+    """Receptive field of the network: the last one before global pooling, flatten or dense; 1 if there is none."""
     return next((row.receptive_field for row in reversed(resolved) if row.receptive_field is not None), 1)
 
 
 def first_half_positions(row: Resolved) -> tuple[int, int]:
-    """(height, width) after the k x 1 half of a spatially separable convolution, which does not stride."""
+    """(height, width) after the k x 1 half of a spatially separable convolution, which has stride 1."""
     assert isinstance(row.layer, SpatialSeparableConv)
     height, width, _ = row.input
     reach = (row.layer.kernel - 1) * row.layer.dilation
@@ -93,7 +94,7 @@ def first_half_positions(row: Resolved) -> tuple[int, int]:
 
 
 class _Seen(NamedTuple):
-    """What has been passed: layers counted by kind, and the first convolution of each set of shared weights."""
+    """Layers passed so far: their number by kind, and the first convolution of each set of shared weights."""
 
     kinds: dict[str, int]
     weights: dict[str, Resolved]
@@ -105,7 +106,7 @@ def _resolve(layers: tuple[Layer, ...], shape: Shape, jump: int, field: int | No
         seen.kinds[layer.kind] = number = seen.kinds.get(layer.kind, 0) + 1
         name = f"{layer.kind}_{number}"
         try:
-            row = _place(name, layer, shape, jump, field, seen)
+            row = _resolve_layer(name, layer, shape, jump, field, seen)
         except ArchitectureError as error:
             raise (error if error.layer else ArchitectureError(str(error), name)) from None
         rows.append(row)
@@ -113,18 +114,18 @@ def _resolve(layers: tuple[Layer, ...], shape: Shape, jump: int, field: int | No
     return tuple(rows)
 
 
-def _place(name: str, layer: Layer, shape: Shape, jump: int, field: int | None, seen: _Seen) -> Resolved:
+def _resolve_layer(name: str, layer: Layer, shape: Shape, jump: int, field: int | None, seen: _Seen) -> Resolved:
     match layer:
         case BatchNorm() | Activation() | Dropout():
             return Resolved(name, layer, shape, shape, jump, field)
         case SeparableConv() | SpatialSeparableConv() | Conv():
             reach = (layer.kernel - 1) * layer.dilation + 1
-            output = (*_window(shape, reach, layer.stride, layer.padding), layer.filters)
+            output = (*_positions(shape, reach, layer.stride, layer.padding), layer.filters)
             row = Resolved(name, layer, shape, output, jump * layer.stride, _grown(field, reach, jump))
             return _shared(row, layer.weights, seen) if layer.weights else row
         case MaxPool() | AveragePool():
             stride = layer.stride or layer.size
-            output = (*_window(shape, layer.size, stride, layer.padding), shape[2])
+            output = (*_positions(shape, layer.size, stride, layer.padding), shape[2])
             return Resolved(name, layer, shape, output, jump * stride, _grown(field, layer.size, jump))
         case GlobalAveragePool():
             return Resolved(name, layer, shape, (_map(shape)[2],), jump, None)
@@ -174,12 +175,76 @@ def _sum(
     (left, left_jump, left_field), (right, right_jump, right_field) = ends
     if left != right:
         raise ArchitectureError(f"the branch ends in {list(left)} and the shortcut in {list(right)}: they cannot be added")
-    known = [value for value in (left_field, right_field) if value is not None]
-    grown = max(known) if len(known) == 2 else None
-    return Resolved(name, layer, shape, left, max(left_jump, right_jump), grown, branch, shortcut)
+    union = None
+    if field is not None and left_field is not None and right_field is not None:
+        if left_jump == right_jump and field in (left_field, right_field):
+            union = max(left_field, right_field)  # one side sees a single pixel, which every window includes
+        else:
+            windows = [_union(branch, shortcut, axis, left[axis]) for axis in (0, 1)]
+            union = field + max(window.last - window.first for window in windows) * jump
+    return Resolved(name, layer, shape, left, max(left_jump, right_jump), union, branch, shortcut)
 
 
-def _window(shape: Shape, reach: int, stride: int, padding: Padding) -> tuple[int, int]:
+class _Window(NamedTuple):
+    """Inputs along one axis that an output depends on: at position p those from p * jump + first to p * jump + last."""
+
+    first: int
+    last: int
+    jump: int
+
+
+def _union(branch: tuple[Resolved, ...], shortcut: tuple[Resolved, ...], axis: int, size: int) -> _Window:
+    """Window of a sum: from the first to the last input that either side depends on.
+
+    Args:
+        axis: 0 for height, 1 for width.
+        size: of the output along this axis. Sides of different jumps, which equal outputs of small maps admit, are compared
+            at its centre.
+    """
+    left, right, centre = _window(branch, axis), _window(shortcut, axis), size // 2
+    jump = max(left.jump, right.jump)
+    first = min(window.first + centre * (window.jump - jump) for window in (left, right))
+    last = max(window.last + centre * (window.jump - jump) for window in (left, right))
+    return _Window(first, last, jump)
+
+
+def _window(rows: tuple[Resolved, ...], axis: int) -> _Window:
+    """Window of the last row's output over the first row's input."""
+    first, last, jump = 0, 0, 1
+    for row in rows:
+        window = _layer_window(row, axis)
+        if window is not None:
+            first += window.first * jump
+            last += window.last * jump
+            jump *= window.jump
+    return _Window(first, last, jump)
+
+
+def _layer_window(row: Resolved, axis: int) -> _Window | None:
+    """Window of one layer; None if each output depends on the input at its own position alone."""
+    match row.layer:
+        case SeparableConv(kernel=size) | SpatialSeparableConv(kernel=size) | Conv(kernel=size) as layer:
+            reach, stride = (size - 1) * layer.dilation + 1, layer.stride
+            # the k x 1 half of a spatially separable convolution pads the height, and has stride 1
+            padded_stride = 1 if axis == 0 and isinstance(layer, SpatialSeparableConv) else stride
+        case MaxPool(size=size) | AveragePool(size=size) as layer:
+            reach, stride = size, layer.stride or size
+            padded_stride = stride
+        case Residual():
+            return _union(row.branch, row.shortcut, axis, row.output[axis])
+        case _:
+            return None
+    before = _padding_before(row.input[axis], reach, padded_stride) if layer.padding == "same" else 0
+    return _Window(-before, reach - 1 - before, stride)
+
+
+def _padding_before(size: int, reach: int, stride: int) -> int:
+    """Padding that TensorFlow's `same` puts before an axis; of an odd total the larger half goes behind."""
+    total = (-(-size // stride) - 1) * stride + reach - size
+    return max(total, 0) // 2
+
+
+def _positions(shape: Shape, reach: int, stride: int, padding: Padding) -> tuple[int, int]:
     """Height and width after a window of `reach` pixels slides over the map, as TensorFlow counts them."""
     height, width, _ = _map(shape)
     if padding == "same":
