@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.progress import show_progress
 from tests.support.servers import postgres
 
 __all__ = ["postgres"]
@@ -25,14 +26,16 @@ settings.register_profile(  # pytest tests/test_fuzz_*.py --hypothesis-profile=l
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """SQLAlchemy's pool leaves PostgreSQL's connections to the garbage collector, like SQLite's."""
+    show_progress(config)
     config.addinivalue_line("filterwarnings", "ignore:<psycopg.Connection object:ResourceWarning")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_models() -> Iterator[None]:
-    """The models of one file are let go before the next."""
+    """Clear Keras' state between files."""
     yield
     if keras := sys.modules.get("keras"):
         keras.backend.clear_session()
