@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from search.budget.cost import compute_cost
 from search.budget.footprint import arena_bytes, head_bytes, peak_activation_bytes
+from search.budget.limits import Budget
 from search.budget.lowering import Lowered, lower
 from search.budget.summary import summarize
 from search.data.preprocessing import Pixels
@@ -35,19 +36,25 @@ from search.networks.layers import (
     Softmax,
     SpatialSeparableConv,
 )
+from search.spaces.domains import Value
 from search.study.study_file import load
 from search.training.model import build as build_model
+from search.tuning.scaling import largest_that_fits
 from space import build, parameters
 from tests.support.strategies import architectures, net, reference
 
 ROOT = Path(__file__).parents[2]
-FAR = 0.05  # of the size of a file
+TOLERANCE = 0.05  # of the size of a file, by which its prediction may be larger
 
 
 @lru_cache
 def converted(name: str) -> bytes:
+    """The int8 file of one of the networks below."""
+    return convert(NETWORKS[name])
+
+
+def convert(architecture: Architecture) -> bytes:
     """The network with random weights and averages as an int8 .tflite for one image, as it is exported."""
-    architecture = replace(NETWORKS[name], name="")
     model = build_model(architecture)
     generator = np.random.default_rng(0)
     for variable in model.weights:
@@ -117,8 +124,34 @@ def test_operators_and_tensors_are_those_of_the_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_file_is_as_large_as_was_reckoned(name: str) -> None:
-    assert compute_cost(NETWORKS[name]).flash_bytes == pytest.approx(len(converted(name)), rel=FAR)
+def test_the_file_is_as_large_as_predicted(name: str) -> None:
+    size = len(converted(name))
+    assert size <= compute_cost(NETWORKS[name]).flash_bytes <= (1 + TOLERANCE) * size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_filled_network_fits_its_flash_under_any_study_name(seed: int) -> None:
+    """Networks as large as 64 KB of flash admit: no file exceeds the prediction, nor the limit."""
+    config = load(ROOT / "studies" / "tinyml" / "study.toml")
+    limit = Budget.model_validate({"params": 10**6, "flash_bytes": 65_537})
+
+    def build_at(values: Mapping[str, Value]) -> Architecture:
+        return build(config.space, values, (32, 32, 3), 10)
+
+    def is_within(values: Mapping[str, Value]) -> bool:
+        architecture = build_at(values)
+        return limit.breach(architecture, compute_cost(architecture)) is None
+
+    generator = random.Random(seed)
+    proposal = {name: domain.draw(generator) for name, domain in parameters(config.space).items()}
+    filled = largest_that_fits(config.space, proposal, is_within)
+    assert filled is not None
+    architecture = build_at(filled)
+    predicted = compute_cost(architecture).flash_bytes
+    sizes = {len(convert(replace(architecture, name=name))) for name in ("t-1", "a_study_with_a_long_name-12345")}
+    assert len(sizes) == 1, "the name of the study is not in the file"
+    assert 0.98 * predicted <= max(sizes) <= predicted <= 65_536
 
 
 # --- against arenas --------------------------------------------------------------------------------------------------
@@ -138,7 +171,7 @@ def test_the_arena_is_what_the_runtime_allocated(name: str) -> None:
     head, total = ARENAS[name]
     lowered = compute_cost(reference(name)).lowered
     assert head_bytes(lowered) == head
-    assert arena_bytes(lowered) == pytest.approx(total, rel=0.02)
+    assert arena_bytes(lowered) == pytest.approx(total, abs=32)
 
 
 def test_the_halves_of_a_separable_convolution_have_a_tensor_between_them() -> None:
