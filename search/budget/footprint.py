@@ -3,7 +3,8 @@
 All three are computed from `search.budget.lowering`, with no model built and nothing converted. Flash and arena were
 fitted to the files of 41 networks that TensorFlow 2.21 converted: 27 near the limits of the shipped studies, 14 of one or
 two kinds of layer. The arena is that of TensorFlow Lite Micro (`tflite-micro` 0.dev20261023182759, x86-64) to the byte in 40
-of them, and of five of the six references. No file is larger than predicted, and of those above 40 KB none is more than 0.7 % smaller.
+of them and in five of the six references. No file is larger than predicted, and of those above 40 KB none is more than 0.7 %
+smaller.
 """
 
 from __future__ import annotations

@@ -103,6 +103,11 @@ class Budget(_MetricLimits):
         return self.limits.keys() == {"params"} and self.receptive_field is None
 
     @property
+    def is_monotone(self) -> bool:
+        """True if any network that fits still fits with narrower layers."""
+        return all(METRICS[name].is_monotone for name in self.limits)
+
+    @property
     def words(self) -> str:
         """`100,000 parameters`, and the other limits."""
         limits = [f"{limit:,} {METRICS[name].full_label}" for name, limit in self.limits.items()]

@@ -25,6 +25,7 @@ class Metric:
         is_int8: True if it is of the int8 file; such a cost takes longer to compute and is stored only on request.
         per: what the value is of, where an axis has to say so, such as `image`.
         memory: memory of a microcontroller that bounds it, see `search.budget.devices`.
+        is_monotone: True if wider layers never make it smaller.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Metric:
     is_int8: bool = False
     per: str = ""
     memory: Literal["ram", "flash"] | None = None
+    is_monotone: bool = True
 
     @property
     def full_label(self) -> str:
@@ -56,6 +58,7 @@ _ENTRIES = (  # in the order in which limits are checked: the fastest to compute
         lambda cost: cost.flash_bytes,
         is_int8=True,
         memory="flash",
+        is_monotone=False,  # layers of equal width share constants
     ),
     Metric(
         "peak_activation_bytes",
@@ -71,6 +74,7 @@ _ENTRIES = (  # in the order in which limits are checked: the fastest to compute
         lambda cost: cost.arena_bytes,
         is_int8=True,
         memory="ram",
+        is_monotone=False,  # another order of sizes may leave fewer gaps
     ),
 )
 METRICS = {metric.name: metric for metric in _ENTRIES}

@@ -26,7 +26,7 @@ from search.storage.claims import Claims
 from search.study.config import StudyConfig
 from search.training.result import Outcome
 from search.tuning.candidate import DataFacts, Refusal, fits, judge
-from search.tuning.scaling import largest_that_fits
+from search.tuning.scaling import LOOK_AHEAD, largest_that_fits
 from space import widths
 
 SAMPLED = 30  # proposals taken from the wrapped sampler, then
@@ -173,7 +173,8 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         def fit(at: Mapping[str, Value]) -> bool:
             return fits(self._config, self._data, {**at, **fixed})
 
-        return (largest_that_fits(self._config.space, values, fit) or values) | fixed
+        look_ahead = 0 if self._config.budget.is_monotone else LOOK_AHEAD
+        return (largest_that_fits(self._config.space, values, fit, look_ahead) or values) | fixed
 
     def _narrower(self, values: Values) -> Values:
         """With every width drawn from those up to it: what is never the largest that fits is found too."""

@@ -13,21 +13,24 @@ from collections.abc import Callable, Mapping
 from search.spaces.domains import Domain, Value
 from space import Space, parameters, widths
 
+LOOK_AHEAD = 16  # scales that are tried past the first that is too large, where a larger one may fit again
 LISTED = 1024  # scales that are listed and sorted; more than a space has widths, so that halving always gets there
 
 
 def largest_that_fits(
-    space: Space, values: Mapping[str, Value], fits: Callable[[Mapping[str, Value]], bool]
+    space: Space, values: Mapping[str, Value], fits: Callable[[Mapping[str, Value]], bool], look_ahead: int = 0
 ) -> dict[str, Value] | None:
     """The values with every sampled width replaced by the largest declared one up to scale * width, at the largest scale.
 
     The scale goes from all widths at their lowest to all at their highest; widths of blocks past the depth move with the
-    others. What is returned is exact: at the next scale that moves a width, the network does not fit.
+    others. What is returned is exact for a monotone budget: at the next scale that moves a width, the network does not fit.
 
     Args:
         values: a value for each parameter of the space; others are handed on as they are.
-        fits: whether a network with such values is within the budget; where one is, so are all narrower ones. Asked at most
-            some 30 times, about 12 times in a space of a usual size.
+        fits: True if a network with these values is within the budget; if it is, so should be all narrower ones. Called at
+            most some 30 times, about 12 times in a space of a usual size, and `look_ahead` times more.
+        look_ahead: scales to try past the first that is too large. For budgets that are not monotone
+            (`search.budget.limits.Budget.is_monotone`), under which a larger network may fit again.
 
     Returns:
         None where even the lowest widths do not fit.
@@ -53,6 +56,9 @@ def largest_that_fits(
         }
     )
     first_too_large = bisect_left(scales, True, key=lambda scale: not fits(scaled(scale)))
+    for scale in reversed(scales[first_too_large + 1 : first_too_large + 1 + look_ahead]):
+        if fits(scaled(scale)):
+            return scaled(scale)
     return scaled([low, *scales][first_too_large])
 
 

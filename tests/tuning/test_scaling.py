@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.budget.cost import compute_cost
+from search.budget.metrics import METRICS
 from search.networks.layers import ArchitectureError
 from search.spaces.domains import Value
 from search.spaces.pyramid import MOST_BLOCKS
-from search.tuning.scaling import LISTED, largest_that_fits
+from search.tuning.scaling import LISTED, LOOK_AHEAD, largest_that_fits
 from space import Pyramid, Space, parameters, widths
 from tests.spaces.test_space import WIDE, built, given_networks, space, values_of
 from tests.support.strategies import draw_values, drawn_points, reference
@@ -86,6 +88,49 @@ def test_every_limit_of_a_small_space_is_filled(limit: int) -> None:
     for values in ({"width_1": first, "width_2": second} for first in (8, 24) for second in (4, 12, 32)):
         fitting = [made for made in steps(of, values) if under(limit, of)(made)]
         assert largest_that_fits(of, values, under(limit, of)) == (fitting[-1] if fitting else None)
+
+
+@given(drawn_points(), st.sampled_from(["arena_bytes", "flash_bytes"]), st.floats(0, 1))
+@settings(max_examples=150)
+def test_it_is_the_largest_nearby_under_costs_that_can_fall(
+    drawn: tuple[Pyramid, dict[str, Value]], metric: str, share: float
+) -> None:
+    """Arena and flash are not monotone in the widths: a larger network may fit where a smaller one does not."""
+    of, values = drawn
+
+    def measure(at: Mapping[str, Value]) -> float:
+        try:
+            return METRICS[metric].compute(compute_cost(built(of, dict(at))))
+        except ArchitectureError:
+            return math.inf
+
+    made = steps(of, values)
+    costs = [measure(at) for at in made]
+    limit = sorted(costs)[min(int(share * len(costs)), len(costs) - 1)] + 1
+
+    def fits(at: Mapping[str, Value]) -> bool:
+        return measure(at) < limit
+
+    first = largest_that_fits(of, values, fits)
+    found = largest_that_fits(of, values, fits, LOOK_AHEAD)
+    if first is None:
+        assert found is None and costs[0] >= limit
+        return
+    boundary = made.index(first)
+    near = range(boundary, min(boundary + 2 + LOOK_AHEAD, len(made)))
+    assert found == made[max(index for index in near if costs[index] < limit)]
+
+
+def test_a_larger_network_is_found_past_one_that_does_not_fit() -> None:
+    of = space(blocks=2, width={"low": 4, "high": 40, "step": 4})
+    values: dict[str, Value] = {"width_1": 4, "width_2": 20}
+    allowed = [made for made in steps(of, values) if made["width_2"] not in (24, 28)]
+
+    def fits(at: Mapping[str, Value]) -> bool:
+        return dict(at) in allowed and int(at["width_2"]) <= 36
+
+    found = largest_that_fits(of, values, fits, LOOK_AHEAD)
+    assert found is not None and found["width_2"] == 36
 
 
 # --- what holds of the result ----------------------------------------------------------------------------------------
