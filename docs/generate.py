@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from search.__main__ import app
+from search.cli.commands import app
 from search.study.reference import Key, keys
 
 DOCS = Path(__file__).parent
@@ -32,7 +32,7 @@ _INTRODUCTION = """\
 `studies/`, or the path of a TOML file or of its folder.
 
 Exit status: 0 done; 1 the study could not continue (and why); 2 the input is wrong, with one line that gives rule, value
-and remedy; 130 or 143 interrupted, everything kept.
+and remedy; 129, 130 or 143 interrupted by SIGHUP, Ctrl-C or SIGTERM, everything kept.
 
 <!-- generated from the command line by python -m docs.generate; edit the help there -->
 """

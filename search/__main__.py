@@ -1,94 +1,51 @@
-"""The command line: `python -m search VERB ...`; the verbs are in `search/verbs/`, where the objective meets the study.
+"""Entry point of `python -m search`.
 
-Each of them imports what it needs: only those that train load TensorFlow, and `run` itself does not (its worker does).
-Exit status: 0 done; 1 the study could not go on; 2 the user's input is at fault; 130 / 143 interrupted, everything kept.
+At its top it imports the standard library alone, and little of it: a missing package, an old Python and a Ctrl-C during the
+imports, which take about half a second, then end in one line instead of a traceback.
 """
 
 from __future__ import annotations
 
-import errno
-import io
+import os
+import signal
 import sys
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
-import typer
-
-from search.cli import export as take
-from search.cli import results as look
-from search.cli import run as train
-from search.cli import setup as prepare
-from search.errors import UserError
-
-LONGEST = 1_500  # characters of what is told of a fault
-_OF_A_NAME = (  # what makes a path unusable that a person has given
-    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EILSEQ),
-)
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Architecture search for image classifiers under a strict parameter budget.",
-)
-
-app.command()(prepare.plan)
-app.command()(prepare.new)
-app.command()(train.run)
-app.command()(look.top)
-app.command()(look.show)
-app.command("import")(prepare.import_)
-app.command()(train.finals)
-app.command()(take.export)
-app.command()(look.report)
-app.command()(look.dashboard)
-app.command(hidden=True)(train.worker)
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST_PYTHON = (3, 11)
 
 
 def main() -> NoReturn:
-    """Run a verb, and turn the ways in which it can end into exit statuses."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # the name of a file need not be text
-    words = sys.argv[1:]
-    _refuse_empty(words)
+    """Run the command line; end with status 2 and the right command where it cannot be started."""
+    if tuple(sys.version_info) < OLDEST_PYTHON:
+        _refuse(f"Python {sys.version_info[0]}.{sys.version_info[1]} is older than 3.11")
     try:
-        status = app(words or ["--help"], prog_name="python -m search", standalone_mode=False)
-    except typer.TyperException as error:
-        _fail(f"{error.format_message().rstrip('.')}. See: python -m search --help", 2)
-    except UserError as error:
-        _fail(str(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", 130)
-    except Exception as error:
-        from search.runner.job import StudyStopped
-        from search.runner.supervisor import Interrupted
-
-        if isinstance(error, OSError) and error.errno in _OF_A_NAME and error.filename is not None:
-            _fail(f"{error.filename}: {error.strerror}; pass another name, or a place that can be used", 2)
-        if isinstance(error, StudyStopped):
-            _fail(str(error), 1)
-        if isinstance(error, Interrupted):
-            _fail("interrupted; everything is kept, and the same command goes on", error.status)
-        raise
-    sys.exit(status or 0)
+        from search.cli import commands  # here, as it imports the packages of the environment
+    except ModuleNotFoundError as error:
+        if error.name == "search":
+            _refuse(f"{ROOT} is not on Python's path")
+        if error.name is None or error.name.startswith(("search.", "report")):
+            raise
+        _refuse(f"{sys.executable} has no package {error.name!r}")
+    commands.main()
 
 
-def _refuse_empty(words: list[str]) -> None:
-    """An empty word would mean the current folder, or none at all; it comes of a variable of the shell that is not set."""
-    for before, word in zip(["", *words], words, strict=False):
-        if not word or (word.startswith("--") and word.endswith("=")):
-            option = (word or before).partition("=")[0]  # and no value: it may hold a password
-            where = option if option.startswith("--") else "an argument"
-            _fail(f"{where}: is empty, as a variable that is not set; pass a value, or leave it out", 2)
+def _refuse(reason: str) -> NoReturn:
+    folder = "" if Path.cwd() == ROOT else f"cd {ROOT} && "
+    environment = "" if (ROOT / ".venv" / "bin" / "python").exists() else "make venv && "
+    print(f"search: {reason}; run: {folder}{environment}.venv/bin/python -m search ...", file=sys.stderr)
+    sys.exit(2)
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    """One line of printable characters, of a very long one both ends."""
-    line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(message.split()))
-    print(line if len(line) < LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 4 :]}", file=sys.stderr)
-    sys.exit(status)
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    """End the process during its imports, when there is nothing to clean up."""
+    os.write(2, b"interrupted\n")
+    os._exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end_at_once)
     main()

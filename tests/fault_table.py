@@ -66,6 +66,10 @@ ROWS = {
     20: Row("a password in the storage URL", "works, and appears in no output, log, file or traceback"),
     21: Row("all processes killed at random moments", "all of the above, at the end"),
     22: Row("a node of a Ray cluster lost", "its trial goes on on another"),
+    23: Row(
+        "the terminal closed (SIGHUP), or the reader of the output gone",
+        "ends as with Ctrl-C, status 129; without a signal the run continues, its output in worker.log",
+    ),
 }
 
 

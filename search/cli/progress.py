@@ -119,7 +119,7 @@ class RunView:
                 self._away(event)
             case "lost":
                 row.trial, row.text = {}, "starting"
-                self._say(f"[red]The worker {event['reason']}[/]; the run goes on.")
+                self._say(f"[red]The worker {event['reason']}[/]; another takes its place.")
             case "enough":
                 self._say(f"[yellow]The study ends here[/]: {event['text']}.")
             case "finishing":
@@ -159,9 +159,9 @@ class RunView:
         self.trained, self.rejected = event["done"], event["rejected"]
         self.best = tuple(event["best"]) if event["best"] else None
         if first and (self.trained or self.rejected or event["failed"]):
+            rest = "nothing is left to train" if self.trained >= self.goal else f"resuming up to {self.goal}"
             self._say(
-                f"Found {self.trained} of {self.goal} done, {self.rejected} rejected, {event['failed']} failed; "
-                + ("nothing is left to train." if self.trained >= self.goal else "going on.")
+                f"Found {self.trained} trained candidates, {self.rejected} rejected, {event['failed']} failed; {rest}."
             )
 
     def _phase(self, event: Event) -> None:

@@ -58,11 +58,11 @@ def run(
     from search.runner.job import order_of
     from search.runner.placement import shares
     from search.runner.ray import supervise_on_ray
-    from search.runner.supervisor import supervise
+    from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
 
     asked = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
-    order, console = order_of(asked, tuple(reference or ())), console_of()
+    order, console = order_of(asked, tuple(reference or ())), console_of(log=asked.folder / LOG)
     each = shares(workers, trials_per_gpu) if ray_address is None else []
     console.print(f"{asked.name} -> {short(asked.folder)}", markup=False, highlight=False, soft_wrap=True)
     with RunView(console, len(each) or workers or 1) as view:
@@ -72,9 +72,9 @@ def run(
             supervise_on_ray(order, view, ray_address, workers or 1, trials_per_gpu)
     print_top(asked, console)
     if reference:
-        console.print("Candidates are left alone with --reference; the same command without it trains them.")
+        console.print("With --reference no candidates are trained; the same command without it trains them.")
     else:
-        console.print(_where_the_winner_is(asked), markup=False)
+        console.print(_winner_text(asked), markup=False, highlight=False, soft_wrap=True)
 
 
 def finals(
@@ -91,11 +91,12 @@ def finals(
     out: Out = None,
 ) -> None:
     """Train the best few and the base again on fresh seeds; means, intervals, verdict; the test set, once."""
+    from search.cli.finals_table import ENOUGH_SEEDS
     from search.cli.progress import RunView
     from search.finals import results as confirmation
     from search.runner.job import Finals, order_of
     from search.runner.placement import shares
-    from search.runner.supervisor import supervise
+    from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
 
     if control not in (None, "random"):
@@ -105,7 +106,14 @@ def finals(
         studies.best(found, study_records.outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
         confirmation.refuse_second_reading(found, again)
         each = shares(workers, trials_per_gpu)
-        with RunView(console_of(stderr=as_json), len(each)) as view:
+        console = console_of(stderr=as_json, log=found.folder / LOG)
+        if seeds < ENOUGH_SEEDS and found.config.protocol != "course":
+            count = f"{seeds} seed{'s are' if seeds > 1 else ' is'} few"
+            advice = f"Ctrl-C and --seeds {ENOUGH_SEEDS} is better"
+            console.print(
+                f"{count}, and the test images, which are read once, will be read with them: {advice}.", highlight=False
+            )
+        with RunView(console, len(each)) as view:
             supervise(found, order_of(found, finals=Finals(top, seeds, control is not None, again)), view, each)
     confirmed = confirmation.confirmed(found)
     if confirmed is None:
@@ -157,14 +165,25 @@ def _drawer() -> Redraw:
     return Redraw()
 
 
-def _where_the_winner_is(run: Run) -> str:
-    from search.study.records import outline
-    from search.study.run import best, load
+def _winner_text(run: Run) -> str:
+    """Where the winner's files are, and the items of the checklist that it does not meet."""
+    from report.markdown.report import checks
+    from report.tables import leaderboard
+    from search.budget.cost import compute_cost
+    from search.study.run import best, load, network_of
     from search.study.trained import is_here
 
-    number = best(run, outline(load(run).candidates)).number
-    if not is_here(run, number):
-        return (
-            f"The winner is trial {number}, in the run folder of another machine: export it there, or share one with --out."
+    studies = load(run)
+    candidates = study_records.outline(studies.candidates)
+    number = best(run, candidates).number
+    network, board = network_of(run, number), leaderboard(run, candidates, study_records.outline(studies.references))
+    missed = [check for check in checks(run.config, network, compute_cost(network).params, board) if not check.holds]
+    lines = [f"Not met by the winner: {check.asked} ({check.evidence})." for check in missed]
+    if is_here(run, number):
+        lines.append(
+            f"The winner: {short(run.folder / 'best_model.py')}, .json, .keras; the write-up: report.html, .md beside it"
         )
-    return f"The winner: {short(run.folder / 'best_model.py')}, .json, .keras; the write-up: report.html, .md beside it"
+    else:
+        place = "in the run folder of another machine"
+        lines.append(f"The winner is trial {number}, {place}: export it there, or share one folder with --out.")
+    return "\n".join(lines)

@@ -181,7 +181,7 @@ def main(annotate: Annotate, redraw: Redraw, finish: Redraw, trainer: Trainer = 
     except StudyStopped as error:
         emit({"event": "stopped", "text": str(error)})
     except (StorageAway, DiskFull) as error:
-        emit({"event": "stopped", "text": f"{error}; the same command goes on"})
+        emit({"event": "stopped", "text": f"{error}; the same command resumes"})
     events.flush()
     os._exit(0)  # without the seconds that TensorFlow's own clean-up takes
 

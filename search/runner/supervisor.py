@@ -23,7 +23,7 @@ from typing import IO, Any, Protocol
 
 from optuna.exceptions import StorageInternalError
 
-from search.errors import UserError
+from search.errors import UserError, reason
 from search.runner.job import Order, StudyStopped, encode_order
 from search.runner.placement import Share, on_cores
 from search.storage import locks as liveness
@@ -68,7 +68,7 @@ def supervise(
     Raises:
         UserError: a worker found the user's input at fault, or finals of the run are at work already.
         StudyStopped: nothing more can be trained, or too many trials in a row failed.
-        Interrupted: SIGINT or SIGTERM came.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came.
     """
     in_folder = liveness.occupied(run.folder, alone=order.finals is not None)
     on_signals = signals() if stopped is None else nullcontext()
@@ -163,11 +163,13 @@ class _Crew:
     def _lost(self, worker: _Worker, outcome: Outcome, reason: str) -> None:
         """A worker died or hung: end its trial, and start another in its place."""
         closed = self._end([worker], f"the worker {reason}", outcome)
-        self.view.show({"event": "lost", "reason": reason, "numbers": closed, "worker": worker.place})
+        log = self.run.folder / LOG
         if not closed and not worker.began:  # another process would only die the same way
-            raise StudyStopped(f"the worker {reason} before any trial; see {self.run.folder / LOG}")
+            said = _last_line(log)
+            raise StudyStopped(f"the worker {reason} before any trial{f': {said}' if said else ''}; see {log}")
         self.failures.append(reason)
         _stop_if_many(self.failures, self.run)
+        self.view.show({"event": "lost", "reason": reason, "numbers": closed, "worker": worker.place})
         self._start(worker.place, worker.share)
 
     def _start(self, place: int, share: Share) -> None:
@@ -250,6 +252,17 @@ def _has_begun(run: Run) -> bool:
     return (run.folder / "config.json").is_file()
 
 
+def _last_line(log: Path) -> str:
+    """The last line that a worker has written, in printable characters; "" if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((reason(ValueError(line)) for line in reversed(lines) if line.strip()), "")
+
+
 def _cause(status: int) -> str:
     if status < 0:
         name = signal.Signals(-status).name
@@ -267,14 +280,18 @@ def _stop_if_many(failures: list[str], run: Run) -> None:
 
 @contextlib.contextmanager
 def signals() -> Iterator[None]:
-    """SIGINT and SIGTERM as an exception in the main thread, the first of them only."""
+    """Raise `Interrupted` in the main thread at the first SIGINT, SIGTERM or SIGHUP.
+
+    A signal that is ignored stays ignored: a shell and `nohup` protect processes in the background so.
+    """
 
     def interrupt(number: int, _frame: object) -> None:
         for one in before:
             signal.signal(one, signal.SIG_IGN)
         raise Interrupted(128 + number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, interrupt)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import COMMANDS, DOCS, commands_page, generated, with_keys
-from search.__main__ import app
+from search.cli.commands import app
 from search.study.reference import keys
 
 PAGES = generated()

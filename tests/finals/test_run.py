@@ -693,7 +693,7 @@ def test_test_accuracies_are_those_of_a_plain_keras_model_with_the_weights_that_
 def test_interrupted_and_killed_the_same_command_goes_on_to_the_same_numbers(real: Real) -> None:
     assert (real.interrupted.status, real.interrupted.out.count("Traceback")) == (130, 0)
     assert real.interrupted.err.count("\n") == 1
-    assert "the same command goes on" in real.interrupted.err
+    assert "the same command resumes" in real.interrupted.err
     assert real.last.status == 0, real.last
     outcomes = Counter(trial.user_attrs["outcome"] for trial in real.tries)
     assert outcomes == {"interrupted": 2, "trained": 2}
@@ -728,7 +728,7 @@ def test_a_second_reading_is_refused_in_one_line(real: Real) -> None:
 
 @pytest.mark.slow
 def test_show_trains_nothing_and_starts_without_tensorflow(real: Real) -> None:
-    code = "import sys; from search.__main__ import app; app(sys.argv[1:], standalone_mode=False)"
+    code = "import sys; from search.cli.commands import app; app(sys.argv[1:], standalone_mode=False)"
     code += "\nassert not {'tensorflow', 'keras'} & set(sys.modules)"
     words = ["finals", str(study_file(real.calm)), "--show", "--json"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -23,7 +23,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import search.study.survey
-from search.__main__ import app
+from search.cli.commands import app
 from search.data.dataset import load_dataset
 from search.study.config import REFERENCES
 from search.study.run import ask, create

@@ -112,7 +112,7 @@ def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(crash
 def test_row_10_a_full_disk_stops_the_run_with_its_reason_and_keeps_the_checkpoint_before(crashed: Crashed) -> None:
     for told in crashed.full:
         assert told.count("\n") == 1
-        assert "nothing more can be written ([Errno 27] File too large); make space; the same command goes on" in told
+        assert "nothing more can be written ([Errno 27] File too large); make space; the same command resumes" in told
     after = history_of(crashed.storm, last_of(crashed.trials, 3))
     for start, epochs in ((-2, 1), (-1, 2)):
         before = crashed.left_off[start][3]
@@ -210,7 +210,7 @@ def test_rows_4_8_16_two_starts_that_meet_a_locked_database_and_signals(tmp_path
         storm.met[4] += 1
         _, err = finish(run, status)
         assert time.monotonic() - sent < 10
-        assert err == "interrupted; everything is kept, and the same command goes on\n"
+        assert err == "interrupted; everything is kept, and the same command resumes\n"
     assert len(workers) == 3
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert sorted(outcomes(storm.trials)) == ["WAITING"] * 3 + ["interrupted"] * 3

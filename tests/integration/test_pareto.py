@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from report import rows
 from report.pareto import front_board, front_table
 from report.pareto_export import FOLDER, INDEX, WORDS, take_front
-from search.__main__ import app
 from search.budget.cost import compute_cost
 from search.budget.metrics import METRICS
+from search.cli.commands import app
 from search.errors import UserError
 from search.export.exporter import Exported, export
 from search.files import read_json, write_json

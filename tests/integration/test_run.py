@@ -96,7 +96,7 @@ def test_a_run_trains_as_many_as_asked_and_ends_in_a_leaderboard(calm: Calm) -> 
 @pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_says_what_it_found(calm: Calm) -> None:
     assert calm.after[1] == calm.after[0]
-    assert "Found 2 of 2 done" in calm.again.out
+    assert "Found 2 trained candidates" in calm.again.out
     assert "nothing is left to train" in calm.again.out
 
 
@@ -104,7 +104,7 @@ def test_the_same_command_again_trains_nothing_and_says_what_it_found(calm: Calm
 def test_more_trials_are_a_total_and_leave_those_that_are_there(calm: Calm) -> None:
     assert len(trained(calm.after[2])) == 3
     assert calm.after[2][: len(calm.after[0])] == calm.after[0]
-    assert "Found 2 of 3 done" in calm.more.out
+    assert "Found 2 trained candidates, 0 rejected, 0 failed; resuming up to 3" in calm.more.out
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def stormy(tmp_path_factory: pytest.TempPathFactory) -> Stormy:
 def test_row_4_a_signal_ends_a_run_in_time_with_its_status_and_one_line(number: int, status: int, stormy: Stormy) -> None:
     ended, seconds = stormy.interrupted[number]
     assert (ended.status, ended.err.count("\n")) == (status, 1)
-    assert "the same command goes on" in ended.err
+    assert "the same command resumes" in ended.err
     assert seconds < 10
 
 

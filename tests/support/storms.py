@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,14 @@ class Storm:
         self.faults = faults
         self.met = Counter[int]()  # what tests do to it themselves, by the row of the table of faults
 
-    def begin(self, *words: str, out: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-        """`python -m search run`, going on."""
+    def begin(
+        self, *words: str, out: Path | None = None, process: Mapping[str, Any] = MappingProxyType({}), **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start `python -m search run`.
+
+        Args:
+            process: options of `subprocess.Popen` that differ from the usual ones.
+        """
         command = [
             sys.executable,
             "-m",
@@ -80,10 +87,9 @@ class Storm:
         ]
         if not self.run.storage_url.startswith("sqlite"):
             environment["SEARCH_STORAGE"] = self.run.storage_url
-        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(
-            [*command, *words], cwd=ROOT, env=os.environ | self.environment | environment, start_new_session=True, **pipes
-        )
+        options: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        options |= {"start_new_session": True, **process}
+        return subprocess.Popen([*command, *words], cwd=ROOT, env=os.environ | self.environment | environment, **options)
 
     def start(self, *words: str, status: int = 0, **environment: str) -> tuple[str, str]:
         """`python -m search run`, to its end: what it prints on standard output and on standard error."""

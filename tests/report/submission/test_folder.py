@@ -22,7 +22,7 @@ from report.submission.code import Images, Network
 from report.submission.curves_svg import curves_svg
 from report.submission.notebook import Cell, CellFailed, code
 from report.tables import leaderboard
-from search.__main__ import app
+from search.cli.commands import app
 from search.errors import UserError
 from search.files import read_json
 from search.study import run as studies
