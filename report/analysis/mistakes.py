@@ -16,7 +16,7 @@ from report.analysis.findings import Findings
 from search.data.dataset import Dataset
 from search.errors import UserError
 from search.study import trained as winner
-from search.study.dataset import PIXELS, read
+from search.study.dataset import load_study_data
 
 WORST = 24  # mistakes kept
 SIDE = 96  # approximate side of a picture; smaller images are enlarged by a whole factor, larger ones reduced
@@ -106,7 +106,7 @@ def picture(image: Image) -> str:
 
 
 def _images(found: Findings) -> Dataset:
-    data = read(found.run.config, found.run.folder / PIXELS)
+    data = load_study_data(found.run.config, found.run.folder)
     if data.fingerprint != found.data["fingerprint"]:
         raise UserError(f"the images are others than the study's ({data.fingerprint}, not {found.data['fingerprint']})")
     return data

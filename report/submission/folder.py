@@ -28,7 +28,7 @@ from search.export.exporter import QUICK, export
 from search.files import read_json, write_json, write_text
 from search.study import trained as winners
 from search.study.config import flat
-from search.study.dataset import PIXELS, read
+from search.study.dataset import load_study_data
 from search.study.run import Run, Studies
 from search.study.trained import Trained
 from search.training.device import load_backend
@@ -118,7 +118,7 @@ def _images(path: Path, found: Findings, tell: Callable[[str], None]) -> Images 
     """Write the images that the notebook measures on; None if the study's are not available."""
     config = found.run.config
     try:
-        data = read(config, found.run.folder / PIXELS)
+        data = load_study_data(config, found.run.folder)
         if data.fingerprint != found.data["fingerprint"]:
             raise UserError(f"{data.summary()}: not the images that the study was trained on")
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What `new` saw, what it proposes and why, for people."""
+"""Tables that `new` prints: the images, and the proposed study with its reasons."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from search.budget.cost import compute_cost
 from search.cli.tables import print_survey
+from search.study.dataset import DAMAGED
 from search.study.new import New
 from search.study.proposal import sizes_of
 from search.text import format_shape
@@ -17,7 +18,7 @@ MOST_ROWS = 40  # classes in the table; of more, the commonest and the rarest
 
 
 def print_new(console: Console, new: New) -> None:
-    """The images by class and part, the proposal with its reasons, what the space holds, and what to type next."""
+    """Print the images by class and part, the proposal with its reasons, the survey, and the next commands."""
     console.print(_classes(new))
     for line in _facts(new):
         console.print(Text(line))
@@ -65,35 +66,40 @@ def _facts(new: New) -> list[str]:
         lines.append(
             f"Unbalanced: {seen.imbalance}. Candidates are ranked by plain accuracy all the same; see class_weights."
         )
-    if new.copies:
-        lines.append(f"{new.copies:,} images are copies of others, to the pixel: where they lie on both sides they flatter.")
+    if text := new.data.copies.describe():
+        kept = "" if new.data.copies.dropped else "; none is dropped, as a class would lose all of its images"
+        lines.append(f"C{text[1:]}{kept}.")
+    if new.data.damaged:
+        lines.append(
+            f"{len(new.data.damaged):,} damaged images are left out; they are listed in {new.file.parent / DAMAGED}."
+        )
     if seen.doubles:
         lines.append(f"{seen.doubles:,} links are second names of images that are there, and are left out.")
-    if seen.remark:
-        lines.append(f"{seen.remark[0].upper()}{seen.remark[1:]}.")
+    if new.data.remark:
+        lines.append(f"{new.data.remark[0].upper()}{new.data.remark[1:]}.")
     return lines
 
 
 def _proposal(new: New) -> Table:
-    one, why = new.proposal, new.proposal.why
-    table = Table(title="The study that is proposed", title_justify="left")
-    for column in ("what", "value", "why"):
+    proposal, why = new.proposal, new.proposal.why
+    table = Table(title="Proposed study", title_justify="left")
+    for column in ("setting", "value", "reason"):
         table.add_column(column)
-    stride = ", the first halves the image" if one.halves else ""
+    stride = ", the first halves the image" if proposal.halves else ""
     rows = [
-        ("images", format_shape(one.input), "; ".join(why[key] for key in ("size", "grayscale") if key in why)),
+        ("images", format_shape(proposal.input), "; ".join(why[key] for key in ("size", "grayscale") if key in why)),
         (
             "space",
-            f"{_range(one.blocks)} blocks{stride}, {_range(one.pools)} pools, {_range(one.width)} channels",
+            f"{_range(proposal.blocks)} blocks{stride}, {_range(proposal.pools)} pools, {_range(proposal.width)} channels",
             why["space"],
         ),
         (
             "base",
-            f"{compute_cost(one.base).params:,} parameters",
+            f"{compute_cost(proposal.base).params:,} parameters",
             "plain convolutions, ten times the budget: the net to beat",
         ),
-        ("training", f"{one.epochs} epochs in batches of {one.batch_size}", why["recipe"]),
-        ("variation", f"flip {'on' if one.flip else 'off'}, crop {one.crop}", why["augment"]),
+        ("training", f"{proposal.epochs} epochs in batches of {proposal.batch_size}", why["recipe"]),
+        ("variation", f"flip {'on' if proposal.flip else 'off'}, crop {proposal.crop}", why["augment"]),
     ]
     for row in rows:
         table.add_row(*map(Text, row))

@@ -60,11 +60,15 @@ def run(
     from search.runner.ray import supervise_on_ray
     from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
+    from search.tuning.checks import base_recipe_note, check_before_loading
 
     asked = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
+    check_before_loading(asked.config, tuple(reference or ()))
     order, console = order_of(asked, tuple(reference or ())), console_of(log=asked.folder / LOG)
     each = shares(workers, trials_per_gpu) if ray_address is None else []
     console.print(f"{asked.name} -> {short(asked.folder)}", markup=False, highlight=False, soft_wrap=True)
+    if not reference and (note := base_recipe_note(asked.config)):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     with RunView(console, len(each) or workers or 1) as view:
         if ray_address is None:
             supervise(asked, order, view, each)

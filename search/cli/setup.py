@@ -26,28 +26,37 @@ def plan(
 ) -> None:
     """What the space holds: the share that fits the budget, smallest and largest net; with --probe the time it takes."""
     from search.data.dataset import shape_of
-    from search.study.dataset import read
+    from search.study.dataset import load_study_data
     from search.study.survey import survey
+    from search.tuning.candidate import DataFacts
+    from search.tuning.checks import base_recipe_note, check_before_loading, check_networks
     from search.tuning.forecast import forecast
 
     name, path = study_file.find(study)
     asked = study_file.load(path, overrides(data, epochs, trials, images, seed, batch_size))
+    networks = check_before_loading(asked)
     wish, timed = asked.data, None
-    given = None
-    if probe or wish.path:  # what has no path may have to be downloaded, by Keras
+    dataset = None
+    if probe or wish.path:  # a named set without a path may have to be downloaded, by Keras
         with console_of(stderr=as_json).status("reading the images") as status:
-            given = read(asked, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
-    shape = shape_of(wish.name, None, asked.protocol, wish.holdout) if given is None else (given.input_shape, given.classes)
-    found = survey(asked.space, asked.budget, *shape, seed=asked.search.seed)
-    if given and probe:
-        with console_of(stderr=as_json).status("drawing candidates") as status:
-            timed = forecast(asked, given, status.update)
+            dataset = load_study_data(asked, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
+        facts = DataFacts(dataset.input_shape, dataset.classes, dataset.fingerprint)
+        check_networks(asked, networks, dataset.name, facts)
+        shape = (dataset.input_shape, dataset.classes)
+    else:
+        shape = shape_of(wish.name, None, asked.protocol, wish.holdout)
+    surveyed = survey(asked.space, asked.budget, *shape, seed=asked.search.seed)
+    if dataset and probe:
+        with console_of(stderr=as_json).status("sampling candidates") as status:
+            timed = forecast(asked, dataset, status.update)
     if as_json:
         keys = ("share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second")
-        return print_json({key: getattr(found, key) for key in keys} | (timed.to_dict() if timed else {}))
+        return print_json({key: getattr(surveyed, key) for key in keys} | (timed.to_dict() if timed else {}))
     from search.cli.tables import print_survey
 
-    print_survey(console_of(), name, asked.budget.params, found, timed)
+    print_survey(console_of(), name, asked.budget.params, surveyed, timed)
+    if note := base_recipe_note(asked):
+        console_of().print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def new(

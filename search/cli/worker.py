@@ -29,16 +29,13 @@ from search.storage.claims import claims_of
 from search.storage.database import backend_of
 from search.storage.queue import Queued, Trials, queue
 from search.storage.resilient import StorageAway
-from search.study import references
-from search.study import survey as plan
-from search.study.dataset import PIXELS, read
+from search.study.dataset import load_study_data
 from search.study.records import counts, progress, ranked, records
-from search.study.references import Reference
 from search.study.run import Run, Studies, create, load
 from search.training.result import Training
-from search.tuning.candidate import DataFacts, Refusal, judge
+from search.tuning.candidate import DataFacts
+from search.tuning.checks import check_before_loading, check_networks
 from search.tuning.stopping import Limits
-from space import NotInSpace, encode
 
 STEP_SECONDS = 0.25  # between two events about the steps of an epoch
 PATIENCE_SECONDS = 180.0  # that a worker waits for a database that is away
@@ -75,11 +72,10 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
         StudyStopped: nothing more can be trained.
     """
     run = order.run
+    networks = check_before_loading(run.config, order.references)
     data = _data(run, emit)
     facts = DataFacts(data.input_shape, data.classes, data.fingerprint)
-    plan.check(run.config.space, run.config.budget, data.input_shape, data.classes)
-    opponents = _references(run, order.references, data)
-    known = [_warm_start(run, name, facts) for name in run.config.search.warm_start]
+    known = check_networks(run.config, networks, data.name, facts)
     if run.config.search.rank_by == "int8":
         integers.refuse_without_converter()  # the last of the refusals: it imports Keras
 
@@ -101,7 +97,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     best = [first.best_val_accuracy, first.number] if first else None
     emit({"event": "found", "trials": run.config.trials, "done": progress(found), "best": best} | counts(found))
     gc.freeze()  # libraries and trials of the past: a collection after each trial looks through all that is not frozen
-    search = Search(run, studies, task, claims, limits, redraw, opponents)
+    search = Search(run, studies, task, claims, limits, redraw, list(networks.references))
     return search.references() if order.references else search.candidates()
 
 
@@ -109,36 +105,7 @@ def _data(run: Run, emit: Emit) -> Dataset:
     def watch(done: int, total: int) -> None:
         emit({"event": "reading", "done": done, "total": total})
 
-    return read(run.config, run.folder / PIXELS, watch)
-
-
-def _references(run: Run, wanted: tuple[str, ...], data: Dataset) -> list[Reference]:
-    """The networks to train beside the candidates, checked against the data."""
-    names = wanted or ([run.config.base] if isinstance(run.config.base, str) else [])
-    found = [references.named(name) if not wanted else references.find(name) for name in names]
-    for opponent in found:
-        references.check(opponent, data)
-    return found
-
-
-def _warm_start(run: Run, name: str, facts: DataFacts) -> tuple[str, dict[str, Any]]:
-    """The parameters with which the space expresses a known network, which is then queued first.
-
-    Raises:
-        UserError: the space cannot express it, or it does not fit.
-    """
-    known = references.named(name)
-    out = "leave it out of search.warm_start"
-    try:
-        values = encode(run.config.space, known.architecture)
-    except NotInSpace as error:
-        why = f"{known.name} is no network of this space ({error}); widen the space, or {out}"
-        raise UserError(f"search.warm_start: {why}") from None
-    first = {name: domain.first for name, domain in run.config.parameters.items()}
-    if isinstance(found := judge(run.config, facts, first | values), Refusal):
-        remedy = f"raise the budget, or {out}" if found.rule == "over budget" else out
-        raise UserError(f"search.warm_start: {known.name}: {found.reason}; {remedy}")
-    return known.name, values
+    return load_study_data(run.config, run.folder, watch)
 
 
 def _queue(study: optuna.Study, known: list[tuple[str, dict[str, Any]]]) -> None:

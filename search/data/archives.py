@@ -1,4 +1,4 @@
-"""Reads image arrays from files that nobody vouches for: .npz, and the four official forms of CIFAR.
+"""Image arrays from untrusted files: .npz, and the four official forms of CIFAR.
 
 Nothing in a file is executed, nothing is written to disk, and sizes are bounded before memory is taken: numpy's own
 reader runs without pickles, the pickles of CIFAR's Python version meet stand-ins for the five names that they use, and an
@@ -29,12 +29,13 @@ from search.errors import UserError, reason
 from search.files import is_file
 
 ACCEPTED = (
-    "a folder of images by class, an .npz with x_train, y_train, x_test, y_test, or CIFAR's official archive as downloaded: "
+    "a folder of images by class, an .npz with x_train, y_train, x_test, y_test (and x_val, y_val, if there are validation "
+    "images), or CIFAR's official archive as downloaded: "
     "the cifar-10-batches-py or cifar-10-batches-bin folder or its .tar.gz"
 )
 SUFFIXES = (".npz", ".tar.gz", ".tgz", ".tar")
 
-LARGEST_NPZ = 8 << 30  # bytes of the four arrays: fifty times CIFAR-10
+LARGEST_NPZ = 8 << 30  # bytes of the arrays: fifty times CIFAR-10
 # Deflate packs zeros 1030 : 1, so a ratio alone cannot tell a bomb from blank images: it is asked only above 1 GiB.
 UNSUSPICIOUS_NPZ = 1 << 30
 LARGEST_RATIO = 500
@@ -44,13 +45,24 @@ MOST_MEMBERS = 1_000
 
 
 class Arrays(NamedTuple):
-    """Two splits as they lie in the file, and the official set whose archive it is."""
+    """Splits as they lie in the file, and the official set whose archive it is; at least one of validation and test."""
 
     x_train: NDArray[Any]
     y_train: NDArray[Any]
-    x_test: NDArray[Any]
-    y_test: NDArray[Any]
+    x_test: NDArray[Any] | None = None
+    y_test: NDArray[Any] | None = None
+    x_val: NDArray[Any] | None = None
+    y_val: NDArray[Any] | None = None
     official: str | None = None
+    others: tuple[str, ...] = ()  # names of arrays that were left out
+
+    def parts(self) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+        """(part, images, labels) of each split that is there, "train" first and "test" last."""
+        yield "train", self.x_train, self.y_train
+        if self.x_val is not None and self.y_val is not None:
+            yield "val", self.x_val, self.y_val
+        if self.x_test is not None and self.y_test is not None:
+            yield "test", self.x_test, self.y_test
 
 
 class _Layout(NamedTuple):
@@ -104,13 +116,18 @@ def _one_line_errors(path: Path) -> Iterator[None]:
 # --- .npz ------------------------------------------------------------------------------------------------------------
 
 
+_TRAIN, _TEST, _VAL = ("x_train", "y_train"), ("x_test", "y_test"), ("x_val", "y_val")
+
+
 def _npz(path: Path) -> Arrays:
     with zipfile.ZipFile(path) as archive:
-        held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if missing := [name for name in Arrays._fields[:4] if name not in held]:
-            shown = reason(ValueError(", ".join(sorted(held)[:8]) or "nothing"))
+        infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        wanted = [*_TRAIN, *(_TEST if infos.keys() & {*_TEST} or not infos.keys() >= {*_VAL} else ())]
+        wanted += _VAL if infos.keys() & {*_VAL} else ()
+        if missing := [name for name in wanted if name not in infos]:
+            shown = reason(ValueError(", ".join(sorted(infos)[:8]) or "nothing"))
             raise UserError(f"{path}: {', '.join(missing)} missing, it holds {shown}; pass {ACCEPTED}")
-        members = [held[name] for name in Arrays._fields[:4]]
+        members = [infos[name] for name in wanted]
         size, packed = sum(info.file_size for info in members), sum(info.compress_size for info in members)
         if size > LARGEST_NPZ:
             raise UserError(f"{path}: unpacks to {size:,} bytes, at most {LARGEST_NPZ:,} are read; pass fewer images")
@@ -121,8 +138,16 @@ def _npz(path: Path) -> Arrays:
             )
         for info in members:
             _check_npy(path, archive, info)
-        x_train, y_train, x_test, y_test = (_npy(archive, info) for info in members)
-    return Arrays(x_train, y_train, x_test, y_test)
+        arrays = {name: _npy(archive, info) for name, info in zip(wanted, members, strict=True)}
+    return Arrays(
+        x_train=arrays["x_train"],
+        y_train=arrays["y_train"],
+        x_test=arrays.get("x_test"),
+        y_test=arrays.get("y_test"),
+        x_val=arrays.get("x_val"),
+        y_val=arrays.get("y_val"),
+        others=tuple(sorted(reason(ValueError(name)) for name in infos.keys() - {*wanted})),
+    )
 
 
 def _check_npy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
@@ -219,7 +244,7 @@ def _official(path: Path, files: dict[str, bytes]) -> Arrays:
             raise UserError(f"{path}: {name}: {error}; pass a fresh copy of {layout.folder}") from None
     images, labels = zip(*batches, strict=True)
     x_train, y_train = np.concatenate(images[:-1]), np.concatenate(labels[:-1])
-    return Arrays(x_train, y_train, images[-1], labels[-1], layout.official)
+    return Arrays(x_train, y_train, images[-1], labels[-1], official=layout.official)
 
 
 def _channels_last(rows: NDArray[Any]) -> NDArray[Any]:

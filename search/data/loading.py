@@ -1,7 +1,7 @@
-"""Many images as one array: files read in several threads, within the memory of this machine, and kept where that took long.
+"""Image files as one array: read in several threads, within the memory of this machine, and cached where that took long.
 
-A study reads its folder in every fresh process, which may take minutes: so the pixels are kept in a file of the run folder,
-and found again while no file has changed.
+Every process of a study reads the folder, which may take minutes: so the pixels are kept in a file of the run folder and
+used again as long as no file has changed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, __version__
 
-from search.data.folders import shown
-from search.data.images import Options, Pixels, decode, quiet, resized
+from search.data.images import DamagedImage, Options, Pixels, decode, quiet, resized
+from search.data.layout import shown
 from search.errors import UserError
-from search.files import read_arrays, write_arrays
+from search.files import read_arrays, write_arrays, write_text
+from search.system import cores
 from search.text import format_shape
 
 Watch = Callable[[int, int], None]  # (images read, in all)
@@ -33,39 +34,76 @@ Watch = Callable[[int, int], None]  # (images read, in all)
 COPIES = 3  # of all pixels that a training holds at its peak: as read, for the engine, on the device
 BLOCK = 32  # files that a thread reads at a time
 WORTH_KEEPING = 1.0  # seconds of reading, from which on the pixels are kept in a file
+MOST_THREADS = 8
 
 _FORM = 1  # of what a file was made into; another number makes kept pixels stale
 
 
-def read(files: Sequence[str], how: Options, cache: Path | None = None, watch: Watch = lambda done, total: None) -> Pixels:
-    """Images uint8 (n, height, width, channels) in the order of their files.
+def not_watched(done: int, total: int) -> None:
+    """A watch that shows nothing."""
+
+
+class ReadImages(NamedTuple):
+    """Images of many files, without those that could not be decoded."""
+
+    pixels: Pixels  # uint8 (n, height, width, channels), of the sound files in their order
+    is_sound: NDArray[np.bool_]  # of every file
+    damaged: tuple[str, ...]  # one line for each of the others
+
+
+class _Problem(NamedTuple):
+    number: int  # of the file, from 0
+    text: str
+    is_damaged: bool  # no image, or a damaged one; else one of another size, or one that the system does not let be read
+
+
+def read_images(
+    files: Sequence[str],
+    how: Options,
+    *,
+    skip_damaged: bool = False,
+    listing: Path | None = None,
+    cache: Path | None = None,
+    watch: Watch = not_watched,
+) -> ReadImages:
+    """Read images in the order of their files.
 
     Args:
-        cache: where the pixels are kept, if they took long to read, and found again while no file has changed.
-        watch: told how far it has come, a few times a second.
+        skip_damaged: leave out files that cannot be decoded, instead of raising an error.
+        listing: a text file that names the files that cannot be used, one a line with the reason: those that are left out,
+            or several that raise an error.
+        cache: where the pixels are kept, if they took long to read, and read again while no file has changed.
+        watch: called with the progress, a few times a second.
 
     Raises:
-        UserError: a file is no image, is damaged or unsafe to read, the sizes differ, or the memory would not do.
+        UserError: a file is no image, is damaged or unsafe to read, the sizes differ, or the memory does not suffice.
     """
     key = _key(files, how)
-    if cache is not None and (kept := _kept(cache, key)) is not None:
+    if cache is not None and (kept := _kept(cache, key)) is not None and (skip_damaged or not kept.damaged):
         return kept
     started = time.monotonic()
     with quiet():
-        pixels = _decoded(files, how, watch)
+        pixels, problems = _decoded(files, how, watch)
+    fatal = [problem for problem in problems if not (skip_damaged and problem.is_damaged)]
+    if listing is not None and len(problems) > (1 if fatal else 0):  # the message names a single one
+        _list(listing, problems)
+    if fatal or pixels is None:
+        raise UserError(_summary(fatal or problems, listing))
+    is_sound = np.ones(len(files), np.bool_)
+    is_sound[[problem.number for problem in problems]] = False
+    images = ReadImages(
+        pixels if is_sound.all() else pixels[is_sound], is_sound, tuple(problem.text for problem in problems)
+    )
     if cache is not None and time.monotonic() - started > WORTH_KEEPING:
-        with contextlib.suppress(OSError):  # a full disk: they are read again then
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(cache.parent).free > 4 * pixels.nbytes:
-                write_arrays(cache, {"key": np.frombuffer(key.encode(), np.uint8), "pixels": pixels})
-    return pixels
+        _keep(cache, key, images)
+    return images
 
 
-def fitted(x: Pixels, how: Options) -> Pixels:
+def fit_arrays(x: Pixels, how: Options) -> Pixels:
     """Images that are arrays already, uint8 (n, height, width, channels), made grey and resized as files would be.
 
     Raises:
-        UserError: colours were asked to be made grey, and there are neither three channels nor one.
+        UserError: grey images were asked for, and there are neither three channels nor one.
     """
     if how.grayscale and x.shape[-1] not in (1, 3):
         raise UserError(f"data.grayscale: goes with 1 or 3 channels, and these images have {x.shape[-1]}; leave it out")
@@ -74,18 +112,18 @@ def fitted(x: Pixels, how: Options) -> Pixels:
     if how.size is None or how.size == x.shape[1:3]:
         return x
     check_memory(len(x), (*how.size, x.shape[-1]))
-    found = np.empty((len(x), *how.size, x.shape[-1]), np.uint8)
-    for image, into in zip(x, found, strict=True):
+    fitted = np.empty((len(x), *how.size, x.shape[-1]), np.uint8)
+    for image, into in zip(x, fitted, strict=True):
         for channel in range(x.shape[-1]):
             into[..., channel] = np.asarray(resized(Image.fromarray(image[..., channel]), how.size))
-    return found
+    return fitted
 
 
 def check_memory(n: int, shape: tuple[int, int, int]) -> None:
-    """Refuse what this machine cannot hold.
+    """Reject what this machine cannot hold.
 
     Raises:
-        UserError: tells how much it would be, and what would do.
+        UserError: gives the size that would be needed, and one that fits.
     """
     total, each = _memory(), int(np.prod(shape))
     if total is None or COPIES * n * each <= total:
@@ -99,55 +137,69 @@ def check_memory(n: int, shape: tuple[int, int, int]) -> None:
     )
 
 
-# --- many ------------------------------------------------------------------------------------------------------------
+# --- decoding --------------------------------------------------------------------------------------------------------
 
 
-def _decoded(files: Sequence[str], how: Options, watch: Watch) -> Pixels:
-    first = decode(files[0], how)
-    check_memory(len(files), first.shape)
-    pixels = np.empty((len(files), *first.shape), np.uint8)
+def _decoded(files: Sequence[str], how: Options, watch: Watch) -> tuple[Pixels | None, list[_Problem]]:
+    """The pixels of all files, undefined where there is a problem, and the problems in order; None if all are damaged."""
+    problems: list[_Problem] = []
+    begin = 0
+    shape = None
+    while shape is None and begin < len(files):  # the first sound image gives the size of all
+        try:
+            shape = decode(files[begin], how).shape
+        except UserError as error:
+            problems.append(_Problem(begin, str(error), isinstance(error, DamagedImage)))
+            begin += 1
+    if shape is None:
+        return None, problems
+    check_memory(len(files), shape)
+    pixels = np.empty((len(files), *shape), np.uint8)
 
-    def block(start: int) -> list[tuple[int, str]]:
-        """Read some files; what is wrong with which."""
+    def read_block(start: int) -> list[_Problem]:
         wrong = []
-        for place in range(start, min(start + BLOCK, len(files))):
+        for index in range(start, min(start + BLOCK, len(files))):
             try:
-                image = decode(files[place], how)
+                image = decode(files[index], how)
             except UserError as error:
-                wrong.append((place, str(error)))
+                wrong.append(_Problem(index, str(error), isinstance(error, DamagedImage)))
                 continue
-            if image.shape == first.shape:
-                pixels[place] = image
+            if image.shape == shape:
+                pixels[index] = image
             else:
-                wrong.append((place, _another_size(files[place], image.shape, first.shape)))
+                wrong.append(_Problem(index, _another_size(files[index], image.shape, shape), False))
         return wrong
 
-    wrong: list[tuple[int, str]] = []
-    pool = ThreadPoolExecutor(_threads())  # the decoders let go of Python's lock
+    pool = ThreadPoolExecutor(min(cores(), MOST_THREADS))  # the decoders release Python's lock
     try:
-        waiting = [pool.submit(block, start) for start in range(0, len(files), BLOCK)]
-        told = time.monotonic()
+        waiting = [pool.submit(read_block, start) for start in range(begin, len(files), BLOCK)]
+        shown_at = time.monotonic()
         for done, future in enumerate(as_completed(waiting), start=1):
-            wrong += future.result()
-            if time.monotonic() - told > 0.25:
-                told = time.monotonic()
-                watch(min(done * BLOCK, len(files)), len(files))
+            problems += future.result()
+            if time.monotonic() - shown_at > 0.25:
+                shown_at = time.monotonic()
+                watch(min(begin + done * BLOCK, len(files)), len(files))
     finally:
         pool.shutdown(cancel_futures=True)
-    if wrong:
-        more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
-        raise UserError(f"{min(wrong)[1]}{more}")
-    return pixels
+    return pixels, sorted(problems)
 
 
 def _another_size(file: str, shape: tuple[int, ...], first: tuple[int, ...]) -> str:
-    sizes = [format_shape(one[:2]) for one in (shape, first)]
-    return f"{shown(file)}: {sizes[0]} pixels, where the first image has {sizes[1]}; give [data] a size, such as size = 32"
+    here, there = (format_shape(sides[:2]) for sides in (shape, first))
+    return f"{shown(file)}: {here} pixels, where the first image has {there}; give [data] a size, such as size = 32"
 
 
-def _threads() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+def _summary(problems: Sequence[_Problem], listing: Path | None) -> str:
+    """The first problem, the number of the others, and where all are listed."""
+    more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+    listed = f"; all are listed in {shown(str(listing))}" if more and listing is not None and listing.is_file() else ""
+    skip = "; [data] skip_damaged = true leaves damaged images out" if problems[0].is_damaged else ""
+    return f"{problems[0].text}{more}{listed}{skip}"
+
+
+def _list(listing: Path, problems: Sequence[_Problem]) -> None:
+    with contextlib.suppress(OSError):  # a full disk, or a folder that may only be read: the message still counts them
+        write_text(listing, "".join(f"{problem.text}\n" for problem in problems))
 
 
 def _memory() -> int | None:
@@ -162,23 +214,40 @@ def _memory() -> int | None:
 
 
 def _key(files: Sequence[str], how: Options) -> str:
-    """Of what the pixels depend on: which files, their sizes and times, and the options."""
-    digest = hashlib.sha256(json.dumps([_FORM, __version__, asdict(how)]).encode())
+    """Digest of what the pixels depend on: the files, their sizes and times, and the options."""
+    options = {name: value for name, value in asdict(how).items() if name != "bits" or value is not None}
+    digest = hashlib.sha256(json.dumps([_FORM, __version__, options]).encode())
     for file in files:
         try:
-            found = Path(file).stat()
-            digest.update(f"{found.st_size} {found.st_mtime_ns} ".encode())
+            status = Path(file).stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
         except OSError:
-            pass  # decoding tells of it
+            pass  # decoding reports it
         digest.update(os.fsencode(file) + b"\n")
     return digest.hexdigest()
 
 
-def _kept(cache: Path, key: str) -> Pixels | None:
+def _keep(cache: Path, key: str, images: ReadImages) -> None:
+    arrays: dict[str, NDArray[Any]] = {"key": np.frombuffer(key.encode(), np.uint8), "pixels": images.pixels}
+    if images.damaged:
+        texts = json.dumps(images.damaged).encode()
+        arrays |= {"is_sound": images.is_sound, "damaged": np.frombuffer(texts, np.uint8)}
+    with contextlib.suppress(OSError):  # a full disk: the files are read again then
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(cache.parent).free > 4 * images.pixels.nbytes:
+            write_arrays(cache, arrays)
+
+
+def _kept(cache: Path, key: str) -> ReadImages | None:
     if not cache.is_file():
         return None
     try:
         arrays: dict[str, NDArray[Any]] = read_arrays(cache)
-        return arrays["pixels"] if arrays["key"].tobytes() == key.encode() else None
-    except (UserError, KeyError):
+        if arrays["key"].tobytes() != key.encode():
+            return None
+        pixels = arrays["pixels"]
+        is_sound = arrays.get("is_sound", np.ones(len(pixels), np.bool_))
+        damaged = json.loads(arrays["damaged"].tobytes()) if "damaged" in arrays else []
+    except (UserError, KeyError, ValueError):
         return None
+    return ReadImages(pixels, is_sound, tuple(damaged)) if is_sound.sum() == len(pixels) else None

@@ -1,6 +1,6 @@
 """Splits of a data set: stratified, and fixed by the labels alone, so that they are the same for every study.
 
-What is split may be the images themselves or their places in a list of files that have not been opened yet.
+A split holds the images themselves, or their indices in a list of files that have not been opened yet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _THREE_PARTS, _REDUCTION, _HOLDOUT = range(3)  # streams of random numbers
 
 
 class Split(NamedTuple):
-    """Images (n, height, width, channels), or places of files (n,), and labels int64 (n,)."""
+    """Images (n, height, width, channels), or indices of files (n,), and labels int64 (n,)."""
 
     x: NDArray[Any]
     y: Labels
@@ -53,13 +53,18 @@ def _stratified_order(labels: Labels, seed: int, stream: int) -> NDArray[np.int6
 
 def _shortest(ordered: Labels, each: int) -> int:
     """Length of the shortest prefix that has `each` of every class; every class must have as many."""
-    places = np.argsort(ordered, kind="stable")
+    by_class = np.argsort(ordered, kind="stable")
     counts = np.bincount(ordered)
     starts = (np.cumsum(counts) - counts)[counts > 0]
-    return int(places[starts + each - 1].max()) + 1
+    return int(by_class[starts + each - 1].max()) + 1
 
 
 def reduced(name: str, splits: dict[str, Split], images: int, seed: int) -> dict[str, Split]:
+    """A stratified number of the training images, and as large a share of the other splits.
+
+    Raises:
+        UserError: so few images would leave a class of a split without any, or there are not so many.
+    """
     n = len(splits["train"].y)
     orders = {part: _stratified_order(split.y, seed, _REDUCTION) for part, split in splits.items()}
     shortest = {part: _shortest(splits[part].y[order], 1) for part, order in orders.items()}
@@ -80,23 +85,62 @@ def reduced(name: str, splits: dict[str, Split], images: int, seed: int) -> dict
     return {part: Split(splits[part].x[indices], splits[part].y[indices]) for part, indices in kept.items()}
 
 
-def held_out(name: str, train: Split, holdout: float, seed: int) -> tuple[Split, Split]:
-    """Training and validation images."""
+def held_out(
+    name: str, train: Split, holdout: float, seed: int, whole: dict[str, Split] | None = None
+) -> tuple[Split, Split]:
+    """Training and validation images.
+
+    Args:
+        whole: the splits out of which a number of images was taken, None where all were; to advise a larger number.
+
+    Raises:
+        UserError: the share is too small or too large for these images; gives one that is not.
+    """
     if not 0 < holdout < 1:
         raise UserError(f"holdout is {holdout}, it must be between 0 and 1; pass 0.1 for a tenth")
     if (fewest := int(np.bincount(train.y).min())) <= HELD_OUT:
         raise UserError(
             f"holdout: a class of {name} has {fewest} training images, {HELD_OUT} are held out and one must be left; "
-            "use more images, or protocol = 'course'"
+            f"use {_more_images(whole, holdout, seed) or 'more images'}, or protocol = 'course'"
         )
     n = len(train.y)
-    order = _stratified_order(train.y, seed, _HOLDOUT)
-    lowest, highest = _shortest(train.y[order], HELD_OUT), n - _shortest(train.y[order[::-1]], 1)
+    order, lowest, highest = _holdout_bounds(train.y, seed)
     n_held = round(holdout * n)
     if not lowest <= n_held <= highest:
+        more = _more_images(whole, holdout, seed)
+        share = f"a holdout of {-(-lowest * 10_000 // n) / 10_000} to {highest * 10_000 // n / 10_000}"
         raise UserError(
             f"holdout is {holdout}, {n_held} of {name}'s {n:,} training images: at least {HELD_OUT} of each class are held "
-            f"out and one is left; use {-(-lowest * 10_000 // n) / 10_000} to {highest * 10_000 // n / 10_000}"
+            f"out and one is left; use {more}{', or ' if more else ''}{share}"
         )
     held, left = np.sort(order[:n_held]), np.sort(order[n_held:])
     return Split(train.x[left], train.y[left]), Split(train.x[held], train.y[held])
+
+
+def _holdout_bounds(labels: Labels, seed: int) -> tuple[NDArray[np.int64], int, int]:
+    """The order in which images are held out, and the fewest and most of them; every class has more than HELD_OUT."""
+    order = _stratified_order(labels, seed, _HOLDOUT)
+    return order, _shortest(labels[order], HELD_OUT), len(labels) - _shortest(labels[order[::-1]], 1)
+
+
+def _more_images(whole: dict[str, Split] | None, holdout: float, seed: int) -> str:
+    """`at least 1,000 images`, out of which this share can be held out; empty where no number would do."""
+    if whole is None:
+        return ""
+    labels = whole["train"].y
+    order = _stratified_order(labels, seed, _REDUCTION)
+
+    def is_enough(images: int) -> bool:
+        taken = labels[np.sort(order[:images])]
+        if np.bincount(taken, minlength=int(labels.max()) + 1).min() <= HELD_OUT:
+            return False
+        _, lowest, highest = _holdout_bounds(taken, seed)
+        return lowest <= round(holdout * images) <= highest
+
+    n = len(labels)
+    fewest = bisect_left(range(1, n + 1), True, key=is_enough) + 1
+    if fewest > n:
+        return ""
+    step = 10 ** max(len(str(fewest)) - 2, 0)
+    rounded = -(-fewest // step) * step
+    return f"at least {rounded if rounded <= n and is_enough(rounded) else fewest:,} images"

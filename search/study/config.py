@@ -57,8 +57,12 @@ def _sides(value: object) -> object:
     return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
 
 
+def _is_default(value: object) -> bool:
+    return not value
+
+
 class DataConfig(BaseModel):
-    """Which images, and how they are split and prepared."""
+    """The [data] table: the images, and how they are split and prepared."""
 
     model_config = _STRICT
     name: Literal["cifar10", "cifar100", "digits"] | None = Field(
@@ -89,12 +93,29 @@ class DataConfig(BaseModel):
     classes: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="Sub-folders to take as classes. Left out: all."
     )
+    # Left out of a stored configuration where they say nothing, so that it is the same as that of earlier versions.
+    bits: Annotated[int, Field(ge=8, le=16)] | None = Field(
+        default=None,
+        exclude_if=_is_default,
+        description="Bits of the values in a folder's 16-bit grey images, such as 12. Left out: 16.",
+    )
+    skip_damaged: bool = Field(
+        default=False,
+        exclude_if=_is_default,
+        description="Leave out image files that cannot be decoded, instead of stopping; reports count them.",
+    )
+    drop_copies: bool = Field(
+        default=False,
+        exclude_if=_is_default,
+        description="Leave out images that equal another to the pixel; of equal images of different classes, all.",
+    )
 
     @model_validator(mode="after")
     def _named(self) -> DataConfig:
         if self.name is None and self.path is None:
             raise ValueError('name or path is needed, such as name = "cifar10"')
         given = [key for key, value in vars(self.options).items() if value != getattr(AS_THEY_ARE, key)]
+        given += ["skip_damaged"] if self.skip_damaged else []
         if self.name is not None and given:
             raise ValueError(f"{given[0]}: {self.name} is taken as it is; leave it out, or give a path without a name")
         if self.classes and len(set(self.classes)) != max(len(self.classes), 2):
@@ -104,7 +125,7 @@ class DataConfig(BaseModel):
     @property
     def options(self) -> Options:
         """How the images of a path are read."""
-        return Options(self.size, self.grayscale, self.background, self.classes)
+        return Options(self.size, self.grayscale, self.background, self.classes, self.bits)
 
 
 class Rungs(BaseModel):

@@ -1,4 +1,4 @@
-"""A study file for one's own images: what was seen of them, made into a commented study.toml with a base beside it."""
+"""A study file for a user's own images: study.toml, with a reason beside each setting, and a base network."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from search.data.dataset import Dataset
-from search.data.inspection import Seen, copies, look
-from search.data.loading import Watch
+from search.data.dataset import Dataset, without_copies
+from search.data.inspection import Seen, look
+from search.data.loading import Watch, not_watched
 from search.errors import UserError
 from search.files import safe_name, write_text
 from search.networks.architecture import to_json
 from search.study.config import STUDIES, StudyConfig
-from search.study.dataset import read
+from search.study.dataset import DAMAGED, load_study_data
 from search.study.proposal import Proposal, propose
 from search.study.study_file import load
 from search.study.survey import Survey, survey
-from search.study.template import study_text
+from search.study.template import LeftOut, study_text
 
 
 @dataclass(frozen=True)
@@ -35,38 +33,58 @@ class New:
     seen: Seen
     proposal: Proposal
     config: StudyConfig
-    data: Dataset
-    copies: int  # images that equal another
+    data: Dataset  # as a run of the study reads it
     survey: Survey
 
 
-def make(name: str, data: Path, budget: int, to: Path | None = None, watch: Watch = lambda done, total: None) -> New:
+def make(name: str, data: Path, budget: int, to: Path | None = None, watch: Watch = not_watched) -> New:
     """Look at the images, write NAME/study.toml and base.json, and read both back as a run would.
+
+    Damaged images are listed in `DAMAGED` beside them. Where there are some, or copies, the study leaves them out.
 
     Args:
         to: the folder in which NAME is made, instead of studies/.
-        watch: told how many images have been looked at or read, and of how many.
+        watch: called with the number of images that have been looked at or read, and of all.
 
     Raises:
         UserError: there is such a study already, the images cannot be used, or no network fits the budget. Nothing is
             left behind then.
     """
-    folder = _place(name, to)
+    folder = _study_folder(name, to)
+    file = folder / "study.toml"
+    called = name if to is None else shlex.quote(str(to / name))
     seen = look(data.absolute(), watch)
     proposal = propose(seen, budget)
     with _new(folder):
         write_text(folder / "base.json", to_json(proposal.base))
-        called = name if to is None else shlex.quote(str(to / name))
-        write_text(folder / "study.toml", study_text(called, folder, budget, seen, proposal))
-        config = load(folder / "study.toml")
-        read_back = read(config, watch=watch)
-        found = survey(config.space, config.budget, read_back.input_shape, read_back.classes)
-    whole = [part for part in (read_back.x_train, read_back.x_val, read_back.x_test) if part is not None]
-    same = copies(np.concatenate(whole))
-    return New(name, folder / "study.toml", called, seen, proposal, config, read_back, same, found)
+        write_text(file, study_text(called, folder, budget, seen, proposal, LeftOut()))
+        config = load(file)
+        dataset = load_study_data(_tolerant(config, seen), watch=watch, listing=folder / DAMAGED)
+        dataset, left_out = _without_copies(dataset)
+        if left_out != LeftOut():
+            write_text(file, study_text(called, folder, budget, seen, proposal, left_out))
+            config = load(file)
+        found = survey(config.space, config.budget, dataset.input_shape, dataset.classes)
+    return New(name, file, called, seen, proposal, config, dataset, found)
 
 
-def _place(name: str, to: Path | None) -> Path:
+def _tolerant(config: StudyConfig, seen: Seen) -> StudyConfig:
+    """The configuration under which damaged images of a folder are counted instead of raising an error."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"skip_damaged": seen.is_folder})})
+
+
+def _without_copies(dataset: Dataset) -> tuple[Dataset, LeftOut]:
+    """The data without copies where that leaves images of every class, and what was left out."""
+    damaged = len(dataset.damaged)
+    if not dataset.copies:
+        return dataset, LeftOut(damaged)
+    try:
+        return without_copies(dataset), LeftOut(damaged, dataset.copies)
+    except UserError:  # a class of copies alone
+        return dataset, LeftOut(damaged)
+
+
+def _study_folder(name: str, to: Path | None) -> Path:
     if safe_name(name) != name or name == "references":
         raise UserError(
             f"NAME: {name!r} is no name for a study; take letters, digits, dots, dashes, such as {safe_name(name)}"
@@ -79,7 +97,11 @@ def _place(name: str, to: Path | None) -> Path:
 
 @contextlib.contextmanager
 def _new(folder: Path) -> Iterator[None]:
-    """A folder that is only left behind where all went well."""
+    """Make a folder and remove it again where the block raises.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
         folder.mkdir(parents=True)
         yield

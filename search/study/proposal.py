@@ -1,7 +1,7 @@
-"""What a study should be for images that have been looked at: size, space, base and recipe, each with its reason.
+"""Proposal of a study for given images: size, space, base and recipe, each with its reason.
 
-The rules are rough and made to be overruled: what they give is written into a study file with its reasons beside it. They
-follow the shipped studies, which they would propose, but for details, for the sets that those are made for.
+The rules are rough and made to be overruled: their result is written into a study file with its reasons. For the data sets
+of the shipped studies they propose nearly those studies.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from search.data.inspection import Seen
 from search.errors import UserError
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Softmax
-from search.text import format_shape
 
-SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96)  # that an image is resized to
+SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96)  # to which images are resized
 LARGE = 48  # shorter side in pixels from which on the first block halves the image
-ALIKE = 0.05  # by so much the ratios of the sides may differ where the input takes their ratio
-OVER = 10  # times the budget: the parameters of the base, as of the shipped ones
+ALIKE = 0.05  # relative difference of the images' aspect ratios, up to which the input takes their ratio
+OVER = 10  # parameters of the base as a multiple of the budget, as in the shipped studies
 
-_CHARACTERS = {"left", "right"}  # classes that a flip turns into each other, beside those of one character
+_CHARACTERS = {"left", "right"}  # words in names of classes that a flip turns into each other
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,17 @@ class Proposal:
     blocks: tuple[int, int]
     width: tuple[int, int]  # in steps of 8
     pools: tuple[int, int]
-    halves: bool  # whether the first block has stride 2
+    halves: bool  # True if the first block has stride 2
     batch_size: int
     epochs: int
     flip: bool
     crop: int
     base: Architecture
-    why: dict[str, str]  # the reason of each, for people
+    why: dict[str, str]  # the reason of each setting, in words
 
 
 def propose(seen: Seen, budget: int) -> Proposal:
-    """The study for these images, by what was seen of them and the budget of parameters.
+    """Propose a study from the facts of the images and the budget of parameters.
 
     Raises:
         UserError: no image is as large as a network can take.
@@ -60,7 +59,7 @@ def propose(seen: Seen, budget: int) -> Proposal:
     grayscale = seen.is_grey and seen.channels == 3
     channels = 1 if seen.is_grey else seen.channels
     if seen.is_grey:
-        why["grayscale"] = "all that was looked at is grey" if grayscale else "the images have one channel"
+        why["grayscale"] = "all images of the sample are grey" if grayscale else "the images have one channel"
     side = min(shape)
     halves = side >= LARGE
     pools = _pools(side // 2 if halves else side)
@@ -91,7 +90,7 @@ def propose(seen: Seen, budget: int) -> Proposal:
 
 
 def _input(seen: Seen, budget: int, why: dict[str, str]) -> tuple[int, int]:
-    """(height, width) that the networks take: the median of the images, as far as the budget has use for it."""
+    """(height, width) of the networks' input: the images' median, up to a limit that grows with the budget."""
     largest = 32 if budget < 20_000 else 64 if budget < 250_000 else 96
     heights, widths = (np.repeat([size[axis] for size in seen.sizes], list(seen.sizes.values())) for axis in (0, 1))
     median = int(np.median(np.minimum(heights, widths)))
@@ -99,25 +98,27 @@ def _input(seen: Seen, budget: int, why: dict[str, str]) -> tuple[int, int]:
         raise UserError(
             f"{seen.path}: half of the images are {median} pixels or fewer across, at least {SIDES[0]} are needed"
         )
-    side = next(one for one in reversed(SIDES) if one <= min(median, largest))
+    side = max(side for side in SIDES if side <= min(median, largest))
     only = next(iter(seen.sizes)) if len(seen.sizes) == 1 else None
     if only and max(only) <= 2 * min(only) and min(only) <= largest:
         why["size"] = "all images have it"
         return only
-    told = f"near the images' median of {median}" if median <= largest else f"as much as {budget:,} parameters have use for"
+    reason = (
+        f"near the images' median of {median}" if median <= largest else f"the largest proposed for {budget:,} parameters"
+    )
     ratios = widths / heights
     ratio = float(np.median(ratios))
     if np.quantile(np.abs(ratios / ratio - 1), 0.95) > ALIKE or max(ratio, 1 / ratio) > 2:
-        why["size"] = f"{told}; images of other shapes are squashed to it"
+        why["size"] = f"{reason}; images of other shapes are squashed to it"
         return side, side
-    why["size"] = f"{told}, in the shape that nearly all images have"
+    why["size"] = f"{reason}, in the shape that nearly all images have"
     if 0.95 < ratio < 1.05:
         return side, side
     return 4 * round(side * max(1 / ratio, 1) / 4), 4 * round(side * max(ratio, 1) / 4)
 
 
 def _pools(side: int) -> tuple[int, int]:
-    """As many halvings as leave about 4 pixels of a side, or up to two fewer."""
+    """The number of halvings after which a side has about 4 pixels, or up to two fewer."""
     most = max(2, round(math.log2(side / 4)))
     return max(1, most - 2), most
 
@@ -128,13 +129,13 @@ def _blocks(budget: int, pools: tuple[int, int]) -> tuple[int, int]:
 
 
 def _flip(seen: Seen, why: dict[str, str]) -> bool:
-    """Only for what is likely to be photographs: a letter, a sign or an arrow is another one in the mirror."""
+    """True for images that are likely photographs: a mirrored letter, sign or arrow may be of another class."""
     names = [name.lower() for name in seen.classes]
     if any(len(name) == 1 or name.isdecimal() or _CHARACTERS & set(name.replace("-", "_").split("_")) for name in names):
         if seen.is_folder:
-            why["augment"] = "no flip, as the classes look like characters or directions: another one in the mirror"
+            why["augment"] = "no flip, as the classes look like characters or directions, which mirroring changes"
             return False
-        why["augment"] = "no flip, as nothing tells what the classes are; true is right for photographs"
+        why["augment"] = "no flip, as the file does not name its classes; true is right for photographs"
         return False
     if seen.is_grey or seen.transparent > seen.images / 2:
         why["augment"] = "no flip, as these look drawn or written; true where a mirrored image is of the same class"
@@ -144,9 +145,9 @@ def _flip(seen: Seen, why: dict[str, str]) -> bool:
 
 
 def _base(shape: tuple[int, int, int], classes: int, params: int) -> Architecture:
-    """Plain convolutions in stages of doubling width, as in the shipped base, of the width that is nearest to `params`.
+    """Plain convolutions in stages of doubling width, as in the shipped base, at the width nearest to `params`.
 
-    With batch norm, which that has not: in a few hundred steps four stages without it learn nothing (`benchmarks/LOG.md`).
+    Batch norm is added: without it four stages learn nothing in a few hundred steps (`benchmarks/LOG.md`).
     """
     side = min(shape[:2])
     stages = min(4, max(1, round(math.log2(side / 4))))
@@ -154,8 +155,8 @@ def _base(shape: tuple[int, int, int], classes: int, params: int) -> Architectur
     first = min(
         bisect_left(widths, params, key=lambda width: compute_cost(_stages(shape, classes, stages, width)).params), 63
     )
-    nearest = (_stages(shape, classes, stages, widths[place]) for place in (max(first - 1, 0), first))
-    return min(nearest, key=lambda one: abs(math.log(compute_cost(one).params / params)))
+    nearest = (_stages(shape, classes, stages, widths[index]) for index in (max(first - 1, 0), first))
+    return min(nearest, key=lambda network: abs(math.log(compute_cost(network).params / params)))
 
 
 def _stages(shape: tuple[int, int, int], classes: int, stages: int, width: int) -> Architecture:
@@ -190,8 +191,8 @@ def _range(low: int, high: int) -> Any:
 
 
 def sizes_of(sizes: Counter[tuple[int, int]]) -> str:
-    """The sizes of images for people: the one, or the smallest and largest by area and how many there are."""
+    """The sizes of images in words: the only one, or the smallest and largest by area and their number."""
     if len(sizes) == 1:
-        return format_shape(next(iter(sizes)))
+        return "x".join(map(str, next(iter(sizes))))
     smallest, largest = (pick(sizes, key=lambda size: (size[0] * size[1], size)) for pick in (min, max))
     return f"{smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]} ({len(sizes):,} different)"

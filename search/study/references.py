@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,9 +19,6 @@ from search.study.config import REFERENCES, ROOT, StudyConfig
 from search.study.study_file import is_file
 from search.text import format_shape
 from search.training.recipe import Recipe, as_tuple
-
-if TYPE_CHECKING:
-    from search.data.dataset import Dataset
 
 
 class Published(BaseModel):
@@ -106,8 +103,8 @@ def published_curves() -> dict[str, tuple[float, ...]]:
     return {name: published.val_accuracies for name, published in found.items() if published and published.val_accuracies}
 
 
-def check(reference: Reference, data: Dataset) -> None:
-    """Refuse a network that cannot be trained on these images.
+def check(reference: Reference, data_name: str, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Refuse a network that cannot be trained on images of this shape (height, width, channels).
 
     Raises:
         UserError: it cannot exist, or is for other images or classes.
@@ -116,12 +113,11 @@ def check(reference: Reference, data: Dataset) -> None:
         compute_cost(reference.architecture)
     except ArchitectureError as error:
         raise UserError(f"{reference.name}: this network cannot exist: {error}") from None
-    needs, classes = reference.architecture.input, reference.architecture.classes
-    if (needs, classes) != (data.input_shape, data.classes):
-        shapes = [format_shape(shape) for shape in (needs, data.input_shape)]
+    network = reference.architecture
+    if (network.input, network.classes) != (input_shape, classes):
         raise UserError(
-            f"{reference.name}: takes images of {shapes[0]} in {classes} classes, and {data.name} has {shapes[1]} in "
-            f"{data.classes}; name another base, or an accuracy to beat such as 0.84"
+            f"{reference.name}: takes images of {format_shape(network.input)} in {network.classes} classes, and {data_name} "
+            f"has {format_shape(input_shape)} in {classes}; name another base, or an accuracy to beat such as 0.84"
         )
 
 

@@ -1,24 +1,35 @@
-"""The text of a study file that is proposed: every setting with its reason beside it, to be read and changed by a person."""
+"""Text of a proposed study file: every setting with its reason beside it, for the user to change."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from search.budget.cost import compute_cost
-from search.data.folders import WHOLE, shown
+from search.data.copies import Copies
 from search.data.inspection import Seen
+from search.data.layout import WHOLE, shown
 from search.errors import UserError
 from search.study.config import ROOT
+from search.study.dataset import DAMAGED
 from search.study.proposal import Proposal, sizes_of, space_table
 
 _COMMENT = 32  # column in which comments begin
 _WEIGHTS = '"balanced": a rare class counts as much as any in the loss, at the expense of overall accuracy'
 
 
-def study_text(called: str, folder: Path, budget: int, seen: Seen, proposal: Proposal) -> str:
+@dataclass(frozen=True)
+class LeftOut:
+    """Images that the proposed study leaves out."""
+
+    damaged: int = 0
+    copies: Copies | None = None
+
+
+def study_text(called: str, folder: Path, budget: int, seen: Seen, proposal: Proposal, left_out: LeftOut) -> str:
     """The study file: every setting with its reason."""
     why, space = proposal.why, space_table(proposal)
     lines = [
@@ -28,7 +39,7 @@ def study_text(called: str, folder: Path, budget: int, seen: Seen, proposal: Pro
         _line('base = "base.json"', f"the net to beat: {_base_words(proposal)}; or an accuracy such as 0.84"),
         "",
         "[data]",
-        *_data(folder, seen, proposal),
+        *_data(folder, seen, proposal, left_out),
         "",
         "[budget]",
         _line(f"params = {budget:_}", f"under, not at: {budget - 1:,} fits"),
@@ -84,14 +95,14 @@ def _heading(called: str, budget: int, seen: Seen) -> list[str]:
             f"The classes are unbalanced: {imbalance}.",
             "Candidates are ranked by plain accuracy all the same, so hold theirs against that.",
         ]
-    return [f"# {one}".rstrip() for one in lines]
+    return [f"# {line}".rstrip() for line in lines]
 
 
 def _base_words(proposal: Proposal) -> str:
     return f"plain convolutions, {compute_cost(proposal.base).params:,} parameters"
 
 
-def _data(folder: Path, seen: Seen, proposal: Proposal) -> list[str]:
+def _data(folder: Path, seen: Seen, proposal: Proposal, left_out: LeftOut) -> list[str]:
     inside = seen.path.resolve().is_relative_to(ROOT) and folder.resolve().is_relative_to(ROOT)
     path = os.path.relpath(seen.path.resolve(), folder.resolve()) if inside else str(seen.path.resolve())
     lines = [_line(f"path = {_text(path)}", "relative to this file" if inside else "")]
@@ -109,13 +120,24 @@ def _data(folder: Path, seen: Seen, proposal: Proposal) -> list[str]:
     if proposal.grayscale:
         lines.append(_line("grayscale = true", proposal.why["grayscale"]))
     if seen.transparent:
-        what = "of what is transparent" + ("; what is not is bright" if seen.background == "black" else "")
-        lines.append(_line(f'background = "{seen.background}"', what))
+        why = "behind transparent pixels" + ("; the opaque ones are bright" if seen.background == "black" else "")
+        lines.append(_line(f'background = "{seen.background}"', why))
+    if seen.bits:
+        why = f"16-bit images with values up to {2**seen.bits - 1:,}; without it, {2**seen.bits // 256} grey levels"
+        lines.append(_line(f"bits = {seen.bits}", why))
+    if left_out.damaged:
+        lines.append(_line("skip_damaged = true", f"{left_out.damaged:,} images cannot be decoded; listed in {DAMAGED}"))
+    if left_out.copies:
+        lines += [
+            f"# {left_out.copies.describe()}",
+            _line("drop_copies = true", "keeps one of each, none where they contradict"),
+        ]
     if seen.holdout is None:
-        fixed = "a fifth of them validates, a fifth tests" if WHOLE in seen.counts else "val/ validates"
+        own = "val/ validates" if seen.is_folder else "x_val validates"
+        fixed = "a fifth of the images validates, a fifth tests" if WHOLE in seen.counts else own
         return [*lines, f"# the split is fixed: {fixed}"]
-    enough = "so that the rarest class has ten images there" if seen.holdout > 0.1 else "the rest of them is trained on"
-    return [*lines, _line(f"holdout = {seen.holdout}", f"of the training images, to validate on; {enough}")]
+    why = "so that the rarest class has ten images there" if seen.holdout > 0.1 else "the rest is trained on"
+    return [*lines, _line(f"holdout = {seen.holdout}", f"share of the training images to validate on; {why}")]
 
 
 def _line(setting: str, comment: str) -> str:
@@ -126,7 +148,7 @@ def _toml(value: Any) -> str:
     """A value as an inline piece of TOML."""
     match value:
         case dict():
-            return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
+            return f"{{ {', '.join(f'{key} = {_toml(inner)}' for key, inner in value.items())} }}"
         case list():
             return f"[{', '.join(map(_toml, value))}]"
         case str():
@@ -136,7 +158,7 @@ def _toml(value: Any) -> str:
 
 
 def _text(words: str) -> str:
-    """A basic string of TOML, which is that of JSON but for what lies beyond ASCII, and the character 127."""
+    """A basic string of TOML: that of JSON, with characters beyond ASCII as they are and character 127 escaped."""
     try:
         words.encode()
     except UnicodeEncodeError:

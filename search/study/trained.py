@@ -85,7 +85,7 @@ def images(run: Run, path: Path | None = None) -> Dataset:
     config = run.config
     if path is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path.resolve())})})
-    data, known = dataset.read(config, run.folder / dataset.PIXELS), load(run).candidates.user_attrs[DATA]
+    data, known = dataset.load_study_data(config, run.folder), load(run).candidates.user_attrs[DATA]
     if data.fingerprint != known["fingerprint"]:
         place = config.data.path or data.name
         raise UserError(

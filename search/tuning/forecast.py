@@ -118,7 +118,7 @@ def base_of(config: StudyConfig, data: Dataset) -> Reference | None:
     if not isinstance(config.base, str):
         return None
     found = references.named(config.base)
-    references.check(found, data)
+    references.check(found, data.name, data.input_shape, data.classes)
     return found
 
 

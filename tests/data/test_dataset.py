@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from search.data import archives
-from search.data.dataset import CIFAR10_CLASSES, CIFAR100_CLASSES, Dataset, channel_statistics, load_dataset
+from search.data.dataset import Dataset, channel_statistics, load_dataset
+from search.data.sources import CIFAR10_CLASSES, CIFAR100_CLASSES
 from search.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -346,7 +347,7 @@ def test_a_holdout_is_a_share(holdout: float, tmp_path: Path) -> None:
 def test_a_refused_holdout_names_the_fractions_that_do(holdout: float, tmp_path: Path) -> None:
     path = _npz(tmp_path / "a.npz", **SMALL)
     message = _refused(path, protocol="holdout", holdout=holdout)
-    low, high = (float(word) for word in message.split("; use ")[1].split(" to "))
+    low, high = (float(word) for word in message.split("; use a holdout of ")[1].split(" to "))
     smallest, largest = (_load(path, protocol="holdout", holdout=share) for share in (low, high))
     assert np.bincount(smallest.y_val).min() == 10
     assert np.bincount(largest.y_train).min() == 1
@@ -402,6 +403,84 @@ BAD: dict[str, tuple[dict[str, np.ndarray], str]] = {
 def test_arrays_that_are_no_data_set(what: str, tmp_path: Path) -> None:
     arrays, words = BAD[what]
     assert words in _refused(_npz(tmp_path / "a.npz", **arrays))
+
+
+def _split_in_three() -> dict[str, np.ndarray]:
+    x, y = _digit_images()
+    return {
+        "x_train": x[:600],
+        "y_train": y[:600],
+        "x_val": x[600:750],
+        "y_val": y[600:750],
+        "x_test": x[750:],
+        "y_test": y[750:],
+    }
+
+
+def test_validation_images_of_a_file_are_validated_on(tmp_path: Path) -> None:
+    """Under "course" they are trained on, as those of a folder are; without them everything is as it was."""
+    arrays = _split_in_three()
+    path = _npz(tmp_path / "a.npz", **arrays)
+    for holdout in (0.1, 0.5):
+        dataset = _load(path, protocol="holdout", holdout=holdout)
+        for part in ("train", "val", "test"):
+            np.testing.assert_array_equal(getattr(dataset, f"x_{part}")[..., 0], arrays[f"x_{part}"])
+            np.testing.assert_array_equal(getattr(dataset, f"y_{part}"), arrays[f"y_{part}"])
+    course = _load(path)
+    assert (len(course.y_train), len(course.y_val), course.x_test) == (750, len(arrays["y_test"]), None)
+    few = _load(path, protocol="holdout", images=300)
+    assert (len(few.y_train), len(few.y_val)) == (300, 75)
+    without = {name: array for name, array in arrays.items() if not name.endswith("val")}
+    assert _load(_npz(tmp_path / "b.npz", **without)).fingerprint == _load(_npz(tmp_path / "c.npz", **without)).fingerprint
+
+
+def test_validation_images_alone_are_kept_for_the_end(tmp_path: Path) -> None:
+    """As a folder's val/ beside train/ is."""
+    arrays = {name: array for name, array in _split_in_three().items() if not name.endswith("test")}
+    dataset = _load(_npz(tmp_path / "a.npz", **arrays), protocol="holdout", holdout=0.2)
+    np.testing.assert_array_equal(dataset.y_test, arrays["y_val"])
+    assert len(dataset.y_val) == 120
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
+    dataset = _load(_npz(tmp_path / "a.npz", **SMALL, names=np.arange(10), x_extra=SMALL["x_test"]))
+    assert dataset.summary().endswith("; left out: the arrays names, x_extra")
+    assert "y_val missing" in _refused(_npz(tmp_path / "b.npz", **SMALL, x_val=SMALL["x_test"]))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("side", [8, 32])
+def test_channels_first_is_refused_with_the_line_that_mends_it(channels: int, side: int, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (20, channels, side, side), np.uint8)
+    y = np.arange(20) % 2
+    message = _refused(_npz(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y))
+    assert "looks like (n, channels, height, width)" in message and "x.transpose(0, 2, 3, 1)" in message
+    x = x.transpose(0, 2, 3, 1)
+    assert _load(_npz(tmp_path / "b.npz", x_train=x, y_train=y, x_test=x, y_test=y)).input_shape == (side, side, channels)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_constant_arrays_are_refused(value: int, tmp_path: Path) -> None:
+    x = np.full((40, 8, 8, 3), value, np.uint8)
+    arrays = {"x_train": x, "y_train": np.arange(40) % 2, "x_test": x, "y_test": np.arange(40) % 2}
+    message = _refused(_npz(tmp_path / "a.npz", **arrays))
+    assert f"all 40 training images hold pixels of value {value} alone; pass the images that were meant" in message
+    arrays["x_train"] = np.repeat(LARGE["x_train"][:1], 40, axis=0)
+    arrays["x_test"] = LARGE["x_test"][:40]
+    assert "all 40 training images hold the same pixels" in _refused(_npz(tmp_path / "b.npz", **arrays))
+
+
+def test_images_of_one_colour_and_dark_images_are_told(tmp_path: Path) -> None:
+    blank = SMALL | {"x_train": np.concatenate([np.zeros((3, 8, 8), np.uint8), SMALL["x_train"][3:]])}
+    assert "; 3 images are of one colour all over; copies: 2 repeat" in _load(_npz(tmp_path / "a.npz", **blank)).summary()
+    dark = {name: array // 16 if name.startswith("x") else array for name, array in SMALL.items()}
+    assert "; no pixel is brighter than 15 of 255" in _load(_npz(tmp_path / "b.npz", **dark)).summary()
+    assert _load(_npz(tmp_path / "c.npz", **SMALL)).remark == ""
+
+
+def test_the_commonest_class_and_its_share_are_known(tmp_path: Path) -> None:
+    dataset = _load(_npz(tmp_path / "a.npz", **_uneven([50, 30])), protocol="holdout", holdout=0.5)
+    assert dataset.majority == ("0", 25 / 40)
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.pkl", "a.npy", "a.zip", "a"])
@@ -579,6 +658,7 @@ def test_a_zip_bomb(tmp_path: Path) -> None:
 
 def test_blank_images_are_no_bomb(tmp_path: Path) -> None:
     blank = {"x_train": np.zeros((4_000, 32, 32, 3), np.uint8), "y_train": np.arange(4_000) % 2}
+    blank["x_train"][0, 0] = 255
     path = _npz(tmp_path / "a.npz", compressed=True, **blank, x_test=blank["x_train"], y_test=blank["y_train"])
     assert path.stat().st_size * 400 < 2 * blank["x_train"].nbytes
     assert len(_load(path).y_train) == 4_000
@@ -783,4 +863,7 @@ def test_a_tenth_of_cifar10(cifar10: Path) -> None:
     assert np.bincount(dataset.y_train).tolist() == [450] * 10
     assert np.bincount(dataset.y_val).tolist() == [50] * 10
     assert np.bincount(dataset.y_test).tolist() == [100] * 10
-    assert "use 0.02 to 0.998" in _refused(cifar10, None, protocol="holdout", holdout=0.01, images=5_000)[-30:]
+    message = _refused(cifar10, None, protocol="holdout", holdout=0.01, images=5_000)
+    assert message.endswith("use at least 10,000 images, or a holdout of 0.02 to 0.998")
+    assert "use at least 1,000 images" in _refused(cifar10, None, protocol="holdout", holdout=0.1, images=600)
+    assert np.bincount(_load(cifar10, None, protocol="holdout", holdout=0.1, images=1_000).y_val).tolist() == [10] * 10

@@ -24,7 +24,7 @@ from PIL import Image
 
 from search.data import images
 from search.data.images import Options, decode
-from search.data.loading import check_memory, fitted, read
+from search.data.loading import check_memory, fit_arrays, read_images
 from search.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -33,6 +33,10 @@ SOFT = np.asarray(
     Image.fromarray(RANDOM.integers(0, 256, (4, 5, 3), np.uint8)).resize((30, 24), Image.Resampling.BICUBIC), np.uint8
 )
 ALPHA = np.linspace(0, 255, 24 * 30).reshape(24, 30).round().astype(np.uint8)
+
+
+def read(files: list[str], how: Options, cache: Path | None = None, **options: Any) -> np.ndarray:
+    return read_images(files, how, cache=cache, **options).pixels
 
 
 def saved(folder: Path, picture: Image.Image | np.ndarray, name: str = "a.png", **options: Any) -> str:
@@ -205,11 +209,11 @@ def test_arrays_are_made_grey_and_resized_as_files_are(tmp_path: Path) -> None:
     pictures = np.stack([SOFT, SOFT[::-1], 255 - SOFT])
     files = [saved(tmp_path, picture, f"{place}.png") for place, picture in enumerate(pictures)]
     for how in (Options(), Options((12, 9)), Options(grayscale=True), Options((40, 50), grayscale=True)):
-        np.testing.assert_array_equal(fitted(pictures, how), read(files, how))
-    assert fitted(pictures[..., :1], Options(grayscale=True)).shape == (3, 24, 30, 1)
-    assert fitted(np.repeat(pictures, 2, axis=-1)[..., :5], Options((8, 8))).shape == (3, 8, 8, 5)
+        np.testing.assert_array_equal(fit_arrays(pictures, how), read(files, how))
+    assert fit_arrays(pictures[..., :1], Options(grayscale=True)).shape == (3, 24, 30, 1)
+    assert fit_arrays(np.repeat(pictures, 2, axis=-1)[..., :5], Options((8, 8))).shape == (3, 8, 8, 5)
     with pytest.raises(UserError, match="goes with 1 or 3 channels, and these images have 2"):
-        fitted(pictures[..., :2], Options(grayscale=True))
+        fit_arrays(pictures[..., :2], Options(grayscale=True))
 
 
 # --- many ------------------------------------------------------------------------------------------------------------
@@ -227,14 +231,66 @@ def test_images_come_in_the_order_of_their_files_with_word_of_how_far(
     assert told == sorted(told) and told[-1] == (200, 200) and len(told) >= 3
 
 
-def test_all_that_is_wrong_is_counted_and_the_first_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [0, 40])
+def test_all_that_is_wrong_is_counted_and_listed_and_the_first_named(first: int, tmp_path: Path) -> None:
     files = [saved(tmp_path, SOFT, f"{place:03}.png") for place in range(100)]
-    for place in (99, 40, 70):
+    for place in (99, first, 70):
         Path(files[place]).write_text("no image")
     with pytest.raises(UserError) as caught:
         read(files, Options())
-    assert str(caught.value).startswith(f"{files[40]}: no PNG, JPEG, BMP, GIF or WebP image, whatever its name says")
-    assert str(caught.value).endswith("(and 2 more)")
+    message, what = str(caught.value), "no PNG, JPEG, BMP, GIF, WebP, TIFF or PPM image, whatever its name says"
+    assert message.startswith(f"{files[first]}: {what}")
+    assert message.endswith("(and 2 more); [data] skip_damaged = true leaves damaged images out")
+    listing = tmp_path / "run" / "damaged.txt"
+    with pytest.raises(UserError, match=rf"\(and 2 more\); all are listed in {listing}; \[data\] skip_damaged = true"):
+        read(files, Options(), listing=listing)
+    assert [line.split(":")[0] for line in listing.read_text().splitlines()] == [files[place] for place in (first, 70, 99)]
+
+
+def test_damaged_images_are_skipped_where_that_is_asked_for(slow: None, opened: list[str], tmp_path: Path) -> None:
+    pictures = [SOFT + place for place in range(9)]
+    files = [saved(tmp_path, picture, f"{place}.png") for place, picture in enumerate(pictures)]
+    for place in (0, 5):
+        Path(files[place]).write_bytes(Path(files[place]).read_bytes()[:-60])
+    cache, listing = tmp_path / "run/images.npz", tmp_path / "run/damaged.txt"
+    for is_cached in (False, True):
+        opened.clear()
+        images = read_images(files, Options(), skip_damaged=True, cache=cache, listing=listing)
+        assert bool(opened) != is_cached
+        np.testing.assert_array_equal(images.pixels, [pictures[place] for place in (1, 2, 3, 4, 6, 7, 8)])
+        assert np.flatnonzero(~images.is_sound).tolist() == [0, 5]
+        assert [line.split(": a damaged image")[0] for line in images.damaged] == [files[0], files[5]]
+        assert listing.read_text().splitlines() == list(images.damaged)
+    with pytest.raises(UserError, match=r"0\.png: a damaged image"):  # the kept pixels are no way round
+        read(files, Options(), cache)
+
+
+def test_only_damage_is_skipped(tmp_path: Path) -> None:
+    """Not an image of another size, nor one that the system does not let be read: that may be another time."""
+    files = [saved(tmp_path, SOFT, f"{place}.png") for place in range(3)] + [saved(tmp_path, SOFT[:20], "x.png")]
+    with pytest.raises(UserError, match=r"x\.png: 20x30 pixels, where the first image has 24x30"):
+        read(files, Options(), skip_damaged=True)
+    with pytest.raises(UserError, match=r"gone\.png: cannot be read \(.*No such file"):
+        read([*files[:3], str(tmp_path / "gone.png")], Options(), skip_damaged=True)
+    for file in files[:3]:
+        Path(file).write_bytes(b"")
+    with pytest.raises(UserError, match=r"0\.png: no PNG.*\(and 2 more\)"):
+        read(files[:3], Options(), skip_damaged=True)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_from_as_many_bits_as_are_used(bits: int, suffix: str, tmp_path: Path) -> None:
+    values = np.linspace(0, 2**bits - 1, 24 * 30).round().astype(np.uint16).reshape(24, 30)
+    file = saved(tmp_path, values, f"a.{suffix}")
+    pixels = decode(file, Options(grayscale=True, bits=bits))[..., 0]
+    np.testing.assert_array_equal(pixels, np.rint(values.astype(float) * 255 / (2**bits - 1)))
+    assert decode(file, Options(grayscale=True)).max() == round(255 * (2**bits - 1) / 65_535)
+
+
+def test_fractions_are_no_pixels(tmp_path: Path) -> None:
+    file = saved(tmp_path, Image.fromarray(SOFT[..., 0].astype(np.float32) / 255), "a.tiff")
+    assert "holds fractions and no pixels of 8 or 16 bits" in refused(file)
 
 
 @pytest.mark.parametrize("memory", [3 * 100 * 24 * 30 * 3 - 1, 200_000, 100])
@@ -412,7 +468,7 @@ NO_IMAGES: dict[str, bytes] = {
     "nothing": b"",
     "text": b"not an image",
     "a page": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
-    "TIFF": _of("TIFF"),
+    "ICO": _of("ICO"),
     "PostScript, which would be run": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
     "PDF": b"%PDF-1.4\n",
     "a pickle": b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
@@ -423,7 +479,7 @@ NO_IMAGES: dict[str, bytes] = {
 @pytest.mark.parametrize("what", NO_IMAGES)
 def test_what_is_no_image_is_refused_whatever_its_name(what: str, tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(NO_IMAGES[what])
-    told = "cat.png: no PNG, JPEG, BMP, GIF or WebP image, whatever its name says; convert it, or move it out"
+    told = "cat.png: no PNG, JPEG, BMP, GIF, WebP, TIFF or PPM image, whatever its name says; convert it, or move it out"
     assert told in refused(str(tmp_path / "cat.png"))
 
 

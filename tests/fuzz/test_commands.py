@@ -164,7 +164,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (home / "net.json").write_bytes((REFERENCES / "eip-b.json").read_bytes())
     for name in ("broken.json", "broken.npz", "net.keras", "images/a/a.png"):
         (home / name).write_bytes(b'{"a": 1')
-    x, y = np.zeros((60, 4, 4, 1), np.uint8), np.arange(60) % 3
+    x, y = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 1), np.uint8), np.arange(60) % 3
     np.savez(home / "tiny.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     begun = ask(str(home / "ran.toml"), {}, home / "ran-run", None)
     candidates = create(begun, load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None)).candidates

@@ -335,12 +335,14 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = json.loads((ROOT / "studies" / "references" / "eip-b.json").read_text(encoding="utf-8"))
     (folder / "whole.json").write_text(json.dumps(network | {"name": "whole"}), encoding="utf-8")
     (folder / "corrupt.npz").write_bytes(b"PK\x03\x04" + bytes(200))
-    images, labels = np.zeros((1100, 8, 8), np.uint8), np.arange(1100) % 10
+    images, labels = np.random.default_rng(0).integers(0, 256, (1100, 8, 8), np.uint8), np.arange(1100) % 10
     arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
-    np.savez(folder / "floats.npz", **arrays | {"x_train": images / 255 + 0.5})
+    np.savez(folder / "floats.npz", **arrays | {"x_train": images / 255})
     np.savez(folder / "halves.npz", **{name: array for name, array in arrays.items() if name != "y_train"})
-    np.savez(folder / "large.npz", **arrays | {name: np.zeros((1100, 9, 9), np.uint8) for name in ("x_train", "x_test")})
-    np.savez(folder / "blank.npz", **arrays)
+    np.savez(
+        folder / "large.npz", **arrays | {name: np.pad(images, ((0, 0), (0, 1), (0, 1))) for name in ("x_train", "x_test")}
+    )
+    np.savez(folder / "noise.npz", **arrays)
     return folder
 
 
@@ -392,7 +394,7 @@ def test_row_16_another_study_does_not_go_on_in_a_run(part: str, unchanged: Home
 @pytest.mark.slow
 def test_row_16_a_run_does_not_go_on_with_other_data(unchanged: Home, bad_files: Path) -> None:
     """The same shape and classes, other pixels: only the arrays tell, so this is seen after they are read."""
-    ended = search("run", *unchanged.words, "--data", bad_files / "blank.npz")
+    ended = search("run", *unchanged.words, "--data", bad_files / "noise.npz")
     assert_refused(ended, "was trained on other data", "--out")
 
 

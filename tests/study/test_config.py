@@ -244,6 +244,9 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "data.grayscale": (False, True, {"data.name": None}),
     "data.background": ("white", "black", {"data.name": None}),
     "data.classes": (["a", "b"], ["a", "b", "c"], {"data.name": None}),
+    "data.bits": (None, 12, {"data.name": None}),
+    "data.skip_damaged": (False, True, {"data.name": None}),
+    "data.drop_copies": (False, True),
     "budget.params": (2000, 1999),
     "budget.separable_only": (True, False),
     "budget.macs": (10**9, 10**8),
@@ -336,6 +339,16 @@ def _changed(key: str, which: int) -> StudyConfig:
 def test_every_key_that_there_is_is_tried() -> None:
     assert set(OTHERS) == set(PLACES) - {"data", "budget", "space", "recipe", "search", "stop"}
     assert FREE == MAY_CHANGE
+
+
+def test_keys_that_came_later_are_stored_only_where_they_say_something() -> None:
+    """So that the digest of a study, and what is stored of it, is what earlier versions made of it."""
+    later = {"bits", "skip_damaged", "drop_copies"}
+    assert not later & parse(plain(), "study").dump()["data"].keys()
+    own = {"path": "/srv/a", "bits": 12, "skip_damaged": True, "drop_copies": True}
+    dumped = parse(plain(data=own), "study").dump()
+    assert later <= dumped["data"].keys()
+    assert parse(dumped, "dump").data.options.bits == 12
 
 
 @pytest.mark.parametrize("key", sorted(OTHERS.keys() - {"space.kind"}))

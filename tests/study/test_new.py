@@ -21,13 +21,14 @@ from search.budget.cost import compute_cost
 from search.budget.limits import Budget
 from search.cli.new_summary import print_new
 from search.data import images
-from search.data.inspection import Seen, copies, holdout_for, look
+from search.data.inspection import Seen, holdout_for, look
 from search.data.splits import HELD_OUT, Split, held_out
 from search.errors import UserError
 from search.networks.architecture import load as load_network
 from search.networks.geometry import resolve
 from search.study import new, study_file
 from search.study import template as study_text
+from search.study.dataset import load_study_data
 from search.study.new import make
 from search.study.proposal import propose, space_table
 from search.study.survey import check
@@ -105,9 +106,19 @@ def test_an_array_file_is_seen_like_a_folder(tmp_path: Path) -> None:
         assert getattr(arrays, name) == getattr(folder, name), name
 
 
-def test_copies_are_counted_to_the_pixel() -> None:
-    assert copies(X) == 0
-    assert copies(np.concatenate([X[:50], X[:7], X[:7]])) == 14
+def test_an_array_file_with_validation_images_has_fixed_parts(tmp_path: Path) -> None:
+    parts = {"train": slice(1200), "val": slice(1200, 1500), "test": slice(1500, None)}
+    np.savez(
+        tmp_path / "a.npz", **{f"{axis}_{part}": of[own] for part, own in parts.items() for axis, of in (("x", X), ("y", Y))}
+    )
+    seen = look(tmp_path / "a.npz")
+    assert (seen.holdout, seen.training_images, {part: sum(n) for part, n in seen.counts.items()}) == (
+        *(None, 1200),
+        {"train": 1200, "val": 300, "test": 297},
+    )
+    made = make("mine", tmp_path / "a.npz", 20_000, tmp_path)
+    assert "# the split is fixed: x_val validates" in made.file.read_text()
+    np.testing.assert_array_equal(made.data.y_val, Y[1200:1500])
 
 
 @given(st.lists(st.integers(21, 400), min_size=2, max_size=6))
@@ -128,7 +139,7 @@ def seen_of(sizes: dict[tuple[int, int], int], **changes: Any) -> Seen:
     known: dict[str, Any] = {
         "path": Path("/photographs"), "classes": ("cat", "dog", "fox"), "counts": {"all": (sum(sizes.values()) // 3,) * 3},
         "too_few": {}, "least": 25, "sizes": Counter(sizes), "is_grey": False, "is_folder": True, "channels": 3,
-        "background": "white", "transparent": 0, "doubles": 0, "remark": "",
+        "background": "white", "transparent": 0, "doubles": 0,
     }  # fmt: skip
     return Seen(**known | changes)
 
@@ -263,7 +274,7 @@ def test_a_study_is_written_that_loads_as_it_stands(made: new.New) -> None:
     assert found.data.options == images.Options((28, 28), classes=("a?cat", "dög", "fox"))
     assert (found.budget.params, found.recipe.class_weights.first, found.recipe.augment.flip) == (20_000, "none", True)
     assert (made.data.class_names, made.data.input_shape) == (("a?cat", "dög", "fox"), (28, 28, 3))
-    assert made.copies == 1
+    assert made.config.data.drop_copies and made.data.copies.contradicting == made.data.copies.dropped == 2
     assert (made.seen.doubles, made.seen.too_few) == (1, {"[rare]": 3})
     base = load_network(made.file.parent / "base.json")
     assert (base.input, base.classes) == ((28, 28, 3), 3)
@@ -280,12 +291,12 @@ def test_what_was_made_is_told_with_what_to_type_next(made: new.New) -> None:
     print_new(console, made)
     text = " ".join(console.export_text().split())
     for words in (
-        "│ a?cat │ 60 │ 20 │ 20 │ 58.5% │",
+        "│ a?cat │ 60 │ 20 │ 20 │ 59.2% │",
         "Classes with fewer than 25 images are left out: [rare] (3).",
         "Unbalanced: always guessing a?cat would be right for 58.5%.",
-        "1 images are copies of others",
+        "2 contradict each other (equal pixels, different classes); 2 of them dropped.",
         "1 links are second names of images that are there",
-        "Left out: 1 files that are no PNG, JPEG, BMP, GIF or WebP by their names (.txt).",
+        "left out: 1 files that are no PNG, JPEG, BMP, GIF, WebP, TIFF or PPM (.txt).",
         f"python -m search run {made.file.parent}",
     ):
         assert words in text
@@ -315,12 +326,73 @@ def test_nothing_is_left_behind_where_it_cannot_be_done(photographs: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_damaged_image_is_told_and_nothing_left_behind(tmp_path: Path) -> None:
+def test_damaged_images_are_listed_and_the_study_skips_them(tmp_path: Path) -> None:
+    """One that is no image by its header and one that is cut off; a run leaves out the same."""
     put_all(tmp_path / "set", X[:400], Y[:400])
-    (tmp_path / "set" / "3" / "bad.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"set/3/bad\.png: no PNG, JPEG, BMP, GIF or WebP image"):
+    good = next((tmp_path / "set" / "4").iterdir())
+    bad = {tmp_path / "set/3/bad.png": b"no image", tmp_path / "set/4/cut.png": good.read_bytes()[:-40]}
+    for path, content in bad.items():
+        path.write_bytes(content)
+    made = make("mine", tmp_path / "set", 20_000, tmp_path)
+    listed = (tmp_path / "mine/damaged.txt").read_text().splitlines()
+    assert sorted(line.split(": ")[0] for line in listed) == sorted(map(str, bad))
+    assert made.config.data.skip_damaged and "# 2 images cannot be decoded" in made.file.read_text()
+    assert len(made.data.y_train) + len(made.data.y_val) + len(made.data.y_test) == 400  # type: ignore[arg-type]
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_new(console, made)
+    assert f"2 damaged images are left out; they are listed in {tmp_path}/mine/damaged.txt." in console.export_text()
+    run = load_study_data(made.config, tmp_path / "run")
+    assert run.fingerprint == made.data.fingerprint
+    assert "left out: 2 damaged images" in run.summary()
+    assert sorted((tmp_path / "run/damaged.txt").read_text().splitlines()) == sorted(listed)
+    strict = study_file.load(made.file, {"data.skip_damaged": False})
+    with pytest.raises(UserError, match=r"\(and 1 more\); .*skip_damaged = true leaves damaged images out"):
+        load_study_data(strict)
+
+
+def test_a_folder_of_damaged_images_alone_is_refused_and_nothing_left_behind(tmp_path: Path) -> None:
+    put_all(tmp_path / "set", X[:400], Y[:400])
+    for path in (tmp_path / "set").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"no PNG, JPEG, BMP, GIF, WebP, TIFF or PPM image.*so are all of the 400 images"):
         make("mine", tmp_path / "set", 20_000, tmp_path)
     assert not (tmp_path / "mine").exists()
+
+
+def test_twelve_bits_in_sixteen_are_proposed_to_be_scaled(tmp_path: Path) -> None:
+    put_all(tmp_path / "set", X.astype(np.uint16) * 16, Y)
+    made = make("mine", tmp_path / "set", 20_000, tmp_path)
+    assert made.config.data.bits == 12
+    assert len(np.unique(made.data.x_train)) == 17
+    without = load_study_data(study_file.load(made.file, {"data.bits": None}))
+    assert len(np.unique(without.x_train)) <= 17 and without.x_train.max() == 16
+    assert "no pixel is brighter than 16 of 255: scale the arrays, or give [data] bits" in without.summary()
+
+
+def test_copies_are_proposed_to_be_dropped_and_a_run_drops_the_same(tmp_path: Path) -> None:
+    put_all(tmp_path / "set", X, Y)
+    put_all(tmp_path / "set", X[:30], Y[:30], lambda label: f"{label}/again")
+    put_all(tmp_path / "set", X[30:32], Y[30:32], lambda label: f"{(label + 1) % 10}/wrong")
+    made = make("mine", tmp_path / "set", 20_000, tmp_path)
+    assert made.config.data.drop_copies and "# copies: " in made.file.read_text()
+    assert made.data.copies.contradicting == 4 and made.data.copies.dropped == 34
+    assert load_study_data(made.config).fingerprint == made.data.fingerprint
+    kept = load_study_data(study_file.load(made.file, {"data.drop_copies": False}))
+    assert kept.fingerprint != made.data.fingerprint and len(kept.y_train) > len(made.data.y_train)
+    assert "; copies: " in kept.summary() and "dropped" not in kept.summary()
+
+
+def test_left_out_files_are_counted_alike_by_new_and_run(tmp_path: Path) -> None:
+    """Also where a class is left out, as it is too small, with what lies in it."""
+    put_all(tmp_path / "set", X, Y)
+    put(tmp_path / "set/rare/1.png")
+    for name in ("0/notes.txt", "1/notes.txt", "rare/notes.txt"):
+        (tmp_path / "set" / name).write_text("")
+    made = make("mine", tmp_path / "set", 20_000, tmp_path)
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_new(console, made)
+    text = "left out: 2 files that are no"
+    assert text in console.export_text() and text in load_study_data(made.config).summary()
 
 
 def test_data_in_the_checkout_are_named_from_the_study_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ finally:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "images.npz"
-    x, y = np.zeros((1_100, 8, 8), np.uint8), np.arange(1_100) % 10
+    x, y = np.random.default_rng(0).integers(0, 256, (1_100, 8, 8), np.uint8), np.arange(1_100) % 10
     np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
     return path
 

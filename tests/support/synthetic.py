@@ -21,7 +21,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.budget.cost import Cost, compute_cost, compute_layer_cost
-from search.data.dataset import CIFAR10_CLASSES, Dataset
+from search.data.dataset import Dataset
+from search.data.sources import CIFAR10_CLASSES
 from search.finals.results import Confirmation, Finalist
 from search.finals.statistics import confirm
 from search.networks.architecture import Architecture, fingerprint

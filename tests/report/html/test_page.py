@@ -26,7 +26,7 @@ from report.html import page as html
 from report.markdown.report import write_report
 from report.markdown.summary import leaderboard_table
 from report.pareto import front_board, front_table
-from search.data.dataset import CIFAR10_CLASSES, CIFAR100_CLASSES
+from search.data.sources import CIFAR10_CLASSES, CIFAR100_CLASSES
 from search.study.config import STUDIES
 from search.study.run import Opened
 from tests.support.chromium import chromium, emulate

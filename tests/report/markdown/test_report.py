@@ -45,7 +45,7 @@ from search.study import config as configs
 from search.study import records as study_records
 from search.study import run as studies
 from search.study import study_file as study_files
-from search.study.dataset import read
+from search.study.dataset import load_study_data
 from search.study.records import Record
 from search.study.run import Run
 from tests.support.runs import copied, finished, search, study_file
@@ -414,7 +414,7 @@ def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
     answers = tell(found)
     best = found.board["trials"][0]["best_val_accuracy"]
     assert answers.accuracy == pytest.approx(best, abs=1.5 / 359), "but for a tie, which other kernels may decide otherwise"
-    assert answers.confusion.sum(axis=1).tolist() == np.bincount(read(copied.config).y_val).tolist()
+    assert answers.confusion.sum(axis=1).tolist() == np.bincount(load_study_data(copied.config).y_val).tolist()
     assert answers.class_names == tuple("0123456789")
 
 

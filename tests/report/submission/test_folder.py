@@ -26,7 +26,7 @@ from search.cli.commands import app
 from search.errors import UserError
 from search.files import read_json
 from search.study import run as studies
-from search.study.dataset import read
+from search.study.dataset import load_study_data
 from search.study.run import Run, open_study
 from search.training.recipe import Recipe
 from tests.support.runs import ROOT, finished, study_file
@@ -120,7 +120,7 @@ def test_accuracies_are_measured_again_and_are_those_of_the_study(handed: Path, 
         assert f"{role}: " in text
         assert f"{scores['params']:,} parameters, {best} logged" in text
         assert f"{best} measured here on 359 images: 0 images away from the log" in text
-    assert np.load(handed / "data.npz")["x_val"].tobytes() == read(finished.config).x_val.tobytes()
+    assert np.load(handed / "data.npz")["x_val"].tobytes() == load_study_data(finished.config).x_val.tobytes()
 
 
 def test_the_checklist_is_the_reports_and_is_counted_again(handed: Path, finished: Run) -> None:

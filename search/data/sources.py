@@ -1,0 +1,186 @@
+"""Sources of data sets: a folder of images, an array file, Keras' downloads of CIFAR, scikit-learn's digits.
+
+Keras and scikit-learn are imported only where their data is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.data import archives, folders
+from search.data.checks import check_arrays
+from search.data.images import AS_THEY_ARE, Options
+from search.data.layout import WHOLE, shown
+from search.data.loading import ReadImages, Watch, fit_arrays, not_watched, read_images
+from search.data.splits import LEAST_IN_A_PART, Split, three_parts
+from search.errors import UserError, nearest, reason
+from search.text import format_shape
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR100_WORDS = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar
+cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl
+hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road
+rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR100_CLASSES = tuple(_CIFAR100_WORDS.split())
+NAMED: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {  # (height, width, channels) and the classes
+    "cifar10": ((32, 32, 3), CIFAR10_CLASSES),
+    "cifar100": ((32, 32, 3), CIFAR100_CLASSES),
+    "digits": ((8, 8, 1), tuple("0123456789")),
+}
+
+Decode = Callable[[NDArray[np.int64]], ReadImages]  # images from their indices in the list of all files
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a folder are read, beside what each becomes."""
+
+    skip_damaged: bool = False  # leave out files that cannot be decoded
+    listing: Path | None = None  # a text file that names all that cannot be used
+    cache: Path | None = None  # a file to keep the pixels in, where they took long to read
+    watch: Watch = not_watched  # called with the progress
+
+
+class Source(NamedTuple):
+    """A data set before its protocol: "train" and "test", and "val" where the set comes in three parts."""
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Split]
+    decode: Decode | None = None  # where the splits hold indices of files in place of images
+    remark: str = ""  # on how it was read
+
+
+def open_source(name: str | None, path: Path | None, options: Options, reading: Reading) -> Source:
+    """The data set of a name or a path; of a folder no image is decoded yet.
+
+    Raises:
+        UserError: there is none, or it cannot be used.
+    """
+    if name is not None and name not in NAMED:
+        raise UserError(f"data: no set is called {name!r}, {nearest(name, NAMED)}; pass the path of a file for any other")
+    if path is not None:
+        if is_folder_of_images(path):
+            return _open_folder(name, path, options, reading)
+        return _open_file(name, path, options)
+    match name:
+        case "digits":
+            return _open_digits()
+        case None:
+            raise UserError(f"data: neither a name nor a path is given; pass one of {', '.join(NAMED)}, or a path")
+        case _:
+            return _open_keras(name)
+
+
+def is_folder_of_images(path: Path) -> bool:
+    """True for a folder of images by class, false for an official folder of CIFAR and for files."""
+    return not archives.is_official(path) and folders.is_folder_of_images(path)
+
+
+def _open_folder(name: str | None, path: Path, options: Options, reading: Reading) -> Source:
+    folder = folders.find(path, options.classes)
+    if name is not None and folder.classes != NAMED[name][1]:
+        known = NAMED[name][1]
+        theirs = next(one for one in (*folder.classes, *known) if (one in folder.classes) != (one in known))
+        raise UserError(f"{path}: its classes are not those of {name} ({theirs!r}); pass the path without a name")
+    files = [file for part in folder.parts.values() for file in part.files]
+    splits, first = {}, 0
+    for part, (own, labels) in folder.parts.items():
+        splits[part] = Split(np.arange(first, first + len(own)), labels)
+        first += len(own)
+    if WHOLE in splits:
+        _check_enough(path, folder)
+        splits = three_parts(*splits[WHOLE])
+    elif "test" not in splits:
+        splits["test"] = splits.pop("val")
+
+    def decode(indices: NDArray[np.int64]) -> ReadImages:
+        images = read_images(
+            [files[index] for index in indices],
+            options,
+            skip_damaged=reading.skip_damaged,
+            listing=reading.listing,
+            cache=reading.cache,
+            watch=reading.watch,
+        )
+        if name is not None and images.pixels.shape[1:] != NAMED[name][0]:
+            here, there = format_shape(images.pixels.shape[1:]), format_shape(NAMED[name][0])
+            raise UserError(f"{path}: {name} has images of {there}, this folder {here}; pass the path without a name")
+        return images
+
+    remark = "; ".join(filter(None, (options.describe(), folder.remark)))
+    return Source(name or shown(path.resolve().name), folder.classes, splits, decode, remark)
+
+
+def _check_enough(path: Path, folder: folders.Folder) -> None:
+    counts, least = np.bincount(folder.parts[WHOLE].labels), 5 * LEAST_IN_A_PART
+    if few := [f"{folder.classes[label]} ({counts[label]})" for label in np.flatnonzero(counts < least)]:
+        listed = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        raise UserError(
+            f"{path}: fewer than {least} images of {listed}, of which a fifth would be tested on: add some, name the other "
+            "classes in [data] classes, or split the folder into train/ and test/ yourself"
+        )
+
+
+def _open_file(name: str | None, path: Path, options: Options) -> Source:
+    if options.classes or options.background != AS_THEY_ARE.background or options.bits:
+        given = "bits" if options.bits else "classes and background"
+        goes = "goes" if options.bits else "go"
+        raise UserError(f"{path}: {given} {goes} with a folder of images, and this is none; leave it out")
+    arrays = archives.read_arrays(path)
+    splits, count = check_arrays(str(path), arrays)
+    splits = {part: Split(fit_arrays(split.x, options), split.y) for part, split in splits.items()}
+    if "test" not in splits:
+        splits["test"] = splits.pop("val")  # as of a folder: what is named beside the training images is kept for the end
+    shape = splits["train"].x.shape[1:]
+    known = name or (arrays.official if options == AS_THEY_ARE else None)
+    if known is not None and (shape, count) != (NAMED[known][0], len(NAMED[known][1])):
+        raise UserError(
+            f"{path}: {known} has images of {format_shape(NAMED[known][0])} in {len(NAMED[known][1])} classes, "
+            f"this file {format_shape(shape)} in {count}; pass the path without a name to use it as a set of its own"
+        )
+    file_name = path.resolve().name
+    suffix = next((suffix for suffix in archives.SUFFIXES if file_name.lower().endswith(suffix)), "")
+    official = known or arrays.official
+    names = NAMED[official][1] if official else tuple(map(str, range(count)))
+    left_out = f"left out: the arrays {', '.join(arrays.others)}" if arrays.others else ""
+    remark = "; ".join(filter(None, (options.describe() if options != AS_THEY_ARE else "", left_out)))
+    return Source(name or file_name[: len(file_name) - len(suffix)], names, splits, None, remark)
+
+
+def _open_keras(name: str) -> Source:
+    import keras
+
+    with contextlib.redirect_stdout(sys.stderr):  # its progress bar would end up in --json output
+        try:
+            (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+        except Exception as error:  # Keras raises a bare Exception when the download fails
+            raise UserError(
+                f"{name}: not cached and the download failed ({reason(error)}); pass --data FILE, {archives.ACCEPTED}"
+            ) from error
+    if keras.config.image_data_format() == "channels_first":  # a setting of the user's, which the loader follows
+        x_train, x_test = x_train.transpose(0, 2, 3, 1), x_test.transpose(0, 2, 3, 1)
+    splits, _ = check_arrays(name, archives.Arrays(x_train, y_train, x_test, y_test))
+    return Source(name, NAMED[name][1], splits)
+
+
+def _open_digits() -> Source:
+    """scikit-learn's 1,797 digits, 0 to 16 scaled to 0 to 255, in three fixed stratified parts."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    y = bunch.target.astype(np.int64)
+    return Source("digits", NAMED["digits"][1], three_parts(x, y))
