@@ -63,7 +63,7 @@ KERAS_AT_TOP = (
     "search.export.quantization",
     "search.export.onnx_model",
 )
-KERAS_IN_FUNCTIONS = ("search.data.dataset", "search.training.device")
+KERAS_IN_FUNCTIONS = ("search.data.sources", "search.training.device")
 
 
 class Imported(NamedTuple):
