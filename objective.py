@@ -19,6 +19,7 @@ from search.budget.cost import Cost, compute_cost
 from search.budget.metrics import METRICS
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
+from search.export.file_costs import find_breach
 from search.export.int8 import int8_accuracy
 from search.files import Weights, is_full, write_json, write_weights
 from search.networks.architecture import Architecture, to_dict
@@ -204,7 +205,7 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         _end(trial, Outcome.FAILED, reason, architecture, task)
         raise TrialOver(Outcome.FAILED, reason) from error
-    return _score(trial, architecture, recipe, training, best, task)
+    return _score(trial, architecture, recipe, training, best, task, is_candidate=place.is_candidate)
 
 
 def _report(trial: optuna.Trial, epoch: Epoch) -> None:
@@ -233,9 +234,20 @@ def _best(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, train
 
 
 def _score(
-    trial: optuna.Trial, architecture: Architecture, recipe: Recipe, training: Training, best: float, task: Task
+    trial: optuna.Trial,
+    architecture: Architecture,
+    recipe: Recipe,
+    training: Training,
+    best: float,
+    task: Task,
+    *,
+    is_candidate: bool,
 ) -> float:
-    """Write down what came of a training; its best validation accuracy."""
+    """Write down what came of a training; its best validation accuracy.
+
+    Raises:
+        optuna.TrialPruned: it was pruned at a rung, or its int8 file breaks the budget.
+    """
     epochs = len(training.history)
     final = training.history[-1].val_accuracy
     lead = {} if task.base_accuracy is None else {"delta_vs_base": best - task.base_accuracy}
@@ -245,6 +257,11 @@ def _score(
         reason = f"{final:.2%} after {epochs} of {recipe.epochs} epochs, behind others at that rung"
         _end(trial, Outcome.PRUNED_AT_RUNG, reason, architecture, task, **spent)
         raise optuna.TrialPruned(reason)
+    if is_candidate:
+        breach = find_breach(task.config.budget, architecture, training.best_weights, training.pixels, task.data)
+        if breach is not None:  # the prediction was too low: the file is what has to fit, so the trial is not ranked
+            _end(trial, Outcome.REJECTED, breach.reason, architecture, task, **spent)
+            raise optuna.TrialPruned(breach.reason)
     _end(trial, Outcome.TRAINED, None, architecture, task, **spent)
     return best
 

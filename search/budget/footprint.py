@@ -66,7 +66,7 @@ _ARENA_OPERATOR = {  # node (64), data of the kernel (aligned) and parsed option
     "QUANTIZE": 173,
     "RELU": 96,
     "RELU6": 96,
-    "RESHAPE": 289,
+    "RESHAPE": 305,
     "SOFTMAX": 0,  # part of _ARENA_FIXED: every network has one
     "STRIDED_SLICE": 184,
     "TANH": 80,

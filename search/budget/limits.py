@@ -133,6 +133,20 @@ class Budget(_MetricLimits):
                 return Breach(_rule(name), f"{value:,} {METRICS[name].full_label}, the budget is under {limit:,}")
         return None
 
+    def file_breach(self, costs: Mapping[str, int]) -> Breach | None:
+        """The first limit that a real int8 file breaks; None if it fits.
+
+        Args:
+            costs: measured ones, by metric.
+        """
+        for name, limit in self.limits.items():
+            if name in costs and costs[name] >= limit:
+                label = METRICS[name].full_label
+                return Breach(
+                    _rule(name), f"the trained network takes {costs[name]:,} {label}, the budget is under {limit:,}"
+                )
+        return None
+
 
 def _rule(metric: str) -> str:
     """Short name of the rule that limits a metric, under which rejected proposals are counted."""
