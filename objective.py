@@ -24,7 +24,7 @@ from search.export.int8 import int8_accuracy
 from search.files import Weights, is_full, write_json, write_weights
 from search.networks.architecture import Architecture, to_dict
 from search.seeds import derive
-from search.storage.database import together
+from search.storage.database import buffered_writes, report_epoch, set_trial_attributes
 from search.study.config import StudyConfig
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Outcome, Training, TrialOver
@@ -93,7 +93,7 @@ def candidate(trial: optuna.Trial, task: Task) -> float | tuple[float, ...]:
     """
     if not task.config.parameters:
         _ = trial.relative_params  # Optuna asks the sampler, which knows when there is nothing new, only for a parameter
-    with together(trial):
+    with buffered_writes(trial):
         values = {name: domain.suggest(trial, name) for name, domain in task.config.parameters.items()}
         found = judge(task.config, task.facts, values)
         _constrain(trial, found.cost, task)
@@ -101,7 +101,7 @@ def candidate(trial: optuna.Trial, task: Task) -> float | tuple[float, ...]:
         _reject(trial, found.reason, found.architecture, task)
     if not task.claim(found.key, trial.user_attrs["index"]):
         _reject(trial, "the same network and recipe as another trial", found.architecture, task)
-    _set(trial, {"key": found.key})
+    set_trial_attributes(trial, {"key": found.key})
     stream = ("candidate", trial.user_attrs["index"]) if found.repeat is None else ("repeat", found.repeat)
     place = Place(f"trials/{trial.number}", stream, True)
     accuracy = _train(trial, found.architecture, found.recipe, found.cost, task, place)
@@ -145,7 +145,7 @@ def _constrain(trial: optuna.Trial, cost: Cost | None, task: Task) -> None:
         return
     for name, limit in task.config.budget.limits.items():
         trial.set_constraint(name, float(METRICS[name].compute(cost) - (limit - 1)))
-    _set(trial, _costs(cost, task.config))
+    set_trial_attributes(trial, _costs(cost, task.config))
 
 
 def _costs(cost: Cost, config: StudyConfig) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None,
 def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Cost, task: Task, place: Place) -> float:
     seed = derive(task.config.search.seed, *place.stream)
     about = _costs(cost, task.config) | {"receptive_field": cost.receptive_field, "seed": seed}
-    _set(trial, about)
+    set_trial_attributes(trial, about)
     refused = sum(trial.user_attrs.get("refused", {}).values())
     task.emit({"event": "trial", "number": trial.number, "refused": refused, **_named(trial)} | about)
     seconds, since = 0.0, time.monotonic()  # of the epochs so far, also those of a process that was killed; their end
@@ -186,13 +186,13 @@ def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost
         checkpoint = checkpoint_path(task.folder, trial.user_attrs)
         hooks = {"checkpoint": checkpoint, "on_epoch": on_epoch, "on_step": on_step}
         training = task.fit(architecture, task.data, recipe, seed=seed, **hooks)
-        _set(trial, {"epochs": len(training.history)})  # refused here where somebody has taken the trial up
+        set_trial_attributes(trial, {"epochs": len(training.history)})  # refused here where somebody has taken the trial up
         _keep(task.folder / place.folder, architecture, recipe, training)
         if task.config.search.flip_average and place.is_candidate:
-            _set(trial, {"flip_val_accuracy": _with_flips(architecture, training, task)})
+            set_trial_attributes(trial, {"flip_val_accuracy": _with_flips(architecture, training, task)})
         best = _best(trial, architecture, recipe, training, task)
     except TrialOver as over:
-        _set(trial, {"seconds": seconds + time.monotonic() - since})
+        set_trial_attributes(trial, {"seconds": seconds + time.monotonic() - since})
         _end(trial, over.outcome, over.reason, architecture, task)
         if over.outcome in (Outcome.DIVERGED, Outcome.TIMED_OUT):
             raise optuna.TrialPruned(over.reason) from None
@@ -213,7 +213,7 @@ def _report(trial: optuna.Trial, epoch: Epoch) -> None:
     if len(trial.study.directions) == 1:
         trial.report(epoch.val_accuracy, epoch.epoch)
     else:
-        trial.storage.set_trial_intermediate_value(trial._trial_id, epoch.epoch, epoch.val_accuracy)
+        report_epoch(trial, epoch.epoch, epoch.val_accuracy)
 
 
 def _with_flips(architecture: Architecture, training: Training, task: Task) -> float:
@@ -229,7 +229,7 @@ def _best(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, train
     best = training.best.val_accuracy
     if task.config.search.rank_by == "float" or len(training.history) < recipe.epochs:
         return best
-    _set(trial, {"float_val_accuracy": best})
+    set_trial_attributes(trial, {"float_val_accuracy": best})
     return task.measure(architecture, training.best_weights, training.pixels, task.data.x_val, task.data.y_val)
 
 
@@ -251,7 +251,8 @@ def _score(
     epochs = len(training.history)
     final = training.history[-1].val_accuracy
     lead = {} if task.base_accuracy is None else {"delta_vs_base": best - task.base_accuracy}
-    _set(trial, {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final} | lead)
+    accuracies = {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final}
+    set_trial_attributes(trial, accuracies | lead)
     spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}
     if epochs < recipe.epochs:
         reason = f"{final:.2%} after {epochs} of {recipe.epochs} epochs, behind others at that rung"
@@ -282,12 +283,7 @@ def _named(trial: optuna.Trial) -> dict[str, Any]:
 def _end(
     trial: optuna.Trial, outcome: Outcome, reason: str | None, architecture: Architecture | None, task: Task, **spent: float
 ) -> None:
-    _set(trial, spent | ({"reason": reason} if reason else {}) | {"outcome": outcome})  # the outcome last: all is there then
+    explained = {"reason": reason} if reason else {}
+    set_trial_attributes(trial, spent | explained | {"outcome": outcome})  # the outcome last: all is stored then
     task.annotate(trial, architecture, task)
     task.emit({"event": "end", "number": trial.number, "outcome": outcome, "reason": reason} | spent)
-
-
-def _set(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
-    with together(trial):
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)

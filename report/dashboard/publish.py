@@ -24,6 +24,7 @@ from report.markdown.effects import finals_section
 from search.files import write
 from search.finals.results import confirmed
 from search.storage.attributes import Attributes, rewrite
+from search.storage.optuna_internals import base_storage_of, trial_id_of
 from search.study.records import records
 from search.study.run import Run, Studies
 
@@ -70,7 +71,7 @@ class Redraw:
 
 def publish_trial_note(trial: optuna.Trial, text: str) -> None:
     """Store the note of a trial; the dashboard reads it from attributes of the study."""
-    version, parts = (f"dashboard:{trial._trial_id}:{name}" for name in ("note_ver", "note_str:"))
+    version, parts = (f"dashboard:{trial_id_of(trial)}:{name}" for name in ("note_ver", "note_str:"))
     rewrite(trial.study, (version, parts), lambda before: {version: before.get(version, 0) + 1, f"{parts}0": text})
 
 
@@ -111,7 +112,7 @@ def publish_files(study: optuna.Study, folder: Path) -> None:
 def _finals(run: Run, studies: Studies) -> str | None:
     """Results of the finals; None if there are none."""
     try:
-        studies.candidates._storage.get_study_id_from_name(f"{run.name}.finals")
+        base_storage_of(studies.candidates).get_study_id_from_name(f"{run.name}.finals")
     except KeyError:
         return None
     found = confirmed(run)

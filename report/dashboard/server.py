@@ -21,6 +21,7 @@ from report.dashboard.access import Access, guarded, host_name
 from report.dashboard.publish import ARTIFACTS, publish_files
 from search.errors import UserError
 from search.storage.database import open_storage
+from search.storage.optuna_internals import study_id_of
 from search.study.run import Run, load
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def serve(run: Run, port: int, on_ready: Callable[[str], object], allow_hosts: S
     study = load(run).candidates
     with _bound(guarded(_marking_reads(_application(run)), access), port) as server:
         publish_files(study, run.folder)  # files exported or written since the study ended
-        on_ready(_directions(access, server.server_port, study._study_id))
+        on_ready(_directions(access, server.server_port, study_id_of(study)))
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 

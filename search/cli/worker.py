@@ -26,9 +26,9 @@ from search.finals.run import hold_finals
 from search.runner.job import Order, StudyStopped, decode_order
 from search.runner.loop import Search
 from search.storage.claims import claims_of
-from search.storage.database import backend_of
+from search.storage.database import storage_of
+from search.storage.failures import StorageUnavailable
 from search.storage.queue import Queued, Trials, queue
-from search.storage.resilient import StorageAway
 from search.study.dataset import load_study_data
 from search.study.records import counts, progress, ranked, records
 from search.study.run import Run, Studies, create, load
@@ -80,7 +80,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
         integers.refuse_without_converter()  # the last of the refusals: it imports Keras
 
     studies = create(run, data, patience=PATIENCE_SECONDS, grace_seconds=60 * run.config.search.grace_minutes)
-    backend_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
+    storage_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
 
     emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
     claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left, run.config.cost_metrics)
@@ -147,7 +147,7 @@ def main(annotate: Annotate, redraw: Redraw, finish: Redraw, trainer: Trainer = 
         emit({"event": "user_error", "text": str(error)})
     except StudyStopped as error:
         emit({"event": "stopped", "text": str(error)})
-    except (StorageAway, DiskFull) as error:
+    except (StorageUnavailable, DiskFull) as error:
         emit({"event": "stopped", "text": f"{error}; the same command resumes"})
     events.flush()
     os._exit(0)  # without the seconds that TensorFlow's own clean-up takes

@@ -17,7 +17,7 @@ from search.runner.trial import run_candidate
 from search.seeds import derive
 from search.storage.claims import claims_of
 from search.storage.queue import Trials
-from search.storage.recovery import sweep
+from search.storage.recovery import recover
 from search.study.config import StudyConfig
 from search.study.records import progress, records, records_of
 from search.study.run import Run, Studies
@@ -40,7 +40,7 @@ def search_at_random(run: Run, studies: Studies, control: optuna.Study, task: Ta
 
     trained, is_exhausted = 0, False
     while trained < most:
-        sweep(control, run.folder)
+        recover(control, run.folder)
         known = [record for record in records(control) if record.outcome != Outcome.INTERRUPTED]
         if room(control.get_trials(deepcopy=False), 0) and not is_exhausted:
             goal = cost // config.recipe.epochs

@@ -26,7 +26,7 @@ from search.runner.job import Finals
 from search.runner.loop import wait
 from search.runner.trial import run_trial
 from search.storage.queue import Queued, Trials, begin, next_index, queue
-from search.storage.recovery import drop_queued, sweep
+from search.storage.recovery import drop_queued, recover
 from search.study import references
 from search.study.config import StopConfig
 from search.study.records import ranked, records
@@ -81,7 +81,7 @@ def hold_finals(run: Run, studies: Studies, asked: Finals, task: Task, *, is_fir
 
     what = f"finals: {len(chosen)} networks on {asked.seeds} fresh seed{'s' if asked.seeds > 1 else ''}"
     while True:
-        sweep(study, run.folder)
+        recover(study, run.folder)
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if waiting and left <= 0:
             return "recycle"

@@ -16,7 +16,7 @@ from search.runner.job import StudyStopped
 from search.runner.references import train_reference
 from search.runner.trial import run_candidate, tidy
 from search.storage.claims import Claims
-from search.storage.recovery import sweep
+from search.storage.recovery import recover
 from search.study import survey as plan
 from search.study.records import Record, base_accuracy, progress, ranked, records
 from search.study.references import Reference
@@ -75,7 +75,7 @@ class Search:
 
     def _round(self, settled: bool) -> str | None:
         """Train a candidate, or wait for others; how the search ends, if it does."""
-        sweep(self.studies.candidates, self.run.folder)
+        recover(self.studies.candidates, self.run.folder)
         self._know_base()
         found = records(self.studies.candidates)
         is_complete = progress(found) >= self.run.config.trials

@@ -13,7 +13,7 @@ from search.runner.job import StudyStopped
 from search.runner.trial import run_trial
 from search.storage.attributes import OUTCOME
 from search.storage.queue import Trials, begin
-from search.storage.recovery import sweep
+from search.storage.recovery import recover
 from search.study import references
 from search.study.references import Reference
 from search.study.run import Run, Studies
@@ -35,7 +35,7 @@ def train_reference(run: Run, studies: Studies, opponent: Reference, task: Task)
         return [trial for trial in trials if trial.user_attrs.get("reference") == opponent.name]
 
     while True:
-        sweep(study, run.folder)
+        recover(study, run.folder)
         seen = seen_in(study.get_trials(deepcopy=False))
         if any(trial.user_attrs["fingerprint"] != print_of for trial in seen):
             raise UserError(f"{opponent.name}: this run knows another network by this name; pass --out with a new folder")
@@ -44,7 +44,7 @@ def train_reference(run: Run, studies: Studies, opponent: Reference, task: Task)
         trial = begin(
             study,
             task.worker,
-            room=lambda trials, others: not others and not any(map(_is_running, seen_in(trials))),
+            has_room=lambda trials, others: not others and not any(map(_is_running, seen_in(trials))),
             choose=lambda trial: trial.user_attrs.get("reference") == opponent.name,
             new=lambda trials: None if _is_settled(seen_in(trials)) else known,
         )

@@ -26,9 +26,9 @@ from optuna.exceptions import StorageInternalError
 from search.errors import UserError, reason
 from search.runner.job import Order, StudyStopped, encode_order
 from search.runner.placement import Share, on_cores
-from search.storage import locks as liveness
-from search.storage.recovery import sweep, take_up
-from search.storage.resilient import StorageAway
+from search.storage import locks
+from search.storage.failures import StorageUnavailable
+from search.storage.recovery import recover, requeue
 from search.study.config import ROOT
 from search.study.records import FAILED
 from search.study.run import Run, every
@@ -70,20 +70,20 @@ def supervise(
         StudyStopped: nothing more can be trained, or too many trials in a row failed.
         Interrupted: SIGINT, SIGTERM or SIGHUP came.
     """
-    in_folder = liveness.occupied(run.folder, alone=order.finals is not None)
+    in_folder = locks.folder_lock(run.folder, alone=order.finals is not None)
     on_signals = signals() if stopped is None else nullcontext()
     is_new = not run.folder.exists()
     try:
-        with liveness.supervisor(run.folder) as name, in_folder, on_signals:
-            liveness.wait_for_orphans(run.folder)
+        with locks.supervisor_lock(run.folder) as name, in_folder, on_signals:
+            locks.wait_for_orphans(run.folder)
             if _has_begun(run):
                 for study in every(run):
-                    sweep(study, run.folder)
-            liveness.forget_the_dead(run.folder)
+                    recover(study, run.folder)
+            locks.remove_dead_locks(run.folder)
             _Crew(run, order, view, name, stopped or (lambda: False)).work(shares)
     except UserError:
         if is_new and not _has_begun(run):  # what was asked for is at fault: it leaves no folder behind
-            liveness.leave(run.folder, LOG)
+            locks.remove_if_unused(run.folder, LOG)
         raise
 
 
@@ -176,7 +176,7 @@ class _Crew:
         hours = self.run.config.stop.hours
         left = None if hours is None else max(0.0, 3600 * hours - (time.monotonic() - self.started))
         with contextlib.ExitStack() as resources:
-            name, lock = resources.enter_context(liveness.worker(self.run.folder, self.name))
+            name, lock = resources.enter_context(locks.worker_lock(self.run.folder, self.name))
             order = replace(self.order, seconds_left=left, worker=name, is_first=self.order.is_first and place == 0)
             process = _process(self.run.folder / LOG, share, lock)
             worker = _Worker(place, share, name, process, resources.pop_all())
@@ -206,8 +206,8 @@ class _Crew:
             if ended and _has_begun(self.run):
                 for study in every(self.run, patience=LAST_SECONDS):
                     for worker in ended:
-                        closed += take_up(study, worker=worker.name, outcome=outcome, reason=reason)
-        except (StorageAway, UserError, StorageInternalError):
+                        closed += requeue(study, worker=worker.name, outcome=outcome, reason=reason)
+        except (StorageUnavailable, UserError, StorageInternalError):
             is_known = False  # the next start takes them up, or others when nothing was heard of them for long enough
         for worker in ended:
             assert worker.process.stdin
@@ -215,7 +215,7 @@ class _Crew:
                 worker.process.stdin.close()
             worker.resources.close()
             if is_known:
-                liveness.forget(self.run.folder, worker.name)
+                locks.remove_lock(self.run.folder, worker.name)
         return closed
 
 

@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterable, Sequence
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import TrialState
 
 from objective import Task, candidate, checkpoint_path
 from search.seeds import derive
 from search.storage.attributes import INDEX, OUTCOME
 from search.storage.claims import Claims
-from search.storage.queue import Room, Trials, begin
-from search.storage.recovery import take_up, verdict_of
+from search.storage.heartbeat import heartbeat
+from search.storage.optuna_internals import trial_id_of
+from search.storage.queue import HasRoom, Trials, begin
+from search.storage.recovery import requeue, verdict_of
 from search.study.records import COUNTED
 from search.training import checkpoint
 from search.training.result import TrialOver
 from search.tuning.pruner import RungPruner
 from search.tuning.sampler import BudgetedSampler
 from search.tuning.stopping import Enough
-from search.tuning.tpe import QuickTPE
 
 Values = float | Sequence[float]  # of one objective, or of several
 
@@ -39,7 +39,7 @@ def has_room(trials: Trials, most: int) -> bool:
     return sum(taken) < most
 
 
-def run_candidate(study: optuna.Study, task: Task, claims: Claims, *, room: Room | None = None, new: bool = True) -> bool:
+def run_candidate(study: optuna.Study, task: Task, claims: Claims, *, room: HasRoom | None = None, new: bool = True) -> bool:
     """Let the task's sampler propose a candidate, or take the one that is queued, and train it; False without room for one.
 
     Args:
@@ -54,7 +54,7 @@ def run_candidate(study: optuna.Study, task: Task, claims: Claims, *, room: Room
     trial = begin(
         study,
         task.worker,
-        room=room or (lambda trials, others: has_room(trials, config.trials - others)),
+        has_room=room or (lambda trials, others: has_room(trials, config.trials - others)),
         new=lambda trials: {} if new else None,
     )
     if trial is None:
@@ -77,7 +77,7 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
     value: Values | None = None
     state = TrialState.FAIL
     try:
-        with get_heartbeat_thread(trial._trial_id, study._storage):
+        with heartbeat(trial):
             try:
                 value, state = objective(trial), TrialState.COMPLETE
             except optuna.TrialPruned:
@@ -85,7 +85,7 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[opt
             except TrialOver:
                 pass
             except Enough as ended:
-                take_up(study, worker=task.worker, reason=f"{ended}")
+                requeue(study, worker=task.worker, reason=f"{ended}")
                 raise
             except UpdateFinishedTrialError:
                 raise
@@ -121,7 +121,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, value: Values | None, state:
     try:
         study.tell(trial, value, state)
     except ValueError as error:
-        if study._storage.get_trial(trial._trial_id).state.is_finished():
+        if trial.storage.get_trial(trial_id_of(trial)).state.is_finished():
             raise UpdateFinishedTrialError from error
         raise
 
@@ -130,7 +130,7 @@ def inner_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """Optuna's own sampler of this name; a grid is listed by `BudgetedSampler` itself, and asks none."""
     match name:
         case "tpe":
-            return QuickTPE(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP)
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP)
         case "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=2 * STARTUP)
         case _:

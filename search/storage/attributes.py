@@ -1,7 +1,7 @@
-"""Attributes that the system keeps with a study, many rewritten in one transaction.
+"""System attributes of a study, many of them replaced in one transaction; names of trial attributes.
 
-Optuna writes them one by one and reads all of them to write one. Here a reader sees the whole of a text or none of it, the
-cost does not grow with what else is kept, such as a note for each of thousands of trials, and what is gone leaves no row.
+Optuna writes them one by one and reads all of them to write one. Here a reader sees a whole text or none of it, the cost
+does not grow with the number of other attributes, such as a note for each trial, and removed attributes leave no row.
 """
 
 from __future__ import annotations
@@ -11,20 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import optuna
-from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, delete, insert, or_, select, update
+from sqlalchemy import Connection, Table, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from search.storage.database import engine_of, patiently
-
-# Optuna's own table, of which its storage makes the rows known as `study_system_attrs`.
-_KEPT = Table(
-    "study_system_attributes",
-    MetaData(),
-    Column("study_system_attribute_id", Integer, primary_key=True),
-    Column("study_id", Integer),
-    Column("key", String(512)),
-    Column("value_json", Text),
-)
+from search.storage.database import storage_of
+from search.storage.optuna_internals import StudySystemAttributeModel, study_id_of
 
 # User attributes of a trial. A retry inherits those of its identity: index, reference, contender, repeat, warm start.
 INDEX = "index"  # logical index, from which seeds and the sampler's draws are derived
@@ -58,45 +49,45 @@ ACCURACY = "accuracy"  # name of the objective that every study has
 
 Attributes = Mapping[str, Any]
 
-
-def rewrite(study: optuna.Study, prefixes: Iterable[str], change: Callable[[Attributes], Attributes]) -> None:
-    """Put in place of all attributes whose names begin with one of the prefixes what `change` makes of them.
-
-    What stays the same is not written. On a server where another process writes the same names at once, it is done anew.
-    """
-    engine, chosen = engine_of(study), tuple(prefixes)
-
-    def once() -> None:
-        with engine.begin() as connection:
-            _rewrite(connection, study._study_id, chosen, change)
-
-    try:
-        patiently(study, once)
-    except IntegrityError:  # another process was faster with the first row of a name
-        patiently(study, once)
-
-
-def _rewrite(
-    connection: Connection, study: int, prefixes: tuple[str, ...], change: Callable[[Attributes], Attributes]
-) -> None:
-    names = or_(*(_KEPT.c.key.startswith(prefix, autoescape=True) for prefix in prefixes))
-    rows = connection.execute(select(_KEPT).where(_KEPT.c.study_id == study, names).with_for_update()).all()
-    written = {row.key: row for row in rows if row.key.startswith(prefixes)}  # LIKE may not tell capitals apart
-    wanted = {
-        key: json.dumps(value)
-        for key, value in change({key: json.loads(row.value_json) for key, row in written.items()}).items()
-    }
-    for key, row in written.items():
-        own = _KEPT.c.study_system_attribute_id == row.study_system_attribute_id
-        if key not in wanted:
-            connection.execute(delete(_KEPT).where(own))
-        elif wanted[key] != row.value_json:
-            connection.execute(update(_KEPT).where(own).values(value_json=wanted[key]))
-    new = [{"study_id": study, "key": key, "value_json": text} for key, text in wanted.items() if key not in written]
-    if new:
-        connection.execute(insert(_KEPT), new)
+_TABLE: Table = StudySystemAttributeModel.__table__
 
 
 def objectives(study: optuna.Study) -> tuple[str, ...]:
-    """What the values of a study's trials are, by name: accuracy, and the prices that are traded for it."""
+    """Names of the values of a study's trials: accuracy, then the costs that are minimised."""
     return tuple(study.metric_names or (ACCURACY,))
+
+
+def rewrite(study: optuna.Study, prefixes: Iterable[str], change: Callable[[Attributes], Attributes]) -> None:
+    """Replace all system attributes whose names begin with one of the prefixes by what `change` returns for them.
+
+    Unchanged ones are not written. Repeated if another process of a server writes the same names at the same time.
+    """
+    storage, chosen = storage_of(study), tuple(prefixes)
+
+    def replace_once() -> None:
+        with storage.engine.begin() as connection:
+            _rewrite(connection, study_id_of(study), chosen, change)
+
+    try:
+        storage.retry(replace_once)
+    except IntegrityError:  # another process inserted the first row of a name
+        storage.retry(replace_once)
+
+
+def _rewrite(
+    connection: Connection, study_id: int, prefixes: tuple[str, ...], change: Callable[[Attributes], Attributes]
+) -> None:
+    names = or_(*(_TABLE.c.key.startswith(prefix, autoescape=True) for prefix in prefixes))
+    rows = connection.execute(select(_TABLE).where(_TABLE.c.study_id == study_id, names).with_for_update()).all()
+    stored = {row.key: row for row in rows if row.key.startswith(prefixes)}  # LIKE may ignore case
+    changed = change({key: json.loads(row.value_json) for key, row in stored.items()})
+    wanted = {key: json.dumps(value) for key, value in changed.items()}
+    for key, row in stored.items():
+        is_row = _TABLE.c.study_system_attribute_id == row.study_system_attribute_id
+        if key not in wanted:
+            connection.execute(delete(_TABLE).where(is_row))
+        elif wanted[key] != row.value_json:
+            connection.execute(update(_TABLE).where(is_row).values(value_json=wanted[key]))
+    new = [{"study_id": study_id, "key": key, "value_json": text} for key, text in wanted.items() if key not in stored]
+    if new:
+        connection.execute(insert(_TABLE), new)

@@ -1,4 +1,4 @@
-"""The Optuna storage, set up for several processes: SQLite with write-ahead log and immediate transactions, or a server."""
+"""The database of a study, opened for many processes: SQLite with a write-ahead log, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import random
 import re
 import sqlite3
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
+from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from search.errors import UserError
-from search.storage.resilient import PatientStorage, cause_of, is_passing
+from search.storage.clock import SYSTEM, Clock
+from search.storage.failures import cause_of, is_temporary
+from search.storage.optuna_internals import base_storage_of, study_id_of, trial_id_of
+from search.storage.resilient import ResilientStorage
 
 LOCK_TIMEOUT_SECONDS = 60
-BEATS_IN_GRACE = 8  # of a trial at work
-RACES = 20  # times that tables are asked for again while others make them too
+RACES = 20  # attempts to create tables while other processes create them too
 
 # A connection to a server whose host has vanished ends within half a minute. A worker that was halted inside a transaction
 # loses it, and with it the locks that all others wait for.
@@ -45,12 +47,12 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 
 def sqlite_url(folder: Path) -> str:
-    """The storage of a run folder."""
+    """URL of the database in a run folder."""
     return f"sqlite:///{folder / 'study.db'}"
 
 
 def masked(url: str) -> str:
-    """The URL with its password hidden, for people."""
+    """The URL with its password hidden."""
     url = re.sub(r"(://[^:/]*):.*@", r"\1:***@", url)  # to the last @: a password may hold one that is not encoded
     return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&]*", r"\1***", url)
 
@@ -62,13 +64,14 @@ def open_storage(
     patience: float = 0.0,
     grace_seconds: float | None = None,
     only_reads: Callable[[], bool] = lambda: False,
-) -> PatientStorage:
+    clock: Clock = SYSTEM,
+) -> ResilientStorage:
     """Connect, and create file and tables on first use (not the file without `create`).
 
     Args:
-        patience: seconds that a call waits for a database that is away, this one too.
-        grace_seconds: after the last heartbeat of a trial, until it counts as lost; None where no trial is run.
-        only_reads: asked when a transaction begins; where it will write nothing, SQLite needs no lock and no writer waits.
+        patience: seconds that a call, this one too, is repeated while the database is unreachable.
+        grace_seconds: age of its last heartbeat at which a trial counts as lost; None where no trial is run.
+        only_reads: called when a transaction begins; True if it will write nothing, so that SQLite needs no lock.
 
     Raises:
         UserError: the URL cannot be read, the file lies on a network file system or is no database, or the server
@@ -87,9 +90,14 @@ def open_storage(
             if not create and not path.is_file():
                 raise UserError(f"{path}: there is no such file; see --storage and --out")
             path.parent.mkdir(parents=True, exist_ok=True)
-        storage = _connected(_of_psycopg(url), is_sqlite, patience, grace_seconds)
+        storage = ResilientStorage(
+            _connect(_with_psycopg(url), is_sqlite, patience, clock),
+            patience=patience,
+            grace_seconds=grace_seconds,
+            clock=clock,
+        )
         if is_sqlite:
-            _take_turns(storage.engine, lambda: storage.only_reads or only_reads())
+            _use_immediate_transactions(storage.engine, lambda: storage.is_reading or only_reads())
         else:
             _use_utc(storage.engine)
         return storage
@@ -104,47 +112,38 @@ def open_storage(
         raise UserError(f"--storage {masked(url)}: cannot be opened ({_without_password(cause_of(error), url)})") from None
 
 
-def made_at_once(make: Callable[[], Answer]) -> Answer:
-    """What `make` returns, called again where another process was making the same tables at that moment."""
+def create_concurrently(create: Callable[[], Answer]) -> Answer:
+    """Return what `create` returns, called again while another process is creating the same tables."""
     for _ in range(RACES):
         try:
-            return make()
+            return create()
         except Exception as error:
-            told = f"{error} {error.__cause__}"
-            if not any(word in told for word in ("already exists", "UNIQUE constraint", "unique constraint", "is locked")):
+            text = f"{error} {error.__cause__}"
+            if not any(word in text for word in ("already exists", "UNIQUE constraint", "unique constraint", "is locked")):
                 raise
             time.sleep(random.uniform(0.05, 0.3))
-    return make()
+    return create()
 
 
-def _of_psycopg(url: str) -> str:
-    """The URL as SQLAlchemy takes it: psycopg 3 for PostgreSQL, under either of the names that hosts give it."""
+def _with_psycopg(url: str) -> str:
+    """The URL as SQLAlchemy reads it: psycopg 3 for PostgreSQL, under either of the names that hosts give it."""
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
 
 
-def _connected(url: str, is_sqlite: bool, patience: float, grace_seconds: float | None) -> PatientStorage:
-    options: dict[str, Any] = {"engine_kwargs": _engine_options(is_sqlite)}
-    if grace_seconds is not None:
-        beat = grace_seconds / BEATS_IN_GRACE
-        options |= {"heartbeat_interval": beat, "grace_period": grace_seconds}
-    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
-    deadline = time.monotonic() + patience
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats are, since 2.9 of 2021
-        while True:
-            try:
-                storage = made_at_once(lambda: PatientStorage(literal, **options))
-                break
-            except Exception as error:
-                if not is_passing(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(1.0)
-    storage.patience = patience
-    return storage
+def _connect(url: str, is_sqlite: bool, patience: float, clock: Clock) -> RDBStorage:
+    template = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL
+    deadline = clock.monotonic() + patience
+    while True:
+        try:
+            return create_concurrently(lambda: RDBStorage(template, engine_kwargs=_engine_options(is_sqlite)))
+        except Exception as error:
+            if not is_temporary(error) or clock.monotonic() > deadline:
+                raise
+            clock.sleep(1.0)
 
 
 def _without_password(text: str, url: str) -> str:
-    """What a driver said, should it ever repeat the password."""
+    """A driver's message, without the password that it might repeat."""
     password = make_url(url).password
     return text.replace(str(password), "***") if password else text
 
@@ -155,45 +154,46 @@ def _engine_options(is_sqlite: bool) -> dict[str, Any]:
     return {"pool_pre_ping": True, "pool_size": 2, "connect_args": SERVER_OPTIONS}  # PostgreSQL, the one server offered
 
 
-def backend_of(study: optuna.Study) -> Any:
-    """The storage behind Optuna's cache."""
-    return getattr(study._storage, "_backend", study._storage)
+def storage_of(study: optuna.Study) -> ResilientStorage:
+    """The storage of a study that was opened by `open_storage`."""
+    storage = base_storage_of(study)
+    if not isinstance(storage, ResilientStorage):
+        raise TypeError(f"study {study.study_name!r}: its storage is a {type(storage).__name__}; open it by open_storage")
+    return storage
 
 
-def engine_of(study: optuna.Study) -> Engine:
-    """The database of a study."""
-    engine: Engine = backend_of(study).engine
-    return engine
+def set_trial_attributes(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+    """Set user attributes of a running trial in one transaction."""
+    with buffered_writes(trial):
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
 
 
-def patiently(study: optuna.Study, call: Callable[[], Answer]) -> Answer:
-    """What the call returns, made again while the database is away."""
-    storage = backend_of(study)
-    return storage.patiently(call) if isinstance(storage, PatientStorage) else call()
+def report_epoch(trial: optuna.Trial, epoch: int, value: float) -> None:
+    """Store the value of an epoch.
+
+    `optuna.Trial.report` does the same, but it refuses a study of several objectives.
+    """
+    trial.storage.set_trial_intermediate_value(trial_id_of(trial), epoch, value)
 
 
 @contextmanager
-def together(trial: optuna.Trial) -> Iterator[None]:
+def buffered_writes(trial: optuna.Trial) -> Iterator[None]:
     """Store what is set of the trial inside the block in one transaction, at its end: all of it or nothing.
 
     Raises:
-        UpdateFinishedTrialError: at its end, where somebody else has ended the trial.
+        UpdateFinishedTrialError: at the end, if another process has ended the trial.
     """
-    storage = backend_of(trial.study)
-    with storage.together(trial._trial_id) if isinstance(storage, PatientStorage) else nullcontext():
+    storage = base_storage_of(trial.study)
+    if not isinstance(storage, ResilientStorage):
         yield
-
-
-@contextmanager
-def reading(study: optuna.Study) -> Iterator[None]:
-    """The transactions of this thread write nothing inside the block, and keep nobody from writing."""
-    storage = backend_of(study)
-    with storage.reading() if isinstance(storage, PatientStorage) else nullcontext():
+        return
+    with storage.buffered_writes(study_id_of(trial.study), trial_id_of(trial)):
         yield
 
 
 def _use_utc(engine: Engine) -> None:
-    """Let a server tell the time in one zone, whatever the machine's and PGTZ: heartbeats are compared by it."""
+    """Set every session of a server to UTC, whatever the machine's zone and PGTZ: heartbeats are compared by it."""
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:
@@ -204,8 +204,8 @@ def _use_utc(engine: Engine) -> None:
     engine.dispose()
 
 
-def _take_turns(engine: Engine, only_reads: Callable[[], bool]) -> None:
-    """Take the write lock when a transaction begins, or two processes both read a queued trial and both claim it."""
+def _use_immediate_transactions(engine: Engine, only_reads: Callable[[], bool]) -> None:
+    """Take SQLite's write lock when a transaction begins; else two processes read a queued trial and both begin it."""
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, _record: object) -> None:
@@ -230,11 +230,11 @@ def _check_file_system(path: Path) -> None:
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
-    """The type of the file system that holds the path, None where the system does not tell."""
+    """Type of the file system that holds the path, None where /proc/mounts is missing."""
     try:
         rows = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:
         return None
     target = path.resolve()
-    held = [(len(point), kind) for _, point, kind, *_ in rows if target.is_relative_to(point.replace("\\040", " "))]
-    return max(reversed(held), key=lambda one: one[0])[1] if held else None  # a later mount hides an earlier one
+    mounted = [(len(point), kind) for _, point, kind, *_ in rows if target.is_relative_to(point.replace("\\040", " "))]
+    return max(reversed(mounted), key=lambda mount: mount[0])[1] if mounted else None  # a later mount hides an earlier one

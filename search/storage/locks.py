@@ -1,8 +1,11 @@
-"""Which worker processes of a run folder are alive: each holds a lock on a file for as long as it lives.
+"""File locks that show which worker processes of a run folder are alive.
 
-The system lets go of a lock whatever ends its holder, so that a killed worker is known at once. The lock is its supervisor's
-too, who tells better what became of it: it is free when both are gone. This holds among the processes of one running
-system, which a worker's name tells; of all others the heartbeats of their trials are the only sign.
+A worker holds a lock on a file of its own for as long as it lives. The system releases it however the process ends, so that
+a killed worker is known at once. Its supervisor holds the lock too, as it reports the cause: the lock is free when both have
+ended. This works among the processes of one running system, which a worker's name contains; the end of any other worker is
+known by the heartbeats of its trials alone.
+
+Each lock file contains its own identity (device and inode), so that a copy of the run folder holds no valid locks.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import os
 import platform
 import secrets
 import time
@@ -20,70 +24,71 @@ from typing import IO, Any
 from search.errors import UserError
 
 LOCK = ".lock"
-ORPHAN_SECONDS = 5.0  # that a start waits for the workers of a killed run to notice
+ORPHAN_SECONDS = 5.0  # wait of a start for the workers of a killed run, which end by themselves
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextlib.contextmanager
-def supervisor(folder: Path) -> Iterator[str]:
-    """A name for a supervisor of the run folder, held while it lives.
+def supervisor_lock(folder: Path) -> Iterator[str]:
+    """Name a supervisor of the run folder and hold its lock while it lives.
 
     Raises:
         UserError: the folder cannot be written.
     """
     name = f"{_system()}/{secrets.token_hex(4)}"
     try:
-        _path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-        lock = _hold(folder, name)
+        lock_path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        lock = _create(folder, name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); pass --out with another folder") from None
     with lock:
         yield name
-    forget(folder, name)
+    remove_lock(folder, name)
 
 
 @contextlib.contextmanager
-def worker(folder: Path, supervised_by: str) -> Iterator[tuple[str, IO[bytes]]]:
-    """(name, lock to be handed on) of a new worker of this supervisor."""
-    name = f"{supervised_by}.{secrets.token_hex(4)}"
-    with _hold(folder, name) as lock:
+def worker_lock(folder: Path, supervisor: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """(name, lock to be inherited) of a new worker of this supervisor."""
+    name = f"{supervisor}.{secrets.token_hex(4)}"
+    with _create(folder, name) as lock:
         yield name, lock
 
 
-def is_gone(folder: Path, name: object) -> bool:
-    """Whether the worker of this name, and its supervisor, have surely ended."""
-    return str(name).startswith(f"{_system()}/") and _is_free(_path(folder, str(name)))
+def has_ended(folder: Path, name: object) -> bool:
+    """True if the worker of this name, and its supervisor, have certainly ended; False if that is not known."""
+    path = lock_path(folder, str(name))
+    return str(name).startswith(f"{_system()}/") and _is_original(path) and _is_free(path)
 
 
-def forget(folder: Path, name: str) -> None:
-    """Remove the lock of a process that has ended; of a worker, when all that it trained was taken up."""
-    _path(folder, name).unlink(missing_ok=True)
+def remove_lock(folder: Path, name: str) -> None:
+    """Remove the lock of a process that has ended; a worker's only after its trials were requeued."""
+    lock_path(folder, name).unlink(missing_ok=True)
 
 
-def forget_the_dead(folder: Path) -> None:
-    """Remove the locks that nobody on this system holds; when all that they trained was taken up."""
-    for path in _ours(folder):
+def remove_dead_locks(folder: Path) -> None:
+    """Remove the free locks of this system, after the trials of their workers were requeued."""
+    for path in _local_locks(folder):
         if _is_free(path):
             path.unlink(missing_ok=True)
 
 
 def wait_for_orphans(folder: Path) -> None:
-    """Wait until workers whose supervisor was killed have noticed, as they do, and ended."""
+    """Wait until the workers of a killed supervisor have ended, as they do by themselves."""
     deadline = time.monotonic() + ORPHAN_SECONDS
     while time.monotonic() < deadline:
-        supervisors = {path.with_suffix("") for path in _ours(folder) if path.suffix and not _is_free(path)}
+        supervisors = {path.with_suffix("") for path in _local_locks(folder) if path.suffix and not _is_free(path)}
         if all(path.exists() and not _is_free(path) for path in supervisors):
             return
         time.sleep(0.1)
 
 
 @contextlib.contextmanager
-def occupied(folder: Path, *, alone: bool) -> Iterator[None]:
+def folder_lock(folder: Path, *, alone: bool) -> Iterator[None]:
     """Hold the run folder together with other searches, or alone for finals.
 
     Raises:
-        UserError: finals and something else would be at work in it at once.
+        UserError: finals and another command would run in it at once.
     """
     with (folder / LOCK).open("a") as lock:
         try:
@@ -94,54 +99,74 @@ def occupied(folder: Path, *, alone: bool) -> Iterator[None]:
         yield
 
 
-def leave(folder: Path, log: str) -> None:
-    """Remove a run folder that holds nothing but locks and this file, unless somebody else is at work in it."""
+def remove_if_unused(folder: Path, log: str) -> None:
+    """Remove a run folder that holds nothing but locks and this file, unless another process uses it."""
     with contextlib.suppress(OSError), (folder / LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        forget_the_dead(folder)
-        for one in (folder / "workers" / _system(), folder / "workers"):
-            one.rmdir()
+        remove_dead_locks(folder)
+        for emptied in (folder / "workers" / _system(), folder / "workers"):
+            emptied.rmdir()
         (folder / log).unlink(missing_ok=True)
         (folder / LOCK).unlink()
         folder.rmdir()
 
 
-def _hold(folder: Path, name: str) -> IO[bytes]:
-    lock = _path(folder, name).open("ab")
+def lock_path(folder: Path, name: str) -> Path:
+    """File of the lock of this name; "none", which never exists, for a name that no process of this package has."""
+    system, _, file = name.partition("/")
+    is_valid = all(part and part.replace(".", "").replace("-", "").isalnum() for part in (system, file))
+    return folder / "workers" / system / file if is_valid else folder / "workers" / "none"
+
+
+def _create(folder: Path, name: str) -> IO[bytes]:
+    lock = lock_path(folder, name).open("ab")
     _lock(lock, fcntl.LOCK_EX)
+    lock.write(_identity(os.fstat(lock.fileno())))
+    lock.flush()
     return lock
+
+
+def _identity(status: os.stat_result) -> bytes:
+    return f"{status.st_dev} {status.st_ino}\n".encode()
+
+
+def _is_original(path: Path) -> bool:
+    """True if the lock was created where it is, False for a copy."""
+    try:
+        with path.open("rb") as lock:
+            return lock.read() == _identity(os.fstat(lock.fileno()))
+    except OSError:
+        return False
 
 
 def _lock(file: IO[Any], how: int) -> None:
     try:
         fcntl.flock(file, how)
     except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):  # a file system without: heartbeats remain
+        if error.errno not in (
+            errno.ENOTSUP,
+            errno.ENOSYS,
+            errno.ENOLCK,
+        ):  # a file system without locks
             raise
 
 
 def _is_free(path: Path) -> bool:
-    """Whether the file is there and nobody holds it."""
+    """True if the file exists and no process holds its lock."""
     try:
         with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return True
-    except OSError:  # held; or not there, or of a file system without locks, which tells nothing
+    except OSError:  # locked, missing, or on a file system without locks, where nothing is known
         return False
 
 
-def _ours(folder: Path) -> list[Path]:
+def _local_locks(folder: Path) -> list[Path]:
     return list((folder / "workers" / _system()).glob("*"))
 
 
-def _path(folder: Path, name: str) -> Path:
-    system, _, file = name.partition("/")
-    is_a_name = all(part and part.replace(".", "").replace("-", "").isalnum() for part in (system, file))
-    return folder / "workers" / system / file if is_a_name else folder / "workers" / "none"
-
-
 def _system() -> str:
-    """Names the running system: other containers on it have the same, and its own next start has not."""
+    """Name of the running system: the same in all its containers, another one after a reboot."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

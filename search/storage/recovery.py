@@ -1,29 +1,27 @@
-"""Trials whose worker is gone: closed with what became of them and queued again, each by one process and in one transaction.
+"""Recovery: trials of workers that have ended are closed and queued again, each by one process and in one transaction.
 
-That a worker is gone is known in three ways. Its supervisor saw it end, and says of what. Its lock in the run folder is free
-(`search.storage.locks`): the whole run was killed on this machine. Or the trial's heartbeat, which is Optuna's own, is older
-than the grace period: its machine is lost, or it was halted; should it come back, what it tells is refused. Optuna's own
-callback for stale trials is not used, as it closes a trial in one transaction and queues the retry in another: a crash
-between the two would lose it, and a closed trial can no longer be given its reason. A RUNNING trial without a heartbeat,
-which no transaction of ours leaves behind, is given one here, and so grows old like any other.
+The end of a worker is known in three ways. Its supervisor saw it end, and why. Its lock in the run folder is free
+(`search.storage.locks`): the whole run was killed on this machine. Or the trial's heartbeat is older than the grace period:
+its machine is lost, or the worker was suspended; if that worker resumes, its results are rejected.
+
+Optuna's own callback for stale trials is not used: it closes a trial in one transaction and queues the retry in another, so
+that a crash between them loses the trial, and a closed trial can no longer be given its reason. A RUNNING trial without a
+heartbeat, which no transaction of this package leaves behind, is given one here, and so grows old like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from search.storage import locks as liveness
 from search.storage.attributes import (
     ACCURACY,
     ATTEMPT,
@@ -43,12 +41,17 @@ from search.storage.attributes import (
     WORKER,
     objectives,
 )
-from search.storage.database import backend_of, patiently, reading
-from search.storage.queue import add, alone, counted, next_index, write
+from search.storage.database import storage_of
+from search.storage.locks import has_ended
+from search.storage.optuna_internals import TrialHeartbeatModel, TrialModel, TrialValueModel, study_id_of, trial_id_of
+from search.storage.queue import count_trials, insert_waiting, locked, next_index, write_attributes
+from search.storage.resilient import ResilientStorage
 from search.training.result import Outcome
 
 MOST_ATTEMPTS = 2  # of a trial whose process dies
-MOST_LOSSES = 3  # in a row of a trial that comes to no epoch before its machine is lost: then it is the trial
+MOST_LOSSES = 3  # consecutive losses of its machine, before the end of another epoch, after which the trial is at fault
+
+SILENT = "no heartbeat of its worker within the grace period"
 
 Verdict = tuple[TrialState, list[float] | None]
 
@@ -62,62 +65,69 @@ _VERDICTS = {
 }
 
 
-def take_up(
+def requeue(
     study: optuna.Study,
     *,
     worker: str | None = None,
     outcome: Outcome = Outcome.INTERRUPTED,
     reason: str = "the run was stopped",
 ) -> list[int]:
-    """Close the trials that this worker was training and queue them again; returns the numbers closed.
+    """Close the RUNNING trials of this worker and queue them again; returns their numbers.
 
     An interrupted trial is always queued again, a failed one until it has had its attempts, one that timed out never.
 
     Args:
-        worker: None takes up all that run: only for a process that knows no other to be at work on the study.
+        worker: None for all workers: only for a process that knows that no other works on the study.
     """
-    of = [one for one in _running(study) if worker is None or one.user_attrs.get(WORKER) == worker]
-    return [one.number for one in of if close(study, one, outcome, reason)]
-
-
-def sweep(study: optuna.Study, folder: Path) -> list[int]:
-    """Take up what the dead have left; returns the numbers closed. For any process, and at any time."""
     closed = []
     for trial in _running(study):
-        if WORKER in trial.user_attrs and liveness.is_gone(folder, trial.user_attrs[WORKER]):
-            closed += [trial.number] if close(study, trial, Outcome.INTERRUPTED, "the run was stopped") else []
-    storage = backend_of(study)
-    if storage.get_heartbeat_interval() is None:
-        return closed
-    with reading(study):
-        without = patiently(study, lambda: _without_heartbeat(study))
-    for trial_id in without:
-        storage.record_heartbeat(trial_id)
-    stale = set(storage._get_stale_trial_ids(study._study_id))
-    for trial in _running(study) if stale else []:
-        if trial._trial_id in stale and close(study, trial, Outcome.LOST, "nothing was heard of its worker", if_stale=True):
+        is_chosen = worker is None or trial.user_attrs.get(WORKER) == worker
+        if is_chosen and close_trial(study, trial, outcome, reason):
             closed.append(trial.number)
     return closed
 
 
-def close(study: optuna.Study, trial: FrozenTrial, outcome: Outcome, reason: str, *, if_stale: bool = False) -> bool:
-    """End a trial that runs and queue what goes on with it; False where somebody else has ended it.
+def recover(study: optuna.Study, folder: Path, *, has_ended: Callable[[Path, object], bool] = has_ended) -> list[int]:
+    """Close trials of dead workers and requeue them; returns their numbers. For any process, at any time.
 
     Args:
-        outcome: INTERRUPTED, LOST, FAILED or TIMED_OUT. A trial that had come to a verdict gets that instead.
+        folder: the run folder, which holds the locks of the workers.
+        has_ended: True if the worker of this name, with a lock in this folder, has certainly ended.
+    """
+    storage, closed = storage_of(study), []
+    for trial in _running(study):
+        is_orphan = WORKER in trial.user_attrs and has_ended(folder, trial.user_attrs[WORKER])
+        if is_orphan and close_trial(study, trial, Outcome.INTERRUPTED, "the run was stopped"):
+            closed.append(trial.number)
+    if storage.grace_seconds is None:
+        return closed
+    missing, stale = _heartbeats(study, storage)
+    for trial_id in sorted(missing):
+        storage.record_heartbeat(trial_id)
+    for trial in _running(study) if stale else []:
+        if trial_id_of(trial) in stale and close_trial(study, trial, Outcome.LOST, SILENT, if_stale=True):
+            closed.append(trial.number)
+    return closed
+
+
+def close_trial(study: optuna.Study, trial: FrozenTrial, outcome: Outcome, reason: str, *, if_stale: bool = False) -> bool:
+    """End a RUNNING trial and queue its retry; False if another process has ended it.
+
+    Args:
+        outcome: INTERRUPTED, LOST, FAILED or TIMED_OUT. A trial that already has a verdict keeps that.
         if_stale: only if its heartbeat is still older than the grace period.
     """
     while True:
         trials = study.get_trials(deepcopy=False)
-        now = trials[trial.number]
-        verdict = verdict_of(study, now.user_attrs)
-        done = patiently(study, partial(_close, study, trials, now, verdict, outcome, reason, if_stale))
-        if done is not None:
-            return bool(done)
+        current = trials[trial.number]
+        verdict = verdict_of(study, current.user_attrs)
+        is_closed = storage_of(study).retry(partial(_close, study, trials, current, verdict, outcome, reason, if_stale))
+        if is_closed is not None:
+            return bool(is_closed)
 
 
 def verdict_of(study: optuna.Study, attributes: Mapping[str, Any]) -> Verdict:
-    """(state, values) of a trial with these user attributes: FAIL where it has not come to a verdict."""
+    """(state, values) of a trial with these user attributes; FAIL if it has not come to a verdict."""
     state = _VERDICTS.get(attributes.get(OUTCOME, ""), TrialState.FAIL)
     if state != TrialState.COMPLETE:
         return state, None
@@ -125,17 +135,17 @@ def verdict_of(study: optuna.Study, attributes: Mapping[str, Any]) -> Verdict:
 
 
 def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Take a trial from the queue, if nobody has begun it."""
+    """Remove a trial from the queue, if it is still WAITING."""
 
     def drop() -> None:
-        with alone(study) as (storage, session):
-            row = models.TrialModel.find_or_raise_by_id(trial._trial_id, session, for_update=True)
+        with locked(study) as (storage, session):
+            row = TrialModel.find_or_raise_by_id(trial_id_of(trial), session, for_update=True)
             if row.state == TrialState.WAITING:
-                row.state, row.datetime_start = TrialState.RUNNING, datetime.now()
-                write(storage, session, trial._trial_id, {OUTCOME: Outcome.INTERRUPTED})
-                row.state, row.datetime_complete = TrialState.FAIL, datetime.now()
+                write_attributes(session, trial_id_of(trial), {OUTCOME: Outcome.INTERRUPTED})
+                row.state = TrialState.FAIL
+                row.datetime_start = row.datetime_complete = storage.clock.local_time()
 
-    patiently(study, drop)
+    storage_of(study).retry(drop)
 
 
 def _close(
@@ -147,31 +157,32 @@ def _close(
     reason: str,
     if_stale: bool,
 ) -> bool | None:
-    """None where the trials have changed meanwhile."""
-    with alone(study) as (storage, session):
-        row = models.TrialModel.find_or_raise_by_id(trial._trial_id, session, for_update=True)
-        if row.state != TrialState.RUNNING or (if_stale and not _is_stale(storage, session, trial._trial_id)):
+    """As `close_trial`, in one transaction; None if the trials have changed and must be read again."""
+    with locked(study) as (storage, session):
+        row = TrialModel.find_or_raise_by_id(trial_id_of(trial), session, for_update=True)
+        if row.state != TrialState.RUNNING or (if_stale and not _is_stale(storage, session, trial_id_of(trial))):
             return False
-        attributes = trial.user_attrs
-        if counted(session, study)[0] != len(trials):
+        if count_trials(session, study)[0] != len(trials):
             return None
         state, values = verdict
-        for place, value in enumerate(values or ()):
-            storage._set_trial_value_without_commit(session, row, place, value)
-        if state == TrialState.FAIL:  # else its process died between its verdict and telling it
-            again = _again(trial, outcome, next_index(trials))
-            if again is not None and all(one.user_attrs.get(RETRY_OF) != trial.number for one in trials):
-                drawn = trial.params if PARAMS in attributes else {}  # priced, so complete; else drawn again, the same
-                add(storage, session, study, (drawn, again))
+        for objective, value in enumerate(values or ()):
+            stored, kind = TrialValueModel.value_to_stored_repr(value)
+            session.add(TrialValueModel(trial_id=row.trial_id, objective=objective, value=stored, value_type=kind))
+        if state == TrialState.FAIL:  # otherwise its process died between its verdict and `tell`
+            retry = _retry_attributes(trial, outcome, next_index(trials))
+            if retry is not None and all(other.user_attrs.get(RETRY_OF) != trial.number for other in trials):
+                # Priced, its parameters are complete; else the sampler proposes again, and the same.
+                parameters = trial.params if PARAMS in trial.user_attrs else {}
+                insert_waiting(session, study, (parameters, retry))
             ended = Outcome.FAILED if outcome == Outcome.LOST else outcome
-            ended = Outcome.INTERRUPTED if again is not None else ended
-            write(storage, session, trial._trial_id, {OUTCOME: ended, REASON: reason})
-        row.state, row.datetime_complete = state, datetime.now()
+            ended = Outcome.INTERRUPTED if retry is not None else ended
+            write_attributes(session, trial_id_of(trial), {OUTCOME: ended, REASON: reason})
+        row.state, row.datetime_complete = state, storage.clock.local_time()
         return True
 
 
-def _again(trial: FrozenTrial, outcome: Outcome, next_free: int) -> dict[str, Any] | None:
-    """The attributes of a trial's retry, None where it gets none."""
+def _retry_attributes(trial: FrozenTrial, outcome: Outcome, next_free: int) -> dict[str, Any] | None:
+    """User attributes of a trial's retry; None if it gets none."""
     attributes, epochs = trial.user_attrs, len(trial.intermediate_values)
     attempt = attributes.get(ATTEMPT, 1) + (outcome == Outcome.FAILED)
     losses = 0
@@ -180,29 +191,40 @@ def _again(trial: FrozenTrial, outcome: Outcome, next_free: int) -> dict[str, An
     if outcome == Outcome.TIMED_OUT or (attempt > MOST_ATTEMPTS and outcome == Outcome.FAILED) or losses > MOST_LOSSES:
         return None
     kept = {INDEX: attributes.get(INDEX, next_free), ATTEMPT: attempt, RETRY_OF: trial.number}
-    kept |= {"losses": losses, "lost_after": epochs} if losses else {}
+    if losses:
+        kept |= {"losses": losses, "lost_after": epochs}
     return kept | {key: attributes[key] for key in _INHERITED if key in attributes}
 
 
 def _running(study: optuna.Study) -> list[FrozenTrial]:
-    """Asked of the database itself: Optuna's cache would read the whole study for it, which a supervisor has no use for."""
-    trials: list[FrozenTrial] = backend_of(study).get_all_trials(
-        study._study_id, deepcopy=False, states=(TrialState.RUNNING,)
-    )
-    return trials
+    """RUNNING trials alone, as a supervisor never needs the others."""
+    return storage_of(study).get_running_trials(study_id_of(study))
 
 
-def _without_heartbeat(study: optuna.Study) -> list[int]:
-    with Session(backend_of(study).engine) as session:
-        trials, beats = models.TrialModel, models.TrialHeartbeatModel
-        found = session.query(trials.trial_id).outerjoin(beats, beats.trial_id == trials.trial_id)
-        found = found.filter(trials.study_id == study._study_id, trials.state == TrialState.RUNNING)
-        return [row.trial_id for row in found.filter(beats.trial_id.is_(None))]
+def _heartbeats(study: optuna.Study, storage: ResilientStorage) -> tuple[set[int], set[int]]:
+    """Ids of RUNNING trials (without a heartbeat, with one older than the grace period)."""
+
+    def read() -> tuple[set[int], set[int]]:
+        with storage.read_only(), Session(storage.engine) as session:
+            query = (
+                select(TrialModel.trial_id, TrialHeartbeatModel.heartbeat)
+                .outerjoin(TrialHeartbeatModel, TrialHeartbeatModel.trial_id == TrialModel.trial_id)
+                .where(TrialModel.study_id == study_id_of(study), TrialModel.state == TrialState.RUNNING)
+            )
+            rows = session.execute(query).all()
+            oldest = storage.clock.heartbeat_time(session) - timedelta(seconds=storage.grace_seconds or 0)
+            missing = {row.trial_id for row in rows if row.heartbeat is None}
+            stale = {row.trial_id for row in rows if row.heartbeat is not None and row.heartbeat < oldest}
+            return missing, stale
+
+    return storage.retry(read)
 
 
-def _is_stale(storage: RDBStorage, session: Session, trial_id: int) -> bool:
-    """Optuna's own rule, by the clock of the database, on the one row, which cannot change meanwhile."""
-    beat = models.TrialHeartbeatModel.where_trial_id(trial_id, session, for_update=True)
-    now = session.execute(func.now()).scalar()
-    assert now is not None and storage.grace_period is not None
-    return beat is not None and now.replace(tzinfo=None) - beat.heartbeat > timedelta(seconds=storage.grace_period)
+def _is_stale(storage: ResilientStorage, session: Session, trial_id: int) -> bool:
+    """True if the heartbeat is still older than the grace period; its row is locked, so that it cannot change meanwhile."""
+    beat = TrialHeartbeatModel.where_trial_id(trial_id, session, for_update=True)
+    assert storage.grace_seconds is not None
+    if beat is None:
+        return False
+    last: Any = beat.heartbeat
+    return bool(storage.clock.heartbeat_time(session) - last > timedelta(seconds=storage.grace_seconds))

@@ -1,149 +1,177 @@
-"""Optuna's storage that waits for a database which is away for a while, instead of losing what it was told.
+"""A storage that delegates to Optuna's and repeats calls while the database is unreachable.
 
-A server is restarted, a network drops, SQLite is held by another: every call is made again until it is answered, for as
-long as the storage has patience. All of them can be made twice, as the answer to the first may be what was lost. What an
-epoch came to is put aside meanwhile, so that training goes on; it is stored before anything else is asked.
+A server restarts, a network fails, SQLite is locked by another process: a call is repeated until it is answered, for as long
+as `patience` says. Every call may be repeated, as it may have been the answer that was lost. The value of an epoch is queued
+in memory meanwhile, so that training continues; it is stored before anything else is asked.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
-import optuna
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Table, insert, select, update
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
-from search.storage.rows import outline_trials, read_trial, read_trials
+from search.storage.clock import SYSTEM, Clock
+from search.storage.failures import StorageUnavailable, cause_of, is_disk_full, is_temporary
+from search.storage.optuna_internals import StudyModel, TrialHeartbeatModel
+from search.storage.pending import PendingWrites, store_pending
+from search.storage.rows import read_outlines, read_running_trials, read_trial, read_trials
+from search.storage.trial_cache import TrialCache
 
 FIRST_PAUSE = 0.1  # seconds between two calls, doubled each time
 LONGEST_PAUSE = 3.0
-TELL_AFTER = 1.0  # seconds, before whoever watches is told
+REPORT_AFTER = 1.0  # seconds of waiting before `on_wait` is called
 
 Answer = TypeVar("Answer")
 
 
-class StorageAway(BaseException):
-    """The database was away for longer than anyone waits, or its disk is full; what is stored is as it was.
+class ResilientStorage(BaseStorage):
+    """Delegates to Optuna's storage for relational databases, retries, and caches what cannot change.
 
-    No `Exception`: the trial at work has not failed, and its objective must not take it so.
+    Args:
+        database: reads and writes the rows.
+        patience: seconds that a call is repeated while the database is unreachable; 0 raises at once.
+        grace_seconds: age of its last heartbeat at which a trial counts as lost; None where no trial is run.
     """
 
+    def __init__(
+        self, database: RDBStorage, *, patience: float = 0.0, grace_seconds: float | None = None, clock: Clock = SYSTEM
+    ) -> None:
+        self.database = database
+        self.patience, self.grace_seconds, self.clock = patience, grace_seconds, clock
+        self.on_wait: Callable[[str], None] = lambda reason: None  # called with the reason, once for each call that waits
+        self._trials = TrialCache()
+        self._directions: dict[int, list[StudyDirection]] = {}  # by study id; they never change
+        self._unstored: list[tuple[int, int, float]] = []  # (trial id, epoch, value) of epochs that are not stored yet
+        self._pending: PendingWrites | None = None
+        self._distributions: dict[int, dict[str, BaseDistribution]] = {}  # by study id and parameter name
+        self._thread = threading.local()
 
-def is_passing(error: BaseException | None) -> bool:
-    """Whether an error says that the database is away or busy, and not that it was asked for something wrong."""
-    while error is not None:
-        if isinstance(error, DBAPIError):
-            if error.connection_invalidated:
-                return True
-            if isinstance(error, OperationalError | InterfaceError):
-                told = f"{error.orig}"
-                return type(error.orig).__module__ != "sqlite3" or "locked" in told or "busy" in told
-        error = error.__cause__
-    return False
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine of the database."""
+        return self.database.engine
 
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether an error says that the database's disk is full, or its file at a limit."""
-    return error is not None and any(word in cause_of(error) for word in ("disk is full", "disk full", "disk I/O error"))
-
-
-def cause_of(error: BaseException) -> str:
-    """The first line of what a database said."""
-    while not isinstance(error, DBAPIError) and error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-class PatientStorage(optuna.storages.RDBStorage):
-    """Optuna's relational storage, with patience."""
-
-    patience = 0.0  # seconds that a call waits for the database
-    on_wait: Callable[[str], None] = staticmethod(lambda reason: None)  # told why, once for each call that waits
-
-    def __init__(self, *words: Any, **options: Any) -> None:
-        self._aside: list[tuple[int, int, float]] = []  # trial, step, value that are not stored yet
-        self._at_work = threading.local()
-        self._held: Held | None = None  # what is told of the trial at work until it is stored together
-        super().__init__(*words, **options)
-
-    def patiently(self, call: Callable[[], Answer]) -> Answer:
-        """What the call returns, made again while the database is away.
+    def retry(self, call: Callable[[], Answer]) -> Answer:
+        """Return what `call` returns, repeated while the database is unreachable.
 
         Raises:
-            StorageAway: it was so for longer than there is patience.
+            StorageUnavailable: it was so for longer than `patience`, or its disk is full.
         """
-        with self._once() as is_first:
-            return self._patiently(call) if is_first else call()
-
-    def _patiently(self, call: Callable[[], Answer]) -> Answer:
-        started, pause, told = time.monotonic(), FIRST_PAUSE, False
+        started, pause, is_reported = self.clock.monotonic(), FIRST_PAUSE, False
         while True:
             try:
-                self._store_aside()
+                self._store_epochs()
                 return call()
             except Exception as error:
-                waited, reason = time.monotonic() - started, cause_of(error)
-                if self.patience and is_full(error):
-                    raise StorageAway(f"the database cannot store more ({reason}); make space") from None
+                waited, reason = self.clock.monotonic() - started, cause_of(error)
+                if self.patience and is_disk_full(error):
+                    raise StorageUnavailable(f"the database cannot store more ({reason}); make space") from None
                 if not self._can_wait(error):
                     raise
                 if waited > self.patience:
-                    raise StorageAway(f"the database was away for {waited:.0f} s ({reason})") from None
-                if not told and waited > TELL_AFTER:
-                    told = True
+                    raise StorageUnavailable(f"the database was unreachable for {waited:.0f} s ({reason})") from None
+                if not is_reported and waited > REPORT_AFTER:
+                    is_reported = True
                     self.on_wait(reason)
-                time.sleep(pause)
+                self.clock.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
+    @property
+    def is_reading(self) -> bool:
+        """True while this thread only reads; SQLite then takes no write lock."""
+        return getattr(self._thread, "is_reading", False)
+
     @contextmanager
-    def _once(self) -> Iterator[bool]:
-        """Whether this is the outermost call of the thread: Optuna's methods call each other, and only one has to wait."""
-        is_first = not getattr(self._at_work, "inside", False)
-        self._at_work.inside = True
+    def read_only(self) -> Iterator[None]:
+        """Mark the transactions of this thread inside the block as reading, so that they block no writer."""
+        before = self.is_reading
+        self._thread.is_reading = True
         try:
-            yield is_first
+            yield
         finally:
-            self._at_work.inside = not is_first
+            self._thread.is_reading = before
 
-    def _can_wait(self, error: Exception) -> bool:
-        return self.patience > 0 and is_passing(error)
+    @contextmanager
+    def buffered_writes(self, study_id: int, trial_id: int) -> Iterator[None]:
+        """Collect the parameters and attributes set inside the block; store them in one transaction at its end.
 
-    # --- what is told of a trial ---
+        A block inside another belongs to it.
+
+        Raises:
+            UpdateFinishedTrialError: at the end, if the trial has ended; nothing is stored then.
+        """
+        if self._pending is not None:
+            assert self._pending.trial_id == trial_id
+            yield
+            return
+        self._pending = PendingWrites(study_id, trial_id)
+        try:
+            yield
+        finally:
+            pending, self._pending = self._pending, None
+            if not pending.is_empty:
+                self.retry(lambda: self._store(pending))
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Record that the worker of a trial is alive; not repeated, as the next heartbeat follows soon."""
+        try:
+            with Session(self.engine) as session, session.begin():
+                beat = TrialHeartbeatModel.where_trial_id(trial_id, session, for_update=True)
+                if beat is None:
+                    session.add(TrialHeartbeatModel(trial_id=trial_id, heartbeat=self.clock.heartbeat_time(session)))
+                else:
+                    beat.heartbeat = self.clock.heartbeat_time(session)
+        except Exception as error:
+            if not is_temporary(error):
+                raise
+
+    # --- trials: written ---
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        return self.retry(lambda: self.database.create_new_trial(study_id, template_trial))
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        if pending := self._pending_of(trial_id):
+            known = self._known_distributions(pending.study_id, param_name)
+            check_distribution_compatibility(known.setdefault(param_name, distribution), distribution)
+            pending.parameters[param_name] = param_value_internal, distribution
+        else:
+            self.retry(lambda: self.database.set_trial_param(trial_id, param_name, param_value_internal, distribution))
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if pending := self._pending_of(trial_id):
+            pending.user[key] = value
+        else:
+            self.retry(lambda: self.database.set_trial_user_attr(trial_id, key, value))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if pending := self._pending_of(trial_id):
+            pending.system[key] = value
+        else:
+            self.retry(lambda: self.database.set_trial_system_attr(trial_id, key, value))
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._aside.append((trial_id, step, intermediate_value))
-        with self._once():
-            try:
-                self._store_aside()
-            except Exception as error:
-                if not self._can_wait(error):
-                    raise
-                self.on_wait(cause_of(error))
-
-    def _store_aside(self) -> None:
-        while self._aside:
-            try:
-                super().set_trial_intermediate_value(*self._aside[0])
-            except Exception as error:
-                if not self._can_wait(error):  # it has ended: nothing of it is to be stored any more
-                    trial_id = self._aside[0][0]
-                    self._aside = [one for one in self._aside if one[0] != trial_id]
+        self._unstored.append((trial_id, step, intermediate_value))
+        try:
+            self._store_epochs()
+        except Exception as error:
+            if not self._can_wait(error):
                 raise
-            self._aside.pop(0)
+            self.on_wait(cause_of(error))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         calls = 0
@@ -152,191 +180,124 @@ class PatientStorage(optuna.storages.RDBStorage):
             nonlocal calls
             calls += 1
             try:
-                return super(PatientStorage, self).set_trial_state_values(trial_id, state, values)
+                return self.database.set_trial_state_values(trial_id, state, values)
             except UpdateFinishedTrialError:
-                stored = super(PatientStorage, self).get_trial(trial_id)
+                stored = self.database.get_trial(trial_id)
                 if calls > 1 and (stored.state, stored.values) == (state, None if values is None else list(values)):
-                    return True  # it was stored the first time, and only the answer was lost
+                    return True  # the first call was stored, and only its answer was lost
                 raise
 
-        return self.patiently(tell)
+        return self.retry(tell)
 
-    def record_heartbeat(self, trial_id: int) -> None:
-        try:
-            super().record_heartbeat(trial_id)
-        except Exception as error:  # the thread that beats must outlive an outage, and beats again soon
-            if not is_passing(error):
-                raise
-
-    # --- what is told at one moment ---
-
-    @contextmanager
-    def together(self, trial_id: int) -> Iterator[None]:
-        """Store parameters and attributes that are set of the trial inside the block in one transaction, at its end.
-
-        A block inside another is a part of it.
-
-        Raises:
-            UpdateFinishedTrialError: at its end, where the trial has ended; nothing of it is stored then.
-        """
-        if self._held is not None:
-            assert self._held.trial == trial_id
-            yield
-            return
-        self._held = Held(trial_id)
-        try:
-            yield
-        finally:
-            held, self._held = self._held, None
-            if held:
-                self.patiently(lambda: self._store(held))
-
-    def _store(self, held: Held) -> None:
-        with _create_scoped_session(self.scoped_session) as session:
-            store(self, session, held)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if self._held is not None and self._held.trial == trial_id:
-            self._held.user[key] = value
-        else:
-            self.patiently(lambda: super(PatientStorage, self).set_trial_user_attr(trial_id, key, value))
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if self._held is not None and self._held.trial == trial_id:
-            self._held.system[key] = value
-        else:
-            self.patiently(lambda: super(PatientStorage, self).set_trial_system_attr(trial_id, key, value))
-
-    def _set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution, previous: Any
-    ) -> None:
-        if previous is not None and self._held is not None and self._held.trial == trial_id:
-            check_distribution_compatibility(previous, distribution)
-            self._held.parameters[param_name] = param_value_internal, distribution
-        else:  # Optuna looks in the study for what this parameter was before
-            words = (trial_id, param_name, param_value_internal, distribution, previous)
-            self.patiently(lambda: super(PatientStorage, self)._set_trial_param(*words))
-
-    # --- what is read, by transactions that keep nobody from writing ---
-
-    @property
-    def only_reads(self) -> bool:
-        """Whether the thread is at something that only reads."""
-        return getattr(self._at_work, "reads", False)
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """The transactions of this thread write nothing inside the block."""
-        before, self._at_work.reads = self.only_reads, True
-        try:
-            yield
-        finally:
-            self._at_work.reads = before
-
-    def _get_trials(
-        self, study_id: int, states: Any, included_trial_ids: set[int], trial_id_greater_than: int
-    ) -> list[FrozenTrial]:
-        return self._read(
-            study_id,
-            lambda connection: read_trials(connection, study_id, states, included_trial_ids, trial_id_greater_than),
-        )
+    # --- trials: read ---
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._read(None, lambda connection: read_trial(connection, trial_id))
+        return self._read(lambda connection: read_trial(connection, trial_id))
 
-    def outline(self, study_id: int) -> list[tuple[FrozenTrial, int]]:
-        """As `search.storage.rows.outline_trials`."""
-        return self._read(study_id, lambda connection: outline_trials(connection, study_id))
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        def read(connection: Connection) -> list[FrozenTrial]:
+            return self._trials.updated(study_id, partial(read_trials, connection, study_id))
 
-    def _read(self, study_id: int | None, call: Callable[[Connection], Answer]) -> Answer:
-        """What the call reads in one transaction, of a study that must be there."""
+        trials = self._read(read, study_id)
+        chosen = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
 
-        def read() -> Answer:
-            with _create_scoped_session(self.scoped_session) as session:
+    def get_running_trials(self, study_id: int) -> list[FrozenTrial]:
+        """The RUNNING trials, without reading all trials of the study as `get_all_trials` does."""
+        return self._read(lambda connection: read_running_trials(connection, study_id), study_id)
+
+    def get_outlines(self, study_id: int) -> list[tuple[FrozenTrial, int]]:
+        """As `search.storage.rows.read_outlines`."""
+        return self._read(lambda connection: read_outlines(connection, study_id), study_id)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return self._ask(lambda: self.database.get_trial_id_from_study_id_trial_number(study_id, trial_number))
+
+    # --- studies ---
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        return self.retry(lambda: self.database.create_new_study(directions, study_name))
+
+    def delete_study(self, study_id: int) -> None:
+        self.retry(lambda: self.database.delete_study(study_id))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self.retry(lambda: self.database.set_study_user_attr(study_id, key, value))
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self.retry(lambda: self.database.set_study_system_attr(study_id, key, value))
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._ask(lambda: self.database.get_study_id_from_name(study_name))
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._ask(lambda: self.database.get_study_name_from_id(study_id))
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        if study_id not in self._directions:
+            self._directions[study_id] = self._ask(lambda: self.database.get_study_directions(study_id))
+        return self._directions[study_id]
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._ask(lambda: self.database.get_study_user_attrs(study_id))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._ask(lambda: self.database.get_study_system_attrs(study_id))
+
+    def get_all_studies(self) -> list[Any]:
+        return self._ask(self.database.get_all_studies)
+
+    def remove_session(self) -> None:
+        self.database.remove_session()
+
+    # --- helpers ---
+
+    def _ask(self, call: Callable[[], Answer]) -> Answer:
+        """Retry a call to Optuna's storage that only reads."""
+        with self.read_only():
+            return self.retry(call)
+
+    def _read(self, read: Callable[[Connection], Answer], study_id: int | None = None) -> Answer:
+        """Retry a function that reads rows in one transaction, after looking for the study, if one is named."""
+
+        def once() -> Answer:
+            with Session(self.engine) as session:
                 if study_id is not None:
-                    models.StudyModel.find_or_raise_by_id(study_id, session)
-                return call(session.connection())
+                    StudyModel.find_or_raise_by_id(study_id, session)
+                return read(session.connection())
 
-        with self.reading():
-            return self.patiently(read)
+        return self._ask(once)
 
-    # --- everything else that Optuna asks ---
+    def _can_wait(self, error: Exception) -> bool:
+        return self.patience > 0 and is_temporary(error)
 
-    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        return self.patiently(lambda: super(PatientStorage, self)._create_new_trial(study_id, template_trial))
+    def _pending_of(self, trial_id: int) -> PendingWrites | None:
+        """The open buffer, if it is this trial's."""
+        return self._pending if self._pending is not None and self._pending.trial_id == trial_id else None
 
+    def _known_distributions(self, study_id: int, name: str) -> dict[str, BaseDistribution]:
+        """Distributions of the study's parameters; those of its stored trials are read where this name is not known."""
+        known = self._distributions.setdefault(study_id, {})
+        if name not in known:
+            for trial in self.get_all_trials(study_id, deepcopy=False):
+                for stored, distribution in trial.distributions.items():
+                    known.setdefault(stored, distribution)
+        return known
 
-def _patient(name: str, *, reads: bool) -> Callable[..., Any]:
-    def call(self: PatientStorage, *words: Any, **options: Any) -> Any:
-        with self.reading() if reads else nullcontext():
-            return self.patiently(lambda: getattr(super(PatientStorage, self), name)(*words, **options))
+    def _store(self, pending: PendingWrites) -> None:
+        with Session(self.engine) as session, session.begin():
+            store_pending(session, pending)
 
-    call.__name__ = name
-    return call
-
-
-for _name in ("create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr"):
-    setattr(PatientStorage, _name, _patient(_name, reads=False))
-for _name in (
-    *("get_all_studies", "get_study_directions", "get_study_id_from_name", "get_study_name_from_id"),
-    *("get_study_user_attrs", "get_study_system_attrs", "get_trial_id_from_study_id_trial_number"),
-    *("get_trial_user_attrs", "get_trial_system_attrs", "_get_best_trial_id", "_get_stale_trial_ids"),
-):
-    setattr(PatientStorage, _name, _patient(_name, reads=True))
-
-
-@dataclass
-class Held:
-    """Values of a trial that are not stored yet."""
-
-    trial: int  # Optuna's id
-    parameters: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)  # in Optuna's internal form
-    user: dict[str, Any] = field(default_factory=dict)
-    system: dict[str, Any] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.parameters or self.user or self.system)
-
-
-def store(storage: RDBStorage, session: Session, held: Held) -> None:
-    """Store them; may be done twice, as the answer to the first time may be what was lost.
-
-    Raises:
-        UpdateFinishedTrialError: the trial has ended.
-    """
-    state: Any = models.TrialModel.find_or_raise_by_id(held.trial, session, for_update=True).state
-    storage.check_trial_is_updatable(held.trial, state)
-    _store_parameters(session, held)
-    store_attributes(session, models.TrialUserAttributeModel.__table__, held.trial, held.user)
-    store_attributes(session, models.TrialSystemAttributeModel.__table__, held.trial, held.system)
-
-
-def store_attributes(session: Session, table: Table, trial: int, attributes: Mapping[str, Any]) -> None:
-    """Set attributes of a trial, whose row the transaction has locked."""
-    if not attributes:
-        return
-    wanted = {key: json.dumps(value) for key, value in attributes.items()}
-    own = table.c.trial_id == trial
-    asked = select(table.c.key, table.c.value_json).where(own, table.c.key.in_(wanted))
-    stored = {row.key: row.value_json for row in session.execute(asked)}
-    new = [{"trial_id": trial, "key": key, "value_json": told} for key, told in wanted.items() if key not in stored]
-    if new:
-        session.execute(insert(table), new)
-    for key, told in stored.items():
-        if wanted[key] != told:
-            session.execute(update(table).where(own, table.c.key == key).values(value_json=wanted[key]))
-
-
-def _store_parameters(session: Session, held: Held) -> None:
-    if not held.parameters:
-        return
-    table = models.TrialParamModel.__table__
-    asked = select(table.c.param_name).where(table.c.trial_id == held.trial)
-    stored = {row.param_name for row in session.execute(asked)}
-    new = [
-        {"trial_id": held.trial, "param_name": name, "param_value": value, "distribution_json": distribution_to_json(one)}
-        for name, (value, one) in held.parameters.items()
-        if name not in stored
-    ]
-    if new:
-        session.execute(insert(table), new)
+    def _store_epochs(self) -> None:
+        """Store the values of past epochs, oldest first."""
+        while self._unstored:
+            try:
+                self.database.set_trial_intermediate_value(*self._unstored[0])
+            except Exception as error:
+                if not self._can_wait(error):  # the trial has ended: none of its epochs can be stored any more
+                    ended = self._unstored[0][0]
+                    self._unstored = [entry for entry in self._unstored if entry[0] != ended]
+                raise
+            self._unstored.pop(0)

@@ -22,6 +22,7 @@ from search.files import write_json
 from search.networks.architecture import Architecture
 from search.storage.attributes import ACCURACY
 from search.storage.database import masked, open_storage, sqlite_url
+from search.storage.optuna_internals import base_storage_of
 from search.study import study_file
 from search.study.config import StudyConfig
 from search.study.records import Record, counts, outline, ranked, records
@@ -175,7 +176,7 @@ def load(run: Run, *, patience: float = 0.0) -> Studies:
 
 def sibling(run: Run, kind: str, studies: Studies | None = None) -> optuna.Study:
     """The study NAME.kind in the storage of a run, that of its studies where they are open: "finals", "control"."""
-    storage: Any = studies.candidates._storage if studies else open_storage(run.storage_url, create=False)
+    storage = base_storage_of(studies.candidates) if studies else open_storage(run.storage_url, create=False)
     name = f"{run.name}.{kind}"
     return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
 

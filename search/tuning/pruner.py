@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optuna
 from optuna.trial import FrozenTrial
 
 from search.storage.attributes import OUTCOME
+from search.storage.optuna_internals import StudyView
 from search.study.config import Rungs
 from search.training.result import Outcome
 
@@ -24,17 +23,8 @@ class RungPruner(optuna.pruners.SuccessiveHalvingPruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial, which has just reported a rung's last epoch, ends there."""
-        return super().prune(_WithoutInterrupted(study), trial)  # type: ignore[arg-type]
+        return super().prune(StudyView(study, _without_interrupted), trial)  # type: ignore[arg-type]
 
 
-class _WithoutInterrupted:
-    """The part of a study that the pruner looks at."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
-        self._storage = study._storage
-        self.direction = study.direction
-
-    def get_trials(self, deepcopy: bool = True) -> list[Any]:
-        trials = self._study.get_trials(deepcopy=deepcopy)
-        return [trial for trial in trials if trial.user_attrs.get(OUTCOME) != Outcome.INTERRUPTED]
+def _without_interrupted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.user_attrs.get(OUTCOME) != Outcome.INTERRUPTED]

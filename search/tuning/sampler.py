@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.spaces.domains import Domain, Value
 from search.storage.attributes import INDEX, KEY, OUTCOME, REASON, REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims
+from search.storage.optuna_internals import StudyView, base_storage_of, trial_id_of
 from search.study.config import StudyConfig
 from search.training.result import Outcome
 from search.tuning.candidate import DataFacts, Refusal, fits, judge
@@ -141,7 +142,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
     def _proposals(self, study: optuna.Study, trial: FrozenTrial, fixed: Values) -> Iterator[Values]:
         fills = self._config.search.fit == "fill"
         free = {name: domain for name, domain in self._domains.items() if name not in fixed}
-        told: Any = _WithoutCurves(study) if self._config.cost_metrics else study
+        told: Any = StudyView(study, _without_curves) if self._config.cost_metrics else study
         if not self._is_grid:
             for _ in range(SAMPLED):
                 drawn = self._inner.sample_relative(told, trial, self._distributions)
@@ -185,20 +186,12 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         return values | drawn
 
 
-class _WithoutCurves:
-    """A study of several objectives as Optuna's samplers take one: pruned trials, which diverged, have no learning curves.
+def _without_curves(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials of several objectives as Optuna's samplers expect them: pruned ones, which diverged, have no learning curves.
 
-    TPE ranks such trials by what they had reached, and asks for the one direction of the study, which has several.
+    TPE ranks such trials by their last value, and asks for the one direction of the study, which has several.
     """
-
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(self, *words: Any, **options: Any) -> list[FrozenTrial]:
-        return [_bare(trial) for trial in self._study._get_trials(*words, **options)]
+    return [_bare(trial) for trial in trials]
 
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:
@@ -225,5 +218,5 @@ def _is_short(domains: Mapping[str, Domain]) -> bool:
 def _note(study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
     """Set user attributes of a trial that is at work, for its objective to see too."""
     for name, value in attributes.items():
-        study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        base_storage_of(study).set_trial_user_attr(trial_id_of(trial), name, value)
         trial.user_attrs[name] = value

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 
@@ -42,7 +41,8 @@ from search.runner.job import Finals
 from search.runner.references import train_reference
 from search.seeds import derive
 from search.storage.database import open_storage
-from search.storage.recovery import take_up
+from search.storage.recovery import requeue
+from search.storage.resilient import ResilientStorage
 from search.study import references
 from search.study import run as studies
 from search.study.records import records
@@ -112,7 +112,7 @@ def trainer(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     return found
 
 
-def hasty(storage: RDBStorage) -> RDBStorage:
+def hasty(storage: ResilientStorage) -> ResilientStorage:
     """The storage, that does not wait for the disk."""
     event.listen(storage.engine, "connect", lambda connection, record: connection.execute("PRAGMA synchronous=OFF"))
     storage.engine.dispose()
@@ -140,9 +140,9 @@ class Hall:
         """What one worker does."""
         return finals.hold_finals(self.run, self.bench.studies, Finals(top, seeds, control, again), self.task)
 
-    def take_up(self) -> None:
+    def requeue(self) -> None:
         """What the supervisor does after a worker was killed."""
-        take_up(sibling(self.run, "finals"))
+        requeue(sibling(self.run, "finals"))
 
     @property
     def found(self) -> Confirmation:
@@ -333,7 +333,7 @@ def test_killed_in_a_training_they_go_on_to_the_same_numbers(
     with pytest.raises(Killed):
         hall.hold(2, 2)
     assert confirmed(hall.run) is None
-    hall.take_up()
+    hall.requeue()
     hall.hold(2, 2)
     assert len(trainer.fits) == 6
     assert told(hall.found) == told(calm.found)
@@ -351,7 +351,7 @@ def test_killed_and_then_asked_for_less_they_train_no_more_than_that(hall: Hall)
     with pytest.raises(Killed):
         hall.hold(2, 3)
     hall.trainer.before_fit = lambda number: None
-    hall.take_up()
+    hall.requeue()
     hall.hold(2, 1)
     assert len(hall.trainer.fits) == 4
     assert list((hall.run.folder / "finals" / "checkpoints").iterdir()) == []

@@ -35,7 +35,7 @@ from search.runner.trial import inner_sampler
 from search.storage.attributes import objectives
 from search.storage.claims import Claims
 from search.storage.database import open_storage
-from search.storage.recovery import take_up
+from search.storage.recovery import requeue
 from search.study import run as studies
 from search.study.config import StudyConfig
 from search.study.pareto import select_front
@@ -205,7 +205,7 @@ def test_a_trial_that_came_to_a_verdict_is_told_with_all_its_values(tmp_path: Pa
             bench.one_trial()
     (lost,) = bench.study.trials
     assert (lost.state, lost.values) == (TrialState.RUNNING, None)
-    take_up(bench.study)
+    requeue(bench.study)
     (told,) = bench.study.trials
     assert told.state == TrialState.COMPLETE
     assert told.values == [0.5, told.user_attrs["params"], told.user_attrs["arena_bytes"]]

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial
 
 from search.data.dataset import Dataset, load_dataset
 from search.files import read_arrays
+from search.storage.recovery import SILENT
 from search.study.run import create, every
 from tests.support.servers import PASSWORD, Server
 from tests.support.storms import SECONDS, Storm, children, finish, outcomes, write_base
@@ -234,7 +235,7 @@ def test_row_5_what_a_worker_tells_that_was_halted_for_too_long_is_refused_and_i
     assert "Trial 1 is another worker's now" in out
     storm.check(5)
     assert outcomes([trial for trial in storm.trials if trial.user_attrs["index"] == 1]) == ["interrupted", "trained"]
-    assert storm.trials[1].user_attrs["reason"] == "nothing was heard of its worker"
+    assert storm.trials[1].user_attrs["reason"] == SILENT
 
 
 # --- a server --------------------------------------------------------------------------------------------------------

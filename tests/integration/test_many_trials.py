@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, create_trial
 from sqlalchemy import event
 
 from search.runner.trial import run_candidate
-from search.storage.database import backend_of
+from search.storage.database import storage_of
 from search.study import run as studies
 from search.study.config import StudyConfig
 from search.study.records import outline, records
@@ -45,7 +45,7 @@ def made(config: StudyConfig, number: int) -> FrozenTrial:
 
 def statements(study: optuna.Study, call: Callable[[], Any]) -> list[str]:
     """All that a call asks of the study's database."""
-    found, engine = list[str](), backend_of(study).engine
+    found, engine = list[str](), storage_of(study).engine
 
     def on_execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         found.append(statement.split("(")[0])

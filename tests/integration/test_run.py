@@ -34,7 +34,7 @@ from search.runner import supervisor
 from search.runner.job import StudyStopped, order_of
 from search.runner.references import train_reference
 from search.runner.supervisor import supervise
-from search.storage.recovery import take_up
+from search.storage.recovery import requeue
 from search.study import records as study_records
 from search.study.records import records
 from search.study.references import Reference
@@ -397,7 +397,7 @@ def test_what_was_only_interrupted_is_trained_by_its_retry(bench: Bench) -> None
         bench.one_trial()
     (lost,) = bench.study.trials
     assert lost.state == TrialState.RUNNING
-    take_up(bench.study)
+    requeue(bench.study)
     again = bench.one_trial()
     assert again.user_attrs["outcome"] == "trained"
     for name in ("key", "index", "seed"):
@@ -445,7 +445,7 @@ def test_a_retry_draws_and_trains_what_the_first_try_did(bench: Bench, pretence:
     other = Bench(small_run(bench.run.folder.parent / "other"), pretence)
     first, second = bench.one_trial(), bench.one_trial()
     lost = other.study.ask()  # before anything was drawn
-    take_up(other.study)
+    requeue(other.study)
     again = [other.one_trial(), other.one_trial()]
     assert [trial.number for trial in again] == [lost.number + 1, lost.number + 2]
     for ours, theirs in zip((first, second), again, strict=True):
@@ -463,7 +463,7 @@ def test_a_reference_that_was_interrupted_does_not_take_another_ones_training(be
     known = {"reference": "small", "fingerprint": fingerprint(SMALL)}
     references.enqueue_trial({}, user_attrs=known | {"index": 0, "attempt": 1})
     references.ask()
-    take_up(references)
+    requeue(references)
     for network in (WIDE, SMALL):
         train_reference(bench.run, bench.studies, Reference(network.name, network, None, None), bench.task)
     found = {record.reference: record.params for record in records(references) if record.outcome == "trained"}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from search.storage.attributes import Attributes, rewrite
-from search.storage.database import engine_of, open_storage, sqlite_url
+from search.storage.database import open_storage, sqlite_url, storage_of
+from search.storage.resilient import ResilientStorage
 
 
 def open_study(folder: Path, name: str = "s") -> optuna.Study:
@@ -71,7 +72,7 @@ def test_any_attributes_become_any_others(shared: optuna.Study, before: dict[str
 def test_what_stays_the_same_is_not_written(study: optuna.Study) -> None:
     put(study, {"a": 1, "b": 2})
     statements: list[str] = []
-    event.listen(engine_of(study), "before_cursor_execute", lambda *words: statements.append(words[2]))
+    event.listen(storage_of(study).engine, "before_cursor_execute", lambda *words: statements.append(words[2]))
     rewrite(study, ["a", "b"], lambda before: before)
     assert [one.split()[0] for one in statements] == ["BEGIN", "SELECT"]
     rewrite(study, ["a", "b"], lambda before: {**before, "b": 3})
@@ -107,10 +108,10 @@ def test_a_reader_sees_all_of_a_text_or_none(study: optuna.Study, tmp_path: Path
 
 def test_where_another_process_is_faster_it_is_done_anew(tmp_path: Path) -> None:
     """As on a server, where two may read before either writes; our own SQLite lets one transaction in at a time."""
-    study = optuna.create_study(storage=optuna.storages.RDBStorage(sqlite_url(tmp_path)))
+    study = optuna.create_study(storage=ResilientStorage(optuna.storages.RDBStorage(sqlite_url(tmp_path))))
     rivals: list[str] = []
 
-    @event.listens_for(engine_of(study), "before_cursor_execute")
+    @event.listens_for(storage_of(study).engine, "before_cursor_execute")
     def meanwhile(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         if statement.startswith("INSERT") and not rivals:
             rivals.append("a")

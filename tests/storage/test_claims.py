@@ -18,6 +18,7 @@ from sqlalchemy import delete, event
 
 from search.storage.claims import _CLAIMS, Claims, claims_of
 from search.storage.database import open_storage, sqlite_url
+from search.storage.resilient import ResilientStorage
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,7 +121,7 @@ def test_the_table_stands_beside_those_of_optuna(study: optuna.Study, claims: Cl
 
 def test_a_key_that_was_free_when_looked_up_and_is_not_when_written_is_refused(tmp_path: Path) -> None:
     """As on a server, where two may read before either writes; our own SQLite lets one transaction in at a time."""
-    storage = optuna.storages.RDBStorage(sqlite_url(tmp_path))
+    storage = ResilientStorage(optuna.storages.RDBStorage(sqlite_url(tmp_path)))
     claims = claims_of(optuna.create_study(storage=storage))
     claims.claim("b", 1)
     others: list[str] = []

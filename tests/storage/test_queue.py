@@ -18,12 +18,11 @@ from sqlalchemy import text
 
 from search.errors import UserError
 from search.runner.trial import has_room
-from search.storage import locks as liveness
-from search.storage import queue as reservations
-from search.storage import recovery
-from search.storage.database import backend_of, open_storage, sqlite_url
+from search.storage import locks, recovery
+from search.storage import queue as queues
+from search.storage.database import open_storage, sqlite_url, storage_of
 from search.storage.queue import begin, next_index, queue
-from search.storage.recovery import close, drop_queued, sweep, take_up
+from search.storage.recovery import close_trial, drop_queued, recover, requeue
 from tests.fault_table import record, results
 
 GRACE = 120.0
@@ -48,16 +47,20 @@ def open_study(url: str) -> optuna.Study:
 
 
 def at_once(study: optuna.Study, works: Sequence[Callable[[optuna.Study], Any]]) -> list[Any]:
-    """What each gives, all begun at the same moment, with connections and a cache of their own."""
+    """What each returns, all begun at the same moment, with connections and a cache of their own."""
     ready = Barrier(len(works))
 
     def run(work: Callable[[optuna.Study], Any]) -> Any:
-        own = optuna.load_study(storage=backend_of(study), study_name="s")
+        own = optuna.load_study(storage=open_storage(url_of(study), grace_seconds=GRACE), study_name="s")
         ready.wait()
         return work(own)
 
     with ThreadPoolExecutor(len(works)) as pool:
         return list(pool.map(run, works))
+
+
+def url_of(study: optuna.Study) -> str:
+    return storage_of(study).engine.url.render_as_string(hide_password=False)
 
 
 def begun(study: optuna.Study, worker: str = "w", **how: Any) -> optuna.Trial:
@@ -68,7 +71,7 @@ def begun(study: optuna.Study, worker: str = "w", **how: Any) -> optuna.Trial:
 
 def grow_old(study: optuna.Study, seconds: float = GRACE + 5) -> None:
     """As if so long had passed since every heartbeat."""
-    engine = backend_of(study).engine
+    engine = storage_of(study).engine
     then = f"datetime('now', '-{seconds} seconds')" if engine.name == "sqlite" else f"now() - interval '{seconds} seconds'"
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE trial_heartbeats SET heartbeat = {then}"))
@@ -88,17 +91,15 @@ def test_a_trial_begun_carries_all_that_is_needed_to_find_it_again(url: str) -> 
     (stored,) = study.get_trials()
     assert (stored.state, stored.number) == (TrialState.RUNNING, trial.number)
     assert stored.user_attrs == {"index": 0, "attempt": 1, "worker": "anna", "reference": "base"}
-    with backend_of(study).engine.connect() as connection:
+    with storage_of(study).engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM trial_heartbeats")).scalar() == 1
 
 
-@pytest.mark.parametrize(
-    "step", ["search.storage.resilient.store_attributes", "optuna.storages.RDBStorage._get_prepared_new_trial"]
-)
+@pytest.mark.parametrize("step", ["search.storage.queue.store_attributes", "search.storage.queue._insert"])
 def test_a_crash_while_a_trial_is_begun_leaves_nothing(step: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study(url)
     with monkeypatch.context() as patch:
-        patch.setattr(step, lambda *words: 1 / 0)
+        patch.setattr(step, lambda *words, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             begin(study, "w")
     assert study.get_trials() == []
@@ -114,7 +115,7 @@ def test_what_was_begun_when_the_answer_was_lost_is_taken_and_not_begun_again(ur
 def test_nothing_is_begun_without_room_or_without_anything_new(url: str) -> None:
     study = open_study(url)
     study.enqueue_trial({}, user_attrs={"index": 4})
-    assert begin(study, "w", room=lambda trials, others: False) is None
+    assert begin(study, "w", has_room=lambda trials, others: False) is None
     assert begin(study, "w", choose=lambda trial: False, new=lambda trials: None) is None
     assert begun(study, "w", new=lambda trials: None).user_attrs["index"] == 4
     assert begin(study, "v", new=lambda trials: None) is None
@@ -123,14 +124,14 @@ def test_nothing_is_begun_without_room_or_without_anything_new(url: str) -> None
 def test_what_is_queued_is_queued_with_all_or_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study(url)
     three = [({"x": number}, {"index": number}) for number in range(3)]
-    real, calls = reservations.add, []
+    real, calls = queues.insert_waiting, []
 
     def die_at_the_last(*words: Any) -> None:
         calls.append(words)
         real(*words) if len(calls) < 3 else 1 / 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(reservations, "add", die_at_the_last)
+        patch.setattr(queues, "insert_waiting", die_at_the_last)
         with pytest.raises(ZeroDivisionError):
             queue(study, lambda trials: three)
     assert study.get_trials() == []
@@ -198,7 +199,7 @@ def test_row_17_eight_workers_that_are_asked_for_ten_train_ten(url: str) -> None
     def work(name: str, study: optuna.Study) -> int:
         trained, waits = 0, 0
         while waits < 200:
-            trial = begin(study, name, room=lambda trials, others: has_room(trials, 10 - others))
+            trial = begin(study, name, has_room=lambda trials, others: has_room(trials, 10 - others))
             if trial is None:
                 if sum(one.user_attrs.get("outcome") == "trained" for one in study.get_trials(deepcopy=False)) == 10:
                     return trained
@@ -230,7 +231,7 @@ def test_row_7_four_workers_that_recover_the_same_dead_trials_queue_one_retry_ea
     for name in "abc":
         begun(study, name)
     grow_old(study)
-    closed = at_once(study, [partial(sweep, folder=tmp_path)] * 4)
+    closed = at_once(study, [partial(recover, folder=tmp_path)] * 4)
     assert sorted(number for one in closed for number in one) == [0, 1, 2]
     assert outcomes(study) == ["interrupted"] * 3 + ["WAITING"] * 3
     assert sorted(trial.user_attrs["index"] for trial in study.get_trials()[3:]) == [0, 1, 2]
@@ -245,10 +246,10 @@ def test_a_trial_whose_heart_beats_is_left_alone(url: str, tmp_path: Path) -> No
     study = open_study(url)
     trial = begun(study)
     grow_old(study, GRACE - 10)
-    assert sweep(study, tmp_path) == []
+    assert recover(study, tmp_path) == []
     grow_old(study)
-    backend_of(study).record_heartbeat(trial._trial_id)
-    assert sweep(study, tmp_path) == []
+    storage_of(study).record_heartbeat(trial._trial_id)
+    assert recover(study, tmp_path) == []
     assert outcomes(study) == ["RUNNING"]
 
 
@@ -258,8 +259,8 @@ def test_a_heart_that_beats_again_before_its_trial_is_closed_keeps_it(url: str, 
     trial = begun(study)
     stored = study.get_trials()[trial.number]
     grow_old(study)
-    backend_of(study).record_heartbeat(trial._trial_id)
-    assert not close(study, stored, "lost", "nothing was heard", if_stale=True)
+    storage_of(study).record_heartbeat(trial._trial_id)
+    assert not close_trial(study, stored, "lost", "nothing was heard", if_stale=True)
     assert outcomes(study) == ["RUNNING"]
 
 
@@ -267,11 +268,11 @@ def test_a_trial_that_never_had_a_heartbeat_grows_old_too(url: str, tmp_path: Pa
     """As Optuna leaves it where its worker dies between claim and first heartbeat: it would run for ever."""
     study = open_study(url)
     trial = begun(study)
-    with backend_of(study).engine.begin() as connection:
+    with storage_of(study).engine.begin() as connection:
         connection.execute(text("DELETE FROM trial_heartbeats"))
-    assert sweep(study, tmp_path) == []
+    assert recover(study, tmp_path) == []
     grow_old(study)
-    assert sweep(study, tmp_path) == [trial.number]
+    assert recover(study, tmp_path) == [trial.number]
     assert outcomes(study) == ["interrupted", "WAITING"]
 
 
@@ -279,7 +280,7 @@ def test_row_5_what_a_worker_tells_of_a_trial_that_was_taken_up_is_refused(url: 
     study, other = open_study(url), open_study(url)
     late = begun(study)
     grow_old(study)
-    assert sweep(other, tmp_path) == [late.number]
+    assert recover(other, tmp_path) == [late.number]
     for tell in (
         lambda: late.report(0.5, 1),
         lambda: late.set_user_attr("outcome", "trained"),
@@ -297,24 +298,24 @@ def test_row_5_what_a_worker_tells_of_a_trial_that_was_taken_up_is_refused(url: 
 def test_the_trials_of_the_dead_of_this_machine_are_taken_up_at_once(url: str, tmp_path: Path) -> None:
     """The lock is let go of with its last holder; others of the folder, of other folders and machines are left alone."""
     study = open_study(url)
-    with liveness.supervisor(tmp_path) as name, liveness.worker(tmp_path, name) as (alive, _):
-        with liveness.worker(tmp_path, name) as (dead, _):
+    with locks.supervisor_lock(tmp_path) as name, locks.worker_lock(tmp_path, name) as (alive, _):
+        with locks.worker_lock(tmp_path, name) as (dead, _):
             for worker in (alive, dead, "another-machine/12.34", f"{dead.split('/')[0]}/5.6"):
                 begun(study, worker)
-            assert sweep(study, tmp_path) == []
-        assert sweep(study, tmp_path / "other") == []
-        assert sweep(study, tmp_path) == [1]
+            assert recover(study, tmp_path) == []
+        assert recover(study, tmp_path / "other") == []
+        assert recover(study, tmp_path) == [1]
     assert outcomes(study) == ["RUNNING", "interrupted", "RUNNING", "RUNNING", "WAITING"]
 
 
 def test_locks_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
-    with liveness.supervisor(tmp_path) as name, liveness.worker(tmp_path, name):
-        with liveness.worker(tmp_path, name):
+    with locks.supervisor_lock(tmp_path) as name, locks.worker_lock(tmp_path, name):
+        with locks.worker_lock(tmp_path, name):
             pass
         assert len(list((tmp_path / "workers").glob("*/*"))) == 3
-        liveness.forget_the_dead(tmp_path)
+        locks.remove_dead_locks(tmp_path)
         assert len(list((tmp_path / "workers").glob("*/*"))) == 2
-    liveness.forget_the_dead(tmp_path)
+    locks.remove_dead_locks(tmp_path)
     assert list((tmp_path / "workers").glob("*/*")) == []
 
 
@@ -323,16 +324,16 @@ def test_the_locks_of_another_machine_are_left_alone(tmp_path: Path) -> None:
     other = tmp_path / "workers" / "another-machine" / "12.34"
     other.parent.mkdir(parents=True)
     other.touch()
-    liveness.forget_the_dead(tmp_path)
-    liveness.wait_for_orphans(tmp_path)
+    locks.remove_dead_locks(tmp_path)
+    locks.wait_for_orphans(tmp_path)
     assert other.exists()
-    assert not liveness.is_gone(tmp_path, "another-machine/12.34")
+    assert not locks.has_ended(tmp_path, "another-machine/12.34")
 
 
 @pytest.mark.parametrize("name", [None, 7, "", "/", "../../study.db", "a/../../b", "/etc/passwd"])
 def test_a_name_that_somebody_else_wrote_is_no_path(name: object, tmp_path: Path) -> None:
-    assert not liveness.is_gone(tmp_path, name)
-    assert not liveness.is_gone(tmp_path, f"{liveness._system()}/{name}")
+    assert not locks.has_ended(tmp_path, name)
+    assert not locks.has_ended(tmp_path, f"{locks._system()}/{name}")
 
 
 def test_a_folder_that_holds_nothing_is_left_only_when_nobody_is_at_work_in_it(tmp_path: Path) -> None:
@@ -341,30 +342,30 @@ def test_a_folder_that_holds_nothing_is_left_only_when_nobody_is_at_work_in_it(t
     def is_left(*files: str) -> bool:
         for file in ("worker.log", *files):
             (folder / file).write_text("x")
-        liveness.leave(folder, "worker.log")
+        locks.remove_if_unused(folder, "worker.log")
         return not folder.exists()
 
-    with liveness.supervisor(folder):
+    with locks.supervisor_lock(folder):
         assert not is_left()  # about to be at work
-        with liveness.occupied(folder, alone=False):
+        with locks.folder_lock(folder, alone=False):
             assert not is_left()
     assert not is_left("config.json")
     (folder / "config.json").unlink()
-    with liveness.supervisor(folder):
+    with locks.supervisor_lock(folder):
         pass
     assert is_left()
-    liveness.leave(folder, "worker.log")
+    locks.remove_if_unused(folder, "worker.log")
 
 
 def test_finals_and_searches_of_a_folder_keep_out_of_each_others_way(tmp_path: Path) -> None:
     for first, second, told in ((False, True, "this study is running already"), (True, False, "finals of this study are")):
         with (
-            liveness.occupied(tmp_path, alone=first),
+            locks.folder_lock(tmp_path, alone=first),
             pytest.raises(UserError, match=told),
-            liveness.occupied(tmp_path, alone=second),
+            locks.folder_lock(tmp_path, alone=second),
         ):
             pass
-    with liveness.occupied(tmp_path, alone=False), liveness.occupied(tmp_path, alone=False):
+    with locks.folder_lock(tmp_path, alone=False), locks.folder_lock(tmp_path, alone=False):
         pass
 
 
@@ -379,7 +380,7 @@ def test_a_trial_that_takes_its_machine_with_it_each_time_is_given_up(progress: 
         for epoch in range(time + 1 if progress else 1):
             trial.report(0.5, epoch)
         grow_old(study)
-        sweep(study, tmp_path)
+        recover(study, tmp_path)
     found = outcomes(study)
     if progress:
         assert found == ["interrupted"] * 2 * recovery.MOST_LOSSES + ["WAITING"]
@@ -391,7 +392,7 @@ def test_only_the_trials_of_one_worker_are_taken_up(url: str) -> None:
     study = open_study(url)
     for name in "ab":
         begun(study, name)
-    assert take_up(study, worker="b", outcome="failed", reason="it was killed") == [1]
+    assert requeue(study, worker="b", outcome="failed", reason="it was killed") == [1]
     assert outcomes(study) == ["RUNNING", "interrupted", "WAITING"]
     assert next_index(study.get_trials()) == 2
 
@@ -402,8 +403,8 @@ def test_a_result_that_was_stored_late_counts_for_nothing(tmp_path: Path) -> Non
 
     study = open_study(sqlite_url(tmp_path))
     trial = begun(study)
-    take_up(study)
-    with backend_of(study).engine.begin() as connection:
+    requeue(study)
+    with storage_of(study).engine.begin() as connection:
         change = "UPDATE trial_user_attributes SET value_json = '\"trained\"' WHERE key = 'outcome' AND trial_id = :trial"
         connection.execute(text(change), {"trial": trial._trial_id})
     assert [record.outcome for record in records(open_study(sqlite_url(tmp_path)))] == ["interrupted"]

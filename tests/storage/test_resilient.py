@@ -13,17 +13,18 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from search.storage import resilient as patience
-from search.storage.database import open_storage, sqlite_url
-from search.storage.resilient import PatientStorage, StorageAway, cause_of, is_full, is_passing
+from search.storage import resilient
+from search.storage.database import open_storage, sqlite_url, storage_of
+from search.storage.failures import StorageUnavailable, cause_of, is_disk_full, is_temporary
+from search.storage.resilient import ResilientStorage
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(patience, "TELL_AFTER", 0.0)
+    monkeypatch.setattr(resilient, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(resilient, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(resilient, "REPORT_AFTER", 0.0)
     yield
     optuna.logging.set_verbosity(optuna.logging.INFO)
 
@@ -33,9 +34,8 @@ def study(tmp_path: Path) -> optuna.Study:
     return optuna.create_study(storage=open_storage(sqlite_url(tmp_path), patience=5.0), study_name="s")
 
 
-def backend(study: optuna.Study) -> PatientStorage:
-    found: Any = study._storage
-    return found._backend
+def backend(study: optuna.Study) -> ResilientStorage:
+    return storage_of(study)
 
 
 def refused(told: str = "connection refused") -> StorageInternalError:
@@ -118,7 +118,7 @@ def test_epochs_of_a_trial_that_was_taken_up_meanwhile_are_refused_and_forgotten
     with monkeypatch.context() as patch:
         away(patch, "set_trial_intermediate_value", 99)
         trial.report(0.5, 1)
-    RDBStorage.set_trial_state_values(backend(study), trial._trial_id, TrialState.FAIL)
+    RDBStorage.set_trial_state_values(backend(study).database, trial._trial_id, TrialState.FAIL)
     with pytest.raises(UpdateFinishedTrialError):
         trial.report(0.6, 2)
     study.tell(study.ask(), 0.5)  # the next trial is not troubled by it
@@ -128,9 +128,9 @@ def test_epochs_of_a_trial_that_was_taken_up_meanwhile_are_refused_and_forgotten
 def test_patience_ends(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     backend(study).patience = 0.05
     away(monkeypatch, "set_trial_user_attr", 10**6)
-    with pytest.raises(StorageAway, match=r"the database was away for 0 s \(connection refused\)"):
+    with pytest.raises(StorageUnavailable, match=r"the database was unreachable for 0 s \(connection refused\)"):
         study.ask().set_user_attr("a", 1)
-    assert not issubclass(StorageAway, Exception)  # nobody takes it for the failure of a trial
+    assert not issubclass(StorageUnavailable, Exception)  # nobody takes it for the failure of a trial
 
 
 def test_a_command_that_a_person_waits_for_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,28 +150,24 @@ def test_what_will_not_pass_is_not_waited_for(study: optuna.Study, monkeypatch: 
 
 def test_a_full_disk_is_not_waited_for_either(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     away(monkeypatch, "set_trial_user_attr", 9, lambda: refused("database or disk is full"))
-    with pytest.raises(StorageAway, match=r"cannot store more \(database or disk is full\); make space"):
+    with pytest.raises(StorageUnavailable, match=r"cannot store more \(database or disk is full\); make space"):
         study.ask().set_user_attr("a", 1)
 
 
 def test_a_heart_goes_on_beating_when_a_beat_is_lost(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread must not end, nor wait: the end of the trial waits for it."""
-    trial = study.ask()
-    calls = away(monkeypatch, "record_heartbeat", 1)
-    for _ in range(2):
-        backend(study).record_heartbeat(trial._trial_id)
-    assert len(calls) == 2
+    trial, storage = study.ask(), backend(study)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.clock, "heartbeat_time", lambda session: raised(refused()))
+        storage.record_heartbeat(trial._trial_id)
+    assert beats(storage) == 0
+    storage.record_heartbeat(trial._trial_id)
+    assert beats(storage) == 1
 
 
-def test_methods_that_call_each_other_wait_once(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attribute of a finished trial makes Optuna read that trial; its failure is the outer call's to repeat."""
-    trial = study.ask()
-    study.tell(trial, 0.5)
-    backend(study).patience = 0.05
-    monkeypatch.setattr(patience, "read_trial", lambda *words: raised(refused()))
-    with pytest.raises(StorageAway) as caught:
-        backend(study).set_trial_user_attr(trial._trial_id, "a", 1)
-    assert caught.value.__context__ is None or not isinstance(caught.value.__context__, StorageAway)
+def beats(storage: ResilientStorage) -> int:
+    with storage.engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM trial_heartbeats").scalar_one()
 
 
 @pytest.mark.parametrize(
@@ -182,6 +178,6 @@ def test_of_what_sqlite_says_only_a_lock_passes(told: str, expected: bool) -> No
     import sqlite3
 
     error = OperationalError("SELECT 1", {}, sqlite3.OperationalError(told))
-    assert is_passing(error) == expected
+    assert is_temporary(error) == expected
     assert cause_of(error) == told
-    assert is_full(error) == ("full" in told)
+    assert is_disk_full(error) == ("full" in told)

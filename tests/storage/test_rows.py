@@ -13,12 +13,11 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.storage import rows as trial_rows
+from search.storage import rows
 from search.storage.claims import claims_of
-from search.storage.database import LOCK_TIMEOUT_SECONDS, backend_of, open_storage, sqlite_url
+from search.storage.database import LOCK_TIMEOUT_SECONDS, open_storage, sqlite_url, storage_of
 from search.study.records import outline, records
 from tests.support.stored import store
 
@@ -63,8 +62,7 @@ def read(study: optuna.Study) -> list[FrozenTrial]:
 
 def by_optuna(study: optuna.Study) -> list[FrozenTrial]:
     """As Optuna's own storage reads them."""
-    trials: list[FrozenTrial] = RDBStorage._get_trials(backend_of(study), study._study_id, None, set(), -1)
-    return trials
+    return storage_of(study).database.get_all_trials(study._study_id)
 
 
 def same(ours: list[FrozenTrial], theirs: list[FrozenTrial]) -> bool:
@@ -81,7 +79,7 @@ def _in_order(trial: FrozenTrial) -> list[object]:
 def test_trials_are_those_that_optuna_reads(
     opened: Callable[[], optuna.Study], listed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_rows, "LISTED", listed)
+    monkeypatch.setattr(rows, "LISTED", listed)
     study = opened()
     optuna.create_study(storage=study._storage, study_name="other").add_trials([finished(0)] * 2)
     assert read(study) == []
@@ -100,7 +98,7 @@ def test_trials_are_those_that_optuna_reads(
     states = (TrialState.RUNNING, TrialState.WAITING)
     few = study.get_trials(deepcopy=False, states=states)
     assert {one.state for one in few} == set(states)
-    assert same(backend_of(study).get_all_trials(study._study_id, states=states), few)
+    assert same(storage_of(study).database.get_all_trials(study._study_id, states=states), few)
 
 
 def test_an_outline_is_the_records_without_their_curves(opened: Callable[[], optuna.Study]) -> None:
@@ -129,7 +127,7 @@ def test_trials_are_read_while_another_process_writes(tmp_path: Path) -> None:
 def test_a_study_that_is_gone_is_told_as_optuna_tells_it(opened: Callable[[], optuna.Study]) -> None:
     study = opened()
     with pytest.raises(KeyError, match="Record does not exist"):
-        backend_of(study).get_all_trials(study._study_id + 7)
+        storage_of(study).get_all_trials(study._study_id + 7)
 
 
 def test_stored_trials_are_those_that_optuna_would_have_stored(opened: Callable[[], optuna.Study]) -> None:

@@ -16,7 +16,7 @@ from search.data.dataset import Dataset, load_dataset
 from search.errors import UserError
 from search.storage.database import open_storage, sqlite_url
 from search.storage.queue import begin, next_index
-from search.storage.recovery import take_up
+from search.storage.recovery import requeue
 from search.study import run as studies
 from search.study.config import StudyConfig
 from search.study.records import FAILED, Record, base_accuracy, counts, progress, ranked, records, refusals
@@ -83,7 +83,7 @@ def test_an_interrupted_trial_is_always_queued_again_as_the_same_attempt(
     attempt: int, run: Run, study: optuna.Study
 ) -> None:
     lost = start(study, run.config, index=5, attempt=attempt, params=300)
-    assert take_up(study) == [lost.number]
+    assert requeue(study) == [lost.number]
     (again,) = queued(study)
     assert again.user_attrs == {"index": 5, "attempt": attempt, "retry_of": lost.number}
     old = study.trials[lost.number]
@@ -98,7 +98,7 @@ def test_a_failed_trial_gets_two_attempts(run: Run, study: optuna.Study) -> None
         if lost.number == 0:
             lost.set_user_attr("index", 0)
             lost.set_user_attr("attempt", 1)
-        assert take_up(study, outcome="failed", reason="the worker was killed by SIGKILL") == [lost.number]
+        assert requeue(study, outcome="failed", reason="the worker was killed by SIGKILL") == [lost.number]
         assert [trial.user_attrs["attempt"] for trial in queued(study)] == ([expected] if expected else [])
         outcomes.append(study.trials[lost.number].user_attrs["outcome"])
         assert study.trials[lost.number].user_attrs["reason"] == "the worker was killed by SIGKILL"
@@ -109,16 +109,16 @@ def test_a_failed_trial_gets_two_attempts(run: Run, study: optuna.Study) -> None
 def test_an_interruption_between_does_not_use_up_an_attempt(study: optuna.Study) -> None:
     start(study, index=0, attempt=1)
     for outcome, attempt in (("failed", 2), ("interrupted", 2), ("interrupted", 2)):
-        take_up(study, outcome=outcome)
+        requeue(study, outcome=outcome)
         assert [trial.user_attrs["attempt"] for trial in queued(study)] == [attempt]
         start(study)
-    take_up(study, outcome="failed")
+    requeue(study, outcome="failed")
     assert queued(study) == []
 
 
 def test_a_trial_that_timed_out_is_not_tried_again(run: Run, study: optuna.Study) -> None:
     lost = start(study, run.config, index=0, attempt=1, params=300)
-    assert take_up(study, outcome="timed_out", reason="no sign of life") == [lost.number]
+    assert requeue(study, outcome="timed_out", reason="no sign of life") == [lost.number]
     assert queued(study) == []
     assert records(study)[0].outcome == "timed_out"
     assert counts(records(study))["failed"] == 1
@@ -127,7 +127,7 @@ def test_a_trial_that_timed_out_is_not_tried_again(run: Run, study: optuna.Study
 def test_parameters_that_are_all_there_are_tried_again_as_they_are(run: Run, study: optuna.Study) -> None:
     lost = start(study, run.config, index=0, attempt=1, params=300)
     drawn = study.trials[lost.number].params
-    take_up(study)
+    requeue(study)
     study.sampler = optuna.samplers.RandomSampler(seed=99)
     again = start(study, run.config)
     assert again.params == drawn
@@ -139,7 +139,7 @@ def test_parameters_that_are_half_there_are_drawn_anew_from_the_same_seed(run: R
     lost = start(study, index=0, attempt=1)
     for name, domain in list(parameters(run.config.space).items())[:2]:
         domain.suggest(lost, name)
-    take_up(study)
+    requeue(study)
     study.sampler = optuna.samplers.RandomSampler(seed=3)
     again = start(study, run.config)
     assert len(again.params) == 6
@@ -149,7 +149,7 @@ def test_parameters_that_are_half_there_are_drawn_anew_from_the_same_seed(run: R
 def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: optuna.Study) -> None:
     study.tell(start(study, index=0, outcome="trained"), 0.5)
     lost = start(study)
-    assert take_up(study) == [lost.number]
+    assert requeue(study) == [lost.number]
     assert [trial.user_attrs for trial in queued(study)] == [{"index": 1, "attempt": 1, "retry_of": 1}]
     assert next_index(study.trials) == 2
 
@@ -166,11 +166,11 @@ def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(step, _die)
         with pytest.raises(KeyboardInterrupt):
-            take_up(study)
+            requeue(study)
     assert study.get_trials() == before
-    assert take_up(study) == [lost.number]
+    assert requeue(study) == [lost.number]
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
-    assert take_up(study) == []
+    assert requeue(study) == []
 
 
 def _die(*words: object) -> None:
@@ -180,7 +180,7 @@ def _die(*words: object) -> None:
 def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(run: Run, study: optuna.Study) -> None:
     """A kill between a trial's last attribute and its result."""
     lost = start(study, run.config, index=0, attempt=1, key="k", **TRAINED)
-    take_up(study)
+    requeue(study)
     assert queued(study) == []
     assert (study.trials[lost.number].state, study.trials[lost.number].value) == (TrialState.COMPLETE, 0.5)
     assert counts(records(study))["trained"] == 1
@@ -190,7 +190,7 @@ def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(run: 
 @pytest.mark.parametrize("outcome", ["pruned_at_rung", "rejected", "diverged", "timed_out"])
 def test_row_3_a_verdict_that_was_not_told_is_told(outcome: str, run: Run, study: optuna.Study) -> None:
     lost = start(study, run.config, index=0, attempt=1, params=300, outcome=outcome, reason="a reason")
-    take_up(study)
+    requeue(study)
     assert queued(study) == []
     told = study.trials[lost.number]
     assert (told.state, told.user_attrs["outcome"], told.user_attrs["reason"]) == (TrialState.PRUNED, outcome, "a reason")
@@ -202,28 +202,28 @@ def test_finished_trials_are_left_as_they_are(study: optuna.Study) -> None:
     study.tell(start(study, index=1, outcome="rejected"), state=TrialState.PRUNED)
     study.tell(start(study, index=2, outcome="failed"), state=TrialState.FAIL)
     before = study.get_trials()
-    assert take_up(study) == []
+    assert requeue(study) == []
     assert study.get_trials() == before
 
 
 def test_several_lost_trials_are_each_queued_once_with_their_own_index(study: optuna.Study) -> None:
     lost = [start(study, index=index, attempt=1).number for index in (4, 2, 3)]
-    assert take_up(study) == lost
-    assert take_up(study) == []
+    assert requeue(study) == lost
+    assert requeue(study) == []
     assert [trial.user_attrs["index"] for trial in queued(study)] == [4, 2, 3]
 
 
 def test_a_lost_reference_keeps_its_name(run: Run, digits: Dataset) -> None:
     study = create(run, digits).references
     start(study, index=0, attempt=1, reference="eip-b")
-    take_up(study)
+    requeue(study)
     assert queued(study)[0].user_attrs["reference"] == "eip-b"
 
 
 def test_a_lost_candidate_keeps_what_was_known_of_it_before_it_was_trained(run: Run, study: optuna.Study) -> None:
     known = {"warm_start": "eip-b", "refused": {"over budget": 3}, "refused_params": [5000]}
     start(study, run.config, index=0, attempt=1, params=300, seed=7, key="k", **known)
-    take_up(study)
+    requeue(study)
     (again,) = queued(study)
     assert again.user_attrs == known | {"index": 0, "attempt": 1, "retry_of": 0}
 

@@ -162,18 +162,18 @@ def _softmax(scores: Any) -> Any:
 
 def main() -> None:
     """As `python -m search worker`, with this trainer, and nothing to take away at the end."""
-    beats, tell = trials.get_heartbeat_thread, trials._tell
+    beats, tell = trials.heartbeat, trials._tell
 
-    def begun(trial_id: int, storage: Any) -> Any:
-        now_at["index"] = storage.get_trial(trial_id).user_attrs[INDEX]
+    def begun(trial: Any) -> Any:
+        now_at["index"] = trial.user_attrs[INDEX]
         point("begun")
-        return beats(trial_id, storage)
+        return beats(trial)
 
     def told(*words: Any) -> None:
         point("tell")
         tell(*words)
 
-    trials.get_heartbeat_thread = begun
+    trials.heartbeat = begun
     trials._tell = told
     worker.main(_nothing, _nothing, _nothing, worker.Trainer(lambda: "training in NumPy", fit))
 

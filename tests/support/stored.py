@@ -18,7 +18,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from search.storage.claims import _CLAIMS, claims_of
-from search.storage.queue import alone
+from search.storage.queue import locked
 
 CHUNK = 500  # trials of which the rows are held at once
 
@@ -28,7 +28,7 @@ Rows = dict[Any, list[dict[str, Any]]]  # by table
 def store(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
     """Add finished trials to a study, and the claims to what they trained."""
     claims_of(study)
-    with alone(study) as (_, session):
+    with locked(study) as (_, session):
         first = 1 + (session.execute(select(func.max(models.TrialModel.trial_id))).scalar() or 0)
         before = session.execute(select(func.count()).where(models.TrialModel.study_id == study._study_id)).scalar_one()
         for start in range(0, len(trials), CHUNK):

@@ -25,7 +25,8 @@ from search.files import read_json
 from search.networks.architecture import Architecture, fingerprint, from_json
 from search.networks.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.runner.references import train_reference
-from search.storage.recovery import take_up
+from search.storage.recovery import requeue
+from search.storage.resilient import ResilientStorage
 from search.study import records as study_records
 from search.study import run as studies
 from search.study.config import Rungs
@@ -75,9 +76,9 @@ def new_study(pruner: optuna.pruners.BasePruner) -> optuna.Study:
 
 
 @cache
-def storage() -> optuna.storages.RDBStorage:
+def storage() -> ResilientStorage:
     """In memory, as what it keeps is soon forgotten."""
-    return optuna.storages.RDBStorage("sqlite:///:memory:")
+    return ResilientStorage(optuna.storages.RDBStorage("sqlite:///:memory:"))
 
 
 def train(trial: optuna.Trial, curve: Sequence[float], rungs: Sequence[int], *, until: int | None = None) -> int:
@@ -139,7 +140,7 @@ def test_interrupted_trials_and_their_retries_count_once(
         for _, epoch in (one for one in interruptions if one[0] == index):
             lost = study.ask()
             train(lost, curve, rungs.before(EPOCHS), until=epoch)
-            take_up(study)
+            requeue(study)
             assert study.trials[lost.number].user_attrs["outcome"] == "interrupted"
         trial = study.ask()
         trial.set_user_attr("index", index)
@@ -161,7 +162,7 @@ def test_optunas_own_pruner_would_count_an_interrupted_trial_twice() -> None:
             trial.set_user_attr("index", 0)
             trial.report(0.5, 1)
             trial.should_prune()
-            take_up(study)
+            requeue(study)
         trial = study.ask()
         trial.report(0.3, 1)
         found.append(trial.should_prune())
@@ -232,7 +233,7 @@ def test_a_network_known_before_is_not_pruned_when_it_was_interrupted(tmp_path: 
     lost = bench.study.ask()
     lost.report(0.1, 1)
     assert lost.should_prune()
-    take_up(bench.study)
+    requeue(bench.study)
     bench.plays += [[0.1] * 4]
     again = bench.one_trial()
     assert (again.user_attrs["outcome"], again.user_attrs["warm_start"]) == ("trained", "known")

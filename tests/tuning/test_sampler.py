@@ -23,6 +23,7 @@ from search.storage.attributes import REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims, claims_of
 from search.storage.database import open_storage, sqlite_url
 from search.storage.queue import begin, next_index
+from search.storage.resilient import ResilientStorage
 from search.study.config import StudyConfig
 from search.study.study_file import parse
 from search.tuning.candidate import Candidate, DataFacts, Refusal, fits, judge
@@ -56,7 +57,7 @@ def configured(space: Mapping[str, Any] = SPACE, params: int = BUDGET, **tables:
     return parse({"recipe": {"epochs": 2}} | plain | tables, "test")
 
 
-def opened(folder: Path) -> optuna.storages.RDBStorage:
+def opened(folder: Path) -> ResilientStorage:
     """A storage whose disk is not waited for: nothing here cuts the power."""
     storage = open_storage(sqlite_url(folder))
     event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
@@ -65,17 +66,17 @@ def opened(folder: Path) -> optuna.storages.RDBStorage:
     return storage
 
 
-def open_study(storage: optuna.storages.RDBStorage, name: str = "s") -> optuna.Study:
+def open_study(storage: ResilientStorage, name: str = "s") -> optuna.Study:
     return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> optuna.storages.RDBStorage:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> ResilientStorage:
     return opened(tmp_path_factory.mktemp("studies"))
 
 
 @pytest.fixture
-def study(storage: optuna.storages.RDBStorage, request: pytest.FixtureRequest) -> optuna.Study:
+def study(storage: ResilientStorage, request: pytest.FixtureRequest) -> optuna.Study:
     return open_study(storage, request.node.name)
 
 
@@ -160,7 +161,7 @@ class Proposed(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=[*product(SAMPLERS, FITS)], ids="-".join)
-def proposed(request: pytest.FixtureRequest, storage: optuna.storages.RDBStorage) -> Proposed:
+def proposed(request: pytest.FixtureRequest, storage: ResilientStorage) -> Proposed:
     sampler, fit = request.param
     config = configured(search={"sampler": sampler, "fit": fit}, recipe=SEARCHED_RATE)
     study = open_study(storage, f"{sampler}-{fit}")

@@ -11,8 +11,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from search.storage import resilient as patience
-from search.storage.database import backend_of, open_storage, sqlite_url, together
+from search.storage import resilient
+from search.storage.database import buffered_writes, open_storage, sqlite_url, storage_of
+from search.storage.resilient import ResilientStorage
 from tests.storage.test_resilient import refused
 
 
@@ -44,14 +45,14 @@ def propose(trial: optuna.Trial) -> None:
 
 def everything(study: optuna.Study, trial: optuna.Trial) -> list[Any]:
     """What another process sees of a trial."""
-    found = backend_of(study).get_trial(trial._trial_id)
+    found = storage_of(study).get_trial(trial._trial_id)
     return [found.params, found.distributions, found.user_attrs, found.constraints]
 
 
 def commits(study: optuna.Study) -> list[Any]:
     """The transactions that write, as they end."""
-    found, storage = list[Any](), backend_of(study)
-    event.listen(storage.engine, "commit", lambda connection: None if storage.only_reads else found.append(connection))
+    found, storage = list[Any](), storage_of(study)
+    event.listen(storage.engine, "commit", lambda connection: None if storage.is_reading else found.append(connection))
     return found
 
 
@@ -62,15 +63,15 @@ def test_a_proposal_is_one_transaction(url: str) -> None:
     propose(alone)
     assert len(apart) == 8
     apart.clear()
-    with together(held):
+    with buffered_writes(held):
         propose(held)
         assert everything(study, held) == [{}, {}, {}, {}]
     assert len(apart) == 1
     assert everything(study, held) == [held.params, held.distributions, {"params": 95, "macs": 1000}, {"params": -5.0}]
     assert len(held.params) == 5
-    with together(held):
+    with buffered_writes(held):
         held.set_user_attr("macs", 2000)  # anew
-        with together(held):
+        with buffered_writes(held):
             held.set_user_attr("epochs", 4)
     assert everything(study, held)[2] == {"params": 95, "macs": 2000, "epochs": 4}
     assert len(apart) == 2
@@ -80,15 +81,15 @@ def test_what_is_told_of_a_trial_that_another_has_ended_is_refused_as_a_whole(ur
     study = opened(url)
     trial = study.ask()
     opened(url).tell(trial.number, state=TrialState.FAIL)
-    with pytest.raises(UpdateFinishedTrialError), together(trial):
+    with pytest.raises(UpdateFinishedTrialError), buffered_writes(trial):
         propose(trial)
     assert everything(study, trial) == [{}, {}, {}, {}]
 
 
 def test_it_is_told_again_where_the_answer_was_lost(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(resilient, "FIRST_PAUSE", 0.001)
     study = opened(url)
-    trial, real, calls = study.ask(), patience.PatientStorage._store, []
+    trial, real, calls = study.ask(), ResilientStorage._store, []
 
     def lost(*words: Any) -> None:
         real(*words)
@@ -96,8 +97,8 @@ def test_it_is_told_again_where_the_answer_was_lost(url: str, monkeypatch: pytes
         if len(calls) == 1:
             raise refused()
 
-    monkeypatch.setattr(patience.PatientStorage, "_store", lost)
-    with together(trial):
+    monkeypatch.setattr(ResilientStorage, "_store", lost)
+    with buffered_writes(trial):
         propose(trial)
     assert len(calls) == 2
     assert everything(study, trial) == [trial.params, trial.distributions, {"params": 95, "macs": 1000}, {"params": -5.0}]
@@ -106,7 +107,7 @@ def test_it_is_told_again_where_the_answer_was_lost(url: str, monkeypatch: pytes
 def test_it_is_told_where_the_block_ends_with_an_error(url: str) -> None:
     study = opened(url)
     trial = study.ask()
-    with pytest.raises(optuna.TrialPruned), together(trial):
+    with pytest.raises(optuna.TrialPruned), buffered_writes(trial):
         trial.set_user_attr("reason", "nothing new")
         raise optuna.TrialPruned
     assert everything(study, trial)[2] == {"reason": "nothing new"}
@@ -115,6 +116,6 @@ def test_it_is_told_where_the_block_ends_with_an_error(url: str) -> None:
 def test_another_range_of_a_parameter_is_refused_as_by_optuna(url: str) -> None:
     study = opened(url)
     trial = study.ask()
-    with together(trial), pytest.raises(ValueError, match="distribution"):
+    with buffered_writes(trial), pytest.raises(ValueError, match="distribution"):
         trial.suggest_categorical("width_1", [8, 16])
     assert everything(study, trial)[0] == {}
