@@ -1,6 +1,6 @@
-"""The Pareto front of a study to take away: each of its networks in a folder of its own, and an index of them.
+"""Export of the Pareto front of a study: each of its networks in a folder of its own, and an index.
 
-DIR/front.json      what `top --json --pareto` prints, with the folder of each network, its files and what was measured
+DIR/front.json      what `top --json --pareto` prints, with the folder of each network, its files and their facts
 DIR/front.md        the same as a table
 DIR/trial-7/...     one export, as of a single network
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,97 +24,122 @@ from search.study.run import Opened, Run, best, load
 from search.study.trained import Trained
 
 INDEX, WORDS = "front.json", "front.md"
-FOLDER = "front"  # in the run folder, where no other is asked for
+FOLDER = "front"  # in the run folder, if no other is asked for
 
-Write = Callable[[Trained, Path, Callable[[str], None]], Exported]
+Write = Callable[[Trained, Path], Exported]  # exports one network into a folder
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What the export of a front left."""
+class ExportedFront:
+    """The result of exporting a front."""
 
-    index: Mapping[str, Any]  # as front.json has it
+    index: Mapping[str, Any]  # the content of front.json
     table: Table
-    left: tuple[str, ...]  # folders of an earlier export whose networks are on the front no more
+    outdated: tuple[str, ...]  # folders of an earlier export whose networks are no longer on the front
 
     @property
-    def failed(self) -> Mapping[str, str]:
-        """The trials that could not be exported, and why."""
-        failed: Mapping[str, str] = self.index["failed"]
-        return failed
+    def failures(self) -> list[tuple[str, str]]:
+        """(trial or its format, reason) of everything that could not be exported."""
+        trials = [(f"trial {number}", reason) for number, reason in self.index["failed"].items()]
+        formats = [
+            (f"trial {row['number']}, {name}", reason)
+            for row in self.index["trials"]
+            for name, reason in row.get("failed", {}).items()
+        ]
+        return [*trials, *formats]
 
 
-def take_front(run: Run, prices: Sequence[str], folder: Path, write: Write, tell: Callable[[str], None]) -> Taken:
-    """Export every network of the front; where one fails, the others are there all the same, and the index says so.
-
-    Args:
-        write: exports one trained network into a folder, and tells what it is doing, a line for each form.
-        tell: is told the same, with the trial.
+def export_front(run: Run, metrics: Sequence[str], folder: Path, write: Write) -> ExportedFront:
+    """Export every network of the front; one that fails is named in the index, and the others are exported.
 
     Raises:
         UserError: nothing has been trained, the files of a network are not in the run folder, or none could be exported.
     """
     studies = load(run)
     study = Opened(run, records(studies.candidates), records(studies.references))
-    best(run, study.candidates)  # refuses where there is none
-    front = front_board(study, prices, studies)
+    best(run, study.candidates)  # raises if nothing has been trained
+    front = front_board(study, metrics, studies)
     numbers = [row["number"] for row in front["trials"]]
     if gone := [str(number) for number in numbers if not winner.is_here(run, number)]:
         raise UserError(
             f"{run.folder}: has no weights of trial {', '.join(gone)}, trained on another machine: export there, or share a "
             "run folder with --out"
         )
-    done, failed = dict[int, Exported](), dict[str, str]()
+    exported, failed = dict[int, Exported](), dict[str, str]()
     for number in numbers:
         try:
-            trained = winner.candidate(run, number, studies)
-            done[number] = write(trained, folder / f"trial-{number}", partial(_of_trial, number, tell))
+            result = write(winner.candidate(run, number, studies), folder / f"trial-{number}")
         except Exception as error:
-            told = f"{error}" if isinstance(error, RuntimeError | UserError) else f"{type(error).__name__}: {error}"
-            failed[str(number)] = " ".join(told.split())
-    if not done:
+            failed[str(number)] = _reason(error)
+            continue
+        if result.paths:
+            exported[number] = result
+        else:
+            failed[str(number)] = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
+    if not exported:
         number, reason = next(iter(failed.items()))
         raise UserError(f"trial {number}: {reason}")
-    before = _folders(folder / INDEX)
-    rows = [row | _files(done[row["number"]], row["number"]) for row in front["trials"] if row["number"] in done]
+    earlier = _folders(folder / INDEX)
+    floats = {record.number: record.float_val_accuracy for record in study.candidates}
+    rows = [
+        row | _ranking(floats[row["number"]]) | _files(exported[row["number"]], row["number"])
+        for row in front["trials"]
+        if row["number"] in exported
+    ]
     index = {**front, "protocol": run.config.protocol, "trials": rows, "failed": failed}
     write_json(folder / INDEX, index)
     table = _table(index)
     write_text(folder / WORDS, _words(run, front, failed, table))
-    now = {f"trial-{number}" for number in numbers}
-    return Taken(index, table, tuple(name for name in before if name not in now and (folder / name).is_dir()))
+    current = {f"trial-{number}" for number in numbers}
+    outdated = (name for name in earlier if name not in current and (folder / name).is_dir())
+    return ExportedFront(index, table, tuple(outdated))
 
 
-def _of_trial(number: int, tell: Callable[[str], None], line: str) -> None:
-    tell(f"trial {number}: {line}")
+def _reason(error: Exception) -> str:
+    text = f"{error}" if isinstance(error, RuntimeError | UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
-def _files(done: Exported, number: int) -> dict[str, Any]:
-    sizes = {path.name: path.stat().st_size for paths in done.paths.values() for path in paths}
-    forms = {form: done.forms[form] for form in done.paths if form in done.forms}
-    return {"folder": f"trial-{number}", "files": sizes, "forms": forms}
+def _ranking(float_accuracy: float | None) -> dict[str, Any]:
+    """The kind of a row's `best_val_accuracy`, and the float accuracy where that is the int8 one."""
+    if float_accuracy is None:
+        return {"ranked_by": "float"}
+    return {"ranked_by": "int8", "float_val_accuracy": float_accuracy}
+
+
+def _files(exported: Exported, number: int) -> dict[str, Any]:
+    sizes = {path.name: path.stat().st_size for paths in exported.paths.values() for path in paths}
+    forms = {name: exported.facts[name] for name in exported.paths if name in exported.facts}
+    failed = {"failed": dict(exported.failed)} if exported.failed else {}
+    return {"folder": f"trial-{number}", "files": sizes, "forms": forms} | failed
 
 
 def _table(index: Mapping[str, Any]) -> Table:
-    """The networks by rising price, with the size and the accuracy of the integers where they were made and measured."""
-    prices = list(dict.fromkeys([*index["prices"], "params"]))
+    """The networks by rising cost; columns that are empty in all rows are left out."""
+    metrics = list(dict.fromkeys([*index["prices"], "params"]))
     rows = [
         (
             row["folder"],
-            *(f"{row[price]:,}" for price in prices),
-            f"{row['best_val_accuracy']:.2%}",
-            _told(row, "val_accuracy", ".2%"),
-            _told(row, "bytes", ","),
+            *(f"{row[metric]:,}" for metric in metrics),
+            *_accuracies(row),
+            _formatted(row["forms"].get("int8", {}).get("bytes"), ","),
         )
         for row in index["trials"]
     ]
-    columns = ("", *prices, "accuracy", "accuracy in int8", "bytes of int8 file")
-    used = [place for place in range(len(columns)) if place == 0 or any(row[place] for row in rows)]
-    return Table(tuple(columns[place] for place in used), [tuple(row[place] for place in used) for row in rows])
+    columns = ("", *metrics, "accuracy", "accuracy in int8", "bytes of int8 file")
+    used = [column for column in range(len(columns)) if column == 0 or any(row[column] for row in rows)]
+    return Table(tuple(columns[column] for column in used), [tuple(row[column] for column in used) for row in rows])
 
 
-def _told(row: Mapping[str, Any], key: str, form: str) -> str:
-    value = row["forms"].get("int8", {}).get(key)
+def _accuracies(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(float, int8) accuracy of a row."""
+    measured = row["forms"].get("int8", {}).get("val_accuracy")
+    if row["ranked_by"] == "int8":
+        return _formatted(row["float_val_accuracy"], ".2%"), _formatted(row["best_val_accuracy"], ".2%")
+    return _formatted(row["best_val_accuracy"], ".2%"), _formatted(measured, ".2%")
+
+
+def _formatted(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
@@ -131,7 +155,7 @@ def _words(run: Run, front: Front, failed: Mapping[str, str], table: Table) -> s
 
 
 def _folders(path: Path) -> list[str]:
-    """The folders that an earlier index tells of."""
+    """The folders in an earlier index."""
     try:
         return [str(row["folder"]) for row in read_json(path)["trials"]]
     except (UserError, LookupError, TypeError):

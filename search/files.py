@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import platform
 import re
 import secrets
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import UserError
+
+ABANDONED_SECONDS = 86_400.0  # after which another machine's draft is no longer being written
 
 Weights = Sequence[npt.NDArray[Any]]
 
@@ -34,12 +39,47 @@ def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """The name to write to, with the same ending; it becomes `path` where the block succeeds and vanishes where it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{secrets.token_hex(4)}{path.suffix}")  # process ids repeat among machines
+    part = draft_of(path)
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """A hidden name beside a file, with the same ending, that no other process or machine uses."""
+    return path.with_name(f".{path.stem}.part-{_host()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def remove_abandoned_drafts(path: Path) -> None:
+    """Remove the drafts of a file that killed processes have left: of this machine, or of any after ABANDONED_SECONDS."""
+    for draft in path.parent.glob(f".{glob.escape(path.stem)}.part-*-*-*{glob.escape(path.suffix)}"):
+        host, process = draft.name.removeprefix(f".{path.stem}.part-").split("-")[:2]
+        try:
+            if host == _host() and process.isdigit():
+                is_abandoned = not _is_running(int(process))
+            else:
+                is_abandoned = time.time() - draft.stat().st_mtime > ABANDONED_SECONDS
+            if is_abandoned:
+                draft.unlink(missing_ok=True)
+        except OSError:
+            continue  # its own process has just replaced it, or the folder is read-only
+
+
+def _host() -> str:
+    """A short name of this machine: process ids repeat among machines that share a folder."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def is_file(path: Path) -> bool:

@@ -106,8 +106,9 @@ def _network(draft: Path, run: Run, trained: Trained, role: str, place: str, ste
     """Export a network into the folder, with its log."""
     done = export(
         trained.architecture, draft, weights=trained.weights, facts=trained.facts, pixels=trained.pixels,
-        recipe=trained.recipe, forms=QUICK, heading=trained.heading, stem=stem,
+        recipe=trained.recipe, formats=QUICK, heading=trained.heading, stem=stem,
     )  # fmt: skip
+    done.require_all()
     write_json(draft / "logs" / f"{role}.json", read_json(run.folder / place / "history.json"))
     policy = read_json(run.folder / place / "training.json")["precision"]
     source = done.paths["py"][0].read_text(encoding="utf-8")

@@ -1,8 +1,11 @@
-"""The verb that takes networks away: export."""
+"""The verb `export`."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +17,11 @@ from search.errors import UserError
 
 if TYPE_CHECKING:
     from search.export.exporter import Exported
+    from search.export.formats import Format
     from search.study.trained import Trained
+
+SUBMISSION = "submission"  # a folder of several files, not a format of `search.export`
+PATIENCE_SECONDS = 3.0  # without a progress line
 
 
 def export(
@@ -34,34 +41,106 @@ def export(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """The winner to take away: Keras source, card, trained model, TensorFlow Lite, C array, ONNX; each read back.
+    """Export the winner: Keras source, card, trained model, TensorFlow Lite, C array, ONNX; each is read back and verified.
 
-    With --pareto every network of the front, each in a folder of its own, and an index of them.
+    Where a format fails, the others are written and the exit status is 1. With --pareto every network of the front is
+    exported, each into a folder of its own, with an index of them.
     """
     if number is not None and trial is not None:
         raise UserError(f"{network} {number} --trial {trial}: the number and --trial are the same thing; pass one of them")
     number = number if trial is None else trial
     if reference and number is not None:
         raise UserError(f"{network}: --reference {reference} is another network than trial {number}; pass one of them")
+    formats = _checked_formats(form)
+    is_submission = formats is not None and SUBMISSION in formats
     if pareto:
-        if number is not None or reference or "submission" in (form or ()) or not is_study(network):
+        if number is not None or reference or is_submission or not is_study(network):
             raise UserError("--pareto: exports the front of a study; pass a study, no trial, no --reference, no submission")
-        return _export_front(network, pareto, to, tuple(form) if form else None, data, storage, out)
-    if "submission" in (form or ()):
+        return _export_front(network, pareto, to, formats, data, storage, out)
+    if is_submission:
         return _submit(network, number, reference, to, form or [], storage, out)
-    forms = tuple(form) if form else None
-    if is_study(network):
-        done = _export_trained(network, number, reference, to, forms, data, storage, out)
-    else:
-        done = _export_untrained(network, number, to, forms, data)
+    with _Progress() as progress:
+        if is_study(network):
+            exported = _export_trained(network, number, reference, to, formats, data, storage, out, progress)
+        else:
+            exported = _export_untrained(network, number, to, formats, data)
     from search.cli.tables import print_exported
 
-    print_exported(console_of(), done)
+    print_exported(console_of(), exported)
+    if exported.failed:
+        for name, reason in exported.failed.items():
+            _print_error(f"{name}: {reason}")
+        raise typer.Exit(1)
+
+
+def _checked_formats(names: list[str] | None) -> tuple[str, ...] | None:
+    """The formats that are asked for, None for all.
+
+    Raises:
+        UserError: one is unknown; before anything is loaded.
+    """
+    from search.errors import nearest
+    from search.export.exporter import FORMATS
+
+    for name in names or ():
+        if name not in (*FORMATS, SUBMISSION):
+            raise UserError(f"--form {name}: no such format, {nearest(name, (*FORMATS, SUBMISSION))}")
+    return tuple(names) if names else None
+
+
+class _Progress:
+    """A line on the terminal with the format being written, shown once an export takes longer than PATIENCE_SECONDS."""
+
+    def __init__(self) -> None:
+        # A copy of the descriptor: the converters' own output, and with it descriptor 2, is silenced while they run.
+        self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") if sys.stderr.isatty() else None
+        self._text = "reading the study"
+
+    def __enter__(self) -> _Progress:
+        if self._stream is not None:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream)
+            self._live = Live(
+                console=console, transient=True, redirect_stdout=False, redirect_stderr=False, get_renderable=self._line
+            )
+            self._timer = threading.Timer(PATIENCE_SECONDS, self._live.start)
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stream is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._live.stop()
+            self._stream.close()
+
+    def show(self, text: str) -> None:
+        """Replace the line."""
+        self._text = text
+
+    def show_format(self, format: Format, prefix: str = "") -> None:
+        """Name the format that is being written."""
+        self.show(f"{prefix}{format.name}: {format.description}")
+
+    def _line(self) -> Any:
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        self._spinner = getattr(self, "_spinner", None) or Spinner("dots")
+        self._spinner.update(text=Text(self._text))
+        return self._spinner
+
+
+def _print_error(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _export_trained(
-    study: str, number: int | None, reference: str | None, to: Path | None, forms: tuple[str, ...] | None,
-    data: str | None, storage: str | None, out: Path | None,
+    study: str, number: int | None, reference: str | None, to: Path | None, formats: tuple[str, ...] | None,
+    data: str | None, storage: str | None, out: Path | None, progress: _Progress,
 ) -> Exported:  # fmt: skip
     from report.dashboard.publish import publish_files
     from search.study import trained as winner
@@ -69,51 +148,56 @@ def _export_trained(
     from search.training.device import load_backend
 
     run = find(study, out, storage)
-    best = winner.reference(run, reference) if reference else winner.candidate(run, number)
-    read = winner.images(run, Path(data)) if data else None  # refuse before TensorFlow is loaded
-    if forms != ("json",):
+    trained = winner.reference(run, reference) if reference else winner.candidate(run, number)
+    images = winner.images(run, Path(data)) if data else None  # refused before TensorFlow is loaded
+    if formats != ("json",):
+        progress.show("loading TensorFlow")
         load_backend()
-    done = write(
-        best, to or run.folder, forms=forms, stem=reference or "best_model",
-        images=lambda: read or winner.images(run), tell=lambda line: print(line, file=sys.stderr, flush=True),
+    exported = write(
+        trained, to or run.folder, formats=formats, stem=reference or "best_model",
+        images=lambda: images or winner.images(run), on_format=progress.show_format,
     )  # fmt: skip
     if to is None:
         publish_files(load(run).candidates, run.folder)
-    return done
+    return exported
 
 
 def _export_front(
-    study: str, pareto: list[str], to: Path | None, forms: tuple[str, ...] | None, data: str | None, storage: str | None,
-    out: Path | None,
+    study: str, pareto: list[str], to: Path | None, formats: tuple[str, ...] | None, data: str | None,
+    storage: str | None, out: Path | None,
 ) -> None:  # fmt: skip
-    """Every network of the front; exit status 1 where one of them could not be exported."""
-    from report.pareto_export import FOLDER, take_front
+    """Export every network of the front; exit status 1 if a network, or a format of one, could not be exported."""
+    from report.pareto_export import FOLDER, export_front
     from search.cli.tables import print_taken
-    from search.export.exporter import refuse_unknown
     from search.study import trained as winner
     from search.study.pareto import check_metrics
     from search.study.run import find
     from search.training.device import load_backend
 
-    run, prices = find(study, out, storage), check_metrics(pareto)
-    refuse_unknown(forms)
+    run, metrics = find(study, out, storage), check_metrics(pareto)
     known = [winner.images(run, Path(data))] if data else []  # read once, for all networks
 
     def images() -> Any:
-        known[:] = known or [winner.images(run)]
+        if not known:
+            known.append(winner.images(run))
         return known[0]
 
-    def export_one(best: Trained, folder: Path, tell: Any) -> Exported:
-        if forms != ("json",):
-            load_backend()
-        return write(best, folder, forms=forms, images=images, tell=tell)
+    with _Progress() as progress:
 
-    folder = to or run.folder / FOLDER
-    taken = take_front(run, prices, folder, export_one, lambda line: print(line, file=sys.stderr, flush=True))
-    print_taken(console_of(), taken, Path(short(folder.resolve())))
-    if taken.failed:
-        for number, reason in taken.failed.items():
-            print(f"trial {number}: {reason}", file=sys.stderr)
+        def export_one(trained: Trained, folder: Path) -> Exported:
+            prefix = f"{folder.name}, "
+            if formats != ("json",):
+                progress.show(f"{prefix}loading TensorFlow")
+                load_backend()
+            on_format = partial(progress.show_format, prefix=prefix)
+            return write(trained, folder, formats=formats, images=images, on_format=on_format)
+
+        folder = to or run.folder / FOLDER
+        exported = export_front(run, metrics, folder, export_one)
+    print_taken(console_of(), exported, Path(short(folder.resolve())))
+    for name, reason in exported.failures:
+        _print_error(f"{name}: {reason}")
+    if exported.failures:
         raise typer.Exit(1)
 
 
@@ -121,7 +205,7 @@ def _submit(
     study: str, number: int | None, reference: str | None, to: Path | None, form: list[str], storage: str | None,
     out: Path | None,
 ) -> None:  # fmt: skip
-    """A folder to hand in, of a study's best."""
+    """Write the folder to hand in, with the best candidate of a study."""
     from report.submission.folder import submit
     from search.study import run as studies
 
@@ -135,7 +219,7 @@ def _submit(
 
 
 def _export_untrained(
-    network: str, number: int | None, to: Path | None, forms: tuple[str, ...] | None, data: str | None
+    network: str, number: int | None, to: Path | None, formats: tuple[str, ...] | None, data: str | None
 ) -> Exported:
     from search.data.preprocessing import Pixels
     from search.export.exporter import export
@@ -145,17 +229,18 @@ def _export_untrained(
         raise UserError(f"{network} --data {data}: images go with a trained network of a study, and this is not trained")
     architecture, folder = network_of(network, number, None, None), to or Path.cwd()
     stem = safe_name(architecture.name)
-    if (folder / f"{stem}.json").resolve() == Path(network).resolve() and (forms is None or "json" in forms):
+    if (folder / f"{stem}.json").resolve() == Path(network).resolve() and (formats is None or "json" in formats):
         raise UserError(f"{network}: its card would replace it; pass another folder with --to, or --form py")
     return export(
-        architecture, folder, weights=None, facts={}, pixels=Pixels(), recipe=None, forms=forms, stem=stem
+        architecture, folder, weights=None, facts={}, pixels=Pixels(), recipe=None, formats=formats, stem=stem
     )  # fmt: skip
 
 
-def write(best: Trained, folder: Path, **options: Any) -> Exported:
+def write(trained: Trained, folder: Path, **options: Any) -> Exported:
+    """Export a trained network; options as of `search.export.exporter.export`."""
     from search.export.exporter import export
 
     return export(
-        best.architecture, folder, weights=best.weights, facts=best.facts, pixels=best.pixels, recipe=best.recipe,
-        heading=best.heading, **options,
+        trained.architecture, folder, weights=trained.weights, facts=trained.facts, pixels=trained.pixels,
+        recipe=trained.recipe, heading=trained.heading, **options,
     )  # fmt: skip

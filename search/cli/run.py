@@ -154,7 +154,7 @@ def worker() -> None:
 
         _drawer().now(run, studies)
         if winner.is_here(run, best(run, records(studies.candidates)).number):
-            write(winner.candidate(run, studies=studies), run.folder, forms=QUICK)
+            write(winner.candidate(run, studies=studies), run.folder, formats=QUICK).require_all()
         write_reports(run, studies)
         publish_files(studies.candidates, run.folder)
 

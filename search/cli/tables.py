@@ -14,7 +14,7 @@ from rich.text import Text
 
 from report import tables
 from report.pareto import Front, front_table, front_words
-from report.pareto_export import INDEX, WORDS, Taken
+from report.pareto_export import INDEX, WORDS, ExportedFront
 from search.export.exporter import Exported
 from search.study.config import StudyConfig
 from search.study.survey import Survey
@@ -137,7 +137,7 @@ def print_exported(console: Console, done: Exported) -> None:
 def _rows(done: Exported) -> Iterator[tuple[str, str, str, str]]:
     yield "", "bytes", "accuracy", "against Keras"
     for form, paths in done.paths.items():
-        facts = done.forms.get(form, {})
+        facts = done.facts.get(form, {})
         found, keras = facts.get("val_accuracy"), facts.get("keras_val_accuracy")
         accuracy = "" if found is None else f"{found:.2%}"
         against = "" if found is None else f"{100 * (found - keras):+.2f}"
@@ -146,14 +146,14 @@ def _rows(done: Exported) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _notes(done: Exported) -> Iterator[str]:
-    measured = {form: done.forms[form] for form in done.paths if done.forms.get(form, {}).get("val_accuracy") is not None}
+    measured = {form: done.facts[form] for form in done.paths if done.facts.get(form, {}).get("val_accuracy") is not None}
     for facts in list(measured.values())[:1]:
         yield (
             f"Accuracy on {facts['val_images']:,} validation images, of one and the same network: "
             f"{facts['keras_val_accuracy']:.2%} in Keras."
         )
     if int8 := measured.get("int8"):
-        yield f"Pixels for the integers: {int8['input']['pixels']}. {int8['same_class_as_keras']:.1%} get Keras' class."
+        yield f"Pixels for int8: {int8['input']['pixels']}. {int8['same_class_as_keras']:.1%} get Keras' class."
     for reason in dict.fromkeys(done.left_out.values()):
         yield f"Left out: {', '.join(form for form, why in done.left_out.items() if why == reason)} ({reason})."
     if done.removed:
@@ -178,12 +178,12 @@ def print_front(console: Console, front: Front) -> None:
     _say(console, front_words(front))
 
 
-def print_taken(console: Console, taken: Taken, folder: Path) -> None:
+def print_taken(console: Console, exported: ExportedFront, folder: Path) -> None:
     """The exported networks as a table, and what is to be known of them."""
-    _print(console, taken.table, f"{folder}", [""] * len(taken.table.rows), left="")
+    _print(console, exported.table, f"{folder}", [""] * len(exported.table.rows), left="")
     _say(console, f"Told in {INDEX} and {WORDS} there; each network is in a folder of its own.")
-    if taken.left:
-        _say(console, f"Of an earlier export, on the front no more: {', '.join(taken.left)}.")
+    if exported.outdated:
+        _say(console, f"Of an earlier export, on the front no more: {', '.join(exported.outdated)}.")
 
 
 def _print(console: Console, cells: tables.Table, title: str, styles: list[str], left: str) -> None:

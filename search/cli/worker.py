@@ -77,7 +77,7 @@ def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: 
     facts = DataFacts(data.input_shape, data.classes, data.fingerprint)
     known = check_networks(run.config, networks, data.name, facts)
     if run.config.search.rank_by == "int8":
-        integers.refuse_without_converter()  # the last of the refusals: it imports Keras
+        integers.require_converter()  # the last of the refusals: it imports Keras
 
     studies = create(run, data, patience=PATIENCE_SECONDS, grace_seconds=60 * run.config.search.grace_minutes)
     storage_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})

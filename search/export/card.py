@@ -1,4 +1,4 @@
-"""The card of an export, STEM.json: all that is known of a network and of the files that it was exported to."""
+"""The card of an export, STEM.json: everything known of a network and of its files."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from search.networks.architecture import Architecture, fingerprint, to_dict
 
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "ai-edge-litert", "tf2onnx", "numpy", "optuna")
 
+PREDICTED = "int8.flash_bytes and int8.arena_bytes are predicted from the architecture; forms.int8.bytes is the file's size"
+
 _WIDTH = 120
 
 
 @dataclass(frozen=True)
 class Files:
-    """What a card says of the files beside it: the digest of each by its name, and what was measured of each form."""
+    """The files beside a card."""
 
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    forms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    network: str | None = None  # digest of what they are all of
+    sha256: Mapping[str, str] = field(default_factory=dict)  # by name
+    forms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # facts of each format, measured ones included
+    network: str | None = None  # `network_digest` of the network in all of them
 
 
 def card(
@@ -49,6 +51,7 @@ def card(
         "architecture": to_dict(architecture),
         "recipe": None if recipe is None else dict(recipe),
         "pixels": pixels.to_dict() | {"description": pixels.describe()},
+        "int8_note": PREDICTED,
         "versions": versions(),
         "network_sha256": files.network,
         "forms": dict(files.forms),
@@ -61,45 +64,46 @@ def card(
 
 
 def files_of(path: Path) -> Files:
-    """What an earlier card says of the files beside it that are still as they were; nothing where there is no card."""
+    """The unchanged files that an earlier card lists; none if there is no valid card."""
     try:
-        told = json.loads(path.read_bytes())
-        sha256 = {str(name): str(value) for name, value in told["sha256"].items()}
-        forms, network = {form: dict(facts) for form, facts in told["forms"].items()}, told["network_sha256"]
+        earlier = json.loads(path.read_bytes())
+        sha256 = {str(name): str(value) for name, value in earlier["sha256"].items()}
+        forms = {form: dict(facts) for form, facts in earlier["forms"].items()}
+        network = earlier["network_sha256"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Files()
-    kept = {name: value for name, value in sha256.items() if _is_as_it_was(path.parent, name, value)}
+    kept = {name: value for name, value in sha256.items() if _is_unchanged(path.parent, name, value)}
     return Files(kept, {form: facts for form, facts in forms.items() if facts.get("file") in kept}, network)
 
 
 def network_digest(architecture: Architecture, weights: Sequence[npt.NDArray[Any]]) -> str:
-    """One digest over the architecture and all weights in their order."""
-    found = hashlib.sha256(fingerprint(architecture).encode())
+    """SHA-256 of an architecture and its weights, in the order of `get_weights()`."""
+    digest = hashlib.sha256(fingerprint(architecture).encode())
     for array in weights:
-        found.update(f"{array.dtype.name}{array.shape}".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+        digest.update(f"{array.dtype.name}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a training and an export depend on, those that are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the installed packages that training and export depend on."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def pretty(value: Any, indent: int = 0) -> str:
-    """JSON in which whatever fits a line stands on one."""
+    """JSON with every value that fits into a line on one line."""
     flat = json.dumps(value, allow_nan=False)
     if indent + len(flat) <= _WIDTH or not isinstance(value, dict | list | tuple):
         return flat
@@ -110,10 +114,10 @@ def pretty(value: Any, indent: int = 0) -> str:
     return f"[{inner}{f',{inner}'.join(pretty(entry, indent + 2) for entry in value)}\n{' ' * indent}]"
 
 
-def _is_as_it_was(folder: Path, name: str, sha256: str) -> bool:
-    if Path(name).name != name:  # a card is a file that anyone may have written
+def _is_unchanged(folder: Path, name: str, sha256: str) -> bool:
+    if Path(name).name != name:  # a card may come from anywhere: files outside its folder are not touched
         return False
     try:
-        return digest(folder / name) == sha256
+        return file_digest(folder / name) == sha256
     except OSError:
         return False

@@ -1,13 +1,13 @@
-"""A network to take away, in every form that applies; each is read back and compared before any file is replaced.
+"""Exports a network in every format that applies; all files are verified before any is replaced.
 
-Keras is imported only where trained weights are at hand, so that an untrained reference is exported without TensorFlow.
+Where a format fails, the others are written all the same. Keras is imported only for trained weights, so that an untrained
+reference is exported without TensorFlow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,39 @@ import numpy.typing as npt
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError, nearest
-from search.export.card import Files, digest, files_of, network_digest
-from search.export.format import Form, Subject
-from search.export.keras_formats import ADD, CARD, KERAS, PY
-from search.export.portable_formats import INT8, ONNX, TFLITE, C
-from search.files import replacing
+from search.export.card import Files, file_digest, files_of, network_digest
+from search.export.formats import ADD, CARD, INT8, KERAS, ONNX, PY, TFLITE, C, Format
+from search.export.subject import Subject
+from search.files import draft_of, remove_abandoned_drafts
 from search.networks.architecture import Architecture
 
-# In the order in which they are written: the card, with what is known of the others, last. A new form is one more record.
-FORMS = {form.name: form for form in (KERAS, PY, ADD, TFLITE, INT8, C, ONNX, CARD)}
-QUICK = ("py", "json", "keras")  # those that take no noticeable time
+# In the order in which they are written and replaced: the card, which lists all others, last.
+FORMATS = {format.name: format for format in (KERAS, PY, ADD, TFLITE, INT8, C, ONNX, CARD)}
+QUICK = ("py", "json", "keras")  # formats that take no noticeable time
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export left in its folder."""
+    """The result of an export."""
 
-    paths: Mapping[str, tuple[Path, ...]]  # the files of each form
-    forms: Mapping[str, Mapping[str, Any]]  # what was measured of each, as the card has it
-    left_out: Mapping[str, str]  # forms that nobody asked for by name, and why they do not apply
-    removed: tuple[Path, ...]  # files of another network, which an earlier export had left under these names
+    paths: Mapping[str, tuple[Path, ...]]  # files written, by format
+    facts: Mapping[str, Mapping[str, Any]]  # of each format, as the card has them
+    left_out: Mapping[str, str]  # formats that do not apply, if all were asked for, with the reason
+    failed: Mapping[str, str]  # formats that could not be written, with the reason
+    removed: tuple[Path, ...]  # files of another network that an earlier export had left under these names
+
+    def require_all(self) -> None:
+        """Raise if a format failed.
+
+        Raises:
+            RuntimeError: names the first of them and the reason.
+        """
+        for name, reason in self.failed.items():
+            raise RuntimeError(f"export: {name}: {reason}")
+
+
+class _FormatFailed(Exception):
+    """A format cannot be written, or does not verify; the message is the reason in one line."""
 
 
 def export(
@@ -46,121 +59,159 @@ def export(
     facts: Mapping[str, Any],
     pixels: Pixels,
     recipe: Mapping[str, Any] | None,
-    forms: Sequence[str] | None = None,
+    formats: Sequence[str] | None = None,
     stem: str = "best_model",
     heading: Sequence[str] = (),
     images: Callable[[], Dataset] | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    on_format: Callable[[Format], None] = lambda format: None,
 ) -> Exported:
-    """Write forms of a network into a folder; all are checked before the first file is replaced.
+    """Export a network into a folder.
 
-    The card comes with every form of a trained network. It tells of all files of this name that are the network's, also of
-    those that an earlier export wrote; where these were another network's, they go.
+    The card comes with every format of a trained network. It lists all files of this name that hold the network, those of
+    an earlier export included; files that hold another network are removed. If no format but the card succeeds, nothing is
+    replaced.
 
     Args:
-        weights: in the order of the model's own; None for a network that has not been trained.
+        weights: in the order of `get_weights()`; None for a network that has not been trained.
         facts: more entries of the card (scores, seeds, data), plain JSON values.
-        recipe: how it was trained; its initialiser goes into the source.
-        forms: names out of FORMS; None takes all that apply.
-        heading: lines for whoever opens a source.
-        images: reads what it was trained and validated on, for the forms that are calibrated or measured.
-        tell: is told what is being done, a line for each form.
+        recipe: of the training; its initialiser goes into the source.
+        formats: names out of FORMATS; None takes all that apply.
+        heading: lines for the docstring of a source.
+        images: reads the training and validation images, for the formats that are calibrated or measured.
+        on_format: called before each format is written.
 
     Raises:
-        UserError: a form that is unknown or does not apply, weights that are not the network's, or a folder that cannot
-            be written.
-        RuntimeError: a form, read back, is another network; files of an earlier export are left as they were.
+        UserError: a format is unknown or does not apply, the weights are another network's, or the folder cannot be written.
     """
     subject = Subject(architecture, weights, pixels, recipe, facts, heading, stem, images)
-    chosen, left_out = _chosen(subject, forms)
+    chosen, left_out = _choose(subject, formats)
     if weights is not None and chosen != [CARD]:
-        _ = subject.model  # refuses weights of another network
-    before, own = files_of(folder / f"{stem}.json"), None if weights is None else network_digest(architecture, weights)
-    kept, strangers = _earlier(before, own, {name for form in chosen for name in form.names(stem)}, stem)
-    files = Files(kept.sha256, kept.forms, own)
-    paths = {form.name: tuple(folder / name for name in form.names(stem)) for form in chosen}
+        _ = subject.model  # raises where the weights are another network's
+    digest = None if weights is None else network_digest(architecture, weights)
+    earlier = files_of(folder / f"{stem}.json")
+    files = earlier if digest is not None and earlier.network == digest else Files(network=digest)
+    paths, failed = dict[str, tuple[Path, ...]](), dict[str, str]()
+    drafts, complete = list[Path](), dict[Path, Path]()
     try:
-        with ExitStack() as stack:  # which closes in reverse: the card, with the digests of the others, is replaced last
-            drafts = {
-                form.name: [stack.enter_context(replacing(path)) for path in paths[form.name]] for form in chosen[::-1]
-            }
-            for form in chosen:
-                tell(f"{form.name:<8}{form.doing}")
-                facts_of_form = _write(form, subject, drafts[form.name], files)
-                if form is not CARD:
-                    files = _with(files, form, stem, drafts[form.name], facts_of_form)
-        removed = tuple(folder / name for name in strangers)
-        for path in removed:
-            path.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _all_names(stem):
+            remove_abandoned_drafts(folder / name)
+        for format in chosen:
+            if format is CARD and failed and not paths:
+                break
+            on_format(format)
+            targets = tuple(folder / name for name in format.names(stem))
+            parts = [draft_of(target) for target in targets]
+            drafts += parts
+            try:
+                format_facts = _write(format, subject, parts, files, failed)
+            except _FormatFailed as error:
+                failed[format.name] = str(error)
+                if format is CARD:  # files without their card would be another export's to a reader
+                    paths.clear()
+                    complete.clear()
+                continue
+            if format is not CARD:
+                files = _add(files, format, stem, parts, format_facts)
+            paths[format.name] = targets
+            complete |= zip(targets, parts, strict=True)
+        for target, part in complete.items():
+            part.replace(target)
+        removed = _remove_others(folder, earlier, digest, stem, complete) if complete else ()
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{folder}: the export cannot be written ({reason}); pass another folder") from error
-    return Exported(paths, files.forms, left_out, removed)
+    finally:
+        for part in drafts:
+            part.unlink(missing_ok=True)
+    return Exported(paths, files.forms, left_out, failed, removed)
 
 
-def refuse_unknown(names: Sequence[str] | None) -> None:
-    """Before anything is loaded.
+def check_formats(names: Sequence[str] | None) -> None:
+    """Raise for an unknown format, before anything is loaded.
 
     Raises:
-        UserError: one of the names is no form's.
+        UserError: a name is not in FORMATS.
     """
     for name in names or ():
-        if name not in FORMS:
-            raise UserError(f"form {name!r} is not known, {nearest(name, FORMS)}")
+        if name not in FORMATS:
+            raise UserError(f"--form {name}: no such format, {nearest(name, FORMATS)}")
 
 
-def _chosen(subject: Subject, names: Sequence[str] | None) -> tuple[list[Form], dict[str, str]]:
-    """The forms to write, in their order, and why others are left out."""
+def _choose(subject: Subject, names: Sequence[str] | None) -> tuple[list[Format], dict[str, str]]:
+    """The formats to write, in order, and the reasons why others are left out."""
     untrained = f"{subject.architecture.name or 'the network'} has not been trained"
-    simple = [form.name for form in FORMS.values() if not form.trained]
-    left_out = {}
-    refuse_unknown(names)
-    for name in FORMS if names is None else names:
-        form = FORMS[name]
-        if form.trained and subject.weights is None:
+    source_formats = [format.name for format in FORMATS.values() if not format.trained]
+    left_out = dict[str, str]()
+    check_formats(names)
+    for name in FORMATS if names is None else names:
+        format = FORMATS[name]
+        if format.trained and subject.weights is None:
             if names is not None:
-                raise UserError(f"{untrained}; --form {', '.join(simple[:-1])} or {simple[-1]}")
-        elif reason := form.missing(subject):
+                raise UserError(f"{untrained}; --form {', '.join(source_formats[:-1])} or {source_formats[-1]}")
+        elif reason := format.missing(subject):
             if names is not None:
                 raise UserError(f"--form {name}: {reason}")
             left_out[name] = reason
-    wanted = set(FORMS if names is None else names) - left_out.keys()
-    wanted |= {other for name in wanted for other in FORMS[name].brings}
-    if subject.weights is not None:
+    wanted = set(FORMATS if names is None else names) - left_out.keys()
+    wanted |= {required for name in wanted for required in FORMATS[name].requires}
+    if subject.weights is None:
+        wanted = {name for name in wanted if not FORMATS[name].trained}
+    else:
         wanted.add(CARD.name)
-    return [
-        form for form in FORMS.values() if form.name in wanted and (subject.weights is not None or not form.trained)
-    ], left_out
+    return [format for format in FORMATS.values() if format.name in wanted], left_out
 
 
-def _earlier(before: Files, own: str | None, written: set[str], stem: str) -> tuple[Files, list[str]]:
-    """What is to stay of the files of an earlier export under this name, and which of them are another network's."""
-    others = {
-        form.name: [name for name in form.names(stem) if name in before.sha256 and name not in written]
-        for form in FORMS.values()
-    }
-    names = [name for some in others.values() for name in some]
-    if own is None or before.network is None:
-        return Files(), []
-    if own != before.network:
-        return Files(), names
-    forms = {form: facts for form, facts in before.forms.items() if others.get(form)}
-    return Files({name: before.sha256[name] for name in names}, forms), []
+def _write(
+    format: Format, subject: Subject, parts: Sequence[Path], files: Files, failed: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Write the files of a format and read them back; facts for the card.
 
-
-def _write(form: Form, subject: Subject, drafts: Sequence[Path], files: Files) -> Mapping[str, Any]:
+    Raises:
+        _FormatFailed: it cannot be written, or holds another network.
+        OSError: the folder cannot be written.
+    """
+    for required in format.requires:
+        if required in failed:
+            raise _FormatFailed(f"needs {required}, which failed")
     try:
-        form.write(subject, drafts, files)
-    except RuntimeError as error:
-        raise RuntimeError(f"export: the {form.name} form cannot be made: {error}") from error
-    try:
-        return form.verify(subject, drafts)
+        format.write(subject, parts, files)
+    except OSError:
+        raise
     except Exception as error:
-        raise RuntimeError(f"export: the {form.name} form, read back, is not the network ({error})") from error
+        raise _FormatFailed(f"cannot be written ({_reason(error)})") from error
+    try:
+        return format.verify(subject, parts)
+    except Exception as error:
+        raise _FormatFailed(f"read back, it is not the network ({_reason(error)})") from error
 
 
-def _with(files: Files, form: Form, stem: str, drafts: Sequence[Path], facts: Mapping[str, Any]) -> Files:
-    names = form.names(stem)
-    digests = {name: digest(draft) for name, draft in zip(names, drafts, strict=True)}
-    told = {form.name: {"file": names[0]} | dict(facts)} if facts else {}
-    return Files({**files.sha256, **digests}, {**files.forms, **told}, files.network)
+def _reason(error: Exception) -> str:
+    reason = " ".join(str(error).split()) or "no reason given"
+    return reason if isinstance(error, RuntimeError | ValueError | UserError) else f"{type(error).__name__}: {reason}"
+
+
+def _add(files: Files, format: Format, stem: str, parts: Sequence[Path], facts: Mapping[str, Any]) -> Files:
+    """The files with those of one more format."""
+    names = format.names(stem)
+    digests = {name: file_digest(part) for name, part in zip(names, parts, strict=True)}
+    forms = {name: entry for name, entry in files.forms.items() if name != format.name}
+    if facts:
+        forms[format.name] = {"file": names[0]} | dict(facts)
+    return replace(files, sha256={**files.sha256, **digests}, forms=forms)
+
+
+def _remove_others(
+    folder: Path, earlier: Files, digest: str | None, stem: str, complete: Mapping[Path, Path]
+) -> tuple[Path, ...]:
+    """Remove the unchanged files that an earlier export left of another network and that were not replaced."""
+    if digest is None or earlier.network in (None, digest):
+        return ()
+    others = tuple(folder / name for name in _all_names(stem) if name in earlier.sha256 and folder / name not in complete)
+    for path in others:
+        path.unlink(missing_ok=True)
+    return others
+
+
+def _all_names(stem: str) -> list[str]:
+    return [name for format in FORMATS.values() for name in format.names(stem)]

@@ -1,6 +1,10 @@
-"""How right a trained network is as int8, which is what a microcontroller runs: for studies that are ranked by it.
+"""Accuracy of a network after int8 conversion, as a microcontroller computes it.
 
-The file is the one that `export` would write of these weights, calibrated on the same training images.
+The file is the one that `export` writes of these weights, calibrated on the same training images. It is run with LiteRT's
+reference kernels, whose arithmetic is that of TensorFlow Lite Micro: outputs are equal to the bit, except that a dense layer
+may round a value to the next. The default kernels (XNNPACK) round differently: outputs change for most images, and the class
+of some (figures: benchmarks/LOG.md, 2026-11-30). The price is time: 20 to 50 ms an image on one core for 12 to 26 million
+multiply-adds, against 1 ms.
 """
 
 from __future__ import annotations
@@ -18,15 +22,17 @@ from search.export import litert
 from search.networks.architecture import Architecture
 from search.training.device import no_tensorflow, not_installed
 
+KERNELS = "LiteRT reference kernels (BUILTIN_REF), which TensorFlow Lite Micro shares"  # the card's words
 
-def refuse_without_converter() -> None:
-    """Before anything is trained that could not be ranked.
+
+def require_converter() -> None:
+    """Raise where networks cannot be converted, before any is trained to be ranked by int8 accuracy.
 
     Raises:
-        UserError: TensorFlow's converter or the LiteRT interpreter is not there.
+        UserError: TensorFlow's converter or the LiteRT interpreter is missing.
     """
-    if why := no_tensorflow() or not_installed("ai_edge_litert"):
-        raise UserError(f'search.rank_by: "int8" {why}; or rank by "float"')
+    if reason := no_tensorflow() or not_installed("ai_edge_litert"):
+        raise UserError(f'search.rank_by: "int8" {reason}; or rank by "float"')
 
 
 def int8_accuracy(
@@ -37,10 +43,10 @@ def int8_accuracy(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
 ) -> float:
-    """The share of images (n, height, width, channels) that the network in integers tells right.
+    """The share of images (n, height, width, channels) that the int8 network classifies correctly.
 
     Args:
-        data: whose training images tell the ranges of the tensors.
+        data: its training images give the ranges of the tensors.
 
     Raises:
         RuntimeError: the converter cannot express the network.
@@ -52,8 +58,8 @@ def int8_accuracy(
 
 
 def outputs(content: bytes, images: npt.NDArray[np.uint8], pixels: Pixels) -> npt.NDArray[np.float32]:
-    """What a .tflite in integers makes of images (n, height, width, channels): real values (n, classes)."""
+    """Outputs of an int8 .tflite file for images (n, height, width, channels), as real values (n, classes)."""
     given = litert.read(content).input
     channels = given.shape[-1]
     table = pixels.quantized(channels, given.scale, given.zero_point)
-    return litert.outputs(content, images, lambda part: table[np.arange(channels), part])
+    return litert.outputs(content, images, lambda batch: table[np.arange(channels), batch], reference_kernels=True)

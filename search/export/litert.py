@@ -1,4 +1,4 @@
-"""Runs a .tflite file with the LiteRT interpreter, and reads what it says of itself."""
+"""Runs .tflite files with the LiteRT interpreter and reads their tensors and operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.system import cores, quiet
 
 @dataclass(frozen=True)
 class Tensor:
-    """The input or the output of a file; in integers, real = (stored - zero_point) * scale."""
+    """Input or output tensor of a file; if int8, real = (stored - zero_point) * scale."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -23,26 +23,26 @@ class Tensor:
     zero_point: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; scale and zero point where there are any."""
+        """The tensor as plain JSON values; scale and zero point only if it is quantised."""
         plain = {"shape": list(self.shape), "dtype": self.dtype}
         return plain | ({"scale": self.scale, "zero_point": self.zero_point} if self.scale else {})
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of itself."""
+    """Tensors and operators of a file."""
 
     input: Tensor
     output: Tensor
-    operators: tuple[str, ...]  # each once, by the name of its builtin, in order of appearance
+    operators: tuple[str, ...]  # names of builtins, each once, in order of appearance
     dtypes: frozenset[str]  # of all tensors between input and output, constants included
 
 
 def read(content: bytes) -> Facts:
-    """Read what a .tflite file says of itself.
+    """Read a .tflite file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no .tflite file.
     """
     from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
 
@@ -50,51 +50,59 @@ def read(content: bytes) -> Facts:
         interpreter = _interpreter(content)
     model = schema.ModelT.InitFromPackedBuf(content)
     names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
-    codes = [model.operatorCodes[one.opcodeIndex].builtinCode for one in model.subgraphs[0].operators]
-    (given,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
+    codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in model.subgraphs[0].operators]
+    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     return Facts(
         input=_tensor(given),
-        output=_tensor(told),
+        output=_tensor(output),
         operators=tuple(dict.fromkeys(names[code] for code in codes)),
         dtypes=frozenset(np.dtype(tensor["dtype"]).name for tensor in interpreter.get_tensor_details()),
     )
 
 
 def outputs(
-    content: bytes, images: npt.NDArray[np.uint8], prepare: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
+    content: bytes,
+    images: npt.NDArray[np.uint8],
+    prepare: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]],
+    *,
+    reference_kernels: bool = False,
 ) -> npt.NDArray[np.float32]:
-    """What the file makes of images (n, height, width, channels): real values (n, classes), one image a call.
+    """Outputs of a file for images (n, height, width, channels) as real values (n, classes), one image a call.
 
     Args:
-        prepare: makes the file's input of images, in its dtype.
+        prepare: converts images to the file's input, in its dtype.
+        reference_kernels: run LiteRT's portable kernels instead of those optimised for this processor.
     """
     parts = np.array_split(images, max(1, min(cores(), len(images) // 8)))
 
     def run(part: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        interpreter = _interpreter(content)
-        (given,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
-        found = []
+        interpreter = _interpreter(content, reference_kernels)
+        (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+        stored = []
         for image in part:
             interpreter.set_tensor(given["index"], prepare(image[None]))
             interpreter.invoke()
-            found.append(interpreter.get_tensor(told["index"])[0])
-        return _real(np.stack(found), _tensor(told))
+            stored.append(interpreter.get_tensor(output["index"])[0])
+        return _real(np.stack(stored), _tensor(output))
 
-    with quiet(), ThreadPoolExecutor(len(parts)) as threads:  # an interpreter computes without Python's lock
+    with quiet(), ThreadPoolExecutor(len(parts)) as threads:  # an interpreter releases Python's lock while it computes
         return np.concatenate(list(threads.map(run, parts)))
 
 
-def _interpreter(content: bytes) -> Any:
+def _interpreter(content: bytes, reference_kernels: bool = False) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType  # type: ignore[import-untyped]
 
+    def allocate(kernels: Any) -> Any:
+        interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    if reference_kernels:
+        return allocate(OpResolverType.BUILTIN_REF)
     try:
-        interpreter = Interpreter(model_content=content, num_threads=1)
-        interpreter.allocate_tensors()
-    except RuntimeError:  # its fast kernels refuse tensors that are always zero, as a network has whose units are all dead
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=plain)
-        interpreter.allocate_tensors()
-    return interpreter
+        return allocate(OpResolverType.AUTO)
+    except RuntimeError:  # XNNPACK rejects tensors that are always zero, as a network has whose units are all dead
+        return allocate(OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
 
 
 def _tensor(details: dict[str, Any]) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from search.data.preprocessing import Pixels
-from search.export.c_array import check, header, source
+from search.export.c_array import Source, check, header_text, source_text
 from search.export.litert import Facts, Tensor
 from search.seeds import generator
 
@@ -29,15 +29,20 @@ NAMES = ('quote " and \\', "Katze, 猫", "??/ trigraph", "line\nbreak\t\x00")
 HEADING = ("ends in a backslash \\", "*/ /* ??/", "int main() { return 3; }\nint x;", "\u202eright to left")
 
 
-def written(case: str, name: str = "best_model_int8") -> tuple[str, str]:
+def source_of(case: str, name: str = "best_model_int8") -> Source:
     facts, pixels = CASES[case]
-    return header(name, CONTENT, facts, pixels, NAMES, HEADING), source(name, CONTENT, facts, pixels, NAMES)
+    return Source(name, CONTENT, facts, pixels, NAMES, arena_bytes=42_016)
+
+
+def written(case: str, name: str = "best_model_int8") -> tuple[str, str]:
+    source = source_of(case, name)
+    return header_text(source, HEADING), source_text(source)
 
 
 @pytest.mark.parametrize("name", ["best_model_int8", "7-of_9_int8", "x" * 90])
 @pytest.mark.parametrize("case", CASES)
 def test_what_was_written_is_read_back(case: str, name: str) -> None:
-    check(name, *written(case, name), CONTENT, *CASES[case])
+    check(source_of(case, name), *written(case, name))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +52,7 @@ def test_what_was_written_is_read_back(case: str, name: str) -> None:
         ("plain", 1, "\n};", " 0x00,\n};", "other bytes"),
         ("plain", 1, "alignas(16) ", "", "other bytes"),
         ("plain", 0, "length = 5003", "length = 5004", "length is 5004, not 5003"),
+        ("plain", 0, "arena_bytes = 42016", "arena_bytes = 42015", "arena_bytes is 42015, not 42016"),
         ("plain", 0, "input_scale = 0.003921569f", "input_scale = 0.0039f", "input_scale is 0.0039"),
         ("plain", 0, "output_zero_point = -128", "output_zero_point = 0", "output_zero_point is 0"),
         ("plain", 0, "value - 128", "value - 127", "another way"),
@@ -59,7 +65,7 @@ def test_a_change_is_told(case: str, part: int, old: str, new: str, why: str) ->
     assert old in texts[part]
     texts[part] = texts[part].replace(old, new, 1)
     with pytest.raises(ValueError, match=why):
-        check("best_model_int8", *texts, CONTENT, *CASES[case])
+        check(source_of(case), *texts)
 
 
 def test_the_header_says_what_a_program_needs() -> None:
@@ -79,6 +85,8 @@ int main() {
   unsigned long sum = 0;
   for (size_t i = 0; i < best_model_int8_length; ++i) sum = sum * 31 + best_model_int8[i];
   std::printf("%zu %lu %d\\n", best_model_int8_length, sum, (int)((size_t)best_model_int8 % 16));
+  static unsigned char arena[best_model_int8_arena_bytes];
+  std::printf("%zu\\n", sizeof(arena));
   std::printf("%d %d %d %d\\n", best_model_int8_height, best_model_int8_width, best_model_int8_channels, best_model_int8_classes);
   std::printf("%.9g %d %.9g %d\\n", best_model_int8_input_scale, best_model_int8_input_zero_point,
               best_model_int8_output_scale, best_model_int8_output_zero_point);
@@ -111,6 +119,7 @@ def test_a_compiler_reads_the_same(case: str, tmp_path: Path) -> None:
     for byte in CONTENT:
         total = (total * 31 + byte) % 2**64
     assert told[0] == f"{len(CONTENT)} {total} 0"
+    assert told.pop(1) == "42016"
     assert told[1] == "8 6 3 4"
     scales = np.array(told[2].split(), np.float32)
     wanted = [facts.input.scale, facts.input.zero_point, facts.output.scale, facts.output.zero_point]

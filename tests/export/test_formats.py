@@ -19,8 +19,8 @@ from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.export import litert
 from search.export.card import files_of
-from search.export.exporter import FORMS, QUICK, Exported, export
-from search.export.portable_formats import INT8
+from search.export.exporter import FORMATS, QUICK, Exported, export
+from search.export.formats import INT8
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, Dense, GlobalAveragePool, Layer, Residual, SeparableConv, Softmax
 from search.seeds import generator
@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported, list[str]]:
     """An export of every form, to be read; what was told of it."""
     folder, told = tmp_path_factory.mktemp("whole"), list[str]()
-    return folder, everything(folder, tell=told.append), told
+    return folder, everything(folder, on_format=lambda format: told.append(format.name)), told
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def copy(whole: tuple[Path, Exported, list[str]], tmp_path: Path) -> Path:
 
 def test_every_form_that_applies_is_written_and_told(whole: tuple[Path, Exported, list[str]]) -> None:
     folder, done, told = whole
-    assert list(done.paths) == list(FORMS) == [line.split()[0] for line in told]
+    assert list(done.paths) == list(FORMATS) == told
     names = ["keras", "py", "_add.py", "tflite", "_int8.tflite", "_int8.cc", "_int8.h", "onnx", "json"]
     endings = [name if name.startswith("_") else f".{name}" for name in names]
     assert [path.name for paths in done.paths.values() for path in paths] == [f"best_model{one}" for one in endings]
@@ -95,7 +95,7 @@ def test_the_card_says_what_was_measured(whole: tuple[Path, Exported, list[str]]
     assert card["sha256"] == {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.suffix != ".json"
     }
-    assert card["forms"] == done.forms and list(card["forms"]) == ["tflite", "int8", "c", "onnx"]
+    assert card["forms"] == done.facts and list(card["forms"]) == ["keras", "tflite", "int8", "c", "onnx"]
     model = build(STACK)
     model.set_weights(some_weights(STACK))
     expected = np.asarray(model(NORMALISED.apply(data.x_val), training=False)).argmax(axis=1)
@@ -104,7 +104,7 @@ def test_the_card_says_what_was_measured(whole: tuple[Path, Exported, list[str]]
     table = NORMALISED.quantized(3, given.scale, given.zero_point)
     found = {
         "tflite": litert.outputs((folder / "best_model.tflite").read_bytes(), data.x_val, NORMALISED.apply),
-        "int8": litert.outputs(content, data.x_val, lambda some: table[np.arange(3), some]),
+        "int8": litert.outputs(content, data.x_val, lambda some: table[np.arange(3), some], reference_kernels=True),
     }
     for form, some in found.items():
         told, path = card["forms"][form], folder / card["forms"][form]["file"]
@@ -120,7 +120,11 @@ def test_the_card_says_what_was_measured(whole: tuple[Path, Exported, list[str]]
     for form in ("tflite", "onnx"):
         assert card["forms"][form]["input"]["pixels"] == NORMALISED.describe()
     header = (folder / "best_model_int8.h").read_text(encoding="utf-8")
-    assert f"In integers {told['val_accuracy']:.2%} on the same images" in header
+    assert f"After int8 conversion {told['val_accuracy']:.2%} on the same images" in header
+    arena = card["int8"]["arena_bytes"]
+    assert f"best_model_int8_arena_bytes = {arena};" in header and card["forms"]["c"]["arena_bytes"] == arena
+    assert card["int8_note"].endswith("forms.int8.bytes is the file's size")
+    assert told["kernels"].startswith("LiteRT reference kernels (BUILTIN_REF)")
 
 
 def test_what_does_not_apply_is_left_out_or_refused(tmp_path: Path) -> None:
@@ -132,19 +136,19 @@ def test_what_does_not_apply_is_left_out_or_refused(tmp_path: Path) -> None:
     assert done.left_out == {"add": branches, "int8": elu, "c": kernel}
     for form, reason in done.left_out.items():
         with pytest.raises(UserError, match=f"^--form {form}: {reason}"):
-            everything(tmp_path, GRAPH, forms=[form])
+            everything(tmp_path, GRAPH, formats=[form])
 
 
 def test_without_its_images_a_network_is_not_put_in_integers(tmp_path: Path) -> None:
     def gone() -> Any:
         raise UserError("/old/set.npz: no such file; pass an .npz with x_train")
 
-    done = everything(tmp_path, images=gone, forms=None)
+    done = everything(tmp_path, images=gone, formats=None)
     why = "/old/set.npz: no such file; pass the images that it was trained on with --data"
     assert done.left_out == {"int8": why, "c": why}
-    assert done.forms["tflite"]["val_accuracy"] is None and "val_images" not in done.forms["tflite"]
+    assert done.facts["tflite"]["val_accuracy"] is None and "val_images" not in done.facts["tflite"]
     with pytest.raises(UserError, match=r"^--form c: /old/set\.npz: no such file; .*--data$"):
-        everything(tmp_path, images=gone, forms=["c"])
+        everything(tmp_path, images=gone, formats=["c"])
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,24 +157,24 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else found(name))
     for form, packages in (("onnx", "tf2onnx onnxruntime"), ("tflite", "ai-edge-litert"), ("c", "ai-edge-litert")):
         with pytest.raises(UserError, match=f"^--form {form}: .* not installed; install with: pip install {packages}$"):
-            everything(tmp_path, forms=[form])
+            everything(tmp_path, formats=[form])
     monkeypatch.setattr("search.training.device.backend", lambda: "jax")
     for form in ("onnx", "tflite", "int8"):
         with pytest.raises(UserError, match=f"^--form {form}: needs Keras on TensorFlow, not jax; set KERAS_BACKEND"):
-            everything(tmp_path, forms=[form])
+            everything(tmp_path, formats=[form])
     assert not list(tmp_path.iterdir())
 
 
 def test_the_array_comes_with_its_file_and_its_card(tmp_path: Path) -> None:
-    done = everything(tmp_path, forms=["c"], stem="7 net")
+    done = everything(tmp_path, formats=["c"], stem="7 net")
     assert list(done.paths) == ["int8", "c", "json"]
     text = (tmp_path / "7 net_int8.cc").read_text(encoding="utf-8")
     assert text.startswith('#include "7 net_int8.h"\n') and "unsigned char model_7_net_int8[]" in text
 
 
 def test_weights_of_another_epoch_are_told(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"of the validation images are right, 95\.00% were in the best epoch"):
-        everything(tmp_path, forms=["tflite"], facts={"scores": {"best_val_accuracy": 0.95}})
+    done = everything(tmp_path, formats=["tflite"], facts={"scores": {"best_val_accuracy": 0.95}})
+    assert "of the validation images correctly, and 95.00% were recorded in its best epoch" in done.failed["tflite"]
     assert not list(tmp_path.iterdir())
 
 
@@ -181,11 +185,11 @@ def test_the_card_goes_on_telling_of_what_an_earlier_export_wrote(copy: Path) ->
     before = card_of(copy)
     (copy / "best_model.onnx").write_bytes(b"changed by hand")
     (copy / "best_model_int8.h").unlink()
-    done = everything(copy, forms=["add"])
+    done = everything(copy, formats=["add"])
     card = card_of(copy)
     assert (list(done.paths), done.removed) == (["add", "json"], ())
     assert card["sha256"].keys() == before["sha256"].keys() - {"best_model.onnx", "best_model_int8.h"}
-    assert card["forms"] == {form: before["forms"][form] for form in ("tflite", "int8", "c")}
+    assert card["forms"] == {form: before["forms"][form] for form in ("keras", "tflite", "int8", "c")}
     assert 'load_weights("best_model.keras")' in (copy / "best_model_add.py").read_text(encoding="utf-8")
 
 
@@ -193,12 +197,12 @@ def test_files_of_another_network_go(copy: Path) -> None:
     (copy / "best_model.onnx").write_bytes(b"changed by hand")
     (copy / "mine.tflite").write_bytes(b"mine")
     weights = [array + 0.01 for array in some_weights(STACK)]
-    done = everything(copy, forms=QUICK, weights=weights)
+    done = everything(copy, formats=QUICK, weights=weights)
     kept = {"best_model.py", "best_model.keras", "best_model.json", "best_model.onnx", "mine.tflite"}
     assert {path.name for path in copy.iterdir()} == kept
     gone = {"best_model_add.py", "best_model.tflite", "best_model_int8.tflite", "best_model_int8.cc", "best_model_int8.h"}
     assert {path.name for path in done.removed} == gone
-    assert card_of(copy)["forms"] == {}
+    assert list(card_of(copy)["forms"]) == ["keras"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_a_card_that_anyone_may_have_written_removes_nothing(text: bytes, tmp_pa
     digest = hashlib.sha256(b"not ours").hexdigest().encode()
     (folder / "best_model.json").write_bytes(text.replace(b"DIGEST", digest))
     assert "../outside" not in files_of(folder / "best_model.json").sha256
-    everything(folder, forms=["py"])
+    everything(folder, formats=["py"])
     assert all(path.exists() for path in others)
     assert list(card_of(folder)["sha256"]) == ["best_model.py"]
 
@@ -235,7 +239,7 @@ def other_weights(architecture: Architecture) -> list[Any]:
             "search.export.tflite.int8_tflite",
             lambda made: lambda net, _, *rest: made(net, other_weights(net), *rest),
         ),
-        ("c", "search.export.c_array.source", lambda made: lambda *words: made(*words).replace("0x1", "0x2")),
+        ("c", "search.export.c_array.source_text", lambda made: lambda source: made(source).replace("0x1", "0x2")),
         (
             "onnx",
             "search.export.onnx_model.onnx_model",
@@ -243,7 +247,7 @@ def other_weights(architecture: Architecture) -> list[Any]:
         ),
         (
             "add",
-            "search.export.keras_formats.add_source",
+            "search.export.formats.add_source",
             lambda made: lambda **options: made(**options).replace("relu", "tanh"),
         ),
     ],
@@ -252,15 +256,18 @@ def test_a_wrong_form_leaves_the_old_files(form: str, target: str, wrong: Any, c
     before = contents(copy)
     module, _, name = target.rpartition(".")
     monkeypatch.setattr(target, wrong(getattr(importlib.import_module(module), name)))
-    with pytest.raises(RuntimeError, match=f"export: the {form} form, read back, is not the network"):
-        everything(copy, forms=[form])
-    assert contents(copy) == before
+    done = everything(copy, formats=[form])
+    assert list(done.failed) == [form] and done.failed[form].startswith("read back, it is not the network (")
+    if form != "c":  # which brings int8
+        assert (dict(done.paths), contents(copy)) == ({}, before)
+    assert contents(copy).items() >= {name: content for name, content in before.items() if name != "best_model.json"}.items()
+    assert not list(copy.glob(".*"))
 
 
 def test_integers_that_hold_floats_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMS, "int8", replace(INT8, missing=lambda subject: None))
-    with pytest.raises(RuntimeError, match=r"int8 form, read back, .* \(holds float32 values, and all must be integers\)"):
-        everything(tmp_path, GRAPH, forms=["int8"])
+    monkeypatch.setitem(FORMATS, "int8", replace(INT8, missing=lambda subject: None))
+    done = everything(tmp_path, GRAPH, formats=["int8"])
+    assert done.failed == {"int8": "read back, it is not the network (holds float32 values, and all must be integers)"}
 
 
 def test_a_form_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any) -> None:
@@ -268,9 +275,39 @@ def test_a_form_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any) -
         raise RuntimeError("TensorFlow Lite's converter cannot express it")
 
     monkeypatch.setattr("search.export.tflite.float_tflite", broken)
-    with pytest.raises(RuntimeError, match="export: the tflite form cannot be made: TensorFlow Lite's converter"):
-        everything(tmp_path, forms=["tflite"])
+    done = everything(tmp_path, formats=["tflite"])
+    assert done.failed == {"tflite": "cannot be written (TensorFlow Lite's converter cannot express it)"}
     assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match=r"^export: tflite: cannot be written \(TensorFlow Lite's converter"):
+        done.require_all()
+
+
+def test_the_other_formats_are_written_where_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data on which int8 is far from the network: was a traceback and an empty folder."""
+
+    def far(*arguments: Any) -> float:
+        raise ValueError("outputs miss 77% of how the network's vary")
+
+    monkeypatch.setattr("search.export.formats.require_alike", far)
+    done = everything(tmp_path)
+    assert dict(done.failed) == {
+        "int8": "read back, it is not the network (outputs miss 77% of how the network's vary)",
+        "c": "needs int8, which failed",
+    }
+    written = {"best_model.keras", "best_model.py", "best_model_add.py", "best_model.tflite", "best_model.onnx"}
+    assert {path.name for path in tmp_path.iterdir()} == {*written, "best_model.json"}
+    card = card_of(tmp_path)
+    assert card["sha256"].keys() == written and list(card["forms"]) == ["keras", "tflite", "onnx"]
+    monkeypatch.undo()
+    assert everything(tmp_path, formats=["c"]).failed == {}
+    assert card_of(tmp_path)["sha256"].keys() > written
+
+
+def test_an_unexpected_error_is_a_failed_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.export.onnx_model.properties", lambda content: {}["pixels"])
+    done = everything(tmp_path, formats=["onnx", "py"])
+    assert dict(done.failed) == {"onnx": "read back, it is not the network (KeyError: 'pixels')"}
+    assert list(done.paths) == ["py", "json"]
 
 
 # --- of a run --------------------------------------------------------------------------------------------------------
@@ -280,10 +317,10 @@ def test_a_form_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any) -
 def test_a_run_leaves_the_quick_forms_and_the_verb_all_of_them(copied: Run, tmp_path: Path) -> None:
     left = {path.name for path in copied.folder.glob("best_model*")}
     assert left == {"best_model.py", "best_model.json", "best_model.keras"}
-    assert list(card_of(copied.folder)["forms"]) == []
+    assert list(card_of(copied.folder)["forms"]) == ["keras"]
     told = search("export", str(study_file(copied)))  # to the run folder, so the dashboard offers it
     card = card_of(copied.folder)
-    assert list(card["forms"]) == ["tflite", "int8", "c", "onnx"]
+    assert list(card["forms"]) == ["keras", "tflite", "int8", "c", "onnx"]
     int8 = card["forms"]["int8"]
     assert int8["input"]["pixels"] == "int8 = pixel - 128" and int8["val_images"] == 359
     assert abs(int8["val_accuracy"] - card["scores"]["best_val_accuracy"]) < 0.03

@@ -133,7 +133,7 @@ def test_what_cannot_be_ranked_in_integers_is_refused() -> None:
 def test_without_the_interpreter_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integers, "not_installed", lambda *modules: "ai-edge-litert not installed")
     with pytest.raises(UserError, match=r'search.rank_by: "int8" ai-edge-litert not installed; or rank by "float"'):
-        integers.refuse_without_converter()
+        integers.require_converter()
 
 
 def test_a_backend_that_cannot_convert_is_refused_before_anything_is_stored(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from report import rows
 from report.pareto import front_board, front_table
-from report.pareto_export import FOLDER, INDEX, WORDS, take_front
+from report.pareto_export import FOLDER, INDEX, WORDS, export_front
 from search.budget.cost import compute_cost
 from search.budget.metrics import METRICS
 from search.cli.commands import app
@@ -207,10 +207,10 @@ def test_top_and_a_notebook_tell_the_same_front(finished: Run) -> None:
 # --- taken away ------------------------------------------------------------------------------------------------------
 
 
-def cards(best: Trained, folder: Path, tell: Callable[[str], None]) -> Exported:
+def cards(best: Trained, folder: Path) -> Exported:
     """The card of each network, which needs no Keras."""
     parts: dict[str, Any] = {"weights": best.weights, "facts": best.facts, "pixels": best.pixels, "recipe": best.recipe}
-    return export(best.architecture, folder, forms=("json",), tell=tell, **parts)
+    return export(best.architecture, folder, formats=("json",), **parts)
 
 
 @pytest.fixture(scope="module")
@@ -241,9 +241,8 @@ def test_every_network_of_the_front_has_a_folder_and_the_index_tells_of_it(slopi
         cheapest.setdefault(one.best_val_accuracy, one)
     numbers = [one.number for one in cheapest.values()]
     assert 2 <= len(numbers) < 7, "some are beaten, and not all"
-    told = list[str]()
-    taken = take_front(sloping.run, ["params"], tmp_path / "to", cards, told.append)
-    assert told == [f"trial {number}: json    card" for number in numbers]
+    taken = export_front(sloping.run, ["params"], tmp_path / "to", cards)
+    assert taken.failures == []
     index = read_json(tmp_path / "to" / INDEX)
     assert index == taken.index and (index["prices"], index["failed"], index["protocol"]) == (["params"], {}, "holdout")
     assert {path.name for path in (tmp_path / "to").iterdir()} == {INDEX, WORDS, *(f"trial-{one}" for one in numbers)}
@@ -253,7 +252,7 @@ def test_every_network_of_the_front_has_a_folder_and_the_index_tells_of_it(slopi
         assert row["files"] == {path.name: path.stat().st_size for path in folder.iterdir()}
         card = read_json(folder / "best_model.json")
         assert (card["trial"], card["params"]) == (row["number"], row["params"])
-        assert card["scores"]["best_val_accuracy"] == row["best_val_accuracy"]
+        assert card["scores"]["best_val_accuracy"] == row["best_val_accuracy"] and row["ranked_by"] == "float"
     words = (tmp_path / "to" / WORDS).read_text()
     assert f"{len(numbers)} of 7 trained candidates" in words
     for row in index["trials"]:
@@ -266,17 +265,15 @@ def test_one_that_fails_is_named_and_the_others_are_there(sloping: Bench, tmp_pa
     first, *others = numbers
 
     def fails(*failing: int) -> Callable[..., Exported]:
-        def write(best: Trained, folder: Path, tell: Callable[[str], None]) -> Exported:
+        def write(best: Trained, folder: Path) -> Exported:
             if best.facts["trial"] in failing:
                 raise RuntimeError("export: the int8 form cannot be made:\nno such operator")
-            return cards(best, folder, tell)
+            return cards(best, folder)
 
         return write
 
-    def silent(line: str) -> None: ...
-
-    taken = take_front(sloping.run, ["params"], tmp_path, fails(first), silent)
-    assert taken.failed == {str(first): "export: the int8 form cannot be made: no such operator"}
+    taken = export_front(sloping.run, ["params"], tmp_path, fails(first))
+    assert taken.failures == [(f"trial {first}", "export: the int8 form cannot be made: no such operator")]
     assert [row["number"] for row in read_json(tmp_path / INDEX)["trials"]] == others
     assert (
         f"Not exported: trial {first} (export: the int8 form cannot be made: no such operator)."
@@ -284,7 +281,7 @@ def test_one_that_fails_is_named_and_the_others_are_there(sloping: Bench, tmp_pa
     )
     assert not (tmp_path / f"trial-{first}").exists()
     with pytest.raises(UserError, match=rf"^trial {first}: export: the int8 form"):
-        take_front(sloping.run, ["params"], tmp_path / "none", fails(*numbers), silent)
+        export_front(sloping.run, ["params"], tmp_path / "none", fails(*numbers))
     assert not (tmp_path / "none").exists()
 
 
@@ -307,25 +304,25 @@ def test_a_network_that_was_trained_elsewhere_is_refused_before_anything_is_writ
     number = select_front(changing.records, ["params"])[-1].number
     (changing.run.folder / "trials" / str(number) / "weights.npz").unlink()
     with pytest.raises(UserError, match=f"no weights of trial {number}, trained on another machine"):
-        take_front(changing.run, ["params"], tmp_path / "to", cards, lambda line: None)
+        export_front(changing.run, ["params"], tmp_path / "to", cards)
     assert not (tmp_path / "to").exists()
 
 
 def test_folders_of_an_earlier_export_that_left_the_front_are_told(changing: Bench, tmp_path: Path) -> None:
-    before = take_front(changing.run, ["params"], tmp_path, cards, lambda line: None)
+    before = export_front(changing.run, ["params"], tmp_path, cards)
     changing.plays[:] = [0.99]
     best = changing.one_trial()
-    after = take_front(changing.run, ["params"], tmp_path, cards, lambda line: None)
+    after = export_front(changing.run, ["params"], tmp_path, cards)
     costs = {row["folder"]: row["params"] for row in before.index["trials"]}
     gone = [folder for folder, params in costs.items() if params >= best.user_attrs["params"]]
-    assert (before.left, list(after.left)) == ((), gone)
+    assert (before.outdated, list(after.outdated)) == ((), gone)
     (tmp_path / INDEX).write_text("[]")
-    assert take_front(changing.run, ["params"], tmp_path, cards, lambda line: None).left == ()
+    assert export_front(changing.run, ["params"], tmp_path, cards).outdated == ()
 
 
 def test_a_run_without_a_trained_candidate_has_no_front_to_export(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no candidate has been trained yet"):
-        take_front(bench.run, ["params"], tmp_path / "to", cards, lambda line: None)
+        export_front(bench.run, ["params"], tmp_path / "to", cards)
 
 
 @slow
