@@ -70,8 +70,8 @@ def _check_page(path: Path, board: dict[str, Any]) -> None:
         _check(f"the report begins with {number}", f"<strong>{number}</strong>" in page)
     row = f'{base["params"]:,}</td><td class="n">{base["best_val_accuracy"]:.2%}</td>'
     _check("its table has the base", f'<td>base</td><td class="n">{row}' in page)
-    right = re.search(r"asked again: ([\d.]+%) of ([\d,]+) validation images", page)
-    _check("the winner was asked again", right is not None)
+    right = re.search(r"evaluated again: ([\d.]+%) of ([\d,]+) validation images", page)
+    _check("the winner was evaluated again", right is not None)
     assert right
     images = int(right[2].replace(",", ""))
     off = abs(float(right[1].rstrip("%")) / 100 - winner["best_val_accuracy"])

@@ -47,65 +47,65 @@ class Spot:
     n: int
 
 
-def contrast(found: Sequence[Net]) -> Contrast | None:
+def split_quarters(nets: Sequence[Net]) -> Contrast | None:
     """Split networks, sorted best first, into their best and worst quarter; None if there are too few."""
-    if len(found) < FEWEST:
+    if len(nets) < FEWEST:
         return None
-    quarter = len(found) // 4
-    return Contrast(tuple(found[:quarter]), tuple(found[-quarter:]))
+    quarter = len(nets) // 4
+    return Contrast(tuple(nets[:quarter]), tuple(nets[-quarter:]))
 
 
 def profile(group: Sequence[Net], value: Callable[[Part], float]) -> list[Spot]:
     """Summarize a value by part, over the networks that have the part."""
     spots = []
-    for place in range(max(len(net.parts) for net in group)):
-        values = [value(net.parts[place]) for net in group if len(net.parts) > place]
+    for index in range(max(len(net.parts) for net in group)):
+        values = [value(net.parts[index]) for net in group if len(net.parts) > index]
         span = None
         if len(values) >= QUARTILES:
             low, _, high = quantiles(values, n=4, method="inclusive")
             span = low, high
-        spots.append(Spot(place + 1, median(values), span, len(values)))
+        spots.append(Spot(index + 1, median(values), span, len(values)))
     return spots
 
 
 def pooled(group: Sequence[Net]) -> list[Spot]:
     """Share of all networks that pool after each part."""
     deepest = max(len(net.parts) for net in group)
-    counts = Counter(place for net in group for place, part in enumerate(net.parts) if part.is_pooled)
-    return [Spot(place + 1, counts[place] / len(group), None, counts[place]) for place in range(deepest)]
+    counts = Counter(index for net in group for index, part in enumerate(net.parts) if part.is_pooled)
+    return [Spot(index + 1, counts[index] / len(group), None, counts[index]) for index in range(deepest)]
 
 
-def varies(found: Sequence[Net], value: Callable[[Part], float]) -> bool:
+def varies(nets: Sequence[Net], value: Callable[[Part], float]) -> bool:
     """True if a value differs between parts or networks."""
-    return len({value(part) for net in found for part in net.parts}) > 1
+    return len({value(part) for net in nets for part in net.parts}) > 1
 
 
-def choices_table(one: Contrast, part: str) -> Table:
+def choices_table(contrast: Contrast, part: str) -> Table:
     """Table of the other choices: numbers by median and range, categories by share.
 
     Args:
         part: "block" leaves out choices made for each block, as there are many; "stage" keeps them.
     """
-    names = dict.fromkeys(name for net in (*one.best, *one.worst) for name in net.drawn)
+    names = dict.fromkeys(name for net in (*contrast.best, *contrast.worst) for name in net.drawn)
     rows = []
     for name in names:
-        found = _OF_A_PART.fullmatch(name)
-        if name != "repeat" and (not found or (part == "stage" and found[1] not in ("width", "blocks"))):
-            least = int(found[2]) if found else 0
-            told = [
-                _told([net.drawn[name] for net in group if name in net.drawn and len(net.parts) >= least])
-                for group in (one.best, one.worst)
+        match = _OF_A_PART.fullmatch(name)
+        if name != "repeat" and (not match or (part == "stage" and match[1] not in ("width", "blocks"))):
+            least = int(match[2]) if match else 0
+            summaries = [
+                _summary([net.drawn[name] for net in group if name in net.drawn and len(net.parts) >= least])
+                for group in (contrast.best, contrast.worst)
             ]
-            rows.append((spelt(name), *told))
-    return Table(("", f"best {len(one.best):,}", f"worst {len(one.worst):,}"), rows)
+            rows.append((display_name(name), *summaries))
+    return Table(("", f"best {len(contrast.best):,}", f"worst {len(contrast.worst):,}"), rows)
 
 
-def spelt(name: str) -> str:
+def display_name(name: str) -> str:
     """Display name of a parameter: `recipe.learning_rate` becomes learning rate, `width_3` width 3."""
     return name.removeprefix("recipe.").translate(str.maketrans("_.", "  "))
 
 
-def _told(values: Sequence[Value]) -> str:
+def _summary(values: Sequence[Value]) -> str:
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if numbers and len(numbers) == len(values):
         low, middle, high = (_short(value) for value in (min(numbers), median(numbers), max(numbers)))

@@ -64,48 +64,48 @@ class Marginal:
 
     kind: Kind  # whether parameters are added, or taken from the other parts in proportion to their widths
     n: int  # networks
-    held: tuple[str, ...]  # the other choices in the regression
+    controls: tuple[str, ...]  # the other choices in the regression
     gains: tuple[Gain, ...]
 
 
 @dataclass(frozen=True)
-class Few:
+class TooFew:
     """Reason why gains cannot be estimated."""
 
     n: int  # networks that were trained in full
     needed: int  # effective number, smaller where networks hardly differ
 
 
-def marginal(found: Findings, nets: Sequence[Net]) -> Marginal | Few:
+def marginal(findings: Findings, nets: Sequence[Net]) -> Marginal | TooFew:
     """Estimate the gain of each part.
 
     If all networks fill the budget, only the gain of moving parameters from the other parts can be estimated, not that of
     adding them.
     """
     full = [net for net in nets if net.in_full]
-    params = pricer(found)
+    params = pricer(findings)
     groups = [group for group in _groups(full) if len({_width(net, group) for net in full}) > 1]
-    held = held_equal(found, full, params)
+    controls = control_columns(findings, full, params)
     widths = [[_width(net, group) for net in full] for group in groups]
-    design = [[1.0] * len(full), *widths, *held.values()]
+    design = [[1.0] * len(full), *widths, *controls.values()]
     needed = SPARE + len(design)
     if len(full) < needed or len(groups) < 2:
-        return Few(len(full), needed)
+        return TooFew(len(full), needed)
     fitted = least_squares(np.column_stack(design), np.array([net.accuracy for net in full]))
     if fitted is None:
-        return Few(len(full), needed)
-    kind: Kind = "moved" if found.run.config.search.fit == "fill" else "added"
-    costs = np.array([channel_cost(found, full, group, params) for group in groups])
+        return TooFew(len(full), needed)
+    kind: Kind = "moved" if findings.run.config.search.fit == "fill" else "added"
+    costs = np.array([channel_cost(findings, full, group, params) for group in groups])
     steps = np.zeros((len(groups), len(design)))
     steps[:, 1 : 1 + len(groups)] = channels(np.mean(widths, axis=1), costs, kind)
-    gains, half, p_values = _told(steps, *fitted, len(full) - len(design))
+    gains, half, p_values = _estimate(steps, *fitted, len(full) - len(design))
     means = [np.mean([part.width for net in full for part in net.parts[a:b]]) for a, b in groups]
     judged = zip(groups, means, costs, gains, half, holm(p_values), strict=True)
     rows = [
         Gain(a + 1, b, float(mean), float(cost), float(gain), float(gain - span), float(gain + span), p)
         for (a, b), mean, cost, gain, span, p in judged
     ]
-    return Marginal(kind, len(full), tuple(dict.fromkeys(name.partition(" is ")[0] for name in held)), tuple(rows))
+    return Marginal(kind, len(full), tuple(dict.fromkeys(name.partition(" is ")[0] for name in controls)), tuple(rows))
 
 
 def channels(widths: Vector, costs: Vector, kind: Kind) -> Vector:
@@ -136,7 +136,7 @@ def least_squares(design: Vector, response: Vector) -> tuple[Vector, Vector] | N
     return coefficients, inverse @ (design.T * left_out**2) @ design @ inverse
 
 
-def _told(steps: Vector, coefficients: Vector, covariance: Vector, degrees: int) -> tuple[Vector, Vector, list[float]]:
+def _estimate(steps: Vector, coefficients: Vector, covariance: Vector, degrees: int) -> tuple[Vector, Vector, list[float]]:
     """Return (gain, half-width of its interval, p-value of no gain) of each step."""
     from scipy import special  # Student's t alone, when it is asked for
 
@@ -171,9 +171,9 @@ STEP = 4  # channels added to measure the cost of one; fewer would be lost to ro
 Params = Callable[[Mapping[str, Value]], int | None]  # None if these values describe no network
 
 
-def channel_cost(found: Findings, full: Sequence[Net], group: tuple[int, int], params: Params) -> float:
+def channel_cost(findings: Findings, full: Sequence[Net], group: tuple[int, int], params: Params) -> float:
     """Mean parameters of one more channel in a group, over a sample of the networks that have it."""
-    names = _width_names(found)
+    names = _width_names(findings)
     having = thinned([net for net in full if len(net.parts) > group[0]], PRICED)
     grown = []
     for net in having:
@@ -183,11 +183,11 @@ def channel_cost(found: Findings, full: Sequence[Net], group: tuple[int, int], p
     return float(np.mean(grown))
 
 
-def held_equal(found: Findings, full: Sequence[Net], params: Params) -> dict[str, list[float]]:
+def control_columns(findings: Findings, full: Sequence[Net], params: Params) -> dict[str, list[float]]:
     """Columns of the other choices that change the number of parameters; categories as dummies without the first."""
     columns: dict[str, list[float]] = {}
-    for name, domain in space.parameters(found.run.config.space).items():
-        if name not in _width_names(found) and _changes(name, domain, thinned(full, TRIED), params):
+    for name, domain in space.parameters(findings.run.config.space).items():
+        if name not in _width_names(findings) and _changes(name, domain, thinned(full, TRIED), params):
             levels = dict.fromkeys(net.drawn[name] for net in full)
             if all(isinstance(level, int | float) for level in levels):
                 columns[name] = [float(net.drawn[name]) if _has(net, name) else 0.0 for net in full]
@@ -210,14 +210,14 @@ def _has(net: Net, name: str) -> bool:
     return numbered is None or int(numbered[1]) <= len(net.parts)
 
 
-def _width_names(found: Findings) -> tuple[str, ...]:
-    searched = found.run.config.space
+def _width_names(findings: Findings) -> tuple[str, ...]:
+    searched = findings.run.config.space
     return searched.layout.keys["width"] if isinstance(searched, space.Pyramid | space.ResidualStages) else ()
 
 
-def pricer(found: Findings) -> Params:
+def pricer(findings: Findings) -> Params:
     """Return a function from sampled values to the number of parameters."""
-    searched, shape, classes = found.run.config.space, tuple(found.data["input"]), found.data["classes"]
+    searched, shape, classes = findings.run.config.space, tuple(findings.data["input"]), findings.data["classes"]
 
     def params(drawn: Mapping[str, Value]) -> int | None:
         try:

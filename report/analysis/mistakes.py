@@ -30,13 +30,13 @@ class Mistake:
 
     image: Image
     truth: int
-    said: int
+    predicted: int
     probability: float
     of_truth: float  # probability of the true class
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Predictions:
     """The winner's predictions for all validation images."""
 
     class_names: tuple[str, ...]
@@ -52,61 +52,62 @@ class Told:
         return float(np.trace(self.confusion) / self.images)
 
 
-def tell(found: Findings) -> Told:
+def evaluate_winner(findings: Findings) -> Predictions:
     """Re-evaluate the winner on the validation images.
 
     Raises:
         UserError: its weights or the images are missing, or differ from the study's.
     """
-    trained = winner.candidate(found.run, found.number, found.studies)
-    data = _images(found)
+    trained = winner.candidate(findings.run, findings.number, findings.studies)
+    data = _images(findings)
 
     from search.training.train import probabilities  # the first import of Keras
 
-    said = probabilities(trained.architecture, list(trained.weights), trained.pixels, data.x_val)
-    return told(said, data)
+    scores = probabilities(trained.architecture, list(trained.weights), trained.pixels, data.x_val)
+    return summarize(scores, data)
 
 
-def told(said: npt.NDArray[np.float32], data: Dataset) -> Told:
+def summarize(scores: npt.NDArray[np.float32], data: Dataset) -> Predictions:
     """Summarize predicted probabilities (n, classes) of the validation images."""
-    answers, truths = said.argmax(axis=1), data.y_val
+    predicted, truths = scores.argmax(axis=1), data.y_val
     confusion = np.zeros((data.classes, data.classes), np.int64)
-    np.add.at(confusion, (truths, answers), 1)
-    of_truth = said[np.arange(len(truths)), truths]
-    wrong = np.flatnonzero(answers != truths)
+    np.add.at(confusion, (truths, predicted), 1)
+    of_truth = scores[np.arange(len(truths)), truths]
+    wrong = np.flatnonzero(predicted != truths)
     worst = wrong[np.lexsort((wrong, of_truth[wrong]))][:WORST]
     mistakes = (
-        Mistake(data.x_val[i], int(truths[i]), int(answers[i]), float(said[i, answers[i]]), float(of_truth[i]))
+        Mistake(data.x_val[i], int(truths[i]), int(predicted[i]), float(scores[i, predicted[i]]), float(of_truth[i]))
         for i in worst
     )
-    return Told(data.class_names, confusion, tuple(mistakes))
+    return Predictions(data.class_names, confusion, tuple(mistakes))
 
 
-def confused(told: Told, most: int) -> list[tuple[int, int, int]]:
+def most_confused(predictions: Predictions, most: int) -> list[tuple[int, int, int]]:
     """Most frequent confusions as (true class, predicted class, images)."""
-    counts = told.confusion.copy()
+    counts = predictions.confusion.copy()
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:most]
-    pairs = [(int(place // len(counts)), int(place % len(counts))) for place in order]
-    return [(truth, said, int(counts[truth, said])) for truth, said in pairs if counts[truth, said]]
+    pairs = [(int(index // len(counts)), int(index % len(counts))) for index in order]
+    return [(truth, predicted, int(counts[truth, predicted])) for truth, predicted in pairs if counts[truth, predicted]]
 
 
 def picture(image: Image) -> str:
     """Encode an image as a PNG data URL; the first channel alone if it has more than a picture can."""
     from PIL import Image as Pictures
 
-    shown = image if image.shape[-1] == 3 else image[..., 0]
-    made = Pictures.fromarray(np.ascontiguousarray(shown))
-    factor = SIDE // max(made.size)
+    channels = image if image.shape[-1] == 3 else image[..., 0]
+    rendered = Pictures.fromarray(np.ascontiguousarray(channels))
+    factor = SIDE // max(rendered.size)
     if factor > 1:
-        made = made.resize((made.width * factor, made.height * factor), Pictures.Resampling.NEAREST)
-    made.thumbnail((SIDE, SIDE), Pictures.Resampling.LANCZOS)
-    made.save(stream := io.BytesIO(), "PNG", optimize=True)
+        rendered = rendered.resize((rendered.width * factor, rendered.height * factor), Pictures.Resampling.NEAREST)
+    rendered.thumbnail((SIDE, SIDE), Pictures.Resampling.LANCZOS)
+    rendered.save(stream := io.BytesIO(), "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _images(found: Findings) -> Dataset:
-    data = load_study_data(found.run.config, found.run.folder)
-    if data.fingerprint != found.data["fingerprint"]:
-        raise UserError(f"the images are others than the study's ({data.fingerprint}, not {found.data['fingerprint']})")
+def _images(findings: Findings) -> Dataset:
+    data = load_study_data(findings.run.config, findings.run.folder)
+    expected = findings.data["fingerprint"]
+    if data.fingerprint != expected:
+        raise UserError(f"the images differ from the study's: fingerprint {data.fingerprint}, not {expected}")
     return data

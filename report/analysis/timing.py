@@ -25,7 +25,7 @@ _ORDER = ("references", "trained", "pruned_at_rung", "unfinished", "control", "f
 
 
 @dataclass(frozen=True)
-class Spent:
+class TrainingTime:
     """Time of all trainings of one kind; unknown for those whose process died."""
 
     what: str
@@ -36,57 +36,57 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Times:
+class TrainingTimes:
     """Training time by kind, and wall-clock time from the first start to the last end."""
 
-    spent: tuple[Spent, ...]
+    spent: tuple[TrainingTime, ...]
     begun: datetime | None
     ended: datetime | None
 
     @property
     def seconds(self) -> float:
         """Seconds of all trainings together."""
-        return sum(one.seconds for one in self.spent)
+        return sum(kind.seconds for kind in self.spent)
 
 
-def times(run: Run, candidates: optuna.Study) -> Times:
+def training_times(run: Run, candidates: optuna.Study) -> TrainingTimes:
     """Sum up the times of all studies of a run; `candidates` is its study of candidates, already open.
 
     An interrupted training resumes as another trial; both count with their own time.
     """
     kinds: dict[str, list[FrozenTrial]] = {kind: [] for kind in _ORDER}
-    for study in (candidates, *(one for one in every(run) if one.study_name != run.name)):
-        of = "" if study is candidates else study.study_name.removeprefix(f"{run.name}.")
+    for study in (candidates, *(sibling for sibling in every(run) if sibling.study_name != run.name)):
+        suffix = "" if study is candidates else study.study_name.removeprefix(f"{run.name}.")
         for trial in study.get_trials(deepcopy=False):
             outcome = trial.user_attrs.get("outcome", "failed")
             if trial.state.is_finished() and outcome not in ("rejected", "interrupted"):
-                kinds[of or (outcome if outcome in kinds else "unfinished")].append(trial)
-    found = tuple(_spent(_WHAT.get(kind, "candidates that failed"), kinds[kind]) for kind in kinds if kinds[kind])
+                kinds[suffix or (outcome if outcome in kinds else "unfinished")].append(trial)
+    rows = tuple(_spent(_WHAT.get(kind, "candidates that failed"), kinds[kind]) for kind in kinds if kinds[kind])
     trials = [trial for group in kinds.values() for trial in group]
     begun = min((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
     ended = max((trial.datetime_complete for trial in trials if trial.datetime_complete), default=None)
-    return Times(found, begun, ended)
+    return TrainingTimes(rows, begun, ended)
 
 
 def rungs_table(config: StudyConfig, candidates: Iterable[Record]) -> Table:
     """Candidates that reached each rung and that were pruned there; no rows without rungs."""
-    ran = [one for one in candidates if one.outcome in ("trained", "pruned_at_rung")]
+    trained = [record for record in candidates if record.outcome in ("trained", "pruned_at_rung")]
     rows = []
     for rung in config.rungs:
-        reached = sum(one.epochs >= rung for one in ran)
-        pruned = sum(one.outcome == "pruned_at_rung" and one.epochs == rung for one in ran)
+        reached = sum(record.epochs >= rung for record in trained)
+        pruned = sum(record.outcome == "pruned_at_rung" and record.epochs == rung for record in trained)
         rows.append((f"{rung}", f"{reached:,}", f"{pruned:,}", f"{reached - pruned:,}"))
-    return Table(("after epoch", "came so far", "pruned there", "went on"), rows)
+    return Table(("after epoch", "reached", "pruned there", "continued"), rows)
 
 
-def saved(config: StudyConfig, candidates: Sequence[Record]) -> tuple[int, int]:
+def count_epochs(config: StudyConfig, candidates: Sequence[Record]) -> tuple[int, int]:
     """Return (epochs trained, epochs that would have been trained without pruning)."""
-    ran = [one for one in candidates if one.outcome in ("trained", "pruned_at_rung")]
-    return sum(one.epochs for one in ran), config.recipe.epochs * len(ran)
+    trained = [record for record in candidates if record.outcome in ("trained", "pruned_at_rung")]
+    return sum(record.epochs for record in trained), config.recipe.epochs * len(trained)
 
 
-def _spent(what: str, trials: Sequence[FrozenTrial]) -> Spent:
+def _spent(what: str, trials: Sequence[FrozenTrial]) -> TrainingTime:
     seconds, compiling = (
         sum(trial.user_attrs.get(name, 0.0) for trial in trials) for name in ("seconds", "compile_seconds")
     )
-    return Spent(what, len(trials), sum(len(trial.intermediate_values) for trial in trials), seconds, compiling)
+    return TrainingTime(what, len(trials), sum(len(trial.intermediate_values) for trial in trials), seconds, compiling)

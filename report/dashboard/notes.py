@@ -35,7 +35,7 @@ def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any],
     else:
         line = f"**{outcome.replace('_', ' ').capitalize()}:** {escaped(attributes.get('reason', 'no reason given'))}"
     told = [f"{count:,} {rule}" for rule, count in attributes.get(REFUSED, {}).items()]
-    refused = f"\n\nRefused before this network was found: {', '.join(told)}." if told else ""
+    refused = f"\n\nRejected before this network was proposed: {', '.join(told)}." if told else ""
     return _roomy(line + refused + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n")
 
 
@@ -57,7 +57,7 @@ def study_note(run: Run, candidates: list[Record], references: list[Record], fin
         f"**Best so far:** {_best_line(board)}",
         f"**Base:** {_base_line(config, board)}",
         f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
-        *([f"**Refused before training:** {escaped(refused)}."] if refused else []),
+        *([f"**Rejected before training:** {escaped(refused)}."] if refused else []),
         f"**Protocol {config.protocol}:** {protocol_words(config)}",
         *([f"## The first {FIRST}\n\n{_first(board)}"] if board["trials"] and board["trials"][0]["rank"] else []),
         *([f"## The front\n\n{front}"] if (front := _front(run, candidates, references)) else []),
@@ -71,7 +71,7 @@ def references_note(run: Run) -> str:
     """Note of the sibling study that holds the references."""
     return (
         f"# {escaped(run.name)}.references\n\nThe base and other known networks that study {escaped(run.name)} compares its "
-        "candidates with, trained by the same code on the same data; the budget does not hold for them. Each trial's note "
+        "candidates with, trained by the same code on the same data; no budget applies to them. Each trial's note "
         "shows its network layer by layer.\n"
     )
 
@@ -86,7 +86,7 @@ def _roomy(text: str) -> str:
 _HOW_TO_READ = """\
 - **{value} in the plots, is the best validation accuracy of one training over its epochs, a fraction (0.9 is 90%).
 - **Pruned** trials have no value: they fell behind at a rung, diverged, or were rejected and never built; `outcome` and
-  `reason` tell. What the sampler itself refuses is drawn again and is no trial: `refused` counts it.
+  `reason` say why. Proposals rejected inside the sampler are redrawn and are no trials: `refused` counts them.
 - **params** and **macs** are the network's parameters and its multiply-adds for one image.
 - **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's accuracy.
 - **delta_vs_base** is the value less the base's best, 0.01 being one point; it compares single trainings.

@@ -7,7 +7,7 @@ from typing import Any
 
 from plotly.graph_objects import Figure
 
-from report.analysis.contrast import Contrast, Group, Spot, pooled, profile, spelt
+from report.analysis.contrast import Contrast, Group, Spot, display_name, pooled, profile
 from report.analysis.importance import Importance
 from report.analysis.marginal import Marginal
 from report.analysis.parts import Net, Part
@@ -109,7 +109,7 @@ def importance(found: Sequence[Importance]) -> Figure:
     """Draw the most important choices with the largest value from shuffles as a mark, clipped to the edge."""
     shown = list(found[:MOST])[::-1]
     edge = 1.3 * max(one.share for one in shown)
-    names = [spelt(one.name) for one in shown]
+    names = [display_name(one.name) for one in shown]
     bars = {
         "type": "bar",
         "orientation": "h",
@@ -149,7 +149,7 @@ def marginal(found: Marginal, part: str) -> Figure:
     for name, colour, symbol, kept in (
         ("more", BEST, "circle", [one for one in rows if one.is_clear and one.gain > 0]),
         ("less", WORST, "diamond", [one for one in rows if one.is_clear and one.gain <= 0]),
-        ("may be nothing", GREY, "circle-open", [one for one in rows if not one.is_clear]),
+        ("not significant", GREY, "circle-open", [one for one in rows if not one.is_clear]),
     ):
         if kept:
             traces.append(

@@ -8,7 +8,7 @@ from typing import Any
 
 from plotly.graph_objects import Figure
 
-from report.analysis.mistakes import Told
+from report.analysis.mistakes import Predictions
 from report.colours import COLOURS, GREY
 from report.figures.style import GRID, axis, drawn, level
 from search.finals.results import Confirmation, Finalist
@@ -71,10 +71,10 @@ def _dots(name: str, rows: Sequence[tuple[str, float]], marker: dict[str, Any]) 
 # --- confusions ------------------------------------------------------------------------------------------------------
 
 
-def confusion(told: Told) -> Figure:
+def confusion(predictions: Predictions) -> Figure:
     """Draw a confusion matrix of many classes, rows as shares of their class; names are in the hover text."""
-    names = [escape(name) for name in told.class_names]
-    counts = told.confusion
+    names = [escape(name) for name in predictions.class_names]
+    counts = predictions.confusion
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     return drawn(
         "Confusion",
@@ -87,10 +87,10 @@ def confusion(told: Told) -> Figure:
                 "customdata": counts.tolist(),
                 "colorscale": [[0, faint(BEST, 0.0)], [1, BEST]],
                 "showscale": False,
-                "hovertemplate": "%{y} said to be %{x}: %{customdata} images, %{z:.0%}<extra></extra>",
+                "hovertemplate": "%{y} predicted as %{x}: %{customdata} images, %{z:.0%}<extra></extra>",
             }
         ],
-        axis("said to be", type="category", showgrid=False, showticklabels=False),
+        axis("predicted", type="category", showgrid=False, showticklabels=False),
         axis("is", type="category", showgrid=False, showticklabels=False, autorange="reversed", scaleanchor="x"),
         height=560,
         showlegend=False,

@@ -35,13 +35,13 @@ def refusals(run: Run, candidates: list[Record]) -> Figure | None:
     trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
     proposals = count_axis("proposals", max(sum(group.by_rule.values()) for group in groups))
     if not sizes:
-        return drawn("Refused before training", bars, trials, proposals, barmode="stack", bargap=0.15)
+        return drawn("Rejected before training", bars, trials, proposals, barmode="stack", bargap=0.15)
     below = [
         _sizes("refused", sizes, "x-thin", RULES["over budget"]),
         _sizes("trained", trained, "circle", TRAINED),
     ]
     return drawn(
-        "Refused before training",
+        "Rejected before training",
         [*bars, *below],
         trials | {"anchor": "y2"},
         proposals | {"domain": [0.6, 1]},

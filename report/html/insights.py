@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from report.analysis import contrast as positions
-from report.analysis import importance, marginal
+from report.analysis import contrast, importance, marginal
 from report.analysis.contrast import Contrast
 from report.analysis.findings import Findings
-from report.analysis.marginal import Few, Gain, Marginal
+from report.analysis.marginal import Gain, Marginal, TooFew
 from report.analysis.parts import Net, part_of
 from report.figures import choices as choice_charts
 from report.html import markup
@@ -21,24 +20,24 @@ from space import Fixed, widths
 BESIDE = 8  # most other choices for which their table is shown beside the figures
 
 
-def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
+def choices(findings: Findings, nets: Sequence[Net]) -> Section | None:
     """Section on widths, dropout and pools of good and bad candidates; None if no network is searched."""
     title = "Good and bad candidates"
-    if isinstance(found.run.config.space, Fixed):
+    if isinstance(findings.run.config.space, Fixed):
         return None
-    one = positions.contrast(nets)
-    if one is None:
-        few = f"{len(nets)} candidates are too few to hold good against bad; it takes {positions.FEWEST}."
+    quarters = contrast.split_quarters(nets)
+    if quarters is None:
+        few = f"{len(nets)} candidates are too few to compare good with bad ones; needed: {contrast.FEWEST}."
         return Section("choices", title, markup.paragraph(few))
-    n = len(one.best)
+    n = len(quarters.best)
     words = (
-        f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; who was pruned ranks below who was not. "
+        f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; pruned candidates rank below the others. "
         + ("So few show little more than chance. " if n < 10 else "")
-        + "What stands out from chance is told under importance."
+        + "The section on importance says which choices exceed chance."
     )
-    part = part_of(found.run.config.space)
-    plots = list(_plots(one, nets, part))
-    table, rest = positions.choices_table(one, part), ""
+    part = part_of(findings.run.config.space)
+    plots = list(_plots(quarters, nets, part))
+    table, rest = contrast.choices_table(quarters, part), ""
     if table.rows:
         others = markup.table(table, "Other choices", left=(0, 1, 2))
         if len(table.rows) <= BESIDE:
@@ -49,97 +48,97 @@ def choices(found: Findings, nets: Sequence[Net]) -> Section | None:
     return Section("choices", title, f'{markup.paragraph(words)}<div class="pair">{grid}</div>{rest}')
 
 
-def _plots(one: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple[str, str]]:
+def _plots(quarters: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple[str, str]]:
     """Return (title, figure) of each choice by part that differs between networks."""
-    band = "Middle value of either group, with quartiles as a band or, of few networks, each as a thin line."
-    for what, told, value in (
-        ("Width", "channels", lambda one_part: one_part.width),
-        ("Number of blocks", "blocks", lambda one_part: one_part.blocks),
-        ("Dropout", "dropout rate", lambda one_part: one_part.dropout),
+    band = "Median of either group, with quartiles as a band or, of few networks, each as a thin line."
+    for what, unit, value in (
+        ("Width", "channels", lambda part_: part_.width),
+        ("Number of blocks", "blocks", lambda part_: part_.blocks),
+        ("Dropout", "dropout rate", lambda part_: part_.dropout),
     ):
-        if positions.varies(nets, value):
-            drawn = choice_charts.along(one, value, told, part)
-            yield f"{what} of each {part}", markup.figure(drawn, band, height=360)
-    if positions.varies(nets, lambda one_part: float(one_part.is_pooled)):
+        if contrast.varies(nets, value):
+            figure = choice_charts.along(quarters, value, unit, part)
+            yield f"{what} of each {part}", markup.figure(figure, band, height=360)
+    if contrast.varies(nets, lambda part_: float(part_.is_pooled)):
         words = f"The share of either group that pools after each {part}."
-        yield f"Pooling after each {part}", markup.figure(choice_charts.pools(one), words, height=360)
+        yield f"Pooling after each {part}", markup.figure(choice_charts.pools(quarters), words, height=360)
 
 
-def importances(found: Findings) -> Section:
+def importances(findings: Findings) -> Section:
     """Section on the importance of choices for reaching the best tenth."""
-    study, title = found.studies.candidates, "Importance of each choice"
+    study, title = findings.studies.candidates, "Importance of each choice"
     n = importance.trained(study)
-    if not found.run.config.parameters:
+    if not findings.run.config.parameters:
         return Section("importance", title, markup.paragraph("Nothing was chosen: every value is fixed."))
-    rows = importance.importances(study, found.run.config.search.seed)
+    rows = importance.importances(study, findings.run.config.search.seed)
     if not rows:
-        few = f"{n} trials trained in full are too few to tell: it takes {importance.FEWEST}, better {importance.STEADY}."
+        few = f"{n} trials trained in full are too few: {importance.FEWEST} are needed, {importance.STEADY} recommended."
         return Section("importance", title, markup.paragraph(few))
-    clear = [positions.spelt(one.name) for one in rows if one.stands_out]
+    clear = [contrast.display_name(row.name) for row in rows if row.stands_out]
     words = (
         f"How much each choice matters for being among the best tenth of {n:,} trials trained in full (PED-ANOVA, Optuna's "
         "default). " + (f"These stand out from chance: {', '.join(clear)}." if clear else "None stands out from chance.")
     )
-    few = f"{n} trials are few: from {importance.STEADY} on the figures become steady. " if n < importance.STEADY else ""
+    few = f"{n} trials are few: values are stable from {importance.STEADY} on. " if n < importance.STEADY else ""
     k = importance.shuffles(n)
     caption = (
-        f"Marks: the most that chance gave each choice, with the accuracies shuffled among the trials {k} times. "
-        f"Of {len(rows)} choices that do nothing about {len(rows) / (k + 1):.1f} would go beyond their marks."
+        f"Marks: the largest value of each choice when accuracies are shuffled among the trials, {k} times. "
+        f"Of {len(rows)} choices without effect about {len(rows) / (k + 1):.1f} would exceed their marks."
     )
     more = f" The {choice_charts.MOST} most important of {len(rows)}." if len(rows) > choice_charts.MOST else ""
-    drawn = markup.figure(choice_charts.importance(rows), caption + more)
-    return Section("importance", title, (markup.notice(few.strip()) if few else "") + markup.paragraph(words) + drawn)
+    figure = markup.figure(choice_charts.importance(rows), caption + more)
+    return Section("importance", title, (markup.notice(few.strip()) if few else "") + markup.paragraph(words) + figure)
 
 
-def parameters(found: Findings, nets: Sequence[Net]) -> Section | None:
+def parameters(findings: Findings, nets: Sequence[Net]) -> Section | None:
     """Section on the gain per thousand parameters; None if no widths are searched."""
     title = "Where the next thousand parameters pay"
-    if not widths(found.run.config.space):
+    if not widths(findings.run.config.space):
         return None
-    part, told = part_of(found.run.config.space), marginal.marginal(found, nets)
-    if isinstance(told, Few):
-        few = f"{told.n} trials trained in full are too few, it takes {told.needed}"
-        why = few if told.n < told.needed else "their widths do not differ enough"
-        return Section("parameters", title, markup.paragraph(f"Not to be told of these candidates: {why}."))
-    return Section("parameters", title, _paying(told, part))
+    part, estimate = part_of(findings.run.config.space), marginal.marginal(findings, nets)
+    if isinstance(estimate, TooFew):
+        few = f"{estimate.n} trials trained in full are too few; needed: {estimate.needed}"
+        why = few if estimate.n < estimate.needed else "their widths do not differ enough"
+        return Section("parameters", title, markup.paragraph(f"Cannot be estimated from these candidates: {why}."))
+    return Section("parameters", title, _paying(estimate, part))
 
 
-def _paying(told: Marginal, part: str) -> str:
-    best, clear = max(told.gains, key=lambda one: one.gain), [one for one in told.gains if one.is_clear]
+def _paying(estimate: Marginal, part: str) -> str:
+    best, clear = max(estimate.gains, key=lambda gain: gain.gain), [gain for gain in estimate.gains if gain.is_clear]
     how = (
         f"taken from the widths of all other {part}s in proportion, as every candidate fills the budget"
-        if told.kind == "moved"
+        if estimate.kind == "moved"
         else "added to the network"
     )
     if not clear:
-        words = f"No {part} stands out: what these trials say of each may be nothing."
+        words = f"No {part} stands out: each estimate may be due to chance."
     elif best.is_clear and best.gain > 0:
         words = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
     else:
-        words = f"No {part} clearly gains, and {', '.join(one.named(part) for one in clear)} clearly lose by it."
+        words = f"No {part} clearly gains, and {', '.join(gain.named(part) for gain in clear)} clearly lose by it."
     rows = [
         (
-            one.named(part),
-            f"{one.width:,.0f}",
-            f"{one.cost:,.0f}",
-            _points(one.gain),
-            _span(one),
-            ("more" if one.gain > 0 else "less") if one.is_clear else "may be nothing",
+            gain.named(part),
+            f"{gain.width:,.0f}",
+            f"{gain.cost:,.0f}",
+            _points(gain.gain),
+            _span(gain),
+            ("more" if gain.gain > 0 else "less") if gain.is_clear else "not significant",
         )
-        for one in told.gains
+        for gain in estimate.gains
     ]
     columns = ("", "channels now", "a channel costs", "points for 1,000 more", "95 % interval", "verdict")
     caption = f"Points of best validation accuracy for a thousand parameters spent on width, {how}; 95 % intervals."
-    held = f", with {', '.join(map(positions.spelt, told.held))} held equal" if told.held else ""
+    adjusted = f", adjusted for {', '.join(map(contrast.display_name, estimate.controls))}" if estimate.controls else ""
     about = (
-        f"A straight line through {told.n:,} trials trained in full: accuracy on the width of each {part}{held}. A channel "
-        f"costs parameters in its own {part} and in the next. The verdict allows for the number of {part}s (Holm). Returns "
-        f"diminish, so it holds near what the {part}s have now."
+        f"Linear regression over {estimate.n:,} trials trained in full: accuracy on the width of each {part}{adjusted}. A "
+        f"channel costs parameters in its own {part} and in the next. The verdict is adjusted for the number of {part}s "
+        f"(Holm). Returns diminish, so it is valid near the present widths."
     )
     return "".join(
         [
             markup.paragraph(words),
-            markup.figure(choice_charts.marginal(told, part), caption),
+            markup.figure(choice_charts.marginal(estimate, part), caption),
             markup.table(Table(columns, rows), f"Gain of each {part}", left=(0, 5)),
             markup.paragraph(about, "remark"),
         ]
@@ -150,14 +149,16 @@ def _points(gain: float) -> str:
     return f"{100 * gain:+.3f}"
 
 
-def _span(one: Gain) -> str:
-    return f"{_points(one.low)} to {_points(one.high)}"
+def _span(gain: Gain) -> str:
+    return f"{_points(gain.low)} to {_points(gain.high)}"
 
 
-def effects(found: Findings) -> Section | None:
+def effects(findings: Findings) -> Section | None:
     """Section on the effects of an ablation; None if the study is not one."""
-    shown = evidence.effects_shown(found.run, found.studies.candidates)
+    shown = evidence.effects_shown(findings.run, findings.studies.candidates)
     if not shown:
         return None
-    body = "".join(f"<p>{escape(one.words)}</p>{markup.table(one.table, one.words, left=(0, 3))}" for one in shown)
+    body = "".join(
+        f"<p>{escape(effect.words)}</p>{markup.table(effect.table, effect.words, left=(0, 3))}" for effect in shown
+    )
     return Section("effects", "What each factor does", body)

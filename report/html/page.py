@@ -14,9 +14,9 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from report.analysis.findings import Findings
-from report.analysis.mistakes import Told, tell
+from report.analysis.mistakes import Predictions, evaluate_winner
 from report.analysis.parts import nets
-from report.analysis.timing import times
+from report.analysis.timing import training_times
 from report.html import effort, insights, markup, results
 from report.html.markup import Section
 from report.markdown.formatting import protocol_words
@@ -29,36 +29,36 @@ POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; sc
 _HERE = Path(__file__).parent
 
 
-def write_html(found: Findings) -> Path:
+def write_html(findings: Findings) -> Path:
     """Write report.html into the run folder atomically; Keras re-evaluates the winner on the validation images."""
-    write_text(path := found.run.folder / "report.html", page(found, _told(found)))
+    write_text(path := findings.run.folder / "report.html", page(findings, _predictions(findings)))
     return path
 
 
-def page(found: Findings, told: Told | str) -> str:
+def page(findings: Findings, predictions: Predictions | str) -> str:
     """The whole page.
 
     Args:
-        told: the winner's predictions for the validation images, or the reason why there are none.
+        predictions: the winner's predictions for the validation images, or the reason why there are none.
     """
-    candidates = nets(found)
+    candidates = nets(findings)
     sections: list[Section | None] = [
-        results.leaderboard(found),
-        results.finals(found),
-        results.curves(found),
-        results.costs(found),
-        results.winner(found),
-        results.mistakes(found, told),
-        insights.effects(found),
-        insights.choices(found, candidates),
-        insights.importances(found),
-        insights.parameters(found, candidates),
-        effort.refused(found),
-        effort.time(times(found.run, found.studies.candidates)),
-        effort.asked(found),
+        results.leaderboard(findings),
+        results.finals(findings),
+        results.curves(findings),
+        results.costs(findings),
+        results.winner(findings),
+        results.mistakes(findings, predictions),
+        insights.effects(findings),
+        insights.choices(findings, candidates),
+        insights.importances(findings),
+        insights.parameters(findings, candidates),
+        effort.rejections(findings),
+        effort.time_spent(training_times(findings.run, findings.studies.candidates)),
+        effort.configuration(findings),
     ]
     shown = [section for section in sections if section]
-    name = escape(found.run.name)
+    name = escape(findings.run.name)
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -66,16 +66,16 @@ def page(found: Findings, told: Told | str) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{name}: {escape(title(found.board, found.network.classes))}</title>",
+            f"<title>{name}: {escape(title(findings.board, findings.network.classes))}</title>",
             f"<style>{_beside('report.css')}</style></head>",
             "<body>",
             f'<div class="page"><nav aria-label="Contents"><ol>{"".join(map(_entry, shown))}</ol></nav>',
-            f'<main><header id="top">{_header(found)}</header>',
+            f'<main><header id="top">{_header(findings)}</header>',
             "<noscript><p>Figures are drawn by the script in this page, which is switched off here.</p></noscript>",
             *(_card(section) for section in shown),
             f"<footer>Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>python -m search report</code>.</footer>",
             "</main></div>",
-            f'<script type="application/json" id="leaderboard">{markup.script_data(found.board)}</script>',
+            f'<script type="application/json" id="leaderboard">{markup.script_data(findings.board)}</script>',
             f"<script>{get_plotlyjs()}</script>",
             f"<script>{_beside('report.js')}</script>",
             "</body></html>",
@@ -83,43 +83,43 @@ def page(found: Findings, told: Told | str) -> str:
     )
 
 
-def _told(found: Findings) -> Told | str:
+def _predictions(findings: Findings) -> Predictions | str:
     try:
-        return tell(found)
+        return evaluate_winner(findings)
     except UserError as error:
         return str(error)
 
 
-def _header(found: Findings) -> str:
-    config, board, classes = found.run.config, found.board, found.network.classes
+def _header(findings: Findings) -> str:
+    config, board, classes = findings.run.config, findings.board, findings.network.classes
     kinds = "separable convolutions only, " if config.budget.separable_only else ""
-    question = f"{found.data['summary']}; {kinds}under {config.budget.words}"
-    fresh = confirmation(found.finals, found.number, results.finals_command(found))
+    question = f"{findings.data['summary']}; {kinds}under {config.budget.words}"
+    fresh = confirmation(findings.finals, findings.number, results.finals_command(findings))
     words = f"Protocol {config.protocol}: {protocol_words(config)}"
     return "".join(
         [
             markup.paragraph(question, "eyebrow"),
-            f"<h1>{escape(found.run.name)}: {escape(title(board, classes))}</h1>",
+            f"<h1>{escape(findings.run.name)}: {escape(title(board, classes))}</h1>",
             markup.paragraph(f"{verdict(board, classes)} {fresh.words}", "lead"),
-            f'<dl class="tiles {fresh.status.replace(" ", "-")}">{"".join(_tiles(found, fresh))}</dl>',
+            f'<dl class="tiles {fresh.status.replace(" ", "-")}">{"".join(_tiles(findings, fresh))}</dl>',
             markup.notice(words, "warning") if config.protocol == "course" else markup.paragraph(words, "remark"),
         ]
     )
 
 
-def _tiles(found: Findings, fresh: Confirmed) -> Iterator[str]:
+def _tiles(findings: Findings, fresh: Confirmed) -> Iterator[str]:
     """Four key figures of the winner."""
-    best, base, limit = found.board["trials"][0], found.board["base"], found.run.config.budget.params
-    delta, opponent = best["delta_vs_base"], "it has not been trained"
+    best, base, limit = findings.board["trials"][0], findings.board["base"], findings.run.config.budget.params
+    delta, base_text = best["delta_vs_base"], "it has not been trained"
     if base is not None:
         size = "" if base["params"] is None else f", {base['params']:,} parameters"
-        opponent = f"the base has {base['best_val_accuracy']:.2%}{size}"
+        base_text = f"the base has {base['best_val_accuracy']:.2%}{size}"
     epoch = f"in epoch {best['best_epoch']} of {best['epochs']}, {best['final_val_accuracy']:.2%} in the last"
     points = "" if delta is None else f"{100 * delta:+.2f} points"
-    yield _tile(f"Best {found.run.config.measure}", f"{best['best_val_accuracy']:.2%}", epoch)
+    yield _tile(f"Best {findings.run.config.measure}", f"{best['best_val_accuracy']:.2%}", epoch)
     yield _tile("Parameters", f"{best['params']:,}", f"the budget is under {limit:,}", markup.bar(best["params"] / limit))
-    yield _tile("Against the base", points, opponent)
-    yield _tile("On fresh seeds", fresh.short, "by the finals" if found.finals else "no finals have been held")
+    yield _tile("Against the base", points, base_text)
+    yield _tile("On fresh seeds", fresh.short, "by the finals" if findings.finals else "no finals yet")
 
 
 def _tile(what: str, figure: str, words: str, body: str = "") -> str:

@@ -7,7 +7,7 @@ from html import escape
 
 from report import pareto as fronts
 from report.analysis.findings import Findings
-from report.analysis.mistakes import Told, confused, picture
+from report.analysis.mistakes import Predictions, most_confused, picture
 from report.figures import curves as figures
 from report.figures import finals as charts
 from report.html import markup
@@ -25,16 +25,16 @@ MATRIX = 20  # most classes for which the confusion matrix is a table of numbers
 CONFUSIONS = 10  # confusions listed
 
 
-def leaderboard(found: Findings) -> Section:
+def leaderboard(findings: Findings) -> Section:
     """Section with the leaderboard: base, references, best trials, others folded."""
-    whole, opponents = leaderboard_table(found.board), len(found.board["references"]) + bool(found.board["base"])
-    first, rest = whole.rows[: opponents + SHOWN], whole.rows[opponents + SHOWN :]
-    kinds = dict.fromkeys(range(opponents), "base") | {opponents: "winner"}
+    whole, n_references = leaderboard_table(findings.board), len(findings.board["references"]) + bool(findings.board["base"])
+    first, rest = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
+    kinds = dict.fromkeys(range(n_references), "base") | {n_references: "winner"}
     parts = [
         markup.table(Table(whole.columns, first), "Leaderboard", left=(1,), kinds=kinds),
         markup.paragraph(
-            f"{counts_words(found.board)}. Best is the best validation accuracy over the epochs of one training, last epoch "
-            "that of its last; trials without a rank were not trained in full.",
+            f"{counts_words(findings.board)}. Best is the best validation accuracy over the epochs of one "
+            "training, last epoch that of its last; trials without a rank were not trained in full.",
             "remark",
         ),
     ]
@@ -42,42 +42,45 @@ def leaderboard(found: Findings) -> Section:
         parts.insert(
             1, markup.details(f"{len(rest):,} more", markup.table(Table(whole.columns, rest), "The rest", left=(1,)))
         )
-    base = found.run.config.base_name
-    if base is not None and (known := base_table(found.run.config, found.board)).rows:
+    base = findings.run.config.base_name
+    if base is not None and (known := base_table(findings.run.config, findings.board)).rows:
         parts += [f"<h3>The base{'' if base == 'base' else f', {escape(base)}'}</h3>", markup.table(known, "The base")]
     return Section("leaderboard", "Leaderboard", "".join(parts))
 
 
-def finals(found: Findings) -> Section:
+def finals(findings: Findings) -> Section:
     """Section on the finals."""
-    held = found.finals
-    if held is None:
-        words = confirmation(None, found.number, finals_command(found)).words
+    results = findings.finals
+    if results is None:
+        words = confirmation(None, findings.number, finals_command(findings)).words
         return Section("finals", "Finals on fresh seeds", markup.paragraph(words))
-    parts = [markup.paragraph(evidence.finals_verdict(held))]
-    if held.finalists:
-        told = (
-            f"Mean {evidence.measure(held)} of each finalist on {held.seeds} fresh seeds with its 95 % interval, each seed, "
-            "and the best validation accuracy that the search had seen."
+    parts = [markup.paragraph(evidence.finals_verdict(results))]
+    if results.finalists:
+        caption = (
+            f"Mean {evidence.measure(results)} of each finalist on {results.seeds} fresh seeds with its 95 % interval, "
+            "each seed, and the best validation accuracy that the search had seen."
         )
-        parts += [markup.figure(charts.finals(held), told), markup.table(evidence.finals_table(held), "Finals")]
+        parts += [
+            markup.figure(charts.finals(results), caption),
+            markup.table(evidence.finals_table(results), "Finals"),
+        ]
         parts.append(markup.paragraph(evidence.FINALS, "remark"))
-    parts += [markup.paragraph(line, "remark") for line in evidence.finals_notes(held)]
+    parts += [markup.paragraph(line, "remark") for line in evidence.finals_notes(results)]
     return Section("finals", "Finals on fresh seeds", "".join(parts))
 
 
-def curves(found: Findings) -> Section:
+def curves(findings: Findings) -> Section:
     """Validation accuracy by epoch."""
-    known = found.run, found.candidates, found.references
+    known = findings.run, findings.candidates, findings.references
     words = "Validation accuracy by epoch: base dashed, best trials in colour, others dash-dotted, published logs dotted."
     return Section("curves", "Learning curves", markup.figure(figures.learning_curves(*known), words, height=460))
 
 
-def costs(found: Findings) -> Section:
+def costs(findings: Findings) -> Section:
     """Section on accuracy against each cost metric, with its Pareto front as a table."""
-    config = found.run.config
+    config = findings.run.config
     names = config.recorded_metrics
-    known = add_costs(Opened(found.run, found.candidates, found.references), names, found.studies)
+    known = add_costs(Opened(findings.run, findings.candidates, findings.references), names, findings.studies)
     parts = [_front(known, config.cost_metrics)] if config.cost_metrics else list[str]()
     for name in names:
         metric, front = METRICS[name], fronts.front_board(known, (name,))
@@ -92,73 +95,74 @@ def costs(found: Findings) -> Section:
 def _front(known: Opened, prices: Sequence[str]) -> str:
     """Front of the study's own objectives together."""
     front = fronts.front_board(known, prices)
-    whole, opponents = fronts.front_table(front), len(front["references"]) + bool(front["base"])
-    rows = whole.rows[: opponents + SHOWN], whole.rows[opponents + SHOWN :]
+    whole, n_references = fronts.front_table(front), len(front["references"]) + bool(front["base"])
+    rows = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
     first, rest = (markup.table(Table(whole.columns, some), "The front of the study", left=(1,)) for some in rows)
     folded = markup.details(f"{len(rows[1]):,} more", rest) if rows[1] else ""
     words = f"The study asks for high accuracy and low {', '.join(prices)} at once. {fronts.front_words(front)}"
     return f"<h3>The front of all objectives</h3>{markup.paragraph(words)}{first}{folded}"
 
 
-def winner(found: Findings) -> Section:
+def winner(findings: Findings) -> Section:
     """The winner layer by layer."""
     words = (
-        f"Trial {found.number} from its input down: the size of each output, how many input pixels each way it can see, its "
-        "parameters and multiply-adds with a bar each."
+        f"Trial {findings.number} from its input down: the size of each output, how many input pixels each way it can see, "
+        "its parameters and multiply-adds with a bar each."
     )
-    flipped = next(one.flip_val_accuracy for one in found.candidates if one.number == found.number)
+    flipped = next(record.flip_val_accuracy for record in findings.candidates if record.number == findings.number)
     if flipped is not None:
-        words += f" With flip averaging, which is told apart and never ranked, it reaches {flipped:.2%}."
-    drawn = markup.scrolling(network_svg(found.network), f"Trial {found.number}, layer by layer")
-    return Section("winner", f"The winner: trial {found.number}", markup.paragraph(words) + drawn)
+        words += f" With flip averaging, which is reported separately and never ranked, it reaches {flipped:.2%}."
+    drawing = markup.scrolling(network_svg(findings.network), f"Trial {findings.number}, layer by layer")
+    return Section("winner", f"The winner: trial {findings.number}", markup.paragraph(words) + drawing)
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def mistakes(found: Findings, told: Told | str) -> Section:
+def mistakes(findings: Findings, predictions: Predictions | str) -> Section:
     """Section on the confusion matrix and the worst mistakes, or the reason why there are none."""
     title = "What the winner gets wrong"
-    if isinstance(told, str):
-        return Section("mistakes", title, markup.paragraph(f"Not shown: {told}."))
-    record = next(one for one in found.candidates if one.number == found.number)
+    if isinstance(predictions, str):
+        return Section("mistakes", title, markup.paragraph(f"Not shown: {predictions}."))
+    record = next(record for record in findings.candidates if record.number == findings.number)
     stored = record.float_val_accuracy or record.best_val_accuracy or 0.0
     words = (
-        f"With the weights of its best epoch, in floats, the winner was asked again: {told.accuracy:.2%} of {told.images:,} "
-        f"validation images are right ({stored:.2%} when it was trained)."
+        f"With the weights of its best epoch, in float32, the winner was evaluated again: "
+        f"{predictions.accuracy:.2%} of {predictions.images:,} validation images are classified correctly "
+        f"({stored:.2%} when it was trained)."
     )
-    beside = f'<div class="beside"><div>{_confusion(told)}</div><div>{_confusions(told)}</div></div>'
+    beside = f'<div class="beside"><div>{_confusion(predictions)}</div><div>{_confusions(predictions)}</div></div>'
     parts = [markup.paragraph(words), beside]
-    if told.worst:
+    if predictions.worst:
         parts += [
             "<h3>Worst mistakes</h3>",
             markup.paragraph(
-                f"Of {told.images - int(told.confusion.trace()):,} wrong answers the {len(told.worst)} that leave the least "
-                "probability for the truth."
+                f"Of {predictions.images - int(predictions.confusion.trace()):,} mistakes the {len(predictions.worst)} with "
+                "the lowest probability of the true class."
             ),
-            f'<ul class="mistakes">{"".join(_mistakes(told))}</ul>',
+            f'<ul class="mistakes">{"".join(_mistakes(predictions))}</ul>',
         ]
     return Section("mistakes", title, "".join(parts))
 
 
-def _confusion(told: Told) -> str:
-    if len(told.class_names) > MATRIX:
-        words = "Rows are what images are, columns what was said of them; point at a cell for its names and number."
-        return f"<h3>Confusion matrix</h3>{markup.figure(charts.confusion(told), words)}"
-    names = [escape(name) for name in told.class_names]
-    sums = told.confusion.sum(axis=1).clip(1)
+def _confusion(predictions: Predictions) -> str:
+    if len(predictions.class_names) > MATRIX:
+        words = "Rows are true classes, columns predicted ones; hover over a cell for its names and count."
+        return f"<h3>Confusion matrix</h3>{markup.figure(charts.confusion(predictions), words)}"
+    names = [escape(name) for name in predictions.class_names]
+    sums = predictions.confusion.sum(axis=1).clip(1)
     head = "".join(f'<th scope="col"><span>{name}</span></th>' for name in names)
     lines = []
-    for truth, (name, row, whole) in enumerate(zip(names, told.confusion.tolist(), sums.tolist(), strict=True)):
-        cells = "".join(_cell(count, count / whole, truth == said) for said, count in enumerate(row))
+    for truth, (name, row, whole) in enumerate(zip(names, predictions.confusion.tolist(), sums.tolist(), strict=True)):
+        cells = "".join(_cell(count, count / whole, truth == predicted) for predicted, count in enumerate(row))
         lines.append(f'<tr><th scope="row">{name}</th>{cells}<td class="n">{row[truth] / whole:.0%}</td></tr>')
     matrix = (
-        f'<table class="confusion"><thead><tr><th scope="col">is \\ said to be</th>{head}'
+        f'<table class="confusion"><thead><tr><th scope="col">true \\ predicted</th>{head}'
         '<th scope="col"><span>right</span></th></tr></thead><tbody>'
     )
     matrix += f"{''.join(lines)}</tbody></table>"
     return "<h3>Confusion matrix</h3>" + markup.scrolling(
-        matrix, "Confusion matrix: rows are the truth, columns the answers"
+        matrix, "Confusion matrix: rows are true classes, columns predicted ones"
     )
 
 
@@ -167,27 +171,29 @@ def _cell(count: int, share: float, is_right: bool) -> str:
     return f'<td class="n {kind}" style="--share:{share:.3f}">{count or ""}</td>'
 
 
-def _confusions(told: Told) -> str:
-    pairs = confused(told, CONFUSIONS)
+def _confusions(predictions: Predictions) -> str:
+    pairs = most_confused(predictions, CONFUSIONS)
     if not pairs:
         return ""
-    names, sums = told.class_names, told.confusion.sum(axis=1)
-    rows = [(names[truth], names[said], f"{count:,}", f"{count / sums[truth]:.0%}") for truth, said, count in pairs]
+    names, sums = predictions.class_names, predictions.confusion.sum(axis=1)
+    rows = [
+        (names[truth], names[predicted], f"{count:,}", f"{count / sums[truth]:.0%}") for truth, predicted, count in pairs
+    ]
     listed = markup.table(
-        Table(("is", "taken for", "images", "of its class"), rows), "Most frequent confusions", left=(0, 1)
+        Table(("true class", "predicted", "images", "share of class"), rows), "Most frequent confusions", left=(0, 1)
     )
     return f"<h3>Most frequent confusions</h3>{listed}"
 
 
-def _mistakes(told: Told) -> Iterator[str]:
-    for one in told.worst:
-        truth, said = escape(told.class_names[one.truth]), escape(told.class_names[one.said])
+def _mistakes(predictions: Predictions) -> Iterator[str]:
+    for mistake in predictions.worst:
+        truth, predicted = escape(predictions.class_names[mistake.truth]), escape(predictions.class_names[mistake.predicted])
         yield (
-            f'<li><img src="{picture(one.image)}" alt="an image of class {truth}" width="96" height="96">'
-            f"<span>is <b>{truth}</b></span><span>said <b>{said}</b>, {one.probability:.0%}</span></li>"
+            f'<li><img src="{picture(mistake.image)}" alt="an image of class {truth}" width="96" height="96">'
+            f"<span>is <b>{truth}</b></span><span>predicted <b>{predicted}</b>, {mistake.probability:.0%}</span></li>"
         )
 
 
-def finals_command(found: Findings) -> str:
+def finals_command(findings: Findings) -> str:
     """Command that runs the finals."""
-    return found.run.command.replace("search run ", "search finals ", 1)
+    return findings.run.command.replace("search run ", "search finals ", 1)

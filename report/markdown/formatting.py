@@ -52,7 +52,7 @@ def protocol_words(config: StudyConfig) -> str:
             + ". It flatters: the best of many trainings and epochs is picked on those very images."
         )
     return (
-        f"{config.measure} is measured on images held out from training; the test images are not looked at. "
+        f"{config.measure} is measured on images held out from training; only finals read the test images. "
         "The best of many trainings and epochs is picked on the held-out images, so the best figure flatters a little."
     )
 

@@ -71,7 +71,7 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None) -> P
         verdict(board, network.classes),
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
         f"## The base\n\n{_base(run.config, board)}",
-        f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRefused before training: {refused}." if refused else ""),
+        f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRejected before training: {refused}." if refused else ""),
         *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
         *([f"## Confirmed on fresh seeds\n\n{finals_section(found.finals)}"] if found.finals else []),
         *([f"## What each factor does\n\n{effects}"] if effects else []),

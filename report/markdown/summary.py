@@ -71,12 +71,10 @@ def confirmation(found: Confirmation | None, number: int, command: str) -> Confi
         command: the command that runs finals, shown if they have not been run.
     """
     if found is None:
-        return Confirmed(
-            "not held", "not confirmed yet", f"No finals have been held; they tell which lead is real: {command}"
-        )
+        return Confirmed("not held", "not confirmed yet", f"No finals yet; they show which lead is real: {command}")
     one = next((one for one in found.finalists if one.number == number and one.name == f"trial-{number}"), None)
     if one is None:
-        words = f"Trial {number} was in no finals, as they were held before it, or it did not train on every seed."
+        words = f"Trial {number} is in no finals: they were run before it, or it was not trained on every seed."
         return Confirmed("unknown", "not confirmed", words)
     seeds = f"{found.seeds} fresh seed{'s' if found.seeds > 1 else ''}"
     mean = f"its mean is {one.mean:.2%} on {seeds}"
@@ -85,7 +83,7 @@ def confirmation(found: Confirmation | None, number: int, command: str) -> Confi
         return Confirmed("not ahead", "not confirmed", f"Not confirmed: {mean}, and {found.leader} is really ahead of it.")
     base = one.against_base
     if base is None:
-        return Confirmed("unknown", "no base to compare", f"In the finals {mean}; there is no base to hold it against.")
+        return Confirmed("unknown", "no base to compare", f"In the finals {mean}; there is no base to compare it with.")
     gap = f"{100 * abs(base.difference):.2f} points {'above' if base.difference > 0 else 'below'} the base"
     if base.low is not None and base.high is not None:
         gap += f" (95 % interval {100 * base.low:+.2f} to {100 * base.high:+.2f})"

@@ -69,7 +69,7 @@ def cells(given: HandIn) -> list[Cell]:
 
 _NO_BASE = "## The base\n\nA plain accuracy, {:.2%}: there is no network of it."
 _MEASURED = (
-    "Weights are those of the best epoch. Their accuracy is measured on the validation images and held against the log."
+    "Weights are those of the best epoch. Their accuracy is measured on the validation images and compared with the log."
 )
 _LOADED = "Weights are those of the best epoch. They are loaded and not measured, see Images."
 _COUNTED = "Counted once more, here, on the trained network, its source and the logs in this folder:"

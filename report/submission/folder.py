@@ -60,7 +60,7 @@ def submit(run: Run, studies: Studies, folder: Path, tell: Callable[[str], None]
     found = gather(run, studies)
     if found.board["base"] is None:
         raise UserError(
-            f"{run.name}: its base has not been trained, with which the winner compares; go on with: {run.command}"
+            f"{run.name}: its base, which the winner is compared with, has not been trained; continue with: {run.command}"
         )
     load_backend()
     try:

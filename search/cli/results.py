@@ -144,4 +144,4 @@ def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
     if prices := found.config.cost_metrics:
         print_front(console, front_board(Opened(found, candidates, references), prices, loaded))
     if refused := refusal_words(candidates):
-        console.print(f"Refused before training: {refused}.", highlight=False)
+        console.print(f"Rejected before training: {refused}.", highlight=False)

@@ -181,7 +181,7 @@ def print_front(console: Console, front: Front) -> None:
 def print_taken(console: Console, exported: ExportedFront, folder: Path) -> None:
     """The exported networks as a table, and what is to be known of them."""
     _print(console, exported.table, f"{folder}", [""] * len(exported.table.rows), left="")
-    _say(console, f"Told in {INDEX} and {WORDS} there; each network is in a folder of its own.")
+    _say(console, f"Listed in {INDEX} and {WORDS} there; each network is in a folder of its own.")
     if exported.outdated:
         _say(console, f"Of an earlier export, on the front no more: {', '.join(exported.outdated)}.")
 

@@ -9,7 +9,7 @@ import pytest
 
 import space
 from report.analysis.findings import gather
-from report.analysis.marginal import SPARE, Few, Marginal, channels, least_squares, marginal
+from report.analysis.marginal import SPARE, Marginal, TooFew, channels, least_squares, marginal
 from report.analysis.parts import nets
 from search.budget.cost import compute_cost
 from search.networks.architecture import Architecture
@@ -71,7 +71,7 @@ def test_what_a_channel_is_worth_is_found_again(fit: str, tmp_path: Path) -> Non
         found = gather(run, fill(run, noise_images(), 60, score=worth(2e-3, -1e-3)))
         told = marginal(found, nets(found))
     assert isinstance(told, Marginal) and told.n == 60 and told.kind == ("moved" if fit == "fill" else "added")
-    assert told.held == ("blocks",)
+    assert told.controls == ("blocks",)
     assert [gain.named("block") for gain in told.gains] == [f"block {n}" for n in range(1, 6)]
     first, third = told.gains[0], told.gains[2]
     assert first.is_clear and first.gain == max(gain.gain for gain in told.gains) and first.low < first.gain < first.high
@@ -94,7 +94,7 @@ def test_a_channel_costs_what_the_network_grows_by(tmp_path: Path) -> None:
                 for more in (1, 0)
             )
             grown.append(wide.params - narrow.params)
-    assert isinstance(told, Marginal) and told.held == ()
+    assert isinstance(told, Marginal) and told.controls == ()
     assert told.gains[1].cost == pytest.approx(np.mean(grown))
     assert told.gains[1].width == pytest.approx(np.mean([one.parts[1].width for one in nets(found)]))
 
@@ -114,7 +114,7 @@ def test_what_makes_networks_narrow_is_held_equal(tmp_path: Path) -> None:
         found = gather(run, fill(run, noise_images(), 60, score=depth))
         told = marginal(found, nets(found))
     assert isinstance(told, Marginal)
-    assert told.held == ("blocks_1", "blocks_2", "kernel_1", "kernel_2", "block")
+    assert told.controls == ("blocks_1", "blocks_2", "kernel_1", "kernel_2", "block")
     assert [gain.named("stage") for gain in told.gains] == ["stage 1", "stage 2"]
     assert not any(gain.is_clear for gain in told.gains)
 
@@ -123,7 +123,7 @@ def test_too_few_networks_tell_nothing(tmp_path: Path) -> None:
     with storages_in_memory():
         run = synthetic_run(tmp_path, **SHALLOW | {"space__blocks": 3})
         found = gather(run, fill(run, noise_images(), SPARE + 4))
-        assert marginal(found, nets(found)[:-1]) == Few(SPARE + 3, SPARE + 4), "a constant and three widths"
+        assert marginal(found, nets(found)[:-1]) == TooFew(SPARE + 3, SPARE + 4), "a constant and three widths"
         assert isinstance(marginal(found, nets(found)), Marginal)
 
 

@@ -1,6 +1,6 @@
 """report.analysis.mistakes: answers counted by hand, pictures read back.
 
-A real winner is asked again in tests/report/markdown/test_report.py.
+A real winner is evaluated in tests/report/markdown/test_report.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pictures
 
-from report.analysis.mistakes import SIDE, confused, picture, told
+from report.analysis.mistakes import SIDE, most_confused, picture, summarize
 from tests.support.synthetic import noise_images
 
 
@@ -24,15 +24,15 @@ def test_answers_are_counted_and_the_least_probable_truth_comes_first() -> None:
     said[1] = 0.3, 0.1, 0.6  # an a, said to be c
     said[10] = 0.05, 0.15, 0.8  # a b, said to be c
     said[11] = 0.0, 0.45, 0.55  # another
-    found = told(said, data)
+    found = summarize(said, data)
     assert found.confusion.tolist() == [[8, 1, 1], [0, 8, 2], [0, 0, 10]]
     assert found.accuracy == pytest.approx(26 / 30) and found.images == 30
-    assert [(one.truth, one.said, round(one.probability, 2)) for one in found.worst] == [
+    assert [(one.truth, one.predicted, round(one.probability, 2)) for one in found.worst] == [
         (1, 2, 0.8), (0, 1, 0.7), (0, 2, 0.6), (1, 2, 0.55),
     ]  # fmt: skip
     assert (found.worst[0].image == data.x_val[10]).all()
-    assert confused(found, 2) == [(1, 2, 2), (0, 1, 1)]
-    assert confused(found, 9) == [(1, 2, 2), (0, 1, 1), (0, 2, 1)], "what does not occur is not listed"
+    assert most_confused(found, 2) == [(1, 2, 2), (0, 1, 1)]
+    assert most_confused(found, 9) == [(1, 2, 2), (0, 1, 1), (0, 2, 1)], "what does not occur is not listed"
 
 
 def seen(address: str) -> np.ndarray:

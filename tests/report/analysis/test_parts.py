@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from report.analysis.contrast import FEWEST, QUARTILES, choices_table, contrast, pooled, profile, varies
+from report.analysis.contrast import FEWEST, QUARTILES, choices_table, pooled, profile, split_quarters, varies
 from report.analysis.findings import gather
 from report.analysis.parts import Net, Part, blocks, nets, part_of
 from search.networks.architecture import Architecture
@@ -106,8 +106,8 @@ def test_pruned_candidates_stand_below_and_in_the_order_of_how_far_they_came(tmp
 
 
 def test_the_quarters_are_the_first_and_the_last() -> None:
-    assert contrast([net(n, 8) for n in range(FEWEST - 1)]) is None
-    one = contrast([net(n, 8) for n in range(11)])
+    assert split_quarters([net(n, 8) for n in range(FEWEST - 1)]) is None
+    one = split_quarters([net(n, 8) for n in range(11)])
     assert one and [net.number for net in one.best] == [0, 1] and [net.number for net in one.worst] == [9, 10]
 
 
@@ -132,7 +132,7 @@ def test_pools_are_counted_among_all_networks_of_a_group() -> None:
 def test_choices_of_the_whole_net_are_told_by_median_and_by_share() -> None:
     drawn = [{"blocks": depth, "order": order, "width_1": 8, "repeat": 1, "recipe.normalize": True} for depth, order in zip(
         (4, 6, 8, 8, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), "abaaxxxxxxxxbbbb", strict=True)]  # fmt: skip
-    one = contrast([net(n, 8, **row) for n, row in enumerate(drawn)])
+    one = split_quarters([net(n, 8, **row) for n, row in enumerate(drawn)])
     assert one
     table = choices_table(one, "block")
     assert table.columns == ("", "best 4", "worst 4")
@@ -146,7 +146,7 @@ def test_choices_of_the_whole_net_are_told_by_median_and_by_share() -> None:
 def test_what_is_chosen_for_each_of_a_few_stages_is_told_of_those_that_have_it() -> None:
     drawn = [{"stages": len(widths), "width_1": 8, "blocks_1": 1, "kernel_1": 3, "kernel_2": 5 + 2 * n} for n, widths in
              enumerate(((8, 8), (8,), *[(8,)] * 5, (8, 8)))]  # fmt: skip
-    one = contrast([net(n, *[8] * int(row["stages"]), **row) for n, row in enumerate(drawn)])
+    one = split_quarters([net(n, *[8] * int(row["stages"]), **row) for n, row in enumerate(drawn)])
     assert one
     assert choices_table(one, "stage").rows == [
         ("stages", "1.5 (1 to 2)", "1.5 (1 to 2)"), ("kernel 1", "3", "3"), ("kernel 2", "5", "19"),
@@ -155,5 +155,5 @@ def test_what_is_chosen_for_each_of_a_few_stages_is_told_of_those_that_have_it()
 
 @pytest.mark.parametrize("n", [8, 100])
 def test_a_single_network_has_no_chance_to_be_in_both_groups(n: int) -> None:
-    one = contrast([net(number, 8) for number in range(n)])
+    one = split_quarters([net(number, 8) for number in range(n)])
     assert one and not {net.number for net in one.best} & {net.number for net in one.worst}

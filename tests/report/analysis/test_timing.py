@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from report.analysis.timing import Spent, rungs_table, saved, times
+from report.analysis.timing import TrainingTime, count_epochs, rungs_table, training_times
 from search.study import run as studies
 from search.study.records import Record
 from search.study.run import Run, sibling
@@ -57,13 +57,13 @@ def test_time_is_told_by_what_it_was_for_and_how_it_ended(run: Run) -> None:
     add(candidates, "failed", 1, 6)  # its process died and told no time
     add(sibling(run, "references"), "trained", 9, -7, seconds=20.0, compile_seconds=1.0)
     add(sibling(run, "finals"), "trained", 9, 60, seconds=25.0, compile_seconds=1.0)
-    found = times(run, candidates)
+    found = training_times(run, candidates)
     assert found.spent == (
-        Spent("base and other references", 1, 9, 20.0, 1.0),
-        Spent("candidates trained in full", 2, 18, 70.0, 7.0),
-        Spent("candidates pruned at a rung", 1, 3, 10.0, 2.0),
-        Spent("candidates that failed", 2, 3, 60.0, 0.0),
-        Spent("finals", 1, 9, 25.0, 1.0),
+        TrainingTime("base and other references", 1, 9, 20.0, 1.0),
+        TrainingTime("candidates trained in full", 2, 18, 70.0, 7.0),
+        TrainingTime("candidates pruned at a rung", 1, 3, 10.0, 2.0),
+        TrainingTime("candidates that failed", 2, 3, 60.0, 0.0),
+        TrainingTime("finals", 1, 9, 25.0, 1.0),
     )
     assert found.seconds == 185.0
     assert found.begun == BEGUN - timedelta(minutes=7) and found.ended == BEGUN + timedelta(minutes=61)
@@ -74,5 +74,5 @@ def test_rungs_are_told_by_who_came_and_who_went_on(run: Run) -> None:
     pruned = [replace(blank, outcome="pruned_at_rung", epochs=epochs) for epochs in (1, 1, 3)]
     found = [blank, blank, *pruned, replace(blank, outcome="failed", epochs=5), replace(blank, outcome="running", epochs=2)]
     assert rungs_table(run.config, found).rows == [("1", "5", "2", "3"), ("3", "3", "1", "2")]
-    assert saved(run.config, found) == (9 + 9 + 1 + 1 + 3, 45)
+    assert count_epochs(run.config, found) == (9 + 9 + 1 + 1 + 3, 45)
     assert rungs_table(parse(STUDY | {"search": {}}, "test"), found).rows == []

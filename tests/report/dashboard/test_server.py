@@ -347,7 +347,7 @@ def shoot(browser: Any, name: str) -> None:
         browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
-TITLES = ("Learning curves", "Accuracy against parameters", "Accuracy against multiply-adds", "Refused before training")
+TITLES = ("Learning curves", "Accuracy against parameters", "Accuracy against multiply-adds", "Rejected before training")
 
 
 @slow

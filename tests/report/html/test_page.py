@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from report.analysis.findings import Findings, gather
-from report.analysis.mistakes import Told, told
+from report.analysis.mistakes import Predictions, summarize
 from report.analysis.parts import nets
 from report.html import insights, markup, results
 from report.html import page as html
@@ -93,12 +93,12 @@ class Parsed(HTMLParser):
         return next(json.loads(text) for attributes, text in self.scripts if attributes.get("id") == "leaderboard")
 
 
-def answers(class_names: tuple[str, ...] = CIFAR10_CLASSES) -> Told:
+def answers(class_names: tuple[str, ...] = CIFAR10_CLASSES) -> Predictions:
     """Those of a network that knows little."""
     data = noise_images(class_names)
     said = np.random.default_rng(0).dirichlet(np.ones(len(class_names)), len(data.y_val)).astype(np.float32)
     said[np.arange(len(data.y_val)), data.y_val] += 1.5 / len(class_names)
-    return told(said, data)
+    return summarize(said, data)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_the_winner_and_its_mistakes_are_shown(found: Findings, page: Parsed) ->
     pictures, worst = page.named("img"), answers().worst
     assert len(pictures) == len(worst) == 24
     assert [one["alt"] for one in pictures] == [f"an image of class {CIFAR10_CLASSES[one.truth]}" for one in worst]
-    matrix = page.tables["Confusion matrix: rows are the truth, columns the answers"]
+    matrix = page.tables["Confusion matrix: rows are true classes, columns predicted ones"]
     assert matrix[0][1:-1] == list(CIFAR10_CLASSES)
     assert [[int(cell or 0) for cell in row[1:-1]] for row in matrix[1:]] == answers().confusion.tolist()
     assert [row[-1] for row in matrix[1:]] == [
@@ -231,9 +231,9 @@ def test_too_few_trials_are_said_to_be_too_few(tmp_path: Path) -> None:
         run = synthetic_run(tmp_path, recipe__epochs=2)
         few = gather(run, fill(run, noise_images(), 6))
         page = Parsed(html.page(few, answers()))
-    assert "6 candidates are too few to hold good against bad" in page.words
-    assert "6 trials trained in full are too few to tell" in page.words
-    assert "6 trials trained in full are too few, it takes" in page.words
+    assert "6 candidates are too few to compare good with bad ones" in page.words
+    assert "6 trials trained in full are too few: 20 are needed" in page.words
+    assert "6 trials trained in full are too few; needed: " in page.words
 
 
 @pytest.mark.usefixtures("quick")

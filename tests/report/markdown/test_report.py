@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report.analysis.findings import gather
-from report.analysis.mistakes import tell
+from report.analysis.mistakes import evaluate_winner
 from report.dashboard import notes
 from report.markdown import formatting
 from report.markdown import report as page
@@ -154,7 +154,7 @@ def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
         assert number in text.split("\n## ")[0], "the verdict"
     refused = 1 + sum(board["refusals"].values())  # the one that was queued, and what the sampler refused
     assert f"\n\n2 trained, 0 pruned at rung, {refused} rejected, 0 failed" in section(text, "Leaderboard")
-    assert ("Refused before training" in text) == bool(board["refusals"])
+    assert ("Rejected before training" in text) == bool(board["refusals"])
 
 
 @slow
@@ -378,7 +378,7 @@ def test_the_study_note_tells_how_far_it_has_come() -> None:
 def test_only_the_course_protocol_speaks_of_the_test_images_as_measured_on() -> None:
     assert "measured on the test images" in notes.study_note(hand_made(protocol="course"), [], [])
     assert "It flatters" in notes.study_note(hand_made(protocol="course"), [], [])
-    assert "test images are not looked at" in notes.study_note(hand_made(protocol="holdout"), [], [])
+    assert "only finals read the test images" in notes.study_note(hand_made(protocol="holdout"), [], [])
 
 
 def test_the_head_of_the_leaderboard_is_in_the_note() -> None:
@@ -401,7 +401,7 @@ def test_columns_stand_apart_in_the_dashboard() -> None:
 def test_what_was_refused_before_a_trial_is_in_its_note() -> None:
     told = ATTRIBUTES | {"refused": {"over budget": 1_200, "same network": 1}}
     note = notes.trial_note(None, told, BUDGET)
-    assert "\n\nRefused before this network was found: 1,200 over budget, 1 same network.\n" in note
+    assert "\n\nRejected before this network was proposed: 1,200 over budget, 1 same network.\n" in note
     assert "Refused" not in notes.trial_note(None, ATTRIBUTES, BUDGET)
 
 
@@ -411,7 +411,7 @@ def test_what_was_refused_before_a_trial_is_in_its_note() -> None:
 @slow
 def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
     found = gather(copied, studies.load(copied))
-    answers = tell(found)
+    answers = evaluate_winner(found)
     best = found.board["trials"][0]["best_val_accuracy"]
     assert answers.accuracy == pytest.approx(best, abs=1.5 / 359), "but for a tie, which other kernels may decide otherwise"
     assert answers.confusion.sum(axis=1).tolist() == np.bincount(load_study_data(copied.config).y_val).tolist()
@@ -422,10 +422,10 @@ def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
 def test_a_winner_that_cannot_be_asked_again_says_why(copied: Run) -> None:
     found = gather(copied, studies.load(copied))
     with pytest.raises(UserError, match="others than the study's"):
-        tell(replace(found, data={**found.data, "fingerprint": "0" * 16}))
+        evaluate_winner(replace(found, data={**found.data, "fingerprint": "0" * 16}))
     (copied.folder / "trials" / str(found.number) / "weights.npz").unlink()
     with pytest.raises(UserError, match="weights cannot be read"):
-        tell(found)
+        evaluate_winner(found)
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_run_leaves_a_page_that_agrees_with_top(finished: Run) -> None:
     assert told and json.loads(told[1]) == json.loads(search("top", str(study_file(finished)), "--json")) == board
     winner = board["trials"][0]
     assert f"<strong>{winner['best_val_accuracy']:.2%}</strong>" in page and f"<strong>{winner['params']:,}</strong>" in page
-    right = re.search(r"asked again: ([\d.]+)% of 359 validation images", page)
+    right = re.search(r"evaluated again: ([\d.]+)% of 359 validation images", page)
     assert right
     wrong = 359 - round(359 * float(right[1]) / 100)
     assert page.count('<img src="data:image/png;base64,') == min(wrong, 24) > 0

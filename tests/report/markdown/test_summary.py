@@ -28,8 +28,8 @@ BASE = [0.80, 0.81, 0.82]
         ({"trial-3": [0.70, 0.71, 0.725]}, "worse", "9.83 points below the base ("),
         ({"trial-3": [0.90, 0.91, 0.92], "trial-4": [0.95, 0.961, 0.97]}, "not ahead", "trial-4 is really ahead of it"),
         ({"trial-3": [0.90, 0.91, 0.925], "trial-4": [0.90, 0.915, 0.93]}, "confirmed", "10.17 points above the base"),
-        ({"trial-4": [0.90, 0.91, 0.92]}, "unknown", "Trial 3 was in no finals"),
-        ({"control-3": [0.90, 0.91, 0.92]}, "unknown", "Trial 3 was in no finals"),
+        ({"trial-4": [0.90, 0.91, 0.92]}, "unknown", "Trial 3 is in no finals"),
+        ({"control-3": [0.90, 0.91, 0.92]}, "unknown", "Trial 3 is in no finals"),
     ],
 )
 def test_fresh_seeds_bear_the_winner_out_or_do_not(scores: Mapping[str, Sequence[float]], status: str, words: str) -> None:
