@@ -1,1 +1,1 @@
-"""What a network costs and the limits it must meet, without building it."""
+"""Costs of a network, computed without building it, and the limits that they must meet."""

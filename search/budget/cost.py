@@ -1,8 +1,8 @@
-"""What a network costs, from its resolved layers, with no model built: parameters, multiply-adds, memory, size of its file.
+"""Cost of a network from the geometry of its layers, with no model built: parameters, multiply-adds, int8 memory.
 
-Counts are Keras' own `count_params()`, exact; shared weights count once, at their first use. Multiply-adds of a
-convolution are its weights without bias times the output positions they are applied at, those of a dense layer its weights;
-everything else counts as 0. Bytes are those of the int8 form (`search.budget.lowering`), and found only when asked for.
+Parameters equal Keras' `count_params()`; shared weights count once, at their first use. Multiply-adds of a convolution are
+its weights without bias times the output positions, those of a dense layer its weights; other layers count as 0. Bytes are
+those of the int8 form (`search.budget.lowering`), computed on first access.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from search.networks.layers import (
 
 
 class LayerCost(NamedTuple):
-    """What one layer costs, layers inside a residual not included."""
+    """Cost of one layer; a residual does not include the layers inside it."""
 
     params: int
-    frozen: int  # of them not trained: the moving statistics of batch norm
-    macs: int  # multiply-adds for one image
-    activations: int  # values in the output for one image
+    frozen: int  # the parameters that are not trained: moving statistics of batch norm
+    macs: int  # multiply-adds per image
+    activations: int  # values in the output per image
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one image."""
+    """Cost of a network for one image."""
 
     params: int
     trainable_params: int
@@ -56,27 +56,27 @@ class Cost:
 
     @cached_property
     def lowered(self) -> Lowered:
-        """Its operators and tensors in int8."""
+        """Operators and tensors of the int8 form."""
         return lower(self.resolved)
 
     @property
     def flash_bytes(self) -> int:
-        """Of the int8 .tflite file."""
+        """Bytes of the int8 .tflite file."""
         return flash_bytes(self.lowered)
 
     @property
     def peak_activation_bytes(self) -> int:
-        """Of the computed int8 tensors that are needed at once, in the best order."""
+        """Bytes of the computed int8 tensors alive at once, in the best order of the operators."""
         return peak_activation_bytes(self.lowered)
 
     @property
     def arena_bytes(self) -> int:
-        """That TensorFlow Lite Micro allocates to run it."""
+        """Bytes that TensorFlow Lite Micro allocates to run the int8 file."""
         return arena_bytes(self.lowered)
 
 
 def compute_cost(architecture: Architecture) -> Cost:
-    """The price of a network.
+    """Compute the cost of a network.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
@@ -85,7 +85,7 @@ def compute_cost(architecture: Architecture) -> Cost:
 
 
 def compute_resolved_cost(resolved: tuple[Resolved, ...]) -> Cost:
-    """The price of a network whose geometry is already known."""
+    """Compute the cost of a network from its geometry."""
     params = frozen = macs = 0
     largest = math.prod(resolved[0].input)
     for _, row in flatten(resolved):
@@ -98,7 +98,7 @@ def compute_resolved_cost(resolved: tuple[Resolved, ...]) -> Cost:
 
 
 def compute_layer_cost(row: Resolved) -> LayerCost:
-    """The price of one resolved layer."""
+    """Compute the cost of one layer from its geometry."""
     channels = row.input[-1]
     match row.layer:
         case BatchNorm():

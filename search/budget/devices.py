@@ -1,8 +1,8 @@
-"""Microcontrollers: how much memory a network may take on them.
+"""Memory of microcontrollers that is available to a network.
 
-A profile "RAM/flash", such as "64KB/64KB", is what the network itself may take (KB are 1,024 bytes). A chip is named with
-all that it has, of which the program keeps RESERVED: the interpreter with its kernels, stack, drivers. That share is an
-estimate of this project, not measured on the chips; give a profile where yours is known.
+A profile "RAM/flash", such as "64KB/64KB", is the memory for the network itself (KB are 1,024 bytes). A chip is listed with
+all its memory, of which RESERVED is left to the program: interpreter, kernels, stack, drivers. That share is an estimate of
+this project, not measured on the chips; use a profile where the real value is known.
 """
 
 from __future__ import annotations
@@ -37,20 +37,22 @@ def memory_of(device: str) -> tuple[int, int]:
     Raises:
         ValueError: it is neither.
     """
-    if found := re.fullmatch(r"(\d{1,9}) ?(B|KB|MB)/(\d{1,9}) ?(B|KB|MB)", device.strip()):
-        ram, ram_unit, flash, flash_unit = found.groups()
+    if match := re.fullmatch(r"(\d{1,9}) ?(B|KB|MB)/(\d{1,9}) ?(B|KB|MB)", device.strip()):
+        ram, ram_unit, flash, flash_unit = match.groups()
         return int(ram) * _UNITS[ram_unit], int(flash) * _UNITS[flash_unit]
     if device not in CHIPS:
-        raise ValueError(f'{device!r} is no chip, {nearest(device, CHIPS)}; or give RAM and flash, such as "64KB/64KB"')
+        raise ValueError(
+            f'{device!r} is no known chip, {nearest(device, CHIPS)}; or give RAM and flash, such as "64KB/64KB"'
+        )
     ram_kb, flash_kb = CHIPS[device]
     return ram_kb * KB - RESERVED[0], flash_kb * KB - RESERVED[1]
 
 
-def checked(device: str) -> str:
-    """The device as it is named.
+def check_device(device: str) -> str:
+    """Return the name of a device or profile unchanged.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: it is neither a chip nor a profile.
     """
     memory_of(device)
     return device

@@ -1,4 +1,4 @@
-"""The budget of a study: strict limits, all of them found without building a model, and which one a network breaks."""
+"""Budget of a study: strict limits of costs, checked without building a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from search.budget.cost import Cost
-from search.budget.devices import checked, memory_of
+from search.budget.devices import check_device, memory_of
 from search.budget.metrics import METRICS
 from search.networks.architecture import Architecture
 from search.networks.layers import Conv, walk
@@ -31,14 +31,14 @@ else:
 
 
 class Breach(NamedTuple):
-    """A rule of the budget that a network breaks."""
+    """A limit that a network does not meet: the short name of its rule, and the reason with both values."""
 
     rule: str
     reason: str
 
 
 class FieldBounds(BaseModel):
-    """Bounds of a receptive field in pixels, both included."""
+    """Inclusive bounds of a receptive field in pixels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     at_least: Annotated[int, Field(ge=1, le=10**6)] | None = Field(
@@ -87,7 +87,7 @@ class Budget(_MetricLimits):
     params: _Limit = Field(description="Parameters: every network must stay under this number.")
     separable_only: bool = Field(default=True, description="Admit separable convolutions only, no plain ones.")
     receptive_field: FieldBounds | None = Field(default=None, description="Bounds of the receptive field.")
-    device: Annotated[str, AfterValidator(checked)] | None = Field(
+    device: Annotated[str, AfterValidator(check_device)] | None = Field(
         default=None,
         description="A microcontroller by name, or its memory as RAM/flash such as 64KB/64KB: limits arena and file.",
     )

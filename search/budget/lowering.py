@@ -1,14 +1,14 @@
-"""What the int8 export makes of a network: the runtime's operators and tensors, with no model built.
+"""Operators and tensors of the int8 form of a network, with no model built and nothing converted.
 
-Found by converting networks of every kind of layer with TensorFlow 2.21 as `export` does it (full int8, batches of one): a
+The rules come from converted networks of every kind of layer (TensorFlow 2.21, as `export` does it: full int8, batch 1): a
 separable convolution becomes its two halves; batch norm folds into a convolution or dense layer right before it that nothing
-else reads; behind such a layer and a ReLU its factor goes into the layer and an addition stays (where training has turned
-factors negative, a multiplication by their signs too, which is not known here); anywhere else (after another activation, a
+else reads; behind such a layer and a ReLU its factor goes into the layer and an addition stays (where training made
+factors negative, also a multiplication by their signs, unknown before training); anywhere else (after another activation, a
 pool or a sum) it is a 1x1 depthwise convolution, on a vector a multiplication and an addition (see
 `search.export.quantization`); ReLU and ReLU6 fuse into what precedes them, SiLU is two operators; dropout vanishes.
 Operators stand in the order of the file, the branch of a residual before its shortcut.
 
-`search.budget.footprint` and `search.budget.footprint` read what this yields.
+`search.budget.footprint` computes sizes from it.
 """
 
 from __future__ import annotations
@@ -46,41 +46,41 @@ _CODES: dict[Function, tuple[str, ...]] = {
     "sigmoid": ("LOGISTIC",),
     "hard_silu": ("HARD_SWISH",),
 }
-_GELU_NAME = 49  # letters of the five operations that it replaces, each behind the name of the layer
-_PREFIX = len("net_1/")  # of the name of every tensor: `search.export.tflite.NAME`
-_LITERAL = len("arith.constant12")  # of the name of a constant that the converter makes itself
+_GELU_NAME = 49  # letters in the names of the five operations that it replaces, each behind the name of the layer
+_PREFIX = len("net_1/")  # begins the name of every tensor: `search.export.tflite.NAME`
+_LITERAL = len("arith.constant12")  # letters in the name of a constant that the converter adds
 _NONE = -1
 
 
 class Constant(NamedTuple):
-    """A tensor that lies in the file."""
+    """A tensor stored in the file."""
 
     bytes: int
-    scales: int  # its quantisation parameters: one a channel, one in all, or none
+    scales: int  # quantisation parameters: one per channel, one in all, or none
     name: int  # letters
-    content: str = ""  # what lies in it, where that may lie in another one as well, and is then stored once
-    once: bool = False  # and all operators read it as one tensor
+    content: str = ""  # identifies the bytes where other constants may equal them; equal ones are stored once
+    once: bool = False  # True if all operators read equal contents as one tensor
 
 
 class Operator(NamedTuple):
-    """One operator: the computed tensors that it reads and the one that it writes, by number."""
+    """One operator, with the numbers of the computed tensors that it reads and of the one that it writes."""
 
     code: str
     inputs: tuple[int, ...]
     output: int
-    channels: int = 0  # with a multiplier of their own: of convolutions and dense layers
+    channels: int = 0  # quantised with a scale each, in convolutions and dense layers; else 0
 
 
 class Lowered:
-    """A network as the runtime sees it.
+    """A network as a sequence of int8 operators.
 
     Attributes:
         operators: in the order of the file.
         sizes: bytes of each computed tensor; number 0 is the image.
-        names: letters of the name of each of them.
-        floats: those that are not int8.
-        constants: what is stored.
-        unfolded: names of the batch norms of which an operator stays.
+        names: length of the name of each computed tensor.
+        floats: numbers of the computed tensors that are float32.
+        constants: stored tensors.
+        unfolded: names of the batch norms that remain as an operator.
     """
 
     def __init__(self, image: Shape) -> None:
@@ -90,15 +90,15 @@ class Lowered:
         self.floats: set[int] = set()
         self.constants: list[Constant] = []
         self.unfolded: list[str] = []
-        self._once: set[str] = set()  # contents of constants that all operators read as one tensor
+        self._once: set[str] = set()  # contents of the constants with `once` so far
         self._weights: list[Constant] = []  # kernel and bias of the last operator, while a batch norm may go into them
         self._folds = self._fuses = _NONE  # the tensor whose operator may still take a batch norm, a ReLU
         self._scales = _NONE  # a tensor whose operator has taken a ReLU, and may still take a batch norm's factor
-        self._shared = False  # whether that operator's weights are others' too
+        self._shared = False  # True if other operators use that operator's weights too
 
 
 def lower(resolved: tuple[Resolved, ...]) -> Lowered:
-    """The operators and tensors of a network."""
+    """Compute the operators and tensors of a network from its geometry."""
     made = Lowered(resolved[0].input)
     _chain(made, resolved, 0)
     _settle(made)
@@ -106,15 +106,15 @@ def lower(resolved: tuple[Resolved, ...]) -> Lowered:
 
 
 def without_kernel(lowered: Lowered) -> list[str]:
-    """Operators that TensorFlow Lite Micro cannot run, or only in float32."""
+    """Operators that TensorFlow Lite Micro lacks, or has in float32 only."""
     return sorted({operator.code for operator in lowered.operators} & {"GELU", "ELU"})
 
 
-# --- what operators are added with -----------------------------------------------------------------------------------
+# --- adding operators and constants ----------------------------------------------------------------------------------
 
 
 def _emit(made: Lowered, code: str, inputs: tuple[int, ...], size: int, name: int, channels: int = 0) -> int:
-    """Add an operator; the number of the tensor that it writes."""
+    """Add an operator and return the number of its output tensor."""
     _settle(made)
     made.sizes.append(size)
     made.names.append(name)
@@ -124,7 +124,7 @@ def _emit(made: Lowered, code: str, inputs: tuple[int, ...], size: int, name: in
 
 
 def _settle(made: Lowered) -> None:
-    """The last operator takes no batch norm or ReLU any more."""
+    """Store the weights of the last operator; no batch norm or ReLU can be merged into it any more."""
     for constant in made._weights:
         _store(made, constant)
     made._weights = []
@@ -153,7 +153,11 @@ def _chain(made: Lowered, rows: tuple[Resolved, ...], x: int) -> int:
 
 
 def _layer(made: Lowered, row: Resolved, x: int, name: int) -> int:
-    """Add a layer that reads tensor `x` and whose tensors' names begin with so many letters; its output."""
+    """Add a layer that reads tensor `x`, and return the number of its output.
+
+    Args:
+        name: letters at the beginning of the names of its tensors.
+    """
     match row.layer:
         case Dropout():
             return x
@@ -228,14 +232,14 @@ def _convolution(made: Lowered, row: Resolved, x: int, name: int) -> int:
 
 
 def _depthwise(made: Lowered, x: int, map_size: tuple[int, ...], area: int, channels: int, name: int, weights: str) -> int:
-    """A depthwise convolution of `area` weights a channel, with an output of this height and width."""
+    """Add a depthwise convolution of `area` weights per channel, and return the number of its output."""
     x = _emit(made, "DEPTHWISE_CONV_2D", (x,), math.prod(map_size) * channels, name + 1, channels)
     made._weights = [Constant(area * channels, channels, name, weights, True), _zeros(channels)]
     return x
 
 
 def _zeros(channels: int) -> Constant:
-    """The bias of a convolution that has none."""
+    """The zero bias that the converter adds to a convolution without one."""
     return Constant(4 * channels, channels, _LITERAL, f"zeros {4 * channels}")
 
 

@@ -27,7 +27,7 @@ def plan(
     """What the space holds: the share that fits the budget, smallest and largest net; with --probe the time it takes."""
     from search.data.dataset import shape_of
     from search.study.dataset import load_study_data
-    from search.study.survey import survey
+    from search.study.survey import survey_space
     from search.tuning.candidate import DataFacts
     from search.tuning.checks import base_recipe_note, check_before_loading, check_networks
     from search.tuning.forecast import forecast
@@ -45,7 +45,7 @@ def plan(
         shape = (dataset.input_shape, dataset.classes)
     else:
         shape = shape_of(wish.name, None, asked.protocol, wish.holdout)
-    surveyed = survey(asked.space, asked.budget, *shape, seed=asked.search.seed)
+    surveyed = survey_space(asked.space, asked.budget, *shape, seed=asked.search.seed)
     if dataset and probe:
         with console_of(stderr=as_json).status("sampling candidates") as status:
             timed = forecast(asked, dataset, status.update)

@@ -1,7 +1,7 @@
-"""A network: its input, its classes, its layers; read and written as JSON.
+"""Architecture record: input, classes and layers of a network, read and written as JSON.
 
-An architecture says nothing of sizes in between (see `search.networks.geometry`), prices (`search.budget.cost`) or
-training. Its fingerprint names the network whatever it is called and however it was written down.
+Shapes in between are computed by `search.networks.geometry`, costs by `search.budget.cost`. The fingerprint identifies a
+network independently of its name and of how it was written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from search.networks.layers import (
     walk,
 )
 
-DEEPEST = 8  # residuals inside residuals
+DEEPEST = 8  # nesting of residuals in a file
 MOST_LAYERS = 5_000  # in a file
 
 
@@ -74,7 +74,7 @@ def to_dict(architecture: Architecture) -> dict[str, Any]:
 
 
 def to_json(architecture: Architecture) -> str:
-    """The architecture as a JSON file for people: one layer a line."""
+    """The architecture as JSON text with one layer per line."""
     plain = to_dict(architecture)
     layers = ",\n  ".join(json.dumps(layer) for layer in plain.pop("layers"))
     return json.dumps(plain)[:-1] + f', "layers": [\n  {layers}\n]}}\n'
@@ -84,7 +84,7 @@ def from_json(text: str | bytes) -> Architecture:
     """Read an architecture.
 
     Raises:
-        UserError: the text is no JSON, or breaks a rule of a record; names the first rule that is broken.
+        UserError: the text is no JSON, or breaks a rule of a record; the message names the first such rule.
     """
     try:
         architecture = _adapter().validate_json(text)
@@ -115,14 +115,14 @@ def load(path: Path) -> Architecture:
 def _of_card(text: bytes) -> bytes | str:
     """The architecture in a card that `search.export.exporter` wrote, else the text itself."""
     try:
-        held = json.loads(text)["architecture"]
+        network = json.loads(text)["architecture"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return text
-    return json.dumps(held)
+    return json.dumps(network)
 
 
 def _keys(error: ValidationError) -> list[str]:
-    """The keys that the record takes where the problem is."""
+    """Keys of the record in which the problem is."""
     kinds = [part for part in first_place(error)[:-1] if isinstance(part, str)]
     records = {entry.default: record for record in get_args(get_args(Layer)[0]) for entry in fields(record)}
     return [entry.name for entry in fields(records.get(kinds[-1], Architecture) if kinds else Architecture)]
@@ -151,9 +151,9 @@ def _depth(layers: tuple[Layer, ...]) -> int:
 
 
 def canonical(architecture: Architecture) -> Architecture:
-    """The same network with what cannot matter dropped: its name, dropout at rate 0, 1x1 pools, flattened vectors.
+    """The same network without what has no effect: its name, dropout at rate 0, 1x1 pools, flattened vectors.
 
-    Shared weights are called 1, 2, ... as they come.
+    Shared weights are renamed to 1, 2, ... in the order of their first use.
     """
     layers = _canonical_layers(architecture.layers)
     uses = Counter(layer.weights for layer in walk(layers) if isinstance(layer, ConvLayer) and layer.weights)
@@ -164,13 +164,13 @@ def canonical(architecture: Architecture) -> Architecture:
 
 
 def fingerprint(architecture: Architecture) -> str:
-    """16 hexadecimal digits that two architectures share exactly when their canonical forms are equal."""
+    """16 hexadecimal digits of the SHA-256 of the canonical form."""
     plain = json.dumps(to_dict(canonical(architecture)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def _renamed(layers: tuple[Layer, ...], names: Mapping[str, str]) -> tuple[Layer, ...]:
-    """The layers with the names of their weights replaced, and dropped where there is none."""
+    """The layers with the names of shared weights replaced; a name that is not in `names` is dropped."""
 
     def changed(layer: Layer) -> Layer:
         if isinstance(layer, Residual):
@@ -181,7 +181,11 @@ def _renamed(layers: tuple[Layer, ...], names: Mapping[str, str]) -> tuple[Layer
 
 
 def _canonical_layers(layers: tuple[Layer, ...], is_vector: bool = False) -> tuple[Layer, ...]:
-    """`is_vector`: whether global pooling, flatten or dense came before."""
+    """The layers in canonical form.
+
+    Args:
+        is_vector: True after global pooling, flatten or dense.
+    """
     kept: list[Layer] = []
     for layer in layers:
         match layer:
@@ -201,7 +205,7 @@ def _canonical_layers(layers: tuple[Layer, ...], is_vector: bool = False) -> tup
                 layer = BatchNorm(float(layer.momentum), float(layer.epsilon))
             case _:
                 pass
-        is_vector = is_vector or any(isinstance(one, GlobalAveragePool | Flatten | Dense) for one in walk((layer,)))
+        is_vector = is_vector or any(isinstance(inner, GlobalAveragePool | Flatten | Dense) for inner in walk((layer,)))
         kept.append(layer)
     return tuple(kept)
 
@@ -210,6 +214,6 @@ LONGEST_NAME = 60
 
 
 def identifier(name: str) -> str:
-    """The name as Keras takes it for a model: TensorFlow admits ASCII letters, digits and, not in front, underscores."""
+    """A name that Keras accepts for a model: ASCII letters, digits and, except at the beginning, underscores."""
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
     return kept.strip("_")[:LONGEST_NAME] or "network"

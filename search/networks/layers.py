@@ -1,4 +1,4 @@
-"""The layers that a network can be made of: a closed set of frozen records, valid from birth."""
+"""Layers of a network: a closed set of frozen records, validated on construction."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import ConfigDict, Field
 Padding = Literal["same", "valid"]
 Function = Literal["relu", "relu6", "silu", "gelu", "elu", "tanh", "sigmoid", "hard_silu"]
 
-LARGEST = 65_536  # of any size in a record: keeps a hostile file from asking for the arithmetic of the impossible
+LARGEST = 65_536  # of any size in a record, so that a hostile file cannot cause huge computations
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class ArchitectureError(ValueError):
-    """A network that cannot exist: the message names the layer and the rule it breaks."""
+    """Raised for a network that cannot exist; the message names the layer and the rule that it breaks."""
 
     def __init__(self, rule: str, layer: str = "") -> None:
         super().__init__(f"{layer}: {rule}" if layer else rule)
@@ -43,7 +43,7 @@ class SeparableConv:
     dilation: int = 1
     depth_multiplier: int = 1
     use_bias: bool = False
-    weights: str = ""  # convolutions that bear the same name here have one set of weights; "": its own
+    weights: str = ""  # convolutions of equal, non-empty `weights` share one set of weights
     kind: Literal["separable_conv"] = field(default="separable_conv", kw_only=True, repr=False)
 
     __pydantic_config__ = STRICT
@@ -57,7 +57,7 @@ class SeparableConv:
 class SpatialSeparableConv:
     """A k x 1 depthwise convolution, a 1 x k depthwise convolution, then a 1x1 convolution to `filters` channels.
 
-    The stride is taken by the second of the three, in both directions.
+    The second of the three has the stride, in both directions.
     """
 
     filters: int
@@ -78,7 +78,7 @@ class SpatialSeparableConv:
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A plain k x k convolution; no candidate of a separable-only study may hold one."""
+    """A plain k x k convolution, which budgets with `separable_only` exclude."""
 
     filters: int
     kernel: int = 3
@@ -99,13 +99,13 @@ class Conv:
 def _check_convolution(layer: SeparableConv | SpatialSeparableConv | Conv) -> None:
     if layer.weights and not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", layer.weights):
         raise ArchitectureError(f"weights is {layer.weights[:60]!r}, it must be up to 60 letters, digits or _ . -")
-    if layer.stride > 1 and layer.dilation > 1:  # Keras refuses the two together
+    if layer.stride > 1 and layer.dilation > 1:  # Keras rejects the combination
         raise ArchitectureError(f"stride {layer.stride} with dilation {layer.dilation}: one of them must be 1")
 
 
 @dataclass(frozen=True, slots=True)
 class BatchNorm:
-    """Batch normalisation over the channels; the defaults are Keras' own."""
+    """Batch normalisation over the channels, with Keras' defaults."""
 
     momentum: float = 0.99
     epsilon: float = 1e-3
@@ -132,7 +132,7 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Drops single values with probability `rate` while training."""
+    """Zeroes single values with probability `rate` during training."""
 
     rate: float
     kind: Literal["dropout"] = field(default="dropout", kw_only=True, repr=False)
@@ -227,7 +227,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """The sum of two branches of equal output; an empty branch passes its input on."""
+    """Sum of two branches with outputs of equal shape; an empty branch is the identity."""
 
     branch: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] = ()
@@ -257,7 +257,7 @@ Layer = Annotated[
 
 
 def walk(layers: tuple[Layer, ...]) -> Iterator[Layer]:
-    """Every layer, those inside residuals included, in the order in which they are computed."""
+    """Yield every layer in the order of computation; those inside a residual precede it."""
     for layer in layers:
         if isinstance(layer, Residual):
             yield from walk(layer.branch)
@@ -266,18 +266,18 @@ def walk(layers: tuple[Layer, ...]) -> Iterator[Layer]:
 
 
 def describe(layer: Layer) -> str:
-    """One layer in the words of a table: `separable_conv 64 3x3 stride 2`."""
+    """Settings of a layer for a table: `64 filters, 3x3, stride 2`."""
     match layer:
         case SeparableConv() | SpatialSeparableConv() | Conv():
-            words = [f"{layer.filters} filters, {layer.kernel}x{layer.kernel}"]
-            words += [f"stride {layer.stride}"] if layer.stride > 1 else []
-            words += ["valid"] if layer.padding == "valid" else []
-            words += [f"dilation {layer.dilation}"] if layer.dilation > 1 else []
+            settings = [f"{layer.filters} filters, {layer.kernel}x{layer.kernel}"]
+            settings += [f"stride {layer.stride}"] if layer.stride > 1 else []
+            settings += ["valid"] if layer.padding == "valid" else []
+            settings += [f"dilation {layer.dilation}"] if layer.dilation > 1 else []
             if isinstance(layer, SeparableConv) and layer.depth_multiplier > 1:
-                words += [f"depth multiplier {layer.depth_multiplier}"]
-            words += ["bias"] if layer.use_bias else []
-            words += [f"weights {layer.weights}"] if layer.weights else []
-            return ", ".join(words)
+                settings += [f"depth multiplier {layer.depth_multiplier}"]
+            settings += ["bias"] if layer.use_bias else []
+            settings += [f"weights {layer.weights}"] if layer.weights else []
+            return ", ".join(settings)
         case BatchNorm():
             return f"momentum {layer.momentum:g}" + (f", epsilon {layer.epsilon:g}" if layer.epsilon != 1e-3 else "")
         case Activation() | Gate():
@@ -286,8 +286,8 @@ def describe(layer: Layer) -> str:
             return f"rate {layer.rate:g}"
         case MaxPool() | AveragePool():
             stride = layer.stride or layer.size
-            words = [f"{layer.size}x{layer.size}", *([f"stride {stride}"] if stride != layer.size else [])]
-            return ", ".join([*words, *(["same"] if layer.padding == "same" else [])])
+            settings = [f"{layer.size}x{layer.size}", *([f"stride {stride}"] if stride != layer.size else [])]
+            return ", ".join([*settings, *(["same"] if layer.padding == "same" else [])])
         case Dense():
             return f"{layer.units} units" + ("" if layer.use_bias else ", no bias")
         case Residual():

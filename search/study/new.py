@@ -19,7 +19,7 @@ from search.study.config import STUDIES, StudyConfig
 from search.study.dataset import DAMAGED, load_study_data
 from search.study.proposal import Proposal, propose
 from search.study.study_file import load
-from search.study.survey import Survey, survey
+from search.study.survey import Survey, survey_space
 from search.study.template import LeftOut, study_text
 
 
@@ -64,7 +64,7 @@ def make(name: str, data: Path, budget: int, to: Path | None = None, watch: Watc
         if left_out != LeftOut():
             write_text(file, study_text(called, folder, budget, seen, proposal, left_out))
             config = load(file)
-        found = survey(config.space, config.budget, dataset.input_shape, dataset.classes)
+        found = survey_space(config.space, config.budget, dataset.input_shape, dataset.classes)
     return New(name, file, called, seen, proposal, config, dataset, found)
 
 

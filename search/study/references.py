@@ -1,4 +1,4 @@
-"""The reference networks and other opponents: an architecture file NAME.json, with its recipe beside it in NAME.toml."""
+"""References to compare with: architecture files NAME.json, each with its recipe beside it in NAME.toml."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from search.training.recipe import Recipe, as_tuple
 
 
 class Published(BaseModel):
-    """What its author reported; accuracies are fractions."""
+    """Results that the author of a reference published; accuracies are fractions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     best_val_accuracy: Annotated[float, Field(gt=0, lt=1)]
     best_epoch: int
     final_val_accuracy: Annotated[float, Field(gt=0, lt=1)]
-    val_accuracies: Annotated[tuple[float, ...], BeforeValidator(as_tuple)] = ()  # of each epoch, where its log is known
+    val_accuracies: Annotated[tuple[float, ...], BeforeValidator(as_tuple)] = ()  # of each epoch; empty if unknown
 
     @model_validator(mode="after")
     def _of_one_log(self) -> Published:
         log = self.val_accuracies
-        told = (self.best_val_accuracy, self.best_epoch, self.final_val_accuracy)
-        if log and told != (found := (max(log), log.index(max(log)) + 1, log[-1])):
-            raise ValueError(f"val_accuracies: their best, its epoch and the last are {found}, not {told}")
+        stated = (self.best_val_accuracy, self.best_epoch, self.final_val_accuracy)
+        if log:
+            logged = (max(log), log.index(max(log)) + 1, log[-1])
+            if stated != logged:
+                raise ValueError(f"val_accuracies: their best, its epoch and the last are {logged}, not {stated}")
         return self
 
 
 class _Sheet(BaseModel):
-    """NAME.toml."""
+    """The content of NAME.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     recipe: Recipe
@@ -49,7 +51,7 @@ class _Sheet(BaseModel):
 
 @dataclass(frozen=True)
 class Reference:
-    """A network to compare with, trained under its own recipe where it has one and under the study's otherwise."""
+    """A network to compare with; a recipe of None stands for the study's."""
 
     name: str
     architecture: Architecture
@@ -58,15 +60,15 @@ class Reference:
 
 
 def names() -> list[str]:
-    """The references that ship with the project."""
+    """Names of the references that ship with the project."""
     return sorted(path.stem for path in REFERENCES.glob("*.json"))
 
 
 def find(name: str) -> Reference:
-    """A shipped reference by name, or any architecture file by path.
+    """Load a shipped reference by name, or an architecture file by path.
 
     Raises:
-        UserError: there is none, or its files break a rule.
+        UserError: it does not exist, or its files break a rule.
     """
     refuse_model(name)
     path = Path(name) if name.endswith(".json") else REFERENCES / f"{name}.json"
@@ -79,17 +81,17 @@ def find(name: str) -> Reference:
 
 
 def refuse_model(name: str) -> None:
-    """Refuse the file of a Keras model where an architecture file is asked for.
+    """Reject the file of a Keras model where an architecture file is expected.
 
     Raises:
-        UserError: it is one; gives the command that makes the other.
+        UserError: it is a Keras model; the message has the command that converts it.
     """
     if name.lower().endswith((".keras", ".h5", ".hdf5")):
         raise UserError(f"{name}: is a Keras model; make an architecture file of it: python -m search import {name}")
 
 
 def named(name: str) -> Reference:
-    """A reference as a stored configuration names it: files inside the checkout relative to it.
+    """Load a reference as a stored configuration names it: paths are relative to the checkout.
 
     Raises:
         UserError: see `find`.
@@ -98,7 +100,7 @@ def named(name: str) -> Reference:
 
 
 def published_curves() -> dict[str, tuple[float, ...]]:
-    """The published validation accuracies of the shipped references, epoch by epoch: CIFAR-10, all its images."""
+    """Published validation accuracies per epoch of the shipped references, on all of CIFAR-10."""
     found = {name: find(name).published for name in names()}
     return {name: published.val_accuracies for name, published in found.items() if published and published.val_accuracies}
 
@@ -107,7 +109,7 @@ def check(reference: Reference, data_name: str, input_shape: tuple[int, int, int
     """Refuse a network that cannot be trained on images of this shape (height, width, channels).
 
     Raises:
-        UserError: it cannot exist, or is for other images or classes.
+        UserError: the network cannot exist, or is for other images or classes.
     """
     try:
         compute_cost(reference.architecture)
@@ -133,9 +135,9 @@ def _sheet(path: Path) -> _Sheet | None:
 
 
 def recipe_of(config: StudyConfig, reference: Reference) -> Recipe:
-    """How a study trains a reference: by its own recipe, or the study's, for the study's epochs.
+    """The recipe under which a study trains a reference: its own, or else the study's, for the study's epochs.
 
-    With rungs the base takes the study's schedule, which decays to zero by each of them, so that it can be compared there.
+    With rungs the base takes the study's schedule, which decays to zero at each rung, so that accuracies are comparable.
     """
     own = (reference.recipe or config.recipe_of({})).model_copy(update={"epochs": config.recipe.epochs})
     if config.rungs and reference.name == config.base_name:

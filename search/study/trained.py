@@ -1,4 +1,4 @@
-"""A trained network of a run with all that is known of it, taken from the storage and the run folder to be exported."""
+"""Trained networks of a run, loaded from the storage and the run folder for export."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from search.study.run import DATA, Run, Studies, best, load
 
 @dataclass(frozen=True)
 class Trained:
-    """One training's outcome; the weights are those of its best epoch, in the order of Keras' `get_weights()`."""
+    """Result of one training; weights are those of the best epoch, in the order of Keras' `get_weights()`."""
 
     architecture: Architecture
     weights: Sequence[npt.NDArray[Any]]
@@ -34,15 +34,16 @@ class Trained:
 
 
 def is_here(run: Run, number: int) -> bool:
-    """Whether the run folder has what the training of a candidate left, and not that of another machine."""
+    """True if the run folder contains the weights of a candidate; False if another machine trained it."""
     return (run.folder / "trials" / str(number) / "weights.npz").is_file()
 
 
 def candidate(run: Run, number: int | None = None, studies: Studies | None = None) -> Trained:
-    """A trained candidate by its number, without one the best.
+    """Load a trained candidate.
 
     Args:
-        studies: those of the run, where they are open: what has been read of them is not read again.
+        number: of its trial; None takes the best.
+        studies: the run's open studies, which saves a second reading.
 
     Raises:
         UserError: there is no such trial, it was not trained, or its files are gone.
@@ -61,7 +62,7 @@ def candidate(run: Run, number: int | None = None, studies: Studies | None = Non
 
 
 def reference(run: Run, name: str) -> Trained:
-    """A reference that the run has trained, by name.
+    """Load a reference that the run has trained, by name.
 
     Raises:
         UserError: it has not been trained in this run, or its files are gone.
@@ -74,13 +75,13 @@ def reference(run: Run, name: str) -> Trained:
 
 
 def images(run: Run, path: Path | None = None) -> Dataset:
-    """The images that a run trains and validates on, split and reduced as they were then.
+    """Load the images of a run, split and reduced as in its trainings.
 
     Args:
-        path: where they are now, if not where the run read them.
+        path: their present place; None takes that of the configuration.
 
     Raises:
-        UserError: they cannot be read, or are others.
+        UserError: they cannot be read, or differ from those of the run.
     """
     config = run.config
     if path is not None:

@@ -115,8 +115,8 @@ def test_a_chip_leaves_room_for_its_program() -> None:
         ({"macs": 0}, "macs"),
         ({"flash_bytes": 64.5}, "flash_bytes"),
         ({"flash": 64}, "flash: unknown key, did you mean 'flash_bytes'?"),
-        ({"device": "nrf52"}, "device: 'nrf52' is no chip, did you mean 'nrf52840'?"),
-        ({"device": "64KB"}, "device: '64KB' is no chip"),
+        ({"device": "nrf52"}, "device: 'nrf52' is no known chip, did you mean 'nrf52840'?"),
+        ({"device": "64KB"}, "device: '64KB' is no known chip"),
         ({"device": "64/64"}, 'or give RAM and flash, such as "64KB/64KB"'),
         ({"receptive_field": {}}, "receptive_field: needs at_least or at_most"),
         ({"receptive_field": {"at_least": 9, "at_most": 8}}, "receptive_field: at_least must be up to at_most"),
@@ -192,7 +192,7 @@ def test_fill_stays_within_every_limit_and_the_next_step_does_not(seed: int) -> 
 
 def test_plan_counts_what_each_rule_refuses() -> None:
     within = Budget.model_validate(LIMITS)
-    found = plan.survey(MOBILE, within, FACTS.input_shape, FACTS.classes, draws=300)
+    found = plan.survey_space(MOBILE, within, FACTS.input_shape, FACTS.classes, draws=300)
     assert set(found.broken) == {"over budget", "over macs", "over flash", "over arena"}
     assert sum(found.broken.values()) == 300 - round(found.share_that_fits * 300)
 

@@ -171,7 +171,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     candidates.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED, user_attrs={"outcome": "rejected"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search.study.survey, "DRAWS", 20)
-        patch.setattr(search.study.survey, "survey", partial(search.study.survey.survey, draws=20))
+        patch.setattr(search.study.survey, "survey_space", partial(search.study.survey.survey_space, draws=20))
         yield home
 
 

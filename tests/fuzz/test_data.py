@@ -158,7 +158,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (home / "own.toml").write_text(STUDY, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search.study.survey, "DRAWS", 20)
-        patch.setattr(search.study.survey, "survey", partial(search.study.survey.survey, draws=20))
+        patch.setattr(search.study.survey, "survey_space", partial(search.study.survey.survey_space, draws=20))
         yield home
 
 

@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (home / name).write_bytes(next(STUDIES.glob(f"*/{name}")).read_bytes())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search.study.survey, "DRAWS", 20)
-        patch.setattr(search.study.survey, "survey", partial(search.study.survey.survey, draws=20))
+        patch.setattr(search.study.survey, "survey_space", partial(search.study.survey.survey_space, draws=20))
         yield home
 
 

@@ -40,7 +40,7 @@ def all_sizes(table: dict[str, object]) -> list[int]:
 def test_a_survey_agrees_with_counting_a_small_space_out() -> None:
     sizes = all_sizes(TINY)
     limit = sorted(sizes)[len(sizes) // 2]
-    found = plan.survey(Pyramid.model_validate(TINY), Budget(params=limit), SHAPE, CLASSES, draws=4_000)
+    found = plan.survey_space(Pyramid.model_validate(TINY), Budget(params=limit), SHAPE, CLASSES, draws=4_000)
     share = sum(size < limit for size in sizes) / len(sizes)
     assert found.interval[0] <= share <= found.interval[1]
     assert found.interval[0] < found.share_that_fits < found.interval[1]
@@ -69,7 +69,7 @@ def test_a_budget_out_of_reach_is_refused_with_the_nearest_that_would_do() -> No
 def test_a_space_that_fits_no_image_is_refused() -> None:
     space = Pyramid.model_validate({"blocks": 4, "width": 8, "pools": 4})
     with pytest.raises(UserError, match="none of its networks fits images of 8x8x1"):
-        plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=10)
+        plan.survey_space(space, Budget(params=10**6), SHAPE, CLASSES, draws=10)
 
 
 def test_the_shape_of_a_named_set_is_that_of_its_images() -> None:
@@ -79,7 +79,7 @@ def test_the_shape_of_a_named_set_is_that_of_its_images() -> None:
 
 def test_draws_follow_the_seed() -> None:
     space = Pyramid.model_validate(TINY)
-    drawn = [plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=50, seed=seed).sizes for seed in (0, 0, 1)]
+    drawn = [plan.survey_space(space, Budget(params=10**6), SHAPE, CLASSES, draws=50, seed=seed).sizes for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -87,7 +87,7 @@ def test_a_network_for_other_images_among_those_given_is_one_that_does_not_fit()
     here = build(Pyramid.model_validate(TINY), {"width_1": 8, "width_2": 8, "pool_position_1": 1}, SHAPE, CLASSES)
     networks = {"here": to_dict(here), "elsewhere": to_dict(replace(here, input=(32, 32, 3)))}
     space = Fixed.model_validate({"network": list(networks), "networks": networks})
-    found = plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=200)
+    found = plan.survey_space(space, Budget(params=10**6), SHAPE, CLASSES, draws=200)
     assert set(found.sizes) == {compute_cost(here).params}
     assert found.interval[0] < 0.5 < found.interval[1]
 
@@ -96,13 +96,13 @@ def test_networks_of_thousands_of_layers_are_drawn_less_often(monkeypatch: pytes
     """Half a minute, where all draws of the deepest space would take an hour."""
     monkeypatch.setattr(plan, "MOST_LAYERS", 20_000)
     deepest = {"kind": "residual", "stages": 8, "blocks": 32, "uses": 8, "block": "gated", "width": [8, 16]}
-    found = plan.survey(ResidualStages.model_validate(deepest), Budget(params=10**9), (32, 32, 3), CLASSES)
+    found = plan.survey_space(ResidualStages.model_validate(deepest), Budget(params=10**9), (32, 32, 3), CLASSES)
     assert found.draws == len(found.sizes) == 2  # of 12,315 layers each
 
 
 def test_a_space_of_which_only_the_least_exist_is_shown() -> None:
     space = Pyramid.model_validate(TINY)
-    found = replace(plan.survey(space, Budget(params=10**6), SHAPE, CLASSES, draws=5), sizes=(), share_that_fits=0.0)
+    found = replace(plan.survey_space(space, Budget(params=10**6), SHAPE, CLASSES, draws=5), sizes=(), share_that_fits=0.0)
     print_survey(Console(file=io.StringIO()), "least", 10**6, found)
 
 
