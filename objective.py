@@ -1,14 +1,15 @@
-"""What one trial does: suggest, price, reject or build, train, report, score.
+"""The objective of a trial: propose, judge, claim, train, score, record.
 
-`candidate` is the objective of the study, `reference` that of its sibling in which the base and other known networks are
-trained by the same code. All that a finished trial is to carry is written while it is alive, as it cannot be changed after.
+`Objective.candidate` is the objective function of a study; `reference` and `finalist` train known networks by the same
+steps. Optuna never changes a finished trial, so everything that a trial carries is stored while it still runs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -16,67 +17,72 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from search.budget.cost import Cost, compute_cost
+from search.budget.limits import Breach
 from search.budget.metrics import METRICS
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
+from search.errors import StudyStopped
 from search.export.file_costs import find_breach
 from search.export.int8 import int8_accuracy
-from search.files import Weights, is_full, write_json, write_weights
-from search.networks.architecture import Architecture, to_dict
+from search.files import Weights, is_full
+from search.networks.architecture import Architecture
 from search.seeds import derive
+from search.storage import attributes as names
+from search.storage.claims import Claims
 from search.storage.database import buffered_writes, report_epoch, set_trial_attributes
 from search.study.config import StudyConfig
+from search.study.trained import save_training
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Outcome, Training, TrialOver
-from search.tuning.candidate import DataFacts, Refusal, judge
-
-Emit = Callable[[Mapping[str, Any]], None]
-Annotate = Callable[[optuna.Trial, Architecture | None, "Task"], None]
-
-
-class Clock(Protocol):
-    """Watches the limits of a study; see `search.tuning.stopping`."""
-
-    def check(self, trial_seconds: float) -> None: ...
-    def trial_is_over(self, trial_seconds: float) -> str | None: ...
+from search.training.trainer import KerasTrainer, Trainer
+from search.tuning.candidate import DataFacts, Rejection, judge
+from search.tuning.stopping import Limits
 
 
-class DiskFull(BaseException):
-    """A file of the run could not be written; what was there before is as it was.
-
-    No `Exception`: the trial has not failed, and goes on from its checkpoint when there is space.
-    """
+class DiskFull(StudyStopped):
+    """Stops the run where a file cannot be written; the files from before are unchanged."""
 
 
-def with_keras(architecture: Architecture, data: Dataset, recipe: Recipe, **hooks: Any) -> Training:
-    """Train as `search.training.train.fit` does."""
-    from search.training.train import fit
+class Observer(Protocol):
+    """Receives the progress of trials; what the trial carries is among its user attributes."""
 
-    return fit(architecture, data, recipe, **hooks)
+    def trial_started(self, trial: optuna.Trial) -> None:
+        """A training begins; its parameters, seed and number of rejected proposals are stored."""
+
+    def step_done(self, trial: optuna.Trial, step: int, steps: int) -> None:
+        """So many steps of all are done; called about once a second."""
+
+    def epoch_done(self, trial: optuna.Trial, epoch: Epoch, epochs: int) -> None:
+        """An epoch of all is done; those restored from a checkpoint are reported too."""
+
+    def trial_ended(self, trial: optuna.Trial, architecture: Architecture | None) -> None:
+        """The outcome is stored. The architecture is None where the proposal is no possible network."""
+
+    def trial_reassigned(self, trial: optuna.Trial) -> None:
+        """Another process has ended the trial, for lack of heartbeats; the result is discarded."""
+
+
+class NullObserver(Observer):
+    """Ignores everything."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all trials of a run share."""
+class Context:
+    """Plain values that all trials of a worker share."""
 
     config: StudyConfig
     data: Dataset
-    folder: Path
-    base_accuracy: float | None  # None while the base itself is trained
-    emit: Emit  # takes events for whoever watches: trial, step, epoch
-    annotate: Annotate  # writes a note on a trial that is about to end
-    claim: Callable[[str, int], bool]  # claims a key for a trial of this logical index
-    clock: Clock
-    worker: str = "worker"  # the name of the process that trains
-    fit: Callable[..., Training] = with_keras
+    folder: Path  # of the run, or its sub-folder for the finals or the control search
+    worker: str = "worker"
+    base_accuracy: float | None = None  # None while the base is not trained
 
-    @property
+    @cached_property
     def facts(self) -> DataFacts:
-        """What a candidate depends on of the data."""
-        return DataFacts(self.data.input_shape, self.data.classes, self.data.fingerprint)
+        """The properties of the data that a candidate depends on."""
+        return DataFacts.of(self.data)
 
     def measure(self, architecture: Architecture, weights: Weights, pixels: Pixels, images: Any, labels: Any) -> float:
-        """The accuracy of a trained network on images, in floats or in integers, as the study is ranked."""
+        """Accuracy of a trained network as the study ranks it: in floats, or after int8 conversion."""
         if self.config.search.rank_by == "int8":
             return int8_accuracy(architecture, list(weights), pixels, self.data, images, labels)
         from search.training.train import accuracy
@@ -84,206 +90,248 @@ class Task:
         return accuracy(architecture, list(weights), pixels, images, labels)
 
 
-def candidate(trial: optuna.Trial, task: Task) -> float | tuple[float, ...]:
-    """Train the network that the sampler proposes; its best validation accuracy, and the costs that are minimised with it.
+@dataclass(frozen=True)
+class Assignment:
+    """A network to train in a trial: under which recipe and seed stream, and the folder that receives the result."""
 
-    Raises:
-        optuna.TrialPruned: the candidate was rejected (never built), fell behind at a rung, or its training diverged.
-        TrialOver: it could not be trained.
-    """
-    if not task.config.parameters:
-        _ = trial.relative_params  # Optuna asks the sampler, which knows when there is nothing new, only for a parameter
-    with buffered_writes(trial):
-        values = {name: domain.suggest(trial, name) for name, domain in task.config.parameters.items()}
-        found = judge(task.config, task.facts, values)
-        _constrain(trial, found.cost, task)
-    if isinstance(found, Refusal):
-        _reject(trial, found.reason, found.architecture, task)
-    if not task.claim(found.key, trial.user_attrs["index"]):
-        _reject(trial, "the same network and recipe as another trial", found.architecture, task)
-    set_trial_attributes(trial, {"key": found.key})
-    stream = ("candidate", trial.user_attrs["index"]) if found.repeat is None else ("repeat", found.repeat)
-    place = Place(f"trials/{trial.number}", stream, True)
-    accuracy = _train(trial, found.architecture, found.recipe, found.cost, task, place)
-    costs = tuple(float(METRICS[name].compute(found.cost)) for name in task.config.cost_metrics)
-    return (accuracy, *costs) if costs else accuracy
-
-
-def reference(trial: optuna.Trial, task: Task, architecture: Architecture, recipe: Recipe) -> float:
-    """Train a known network under its own recipe; its best validation accuracy. No budget holds for it."""
-    name = trial.user_attrs["reference"]
-    place = Place(f"references/{name}", (name, trial.user_attrs["index"]))
-    return _train(trial, architecture, recipe, compute_cost(architecture), task, place)
-
-
-def again(trial: optuna.Trial, task: Task, architecture: Architecture, recipe: Recipe) -> float:
-    """Train a contender of the finals from scratch on one of the fresh seeds, which all contenders share."""
-    name, seed = trial.user_attrs["contender"], trial.user_attrs["repeat"]
-    place = Place(f"{name}-{seed}", ("finals", seed))
-    return _train(trial, architecture, recipe, compute_cost(architecture), task, place)
-
-
-def checkpoint_path(folder: Path, attributes: Mapping[str, Any]) -> Path:
-    """Where a trial with these user attributes leaves off; known by its logical index, so that a retry finds it."""
-    name = attributes.get("contender", attributes.get("reference", "candidate"))
-    return folder / "checkpoints" / f"{name}-{attributes['index']}.npz"
+    architecture: Architecture
+    recipe: Recipe
+    cost: Cost
+    folder: str  # within the context's folder
+    seed_stream: tuple[str, int]
+    is_candidate: bool = False  # may be pruned at a rung, and has a time limit
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a training is kept in the task's folder, the stream of its seed, and whether it may be pruned at a rung."""
+class Objective:
+    """The objective functions of a study's trials, in one worker.
 
-    folder: str
-    stream: tuple[str, int]
-    is_candidate: bool = False
+    Attributes:
+        claims: of the candidates' study, so that no network is trained twice under one recipe.
+        limits: of the study and of one trial.
+    """
+
+    context: Context
+    claims: Claims
+    limits: Limits
+    observer: Observer = field(default_factory=NullObserver)
+    trainer: Trainer = field(default_factory=KerasTrainer)
+
+    def candidate(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """Train the network that the sampler proposes.
+
+        Returns:
+            Its best validation accuracy, followed by the costs that the study minimises, if any.
+
+        Raises:
+            optuna.TrialPruned: the candidate was rejected, pruned at a rung, or stopped as diverged or too slow.
+            TrialOver: it could not be trained.
+            StudyStopped: a limit of the study was reached, or the disk is full.
+        """
+        config = self.context.config
+        with buffered_writes(trial):
+            values = _propose(trial, config)
+            proposal = judge(config, self.context.facts, values)
+            _record_cost(trial, config, proposal.cost)
+        if isinstance(proposal, Rejection):
+            self._reject(trial, proposal.reason, proposal.architecture)
+        index = trial.user_attrs[names.INDEX]
+        if not self.claims.claim(proposal.key, index):
+            self._reject(trial, "the same network and recipe as another trial", proposal.architecture)
+        set_trial_attributes(trial, {names.KEY: proposal.key})
+        seed_stream = ("candidate", index) if proposal.repeat is None else ("repeat", proposal.repeat)
+        folder = f"trials/{trial.number}"
+        assignment = Assignment(
+            proposal.architecture, proposal.recipe, proposal.cost, folder, seed_stream, is_candidate=True
+        )
+        accuracy = self._train_and_score(trial, assignment)
+        costs = tuple(float(METRICS[name].compute(proposal.cost)) for name in config.cost_metrics)
+        return (accuracy, *costs) if costs else accuracy
+
+    def reference(self, trial: optuna.Trial, architecture: Architecture, recipe: Recipe) -> float:
+        """Train a known network under its own recipe, without a budget; its best validation accuracy."""
+        name, index = trial.user_attrs[names.REFERENCE], trial.user_attrs[names.INDEX]
+        assignment = Assignment(architecture, recipe, compute_cost(architecture), f"references/{name}", (name, index))
+        return self._train_and_score(trial, assignment)
+
+    def finalist(self, trial: optuna.Trial, architecture: Architecture, recipe: Recipe) -> float:
+        """Train a finalist from scratch on one of the fresh seeds that all finalists share."""
+        name, seed = trial.user_attrs[names.CONTENDER], trial.user_attrs[names.REPEAT]
+        assignment = Assignment(architecture, recipe, compute_cost(architecture), f"{name}-{seed}", ("finals", seed))
+        return self._train_and_score(trial, assignment)
+
+    def _train_and_score(self, trial: optuna.Trial, assignment: Assignment) -> float:
+        context = self.context
+        architecture, recipe = assignment.architecture, assignment.recipe
+        seed = derive(context.config.search.seed, *assignment.seed_stream)
+        facts = {names.RECEPTIVE_FIELD: assignment.cost.receptive_field, names.SEED: seed}
+        set_trial_attributes(trial, _costs(context.config, assignment.cost) | facts)
+        self.observer.trial_started(trial)
+        monitor = _Monitor(trial, self, assignment)
+        try:
+            training = self.trainer.fit(
+                architecture,
+                context.data,
+                recipe,
+                seed=seed,
+                checkpoint=checkpoint_path(context.folder, trial.user_attrs),
+                on_epoch=monitor.on_epoch,
+                on_step=monitor.on_step,
+            )
+            set_trial_attributes(trial, {names.EPOCHS: len(training.history)})  # fails here if the trial was requeued
+            save_training(context.folder / assignment.folder, architecture, recipe, training)
+            best = self._score(trial, assignment, training)
+        except TrialOver as over:
+            self._end(trial, over.outcome, architecture, {names.SECONDS: monitor.seconds, names.REASON: over.reason})
+            if over.outcome in (Outcome.DIVERGED, Outcome.TIMED_OUT):
+                raise optuna.TrialPruned(over.reason) from None
+            raise
+        except UpdateFinishedTrialError:
+            raise
+        except Exception as error:
+            if is_full(error):
+                raise DiskFull(f"{context.folder}: nothing more can be written ({error}); make space") from None
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            self._end(trial, Outcome.FAILED, architecture, {names.REASON: reason})
+            raise TrialOver(Outcome.FAILED, reason) from error
+        return self._record(trial, assignment, training, best)
+
+    def _score(self, trial: optuna.Trial, assignment: Assignment, training: Training) -> float:
+        """The best validation accuracy, after int8 conversion of the best epoch's weights where that is ranked."""
+        data, search = self.context.data, self.context.config.search
+        if search.flip_average and assignment.is_candidate:
+            flipped = _flip_averaged_accuracy(assignment.architecture, training, data)
+            set_trial_attributes(trial, {names.FLIP_VAL_ACCURACY: flipped})
+        best = training.best.val_accuracy
+        if search.rank_by == "float" or len(training.history) < assignment.recipe.epochs:
+            return best
+        set_trial_attributes(trial, {names.FLOAT_VAL_ACCURACY: best})
+        return self.context.measure(assignment.architecture, training.best_weights, training.pixels, data.x_val, data.y_val)
+
+    def _record(self, trial: optuna.Trial, assignment: Assignment, training: Training, best: float) -> float:
+        """Store the scores and the outcome of a training; return the best accuracy.
+
+        Raises:
+            optuna.TrialPruned: it was pruned at a rung, or its int8 file breaks the budget.
+        """
+        epochs, final = len(training.history), training.history[-1].val_accuracy
+        scores = {
+            names.BEST_VAL_ACCURACY: best,
+            names.BEST_EPOCH: training.best.epoch,
+            names.FINAL_VAL_ACCURACY: final,
+        }
+        if self.context.base_accuracy is not None:
+            scores[names.DELTA_VS_BASE] = best - self.context.base_accuracy
+        set_trial_attributes(trial, scores)
+        ending: dict[str, Any] = {
+            names.SECONDS: training.seconds,
+            names.COMPILE_SECONDS: training.compile_seconds,
+        }
+        if epochs < assignment.recipe.epochs:
+            reason = f"{final:.2%} after {epochs} of {assignment.recipe.epochs} epochs, behind others at that rung"
+            self._end(trial, Outcome.PRUNED_AT_RUNG, assignment.architecture, ending | {names.REASON: reason})
+            raise optuna.TrialPruned(reason)
+        if assignment.is_candidate:
+            breach = self._find_breach(assignment.architecture, training)
+            if breach is not None:  # the prediction was too low; the file must fit, so the trial is not ranked
+                self._end(trial, Outcome.REJECTED, assignment.architecture, ending | {names.REASON: breach.reason})
+                raise optuna.TrialPruned(breach.reason)
+        self._end(trial, Outcome.TRAINED, assignment.architecture, ending)
+        return best
+
+    def _find_breach(self, architecture: Architecture, training: Training) -> Breach | None:
+        """The limit that the int8 file of a trained network breaks."""
+        context = self.context
+        return find_breach(context.config.budget, architecture, training.best_weights, training.pixels, context.data)
+
+    def _reject(self, trial: optuna.Trial, reason: str, architecture: Architecture | None) -> NoReturn:
+        self._end(trial, Outcome.REJECTED, architecture, {names.REASON: reason})
+        raise optuna.TrialPruned(reason)
+
+    def _end(
+        self, trial: optuna.Trial, outcome: Outcome, architecture: Architecture | None, attributes: Mapping[str, Any]
+    ) -> None:
+        """Store the last attributes of a trial; the outcome comes last, as it says that all others are there."""
+        set_trial_attributes(trial, {**attributes, names.OUTCOME: outcome})
+        self.observer.trial_ended(trial, architecture)
 
 
-def _constrain(trial: optuna.Trial, cost: Cost | None, task: Task) -> None:
-    """Tell Optuna how the candidate stands to the budget, and people what it costs of all that is limited or minimised."""
-    if cost is None:
-        trial.set_constraint("exists", 1.0)
-        return
-    for name, limit in task.config.budget.limits.items():
-        trial.set_constraint(name, float(METRICS[name].compute(cost) - (limit - 1)))
-    set_trial_attributes(trial, _costs(cost, task.config))
+class _Monitor:
+    """Reports the epochs and steps of a training, applies the limits, and decides on pruning at rungs."""
+
+    def __init__(self, trial: optuna.Trial, objective: Objective, assignment: Assignment) -> None:
+        self.trial, self.assignment = trial, assignment
+        self.limits, self.observer = objective.limits, objective.observer
+        self.rungs = objective.context.config.rungs if assignment.is_candidate else ()
+        self._epoch_seconds = 0.0  # of all epochs, those of an earlier process too
+        self._epoch_ended = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the training so far, including an earlier process that it resumes."""
+        return self._epoch_seconds + time.monotonic() - self._epoch_ended
+
+    def on_epoch(self, epoch: Epoch) -> bool:
+        """Report an epoch; True if the trial is to be pruned. A warm start is never pruned."""
+        self._epoch_seconds += epoch.seconds
+        self._epoch_ended = time.monotonic()
+        _report(self.trial, epoch)
+        self.observer.epoch_done(self.trial, epoch, self.assignment.recipe.epochs)
+        if epoch.epoch not in self.rungs:
+            return False
+        return self.trial.should_prune() and names.WARM_START not in self.trial.user_attrs
+
+    def on_step(self, step: int, steps: int) -> None:
+        """Report the steps done, and end the trial or the run at a limit.
+
+        Raises:
+            LimitReached: a limit of the study is reached.
+            TrialOver: the trial took too long.
+        """
+        self.observer.step_done(self.trial, step, steps)
+        self.limits.check_study(self.seconds)
+        if self.assignment.is_candidate:
+            self.limits.check_trial(self.seconds)
 
 
-def _costs(cost: Cost, config: StudyConfig) -> dict[str, Any]:
-    """Costs that are stored as attributes of a trial, by metric."""
-    return {name: METRICS[name].compute(cost) for name in config.recorded_metrics}
+def checkpoint_path(folder: Path, attributes: Mapping[str, Any]) -> Path:
+    """The checkpoint of a trial with these user attributes; a retry has the same index, and so the same path."""
+    name = attributes.get(names.CONTENDER, attributes.get(names.REFERENCE, "candidate"))
+    return folder / "checkpoints" / f"{name}-{attributes[names.INDEX]}.npz"
 
 
-def _reject(trial: optuna.Trial, reason: str, architecture: Architecture | None, task: Task) -> NoReturn:
-    """End the trial without a value."""
-    _end(trial, Outcome.REJECTED, reason, architecture, task)
-    raise optuna.TrialPruned(reason)
-
-
-def _train(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, cost: Cost, task: Task, place: Place) -> float:
-    seed = derive(task.config.search.seed, *place.stream)
-    about = _costs(cost, task.config) | {"receptive_field": cost.receptive_field, "seed": seed}
-    set_trial_attributes(trial, about)
-    refused = sum(trial.user_attrs.get("refused", {}).values())
-    task.emit({"event": "trial", "number": trial.number, "refused": refused, **_named(trial)} | about)
-    seconds, since = 0.0, time.monotonic()  # of the epochs so far, also those of a process that was killed; their end
-
-    def on_epoch(epoch: Epoch) -> bool:
-        nonlocal seconds, since
-        seconds, since = seconds + epoch.seconds, time.monotonic()
-        _report(trial, epoch)
-        task.emit({"event": "epoch", "number": trial.number, "epochs": recipe.epochs} | asdict(epoch))
-        at_rung = place.is_candidate and epoch.epoch in task.config.rungs
-        return at_rung and trial.should_prune() and "warm_start" not in trial.user_attrs
-
-    def on_step(step: int, steps: int) -> None:
-        task.emit({"event": "step", "number": trial.number, "step": step, "steps": steps})
-        spent = seconds + time.monotonic() - since
-        task.clock.check(spent)
-        if place.is_candidate and (reason := task.clock.trial_is_over(spent)):
-            raise TrialOver(Outcome.TIMED_OUT, reason)
-
-    try:
-        checkpoint = checkpoint_path(task.folder, trial.user_attrs)
-        hooks = {"checkpoint": checkpoint, "on_epoch": on_epoch, "on_step": on_step}
-        training = task.fit(architecture, task.data, recipe, seed=seed, **hooks)
-        set_trial_attributes(trial, {"epochs": len(training.history)})  # refused here where somebody has taken the trial up
-        _keep(task.folder / place.folder, architecture, recipe, training)
-        if task.config.search.flip_average and place.is_candidate:
-            set_trial_attributes(trial, {"flip_val_accuracy": _with_flips(architecture, training, task)})
-        best = _best(trial, architecture, recipe, training, task)
-    except TrialOver as over:
-        set_trial_attributes(trial, {"seconds": seconds + time.monotonic() - since})
-        _end(trial, over.outcome, over.reason, architecture, task)
-        if over.outcome in (Outcome.DIVERGED, Outcome.TIMED_OUT):
-            raise optuna.TrialPruned(over.reason) from None
-        raise
-    except UpdateFinishedTrialError:
-        raise
-    except Exception as error:
-        if is_full(error):
-            raise DiskFull(f"{task.folder}: nothing more can be written ({error}); make space") from None
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        _end(trial, Outcome.FAILED, reason, architecture, task)
-        raise TrialOver(Outcome.FAILED, reason) from error
-    return _score(trial, architecture, recipe, training, best, task, is_candidate=place.is_candidate)
+def _propose(trial: optuna.Trial, config: StudyConfig) -> dict[str, Any]:
+    """Ask the sampler for a value of every searched parameter."""
+    if not config.parameters:
+        _ = trial.relative_params  # the sampler must run even so: it raises where the only network is trained already
+    return {name: domain.suggest(trial, name) for name, domain in config.parameters.items()}
 
 
 def _report(trial: optuna.Trial, epoch: Epoch) -> None:
-    """Store what an epoch came to. Optuna's own `report` serves its pruners, and refuses a study of several objectives."""
+    """Store the accuracy of an epoch; pruners need `Trial.report`, which refuses several objectives."""
     if len(trial.study.directions) == 1:
         trial.report(epoch.val_accuracy, epoch.epoch)
     else:
         report_epoch(trial, epoch.epoch, epoch.val_accuracy)
 
 
-def _with_flips(architecture: Architecture, training: Training, task: Task) -> float:
-    """The validation accuracy of the weights that are kept, each image and its mirror image averaged."""
+def _record_cost(trial: optuna.Trial, config: StudyConfig, cost: Cost | None) -> None:
+    """Store the cost of a proposal, and its distance to each limit as an Optuna constraint (feasible up to 0)."""
+    if cost is None:
+        trial.set_constraint("exists", 1.0)
+        return
+    for name, limit in config.budget.limits.items():
+        trial.set_constraint(name, float(METRICS[name].compute(cost) - (limit - 1)))
+    set_trial_attributes(trial, _costs(config, cost))
+
+
+def _costs(config: StudyConfig, cost: Cost) -> dict[str, Any]:
+    """The costs that are stored with a trial, by metric."""
+    return {name: METRICS[name].compute(cost) for name in config.recorded_metrics}
+
+
+def _flip_averaged_accuracy(architecture: Architecture, training: Training, data: Dataset) -> float:
+    """Validation accuracy of the best weights, averaged over each image and its mirror image."""
     from search.training.train import accuracy
 
-    images, labels = task.data.x_val, task.data.y_val
-    return accuracy(architecture, training.best_weights, training.pixels, images, labels, flip_average=True)
-
-
-def _best(trial: optuna.Trial, architecture: Architecture, recipe: Recipe, training: Training, task: Task) -> float:
-    """The best validation accuracy; where the study is ranked in integers, that of the best epoch's weights in them."""
-    best = training.best.val_accuracy
-    if task.config.search.rank_by == "float" or len(training.history) < recipe.epochs:
-        return best
-    set_trial_attributes(trial, {"float_val_accuracy": best})
-    return task.measure(architecture, training.best_weights, training.pixels, task.data.x_val, task.data.y_val)
-
-
-def _score(
-    trial: optuna.Trial,
-    architecture: Architecture,
-    recipe: Recipe,
-    training: Training,
-    best: float,
-    task: Task,
-    *,
-    is_candidate: bool,
-) -> float:
-    """Write down what came of a training; its best validation accuracy.
-
-    Raises:
-        optuna.TrialPruned: it was pruned at a rung, or its int8 file breaks the budget.
-    """
-    epochs = len(training.history)
-    final = training.history[-1].val_accuracy
-    lead = {} if task.base_accuracy is None else {"delta_vs_base": best - task.base_accuracy}
-    accuracies = {"best_val_accuracy": best, "best_epoch": training.best.epoch, "final_val_accuracy": final}
-    set_trial_attributes(trial, accuracies | lead)
-    spent = {"seconds": training.seconds, "compile_seconds": training.compile_seconds}
-    if epochs < recipe.epochs:
-        reason = f"{final:.2%} after {epochs} of {recipe.epochs} epochs, behind others at that rung"
-        _end(trial, Outcome.PRUNED_AT_RUNG, reason, architecture, task, **spent)
-        raise optuna.TrialPruned(reason)
-    if is_candidate:
-        breach = find_breach(task.config.budget, architecture, training.best_weights, training.pixels, task.data)
-        if breach is not None:  # the prediction was too low: the file is what has to fit, so the trial is not ranked
-            _end(trial, Outcome.REJECTED, breach.reason, architecture, task, **spent)
-            raise optuna.TrialPruned(breach.reason)
-    _end(trial, Outcome.TRAINED, None, architecture, task, **spent)
-    return best
-
-
-def _keep(folder: Path, architecture: Architecture, recipe: Recipe, training: Training) -> None:
-    """Leave in the trial's folder what `search.study.trained` reads back."""
-    write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
-    told = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
-    write_json(folder / "training.json", told | {"pixels": training.pixels.to_dict(), "precision": training.precision})
-    write_weights(folder / "weights.npz", training.best_weights)
-
-
-def _named(trial: optuna.Trial) -> dict[str, Any]:
-    """What is trained, for whoever watches, where it is no candidate of the search."""
-    return {key: trial.user_attrs[key] for key in ("reference", "contender", "repeat") if key in trial.user_attrs}
-
-
-def _end(
-    trial: optuna.Trial, outcome: Outcome, reason: str | None, architecture: Architecture | None, task: Task, **spent: float
-) -> None:
-    explained = {"reason": reason} if reason else {}
-    set_trial_attributes(trial, spent | explained | {"outcome": outcome})  # the outcome last: all is stored then
-    task.annotate(trial, architecture, task)
-    task.emit({"event": "end", "number": trial.number, "outcome": outcome, "reason": reason} | spent)
+    return accuracy(architecture, training.best_weights, training.pixels, data.x_val, data.y_val, flip_average=True)

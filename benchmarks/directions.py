@@ -23,14 +23,13 @@ import optuna
 from sqlalchemy import create_engine
 
 from search.finals.statistics import compare
-from search.runner.trial import inner_sampler
 from search.seeds import derive
 from search.storage.claims import Claims
 from search.study.config import STUDIES
 from search.study.pareto import front_indices
 from search.study.study_file import load
 from search.tuning.candidate import Candidate, DataFacts, judge
-from search.tuning.sampler import BudgetedSampler
+from search.tuning.sampler import BudgetedSampler, inner_sampler
 from tests.support.synthetic import plausible
 
 CONTENDERS = {

@@ -45,18 +45,17 @@ from sqlalchemy import create_engine
 
 from search.budget.cost import compute_cost
 from search.files import read_json, write_json, write_text
-from search.finals.statistics import compare, confirm
+from search.finals.statistics import compare, rank
 from search.networks.architecture import Architecture
 from search.networks.geometry import resolve
 from search.networks.layers import Activation, Dropout, SeparableConv
-from search.runner.trial import inner_sampler
 from search.seeds import derive, generator
 from search.storage.attributes import REFUSED
 from search.storage.claims import Claims, claims_of
 from search.storage.database import open_storage, sqlite_url
 from search.study.config import StudyConfig
 from search.tuning.candidate import Candidate, DataFacts, judge
-from search.tuning.sampler import BudgetedSampler
+from search.tuning.sampler import BudgetedSampler, inner_sampler
 from space import Pyramid, build
 
 HERE = Path(__file__).resolve().parent
@@ -366,7 +365,7 @@ def cells(runs: Runs, trained: int) -> list[dict[str, Any]]:
 
 def summary(values: Sequence[float]) -> tuple[float, ...]:
     """Mean, and the 95 % interval of the mean."""
-    (one,) = confirm({"": values}).summaries
+    (one,) = rank({"": values}).summaries
     return tuple(round(one.mean if value is None else value, 5) for value in (one.mean, one.low, one.high))
 
 

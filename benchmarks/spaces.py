@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from search.budget.cost import compute_cost
 from search.files import read_json, write_json
-from search.finals.statistics import confirm
+from search.finals.statistics import rank
 from search.networks import architecture as architectures
 from search.networks.architecture import Architecture
 from search.networks.layers import BatchNorm
@@ -167,7 +167,7 @@ def tell(trainings: list[dict[str, Any]]) -> None:
     even = {name: rows for name, rows in fresh.items() if len(rows) == whole >= 2}
     if not even:
         return
-    found = confirm({name: [row["best"] for row in rows] for name, rows in even.items()}, "eip-b")
+    found = rank({name: [row["best"] for row in rows] for name, rows in even.items()}, "eip-b")
     for one in found.summaries:
         row, each = even[one.name][0], statistics.fmean(row["cpu_seconds"] for row in even[one.name])
         cost = f"{row['params']:9,} params  {row['macs'] / 1e6:5.1f} M  {each:4.0f} CPU-s"

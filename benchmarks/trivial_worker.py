@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from report.dashboard.notes import trial_note
-from report.dashboard.publish import Redraw, publish_trial_note
 from search.cli import worker
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
@@ -82,17 +80,25 @@ def together() -> str:
     return "training nothing"
 
 
+class TrivialTrainer:
+    """Trains with `fit`."""
+
+    fit = staticmethod(fit)
+    prepare = staticmethod(together)
+
+
+class NotesAndFigures(worker.ReportPublisher):
+    """Publishes all but the winner and the report."""
+
+    def finish(self, run: Any, studies: Any) -> None: ...
+
+
 def main() -> None:
     """As `python -m search worker`, with nothing to take away at the end."""
-    redraw = Redraw()
-
-    def annotate(at: Any, architecture: Architecture | None, task: Any) -> None:
-        publish_trial_note(at, trial_note(architecture, at.user_attrs, task.config.budget))
-
     trial.begin = timed("begin", trial.begin)
     trial._tell = timed("tell", trial._tell)
     sampler.BudgetedSampler.sample_relative = timed("propose", sampler.BudgetedSampler.sample_relative)  # type: ignore[method-assign]
-    worker.main(annotate, redraw, lambda *words: None, worker.Trainer(together, fit))
+    worker.main(NotesAndFigures(), TrivialTrainer())
 
 
 if __name__ == "__main__":

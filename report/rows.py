@@ -17,7 +17,7 @@ from report.tables import leaderboard as board_of
 from search.budget.summary import layer_rows
 from search.errors import UserError
 from search.files import read_json
-from search.finals.results import Finalist, confirmed
+from search.finals.results import FinalistResult, load_results
 from search.finals.statistics import Comparison
 from search.study.pareto import check_metrics
 from search.study.records import ranked
@@ -110,13 +110,13 @@ def layers(study: Opened, number: int | None = None) -> list[Row]:
 
 def finals(study: Opened) -> list[Row]:
     """Finalists on fresh seeds, best mean first; empty until finals are complete."""
-    found = confirmed(study.run)
+    found = load_results(study.run)
     return (
         [] if found is None else [{"measure": found.measure, "seeds": found.seeds} | _final(one) for one in found.finalists]
     )
 
 
-def _final(one: Finalist) -> Row:
+def _final(one: FinalistResult) -> Row:
     low, high = one.interval or (None, None)
     row = {key: getattr(one, key) for key in ("name", "number", "params", "search_score", "mean", "spread")}
     row |= {"low": low, "high": high, "winners_curse": one.winners_curse}

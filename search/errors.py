@@ -1,4 +1,4 @@
-"""The user's own faults: one line that gives the rule, the value and the remedy."""
+"""User errors, in one line of rule, value and remedy, and the exceptions that end a trial or a run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 
 class UserError(ValueError):
     """Something the user asked for cannot be done; the command line prints the message and exits with status 2."""
+
+
+class ControlFlow(BaseException):
+    """Base of the exceptions that end work early without a fault in the code. There are two kinds.
+
+    `search.training.result.TrialOver`: this trial is over; its outcome and reason are stored, and the run continues.
+    `StudyStopped`: the run stops; trials in progress are requeued and resume from their checkpoints.
+
+    No `Exception`: code that turns any exception into a failed trial must let these pass.
+    """
+
+
+class StudyStopped(ControlFlow):
+    """Stops the run; the message gives the reason and the remedy, and the exit status is 1."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from report.tables import leaderboard
-from search.finals.results import Confirmation, confirmed
+from search.finals.results import FinalsResult, load_results
 from search.networks.architecture import Architecture
 from search.study.records import Record, records
 from search.study.run import DATA, Run, Studies, best, network_of
@@ -24,7 +24,7 @@ class Findings:
     board: Mapping[str, Any]  # as `top --json` prints it
     number: int  # of the winner
     network: Architecture  # the winner
-    finals: Confirmation | None
+    finals: FinalsResult | None
     data: Mapping[str, Any]  # summary, fingerprint, input, classes and class_names of the images
 
 
@@ -44,6 +44,6 @@ def gather(run: Run, studies: Studies) -> Findings:
         leaderboard(run, candidates, references),
         number,
         network_of(run, number, studies),
-        confirmed(run),
+        load_results(run),
         studies.candidates.user_attrs[DATA],
     )

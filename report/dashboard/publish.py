@@ -22,7 +22,7 @@ from report.dashboard.notes import OBJECTIVE, references_note, study_note
 from report.figures import curves as figures
 from report.markdown.effects import finals_section
 from search.files import write
-from search.finals.results import confirmed
+from search.finals.results import load_results
 from search.storage.attributes import Attributes, rewrite
 from search.storage.optuna_internals import base_storage_of, trial_id_of
 from search.study.records import records
@@ -115,7 +115,7 @@ def _finals(run: Run, studies: Studies) -> str | None:
         base_storage_of(studies.candidates).get_study_id_from_name(f"{run.name}.finals")
     except KeyError:
         return None
-    found = confirmed(run)
+    found = load_results(run)
     return finals_section(found) if found else None
 
 

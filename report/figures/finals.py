@@ -11,7 +11,7 @@ from plotly.graph_objects import Figure
 from report.analysis.mistakes import Predictions
 from report.colours import COLOURS, GREY
 from report.figures.style import GRID, axis, drawn, level
-from search.finals.results import Confirmation, Finalist
+from search.finals.results import FinalistResult, FinalsResult
 
 BEST, WORST = COLOURS[1], COLOURS[0]
 POINTS = 100  # of a difference of accuracies
@@ -20,7 +20,7 @@ POINTS = 100  # of a difference of accuracies
 # --- finals ----------------------------------------------------------------------------------------------------------
 
 
-def finals(found: Confirmation) -> Figure:
+def finals(found: FinalsResult) -> Figure:
     """Draw each finalist's mean on fresh seeds with its interval, single seeds, and its score in the search."""
     rows = found.finalists[::-1]
     names = [one.name for one in rows]
@@ -52,7 +52,7 @@ def finals(found: Confirmation) -> Figure:
     )
 
 
-def _scores(one: Finalist, is_test: bool) -> tuple[float, ...]:
+def _scores(one: FinalistResult, is_test: bool) -> tuple[float, ...]:
     return one.test if is_test else one.best_val
 
 

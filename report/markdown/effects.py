@@ -10,7 +10,7 @@ import optuna
 
 from report.markdown.formatting import escaped, markdown
 from report.tables import Table
-from search.finals.results import Confirmation, verdict
+from search.finals.results import FinalsResult, verdict
 from search.finals.statistics import Comparison, Effect, effects, within
 from search.study.records import records
 from search.study.run import Run
@@ -22,19 +22,19 @@ BLOCK = "repeat"
 # --- finals ----------------------------------------------------------------------------------------------------------
 
 
-def finals_section(found: Confirmation) -> str:
+def finals_section(found: FinalsResult) -> str:
     """The finalists as Markdown."""
     told = f"\n\n{markdown(finals_table(found))}\n\n{FINALS}" if found.finalists else ""
     return finals_verdict(found) + told + "".join(f"\n\n{escaped(line)}" for line in finals_notes(found))
 
 
-def finals_verdict(found: Confirmation) -> str:
+def finals_verdict(found: FinalsResult) -> str:
     """Verdict of the finals in one or two sentences."""
     words = verdict(found)
     return words[0].upper() + words[1:]
 
 
-def finals_table(found: Confirmation) -> Table:
+def finals_table(found: FinalsResult) -> Table:
     """Table of finalists, best mean first, each compared with the base and with the leader."""
     rows = [
         (
@@ -55,13 +55,13 @@ def finals_table(found: Confirmation) -> Table:
     return Table(columns, rows)
 
 
-def finals_notes(found: Confirmation) -> list[str]:
+def finals_notes(found: FinalsResult) -> list[str]:
     """Notes on the reading of the test images and on excluded finalists."""
     read = [f"The test images were read at {', '.join(found.test_read)}."] if found.test_read else []
     return read + [f"{name} is compared with none: {why}." for name, why in found.failed.items()]
 
 
-def measure(found: Confirmation) -> str:
+def measure(found: FinalsResult) -> str:
     """Name of the accuracy that finalists are compared by."""
     return "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from report.markdown.formatting import against_base
 from report.tables import Table
 from search.errors import UserError
-from search.finals.results import Confirmation
+from search.finals.results import FinalsResult
 from search.study.config import StudyConfig, flat, hardly_learnt
 from search.study.references import named
 
@@ -57,14 +57,14 @@ def verdict(board: Board, classes: int) -> str:
 
 
 class Confirmed(NamedTuple):
-    """Confirmation of the winner on fresh seeds: a short label and a sentence."""
+    """FinalsResult of the winner on fresh seeds: a short label and a sentence."""
 
     status: Literal["not held", "confirmed", "tie", "not ahead", "worse", "unknown"]
     short: str
     words: str
 
 
-def confirmation(found: Confirmation | None, number: int, command: str) -> Confirmed:
+def confirmation(found: FinalsResult | None, number: int, command: str) -> Confirmed:
     """Result of the finals for the winner of the search.
 
     Args:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from search.cli import export, results, run, setup
 from search.cli.interrupts import STATUS, Interrupts, catching_interrupts
-from search.errors import UserError
+from search.errors import StudyStopped, UserError
 
 LONGEST = 1_500  # characters of an error message
 _PATH_ERRORS = (  # reasons of the system why a path that the user gave cannot be used
@@ -72,13 +72,12 @@ def _run(arguments: list[str], interrupts: Interrupts) -> int:
         _fail(str(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", STATUS)
-    except Exception as error:
+    except (Exception, StudyStopped) as error:
         _fail_of(error, interrupts)
 
 
-def _fail_of(error: Exception, interrupts: Interrupts) -> NoReturn:
+def _fail_of(error: Exception | StudyStopped, interrupts: Interrupts) -> NoReturn:
     """End for an exception that is no fault of the arguments; raise it again if it is a defect."""
-    from search.runner.job import StudyStopped
     from search.runner.supervisor import Interrupted
 
     if isinstance(error, Interrupted):

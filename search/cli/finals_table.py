@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from search.finals.results import Confirmation, verdict
+from search.finals.results import FinalsResult, verdict
 from search.finals.statistics import Comparison
 from search.study.run import Run
 
@@ -19,7 +19,7 @@ SPARE = ("params", "again", "last", "in search", "spread")  # left out where the
 Columns = dict[str, list[str]]
 
 
-def print_finals(console: Console, run: Run, found: Confirmation) -> None:
+def print_finals(console: Console, run: Run, found: FinalsResult) -> None:
     """The finalists by their mean, each against the base and the leader, the verdict, and what to know to read them."""
     if found.finalists:
         table, left_out = _fitted(console, run, found)
@@ -33,7 +33,7 @@ def print_finals(console: Console, run: Run, found: Confirmation) -> None:
         _say(console, line)
 
 
-def _notes(run: Run, found: Confirmation) -> list[str]:
+def _notes(run: Run, found: FinalsResult) -> list[str]:
     """How to read the table, a line for each thing that is so here."""
     compared = [one for two in found.finalists for one in (two.against_base, two.against_leader) if one]
     lines = []
@@ -63,7 +63,7 @@ def _notes(run: Run, found: Confirmation) -> list[str]:
     return lines
 
 
-def _fitted(console: Console, run: Run, found: Confirmation) -> tuple[Table, list[str]]:
+def _fitted(console: Console, run: Run, found: FinalsResult) -> tuple[Table, list[str]]:
     """The table with all columns that the console has room for, and the names of those left out."""
     columns = _columns(found)
     spare = [name for name in SPARE if name in columns]
@@ -77,7 +77,7 @@ def _fitted(console: Console, run: Run, found: Confirmation) -> tuple[Table, lis
     return table, spare[:count]
 
 
-def _table(run: Run, found: Confirmation, columns: Columns, look: box.Box | None, padding: int) -> Table:
+def _table(run: Run, found: FinalsResult, columns: Columns, look: box.Box | None, padding: int) -> Table:
     seeds = f"{found.seeds} fresh seed{'s' if found.seeds > 1 else ''}"
     measure = "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
     title = f"{run.name}: finals on {seeds}, {measure}"
@@ -90,7 +90,7 @@ def _table(run: Run, found: Confirmation, columns: Columns, look: box.Box | None
     return table
 
 
-def _columns(found: Confirmation) -> Columns:
+def _columns(found: FinalsResult) -> Columns:
     """The cells of each column, by its name."""
     on_test, all_of = found.measure == "test_accuracy", found.finalists
     columns = {

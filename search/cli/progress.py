@@ -9,38 +9,62 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from search.runner.events import (
+    BaseKnown,
+    DatabaseUnavailable,
+    DeviceReady,
+    EpochDone,
+    Event,
+    Finishing,
+    ImagesRead,
+    LimitHit,
+    PhaseStarted,
+    StepDone,
+    StudyLoaded,
+    TrialEnded,
+    TrialReassigned,
+    TrialStarted,
+    Waiting,
+    WorkerLost,
+)
 from search.study.config import hardly_learnt
 from search.text import format_clock
+from search.training.result import Outcome
 
 MOST_ROWS = 8  # of workers that are shown
 AWAY_SECONDS = 60.0  # between two lines that say that the database is away
 
-Event = dict[str, Any]
-
 
 @dataclass
 class Row:
-    """What one worker is at."""
+    """The state of one worker."""
 
-    trial: Event = field(default_factory=dict)
-    epoch: Event = field(default_factory=dict)
+    trial: TrialStarted | None = None
+    epoch: EpochDone | None = None  # the last one
+    best_accuracy: float = 0.0  # of its epochs
     share_done: float = 0.0  # of the trial
     started: float = field(default_factory=time.monotonic)
-    text: str = "starting"  # where it is at no trial
+    text: str = "starting"  # shown while there is no trial
 
     @property
     def name(self) -> str:
-        """The trial's, for people."""
-        if "contender" in self.trial:
-            return f"{self.trial['contender']}, seed {self.trial['repeat'] + 1}"
-        return self.trial.get("reference") or f"trial {self.trial.get('number', '?')}"
+        """Name of the trial."""
+        if self.trial is None:
+            return "trial ?"
+        if self.trial.contender is not None:
+            return f"{self.trial.contender}, seed {(self.trial.repeat or 0) + 1}"
+        return self.trial.reference or f"trial {self.trial.number}"
+
+    @property
+    def is_reference(self) -> bool:
+        """True while a reference is trained."""
+        return self.trial is not None and self.trial.reference is not None
 
     @property
     def seconds_left(self) -> float | None:
@@ -49,12 +73,12 @@ class Row:
         return spent / self.share_done - spent if self.trial and self.share_done > 0.02 else None
 
     def parts(self) -> list[str]:
-        """What is said of the trial."""
-        if not self.trial:
+        """The text of the worker's line, in parts."""
+        if self.trial is None:
             return [self.text]
-        parts = [self.name, f"{self.trial['params']:,} params"]
+        parts = [self.name, f"{self.trial.params:,} params"]
         if self.epoch:
-            return [*parts, f"epoch {self.epoch['epoch']}/{self.epoch['epochs']}, accuracy {self.epoch['val_accuracy']:.2%}"]
+            return [*parts, f"epoch {self.epoch.epoch}/{self.epoch.epochs}, accuracy {self.epoch.val_accuracy:.2%}"]
         return [*parts, f"first epoch ({self.share_done:.0%} of the trial)"]
 
 
@@ -83,47 +107,44 @@ class RunView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.live.stop()
 
-    def show(self, event: Event) -> None:
-        """Take one event of a worker in."""
-        row = self.rows.setdefault(event.get("worker", 0), Row())
-        event = event | {
-            key: escape(event[key]) for key in ("data", "reason", "text") if event.get(key)
-        }  # [/x] is no markup
-        match event["event"]:
-            case "device":
+    def show(self, event: Event, worker: int = 0) -> None:
+        """Show an event of a worker."""
+        row = self.rows.setdefault(worker, Row())
+        match event:
+            case DeviceReady():
                 self._device(event)
-            case "reading":
-                row.text = f"{event['done']:,} of {event['total']:,} images read"
-            case "found":
+            case ImagesRead(done, total):
+                row.text = f"{done:,} of {total:,} images read"
+            case StudyLoaded():
                 self._found(event)
-            case "base":
+            case BaseKnown():
                 self._base(event)
-            case "phase":
+            case PhaseStarted():
                 self._phase(event)
-            case "trial":
-                self.rows[event.get("worker", 0)] = Row(event)
-                self.rejected += event["refused"]
-            case "step":
-                row.share_done = event["step"] / event["steps"]
-            case "epoch":
-                top = max(event["val_accuracy"], row.epoch.get("top", 0.0))
-                row.epoch = event | {"top": top}
-            case "end":
+            case TrialStarted():
+                self.rows[worker] = Row(event)
+                self.rejected += event.refused
+            case StepDone():
+                row.share_done = event.step / event.steps
+            case EpochDone():
+                row.epoch = event
+                row.best_accuracy = max(event.val_accuracy, row.best_accuracy)
+            case TrialEnded():
                 self._end(event, row)
-            case "waiting":
-                row.trial, row.text = {}, "waits for others"
-            case "refused":
-                row.trial = {}
-                self._say(f"[yellow]Trial {event['number']} is another worker's now[/], as nothing was heard of this one.")
-            case "away":
+            case Waiting():
+                row.trial, row.text = None, "waits for others"
+            case TrialReassigned(number):
+                row.trial = None
+                self._say(f"[yellow]Trial {number} is another worker's now[/], as nothing was heard of this one.")
+            case DatabaseUnavailable():
                 self._away(event)
-            case "lost":
-                row.trial, row.text = {}, "starting"
-                self._say(f"[red]The worker {event['reason']}[/]; another takes its place.")
-            case "enough":
-                self._say(f"[yellow]The study ends here[/]: {event['text']}.")
-            case "finishing":
-                row.trial, row.text = {}, "writing the winner and the report"
+            case WorkerLost():
+                row.trial, row.text = None, "starting"
+                self._say(f"[red]The worker {escape(event.reason)}[/]; another takes its place.")
+            case LimitHit():
+                self._say(f"[yellow]The study ends here[/]: {escape(event.text)}.")
+            case Finishing():
+                row.trial, row.text = None, "writing the winner and the report"
                 if self.best:
                     self._warn_near_chance(self.best[0], "The best candidate")
         if self.console.is_terminal:
@@ -131,16 +152,16 @@ class RunView:
 
     # --- events ---
 
-    def _device(self, event: Event) -> None:
-        if event["text"] != self.device:  # the same again of every other and every fresh worker
-            self.device = event["text"]
-            self._say(f"{event['text'][0].upper()}{event['text'][1:]}.")
-            self._say(event["data"])
+    def _device(self, event: DeviceReady) -> None:
+        if event.text != self.device:  # every fresh worker reports it again
+            self.device = event.text
+            self._say(escape(f"{event.text[0].upper()}{event.text[1:]}."))
+            self._say(escape(event.data))
 
-    def _base(self, event: Event) -> None:
-        if event["accuracy"] != self.base:
-            self.base, self.classes = event["accuracy"], event["classes"]
-            self._warn_near_chance(event["accuracy"], "The base")
+    def _base(self, event: BaseKnown) -> None:
+        if event.accuracy != self.base:
+            self.base, self.classes = event.accuracy, event.classes
+            self._warn_near_chance(event.accuracy, "The base")
 
     def _warn_near_chance(self, accuracy: float, what: str) -> None:
         if hardly_learnt(accuracy, self.classes):
@@ -149,55 +170,50 @@ class RunView:
                 "little; see the logs in the run folder. More --images or --epochs, or another --seed, need a new --out."
             )
 
-    def _away(self, event: Event) -> None:
+    def _away(self, event: DatabaseUnavailable) -> None:
         if time.monotonic() - self.away > AWAY_SECONDS:
             self.away = time.monotonic()
-            self._say(f"[yellow]The database is away[/] ({event['reason']}); what is told is kept until it is back.")
+            self._say(f"[yellow]The database is away[/] ({escape(event.reason)}); what is told is kept until it is back.")
 
-    def _found(self, event: Event) -> None:
-        self.goal, first = event["trials"], not self.goal
-        self.trained, self.rejected = event["done"], event["rejected"]
-        self.best = tuple(event["best"]) if event["best"] else None
-        if first and (self.trained or self.rejected or event["failed"]):
+    def _found(self, event: StudyLoaded) -> None:
+        self.goal, first = event.trials, not self.goal
+        self.trained, self.rejected = event.done, event.rejected
+        self.best = event.best
+        if first and (self.trained or self.rejected or event.failed):
             rest = "nothing is left to train" if self.trained >= self.goal else f"resuming up to {self.goal}"
-            self._say(
-                f"Found {self.trained} trained candidates, {self.rejected} rejected, {event['failed']} failed; {rest}."
-            )
+            self._say(f"Found {self.trained} trained candidates, {self.rejected} rejected, {event.failed} failed; {rest}.")
 
-    def _phase(self, event: Event) -> None:
-        if event["text"] != self.phase:
-            self._say(f"{event['text'][0].upper()}{event['text'][1:]}.")
+    def _phase(self, event: PhaseStarted) -> None:
+        if event.text != self.phase:
+            self._say(escape(f"{event.text[0].upper()}{event.text[1:]}."))
             self.best, self.seconds, self.rejected = None, [], 0
-        self.phase, self.goal, self.trained = event["text"], event["goal"], event["done"]
+        self.phase, self.goal, self.trained = event.text, event.goal, event.done
 
-    def _end(self, event: Event, row: Row) -> None:
-        number, outcome = event["number"], event["outcome"]
-        if outcome == "rejected":
+    def _end(self, event: TrialEnded, row: Row) -> None:
+        if event.outcome == Outcome.REJECTED:
             self.rejected += 1
             return
-        name, reference = row.name, row.trial.get("reference")
-        if outcome == "pruned_at_rung":
+        params = f"{row.trial.params:,} params" if row.trial else "? params"
+        reason, seconds = escape(event.reason or ""), event.seconds or 0.0
+        if event.outcome == Outcome.PRUNED_AT_RUNG:
             self.trained += 1
-            self.seconds.append(event["seconds"])
-            count = f"  [dim]{self.trained}/{self.goal}[/]"
-            self._say(f"{name}: {row.trial['params']:,} params, pruned, {event['reason']}{count}")
-        elif outcome != "trained":
-            self._say(f"{name}: [red]{outcome.replace('_', ' ')}[/], {event['reason']}")
+            self.seconds.append(seconds)
+            self._say(f"{row.name}: {params}, pruned, {reason}  [dim]{self.trained}/{self.goal}[/]")
+        elif event.outcome != Outcome.TRAINED:
+            self._say(f"{row.name}: [red]{event.outcome.replace('_', ' ')}[/], {reason}")
         else:
-            top, seconds = row.epoch["top"], event["seconds"]
-            if not reference:
+            best = row.best_accuracy
+            if not row.is_reference:
                 self.trained += 1
                 self.seconds.append(seconds)
                 if not self.phase:
-                    self.best = max(self.best or (0.0, -1), (top, number), key=lambda pair: pair[0])
-            against = f", {100 * (top - self.base):+.2f} against the base" if self.base and not reference else ""
+                    self.best = max(self.best or (0.0, -1), (best, event.number), key=lambda pair: pair[0])
+            against = f", {100 * (best - self.base):+.2f} against the base" if self.base and not row.is_reference else ""
             tally = "" if self.phase else f", {self.rejected} rejected"
-            count = "" if reference else f"  [dim]{self.trained}/{self.goal}{tally}[/]"
-            self._say(
-                f"{name}: {row.trial['params']:,} params, best {top:.2%}{against}, {seconds:.0f} s "
-                f"({event['compile_seconds']:.0f} s to compile){count}"
-            )
-        row.trial, row.text = {}, "begins the next"
+            count = "" if row.is_reference else f"  [dim]{self.trained}/{self.goal}{tally}[/]"
+            compiling = f"{event.compile_seconds or 0.0:.0f} s to compile"
+            self._say(f"{row.name}: {params}, best {best:.2%}{against}, {seconds:.0f} s ({compiling}){count}")
+        row.trial, row.text = None, "begins the next"
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False)
@@ -236,7 +252,7 @@ class RunView:
         """Of the whole run, as far as the trials so far tell."""
         at_work = [row for row in self.rows.values() if row.trial]
         rests = [row.seconds_left for row in at_work if row.seconds_left is not None]
-        if at_work and all(row.trial.get("reference") for row in at_work):
+        if at_work and all(row.is_reference for row in at_work):
             return max(rests, default=None)
         first = next((row for row in at_work if row.seconds_left is not None), None)
         begun = None if first is None else time.monotonic() - first.started + (first.seconds_left or 0.0)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.console import console_of, print_json, short
-from search.cli.export import write
 from search.cli.options import (
     AsJson,
     BatchSize,
@@ -29,9 +27,7 @@ from search.errors import UserError
 from search.study import records as study_records
 
 if TYPE_CHECKING:
-    from report.dashboard.publish import Redraw
-    from search.networks.architecture import Architecture
-    from search.study.run import Run, Studies
+    from search.study.run import Run
 
 
 def run(
@@ -55,8 +51,8 @@ def run(
 ) -> None:
     """Start or resume a study, or join one: train the base, then candidates until N of them are trained."""
     from search.cli.progress import RunView
-    from search.runner.job import order_of
-    from search.runner.placement import shares
+    from search.runner.job import make_order
+    from search.runner.placement import plan_shares
     from search.runner.ray import supervise_on_ray
     from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
@@ -64,8 +60,8 @@ def run(
 
     asked = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
     check_before_loading(asked.config, tuple(reference or ()))
-    order, console = order_of(asked, tuple(reference or ())), console_of(log=asked.folder / LOG)
-    each = shares(workers, trials_per_gpu) if ray_address is None else []
+    order, console = make_order(asked, tuple(reference or ())), console_of(log=asked.folder / LOG)
+    each = plan_shares(workers, trials_per_gpu) if ray_address is None else []
     console.print(f"{asked.name} -> {short(asked.folder)}", markup=False, highlight=False, soft_wrap=True)
     if not reference and (note := base_recipe_note(asked.config)):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
@@ -98,8 +94,8 @@ def finals(
     from search.cli.finals_table import ENOUGH_SEEDS
     from search.cli.progress import RunView
     from search.finals import results as confirmation
-    from search.runner.job import Finals, order_of
-    from search.runner.placement import shares
+    from search.runner.job import FinalsOrder, make_order
+    from search.runner.placement import plan_shares
     from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
 
@@ -108,8 +104,8 @@ def finals(
     found = studies.find(study, out, storage)
     if not only_show:
         studies.best(found, study_records.outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
-        confirmation.refuse_second_reading(found, again)
-        each = shares(workers, trials_per_gpu)
+        confirmation.check_unread(found, again)
+        each = plan_shares(workers, trials_per_gpu)
         console = console_of(stderr=as_json, log=found.folder / LOG)
         if seeds < ENOUGH_SEEDS and found.config.protocol != "course":
             count = f"{seeds} seed{'s are' if seeds > 1 else ' is'} few"
@@ -118,8 +114,8 @@ def finals(
                 f"{count}, and the test images, which are read once, will be read with them: {advice}.", highlight=False
             )
         with RunView(console, len(each)) as view:
-            supervise(found, order_of(found, finals=Finals(top, seeds, control is not None, again)), view, each)
-    confirmed = confirmation.confirmed(found)
+            supervise(found, make_order(found, finals=FinalsOrder(top, seeds, control is not None, again)), view, each)
+    confirmed = confirmation.load_results(found)
     if confirmed is None:
         raise UserError(
             f"{study}: no finals have been held to their end; hold them with: python -m search finals {found.called}"
@@ -133,40 +129,9 @@ def finals(
 
 def worker() -> None:
     """Train trials as ordered on standard input (started by `run`)."""
-    from search.cli.worker import main
+    from search.cli.worker import ReportPublisher, main
 
-    def annotate(trial: Any, architecture: Architecture | None, task: Any) -> None:
-        from report.dashboard.notes import trial_note
-        from report.dashboard.publish import publish_trial_note
-
-        publish_trial_note(trial, trial_note(architecture, trial.user_attrs, task.config.budget))
-
-    def redraw(run: Run, studies: Studies) -> None:
-        _drawer()(run, studies)
-
-    def finish(run: Run, studies: Studies) -> None:
-        from report.dashboard.publish import publish_files
-        from report.write import write_reports
-        from search.export.exporter import QUICK
-        from search.study import trained as winner
-        from search.study.records import records
-        from search.study.run import best
-
-        _drawer().now(run, studies)
-        if winner.is_here(run, best(run, records(studies.candidates)).number):
-            write(winner.candidate(run, studies=studies), run.folder, formats=QUICK).require_all()
-        write_reports(run, studies)
-        publish_files(studies.candidates, run.folder)
-
-    main(annotate, redraw, finish)
-
-
-@cache
-def _drawer() -> Redraw:
-    """What brings the study's notes and figures up to date; loaded when there is something to draw."""
-    from report.dashboard.publish import Redraw
-
-    return Redraw()
+    main(ReportPublisher())
 
 
 def _winner_text(run: Run) -> str:

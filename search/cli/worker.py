@@ -1,173 +1,113 @@
-"""One process that trains trials: the base and other references, then candidates until the study has its N; or its finals.
+"""Main loop of a worker process: read the order, train, report how it ended.
 
-It is started and watched by `search.runner.supervisor`: an order comes in as one JSON line on standard input, events go
-out as JSON lines, and it ends with its supervisor, whatever ends that.
+A worker is started and watched by `search.runner.supervisor`. Its order comes as a JSON line on standard input, its events
+go out as JSON lines, and it ends with its supervisor.
 """
 
 from __future__ import annotations
 
-import gc
-import json
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, NoReturn
 
 import optuna
 
-from objective import Annotate, DiskFull, Emit, Task, with_keras
-from search.data.dataset import Dataset
-from search.errors import UserError
-from search.export import int8 as integers
-from search.finals.run import hold_finals
-from search.runner.job import Order, StudyStopped, decode_order
-from search.runner.loop import Search
-from search.storage.claims import claims_of
-from search.storage.database import storage_of
+from objective import DiskFull
+from search.budget.limits import Budget
+from search.cli.export import write
+from search.errors import StudyStopped, UserError
+from search.finals.run import run_finals
+from search.networks.architecture import Architecture
+from search.runner.events import Done, EventWriter, Finishing, Recycle, Stopped, UserFault
+from search.runner.job import Order, decode_order
+from search.runner.loop import SearchLoop
+from search.runner.preparation import RETRY_SECONDS, prepare
+from search.runner.reporter import Publisher, Reporter
 from search.storage.failures import StorageUnavailable
-from search.storage.queue import Queued, Trials, queue
-from search.study.dataset import load_study_data
-from search.study.records import counts, progress, ranked, records
-from search.study.run import Run, Studies, create, load
-from search.training.result import Training
-from search.tuning.candidate import DataFacts
-from search.tuning.checks import check_before_loading, check_networks
-from search.tuning.stopping import Limits
+from search.study import trained
+from search.study.records import records
+from search.study.run import Run, Studies, best, load
+from search.training.trainer import KerasTrainer, Trainer
 
-STEP_SECONDS = 0.25  # between two events about the steps of an epoch
-PATIENCE_SECONDS = 180.0  # that a worker waits for a database that is away
-
-Redraw = Callable[[Run, Studies], None]
+if TYPE_CHECKING:
+    from report.dashboard.publish import Redraw
 
 
-@dataclass(frozen=True)
-class Trainer:
-    """What trains: how a process is set up for it, described in a line, and the training itself."""
+class ReportPublisher:
+    """Publishes by the report; loads what draws when there is something to draw."""
 
-    prepare: Callable[[], str]
-    fit: Callable[..., Training]
+    def annotate(self, trial: optuna.Trial, architecture: Architecture | None, budget: Budget) -> None:
+        from report.dashboard.notes import trial_note
+        from report.dashboard.publish import publish_trial_note
+
+        publish_trial_note(trial, trial_note(architecture, trial.user_attrs, budget))
+
+    @cached_property
+    def _draw(self) -> Redraw:
+        from report.dashboard.publish import Redraw
+
+        return Redraw()
+
+    def redraw(self, run: Run, studies: Studies) -> None:
+        self._draw(run, studies)
+
+    def finish(self, run: Run, studies: Studies) -> None:
+        from report.dashboard.publish import publish_files
+        from report.write import write_reports
+        from search.export.exporter import QUICK
+
+        self._draw.now(run, studies)
+        if trained.is_here(run, best(run, records(studies.candidates)).number):
+            write(trained.candidate(run, studies=studies), run.folder, formats=QUICK).require_all()
+        write_reports(run, studies)
+        publish_files(studies.candidates, run.folder)
 
 
-def _prepare_keras() -> str:
-    from search.training.device import prepare_device  # the first import of Keras: after all that can be refused without it
+def main(publisher: Publisher, trainer: Trainer | None = None) -> NoReturn:
+    """Carry out one order and exit."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print goes to the log, not to the supervisor
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    order = decode_order(sys.stdin.readline())
+    threading.Thread(target=_exit_with_supervisor, daemon=True).start()
+    send = EventWriter(events)
+    try:
+        run = order.run
+        reporter = Reporter(send, partial(publisher.annotate, budget=run.config.budget))
+        end = work(order, reporter, publisher, trainer or KerasTrainer())
+        if isinstance(end, Done) and order.is_first and not order.references and not order.finals:
+            send(Finishing())
+            publisher.finish(run, load(run, patience=RETRY_SECONDS))
+        send(end)
+    except UserError as error:
+        send(UserFault(str(error)))
+    except (StorageUnavailable, DiskFull) as error:
+        send(Stopped(f"{error}; the same command resumes"))
+    except StudyStopped as error:
+        send(Stopped(str(error)))
+    events.flush()
+    os._exit(0)  # without TensorFlow's own clean-up, which takes seconds
 
-    return prepare_device().description
 
-
-KERAS = Trainer(_prepare_keras, with_keras)
-
-
-def work(order: Order, emit: Emit, annotate: Annotate, redraw: Redraw, trainer: Trainer = KERAS) -> str:
-    """Carry out an order; "done", or "recycle" where a fresh process shall go on.
-
-    Args:
-        annotate: writes a note on a trial that is about to end.
-        redraw: called after each trained trial, to bring the study's own notes and figures up to date.
+def work(order: Order, reporter: Reporter, publisher: Publisher, trainer: Trainer) -> Done | Recycle:
+    """Train what the order asks for.
 
     Raises:
         UserError: the data or the storage cannot be used.
         StudyStopped: nothing more can be trained.
     """
-    run = order.run
-    networks = check_before_loading(run.config, order.references)
-    data = _data(run, emit)
-    facts = DataFacts(data.input_shape, data.classes, data.fingerprint)
-    known = check_networks(run.config, networks, data.name, facts)
-    if run.config.search.rank_by == "int8":
-        integers.require_converter()  # the last of the refusals: it imports Keras
-
-    studies = create(run, data, patience=PATIENCE_SECONDS, grace_seconds=60 * run.config.search.grace_minutes)
-    storage_of(studies.candidates).on_wait = lambda reason: emit({"event": "away", "reason": reason})
-
-    emit({"event": "device", "text": trainer.prepare(), "data": data.summary()})
-    claims, limits = claims_of(studies.candidates), Limits(run.config.stop, order.seconds_left, run.config.cost_metrics)
-    task = Task(
-        run.config, data, run.folder, None, emit, annotate, claims.claim, limits, worker=order.worker, fit=trainer.fit
-    )
+    prepared = prepare(order, reporter, trainer)
+    run, studies, objective = prepared.run, prepared.studies, prepared.objective
     if order.finals:
-        how = hold_finals(run, studies, order.finals, task, is_first=order.is_first)
-        redraw(run, studies)
-        return how
-    _queue(studies.candidates, known)
-    found = records(studies.candidates)
-    first = next(iter(ranked(found)), None)
-    best = [first.best_val_accuracy, first.number] if first else None
-    emit({"event": "found", "trials": run.config.trials, "done": progress(found), "best": best} | counts(found))
-    gc.freeze()  # libraries and trials of the past: a collection after each trial looks through all that is not frozen
-    search = Search(run, studies, task, claims, limits, redraw, list(networks.references))
-    return search.references() if order.references else search.candidates()
+        end = run_finals(run, studies, order.finals, objective, reporter, is_first=order.is_first)
+        publisher.redraw(run, studies)
+        return end
+    loop = SearchLoop(run, studies, objective, reporter, publisher, prepared.references)
+    return loop.train_references() if order.references else loop.train_candidates()
 
 
-def _data(run: Run, emit: Emit) -> Dataset:
-    def watch(done: int, total: int) -> None:
-        emit({"event": "reading", "done": done, "total": total})
-
-    return load_study_data(run.config, run.folder, watch)
-
-
-def _queue(study: optuna.Study, known: list[tuple[str, dict[str, Any]]]) -> None:
-    """Queue the known networks before anything else is proposed, once."""
-
-    def wanted(trials: Trials) -> list[Queued]:
-        there = {trial.user_attrs.get("warm_start") for trial in trials}
-        if any("warm_start" not in trial.user_attrs for trial in trials):
-            return []
-        lacking = [(index, name, values) for index, (name, values) in enumerate(known) if name not in there]
-        return [(values, {"index": index, "attempt": 1, "warm_start": name}) for index, name, values in lacking]
-
-    queue(study, wanted)
-
-
-# --- the process -----------------------------------------------------------------------------------------------------
-
-
-def main(annotate: Annotate, redraw: Redraw, finish: Redraw, trainer: Trainer = KERAS) -> NoReturn:
-    """The worker process: read the order, work, say how it ended.
-
-    Args:
-        finish: called when the study has its trials, to leave the winner and the report in the run folder.
-    """
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is for the log, not for the supervisor
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    order = decode_order(sys.stdin.readline())
-    threading.Thread(target=_end_with_supervisor, daemon=True).start()
-    emit = _emitter(events)
-    try:
-        how = work(order, emit, annotate, redraw, trainer)
-        if how == "done" and order.is_first and not order.references and not order.finals:
-            run = order.run
-            emit({"event": "finishing"})
-            finish(run, load(run, patience=PATIENCE_SECONDS))
-        emit({"event": how})
-    except UserError as error:
-        emit({"event": "user_error", "text": str(error)})
-    except StudyStopped as error:
-        emit({"event": "stopped", "text": str(error)})
-    except (StorageUnavailable, DiskFull) as error:
-        emit({"event": "stopped", "text": f"{error}; the same command resumes"})
-    events.flush()
-    os._exit(0)  # without the seconds that TensorFlow's own clean-up takes
-
-
-def _end_with_supervisor() -> None:
+def _exit_with_supervisor() -> None:
     sys.stdin.read()
     os._exit(1)
-
-
-def _emitter(stream: Any) -> Emit:
-    last_step = 0.0
-
-    def emit(event: Mapping[str, Any]) -> None:
-        nonlocal last_step
-        if event["event"] == "step":
-            if time.monotonic() - last_step < STEP_SECONDS:
-                return
-            last_step = time.monotonic()
-        stream.write(json.dumps(event) + "\n")
-        stream.flush()
-
-    return emit

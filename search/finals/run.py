@@ -1,8 +1,8 @@
-"""The finals of a study: the best few and the base trained again from scratch, on fresh seeds that all of them share.
+"""Runs the finals of a study: retrains the best few and the base from scratch, on fresh seeds that all of them share.
 
 The best of many trainings owes part of its score to luck, so no score of the search is used again. Each training is a trial
-of the study NAME.finals, kept and taken up like any other. Under protocol "holdout" the test images are read when all are
-done: once, and when is kept with the study. What came of it is told by `search.finals.results`.
+of the study NAME.finals, queued, requeued and resumed like any other. Under protocol "holdout" the test images are read when
+all are trained: once, and the time of reading is stored with the study. `search.finals.results` evaluates them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-import space
-from objective import Task, again, checkpoint_path
+from objective import Context, Objective, checkpoint_path
 from search.budget.cost import compute_cost
 from search.errors import UserError
 from search.files import Weights, read_weights
-from search.finals.control import in_full, search_at_random
-from search.finals.results import HELD, Held, held_in, refuse_second_reading, trainings, trainings_of
+from search.finals.control import search_at_random, without_rungs
+from search.finals.results import HELD, FinalsRecord, check_unread, read_records, trainings, trainings_of
 from search.networks.architecture import Architecture, fingerprint
-from search.runner.job import Finals
+from search.runner.events import Done, PhaseStarted, Recycle
+from search.runner.job import FinalsOrder
 from search.runner.loop import wait
+from search.runner.reporter import Reporter
 from search.runner.trial import run_trial
+from search.storage.attributes import ATTEMPT, CONTENDER, FINGERPRINT, INDEX, REFERENCE, REPEAT
 from search.storage.queue import Queued, Trials, begin, next_index, queue
 from search.storage.recovery import drop_queued, recover
 from search.study import references
@@ -36,10 +38,12 @@ from search.training.recipe import Recipe
 from search.tuning.candidate import DataFacts
 from search.tuning.stopping import Limits
 
+Pair = tuple[str, int]  # name of a finalist, and seed
+
 
 @dataclass(frozen=True)
-class Contender:
-    """A network of the finals and how it is trained."""
+class Finalist:
+    """A network of the finals and the recipe it is trained under."""
 
     name: str
     number: int | None  # of its trial in the search, or in the control
@@ -49,10 +53,18 @@ class Contender:
     recipe: Recipe
 
 
-def hold_finals(run: Run, studies: Studies, asked: Finals, task: Task, *, is_first: bool = True) -> str:
-    """Train what the finals still lack, then read the test images where the protocol has some; "done" or "recycle".
+def run_finals(
+    run: Run,
+    studies: Studies,
+    order: FinalsOrder,
+    objective: Objective,
+    reporter: Reporter,
+    *,
+    is_first: bool = True,
+) -> Done | Recycle:
+    """Train what the finals still lack, then read the test images where the protocol has some.
 
-    Of the study's limits only that of a single candidate holds, for the control.
+    Of the study's limits only that of a single trial applies, to the control.
 
     Args:
         is_first: of several workers, the one that reads the test images when all is trained.
@@ -61,145 +73,158 @@ def hold_finals(run: Run, studies: Studies, asked: Finals, task: Task, *, is_fir
         UserError: the test images have been read, or the base is not the network that it was.
     """
     if is_first:
-        refuse_second_reading(run, asked.again)  # here too: the run folder is ours now, and was another's a moment ago
-    left = run.config.search.recycle_after
-    task = replace(task, clock=Limits(StopConfig(trial_minutes=run.config.stop.trial_minutes), None))
-    control = sibling(run, "control", studies) if asked.control else None
+        check_unread(run, order.again)  # once more: another process may have held the run folder until now
+    trials_left = run.config.search.recycle_after
+    objective = replace(objective, limits=Limits(StopConfig(trial_minutes=run.config.stop.trial_minutes), None))
+    control = sibling(run, "control", studies) if order.control else None
     if control:
-        left -= search_at_random(run, studies, control, task, most=left)
-        if left <= 0:
-            return "recycle"
-    study, chosen = sibling(run, "finals", studies), contenders(run, studies, control, asked.top, task.facts)
-    task = replace(task, folder=run.folder / "finals")
-    wanted = [(one.name, seed) for seed in range(asked.seeds) for one in chosen]
-    _queue(study, wanted, task)
-    known = {one.name: one for one in chosen}
+        trials_left -= search_at_random(run, studies, control, objective, reporter, most=trials_left)
+        if trials_left <= 0:
+            return Recycle()
+    study = sibling(run, "finals", studies)
+    finalists = select_finalists(run, studies, control, order.top, objective.context.facts)
+    objective = replace(objective, context=replace(objective.context, folder=run.folder / "finals"))
+    pairs = [(finalist.name, seed) for seed in range(order.seeds) for finalist in finalists]
+    _queue_trainings(study, pairs, objective.context)
+    by_name = {finalist.name: finalist for finalist in finalists}
 
-    def train(trial: optuna.Trial) -> float:
-        one = known[trial.user_attrs["contender"]]
-        return again(trial, task, one.architecture, one.recipe)
+    def evaluate(trial: optuna.Trial) -> float:
+        finalist = by_name[trial.user_attrs[CONTENDER]]
+        return objective.finalist(trial, finalist.architecture, finalist.recipe)
 
-    what = f"finals: {len(chosen)} networks on {asked.seeds} fresh seed{'s' if asked.seeds > 1 else ''}"
+    phase = f"finals: {len(finalists)} networks on {order.seeds} fresh seed{'s' if order.seeds > 1 else ''}"
     while True:
         recover(study, run.folder)
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if waiting and left <= 0:
-            return "recycle"
+        if waiting and trials_left <= 0:
+            return Recycle()
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if waiting:
-            done = len(wanted) - len(waiting) - len(running)
-            task.emit({"event": "phase", "text": what, "done": done, "goal": len(wanted)})
-            if begun := begin(study, task.worker, new=lambda trials: None):
-                run_trial(study, begun, train, task)
-                left -= 1
+            reporter.send(PhaseStarted(phase, len(pairs) - len(waiting) - len(running), len(pairs)))
+            trial = begin(study, objective.context.worker, new=lambda trials: None)
+            if trial is not None:
+                run_trial(study, trial, evaluate, objective)
+                trials_left -= 1
         elif running:
-            wait(task.emit)
+            wait(reporter)
         else:
             break
-    if not is_first:
-        return "done"
-    _hold(study, chosen, asked.seeds, task)
-    return "done"
+    if is_first:
+        _conclude(study, finalists, order.seeds, objective.context, reporter)
+    return Done()
 
 
-def contenders(run: Run, studies: Studies, control: optuna.Study | None, top: int, data: DataFacts) -> list[Contender]:
-    """The base, the best few by their search score, and the best of the control.
+def select_finalists(run: Run, studies: Studies, control: optuna.Study | None, top: int, data: DataFacts) -> list[Finalist]:
+    """The base, the best candidates by their search score, and the best of the control.
 
     Raises:
         UserError: the base is not the network that the run has trained.
     """
     base = [_base(run, studies)] if isinstance(run.config.base, str) else []
-    found = [*base, *_best(run, "trial", studies.candidates, top, data)]
-    return [*found, *_best(run, "control", control, 1, data)] if control else found
+    finalists = [*base, *_best(run, "trial", studies.candidates, top, data)]
+    return [*finalists, *_best(run, "control", control, 1, data)] if control else finalists
 
 
-def _base(run: Run, studies: Studies) -> Contender:
-    named = str(run.config.base)
-    base = references.named(named)
-    trained = [one for one in studies.references.get_trials(deepcopy=False) if one.user_attrs.get("reference") == base.name]
-    if any(one.user_attrs["fingerprint"] != fingerprint(base.architecture) for one in trained):
-        raise UserError(f"{named}: no longer the network that this run has trained; put that back, or pass another --out")
-    score = next((one.best_val_accuracy for one in ranked(records(studies.references)) if one.reference == base.name), None)
-    recipe = references.recipe_of(in_full(run.config), base)
-    return Contender("base", None, score, compute_cost(base.architecture).params, base.architecture, recipe)
+def _base(run: Run, studies: Studies) -> Finalist:
+    path = str(run.config.base)
+    base = references.named(path)
+    trials = studies.references.get_trials(deepcopy=False)
+    own = [trial for trial in trials if trial.user_attrs.get(REFERENCE) == base.name]
+    if any(trial.user_attrs[FINGERPRINT] != fingerprint(base.architecture) for trial in own):
+        raise UserError(f"{path}: no longer the network that this run has trained; put that back, or pass another --out")
+    trained = [record for record in ranked(records(studies.references)) if record.reference == base.name]
+    score = trained[0].best_val_accuracy if trained else None
+    recipe = references.recipe_of(without_rungs(run.config), base)
+    return Finalist("base", None, score, compute_cost(base.architecture).params, base.architecture, recipe)
 
 
-def _best(run: Run, kind: str, study: optuna.Study, top: int, data: DataFacts) -> list[Contender]:
-    """The best of a search; a network that a grid repeats is one."""
-    trials, config, found = study.get_trials(deepcopy=False), in_full(run.config), list[Contender]()
+def _best(run: Run, kind: str, study: optuna.Study, top: int, data: DataFacts) -> list[Finalist]:
+    """The best of a search; a network that a grid repeats on several seeds counts once."""
+    trials, config, best = study.get_trials(deepcopy=False), without_rungs(run.config), list[Finalist]()
     for record in ranked(records(study)):
-        drawn = config.declared(trials[record.number].params)
-        network = space.build(config.space, drawn, data.input_shape, data.classes)
-        recipe = config.recipe_of(drawn)
-        if all((one.architecture, one.recipe) != (network, recipe) for one in found):
-            name, score = f"{kind}-{record.number}", record.best_val_accuracy
-            found.append(Contender(name, record.number, score, compute_cost(network).params, network, recipe))
-        if len(found) == top:
+        values = config.declared(trials[record.number].params)
+        network = config.space.build(values, data.input_shape, data.classes)
+        recipe = config.recipe_of(values)
+        if all((finalist.architecture, finalist.recipe) != (network, recipe) for finalist in best):
+            name, params = f"{kind}-{record.number}", compute_cost(network).params
+            best.append(Finalist(name, record.number, record.best_val_accuracy, params, network, recipe))
+        if len(best) == top:
             break
-    return found
+    return best
 
 
-def _queue(study: optuna.Study, wanted: Sequence[tuple[str, int]], task: Task) -> None:
-    """Queue every wanted training that is neither there nor queued, and take from the queue what is wanted no more."""
+def _queue_trainings(study: optuna.Study, pairs: Sequence[Pair], context: Context) -> None:
+    """Queue the trainings that are missing, and remove from the queue those no longer wanted."""
     for pair, trial in trainings(study).items():
-        if trial.state == TrialState.WAITING and pair not in wanted:
-            drop_queued(study, trial)
-            checkpoint.remove(checkpoint_path(task.folder, trial.user_attrs))
+        if trial.state == TrialState.WAITING and pair not in pairs:
+            _drop(study, trial, context)
 
-    def lacking(trials: Trials) -> list[Queued]:
-        there = trainings_of(trials)
-        found = enumerate([pair for pair in wanted if pair not in there], next_index(trials))
-        return [({}, {"contender": name, "repeat": seed, "index": index, "attempt": 1}) for index, (name, seed) in found]
+    def missing(trials: Trials) -> list[Queued]:
+        present = trainings_of(trials)
+        absent = enumerate([pair for pair in pairs if pair not in present], next_index(trials))
+        return [({}, {CONTENDER: name, REPEAT: seed, INDEX: index, ATTEMPT: 1}) for index, (name, seed) in absent]
 
-    queue(study, lacking)
+    queue(study, missing)
+
+
+def _drop(study: optuna.Study, trial: FrozenTrial, context: Context) -> None:
+    drop_queued(study, trial)
+    checkpoint.remove(checkpoint_path(context.folder, trial.user_attrs))
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def _hold(study: optuna.Study, chosen: Sequence[Contender], seeds: int, task: Task) -> None:
-    """Write down that these finals are trained, and under "holdout" read the test images for them.
+def _conclude(study: optuna.Study, finalists: Sequence[Finalist], seeds: int, context: Context, reporter: Reporter) -> None:
+    """Store that these finals are trained and, under "holdout", read the test images for them.
 
-    That the images are read is written down before they are. A reading that was cut short has shown nobody anything: it is
-    completed, under its date, and the next is not another.
+    The reading is stored before it begins. One that was interrupted has shown no result: the next completes it under its
+    date, and does not count as another.
     """
-    keys = ("name", "number", "search_score", "params")
-    trained = Held(tuple({key: getattr(one, key) for key in keys} for one in chosen), seeds)
-    before = [asdict(one) for one in held_in(study) if one.test]
-    weights = _weights(study, chosen, seeds, task)  # all of them first: nothing is read that cannot be read to its end
-    if task.data.x_test is None or not weights.keys() - {"base"}:
-        study.set_user_attr(HELD, [*before, asdict(trained)])
+    fields = ("name", "number", "search_score", "params")
+    described = tuple({name: getattr(finalist, name) for name in fields} for finalist in finalists)
+    trained = FinalsRecord(described, seeds)
+    stored = read_records(study)
+    complete = [asdict(record) for record in stored if record.test]
+    weights = _read_weights(study, finalists, seeds, context)  # before the test images, in case one cannot be read
+    if context.data.x_test is None or not weights.keys() - {"base"}:
+        study.set_user_attr(HELD, [*complete, asdict(trained)])
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    at = next((one.test_read for one in held_in(study) if not one.is_complete), now)
-    reading = replace(trained, test_read=at, again=bool(before))
-    study.set_user_attr(HELD, [*before, asdict(reading)])
-    test = _read_test_images(weights, chosen, task)
-    study.set_user_attr(HELD, [*before, asdict(replace(reading, test=test))])
+    test_read = next((record.test_read for record in stored if not record.is_complete), now)
+    reading = replace(trained, test_read=test_read, again=bool(complete))
+    study.set_user_attr(HELD, [*complete, asdict(reading)])
+    test = _test_accuracies(weights, finalists, context, reporter)
+    study.set_user_attr(HELD, [*complete, asdict(replace(reading, test=test))])
 
 
-def _weights(study: optuna.Study, chosen: Sequence[Contender], seeds: int, task: Task) -> dict[str, list[Weights]]:
-    """What the trainings left, by contender, seed after seed; of those that trained on every seed."""
-    there = trainings(study)
+def _read_weights(
+    study: optuna.Study, finalists: Sequence[Finalist], seeds: int, context: Context
+) -> dict[str, list[Weights]]:
+    """Trained weights by finalist and seed, of the finalists that were trained on every seed."""
+    trials = trainings(study)
     return {
-        one.name: [read_weights(task.folder / f"{one.name}-{seed}" / "weights.npz") for seed in range(seeds)]
-        for one in chosen
-        if all(there[one.name, seed].state == TrialState.COMPLETE for seed in range(seeds))
+        finalist.name: [read_weights(context.folder / f"{finalist.name}-{seed}" / "weights.npz") for seed in range(seeds)]
+        for finalist in finalists
+        if all(trials[finalist.name, seed].state == TrialState.COMPLETE for seed in range(seeds))
     }
 
 
-def _read_test_images(weights: dict[str, list[Weights]], chosen: Sequence[Contender], task: Task) -> dict[str, list[float]]:
-    """The accuracy of each on the test images."""
+def _test_accuracies(
+    weights: dict[str, list[Weights]], finalists: Sequence[Finalist], context: Context, reporter: Reporter
+) -> dict[str, list[float]]:
+    """Accuracy on the test images by finalist and seed."""
     from search.training.train import pixels_of
 
-    assert task.data.x_test is not None and task.data.y_test is not None
-    found: dict[str, list[float]] = {}
-    goal = sum(map(len, weights.values()))
-    for one in chosen:
-        pixels = pixels_of(task.data, one.recipe)
-        for trained in weights.get(one.name, []):
-            done = sum(map(len, found.values()))
-            task.emit({"event": "phase", "text": "reading the test images", "done": done, "goal": goal})  # a sign of life
-            score = task.measure(one.architecture, trained, pixels, task.data.x_test, task.data.y_test)
-            found.setdefault(one.name, []).append(score)
-    return found
+    data = context.data
+    assert data.x_test is not None and data.y_test is not None
+    accuracies: dict[str, list[float]] = {}
+    done, goal = 0, sum(map(len, weights.values()))
+    for finalist in finalists:
+        pixels = pixels_of(data, finalist.recipe)
+        for trained in weights.get(finalist.name, []):
+            reporter.send(PhaseStarted("reading the test images", done, goal))  # also a sign of life
+            score = context.measure(finalist.architecture, trained, pixels, data.x_test, data.y_test)
+            accuracies.setdefault(finalist.name, []).append(score)
+            done += 1
+    return accuracies

@@ -1,13 +1,13 @@
-"""What repeated trainings allow one to say: finals between a few nets on the same seeds, effects of a factorial ablation.
+"""Statistics of repeated trainings: finals of a few networks on the same seeds, effects of a factorial ablation.
 
 Sources: Student, "The probable error of a mean", Biometrika 1908 (paired differences, t intervals); Holm, "A simple
 sequentially rejective multiple test procedure", Scand. J. Statistics 1979 (several comparisons at once); Montgomery,
 "Design and Analysis of Experiments" (factorials in blocks).
 
-Intervals are 95 % and each for itself; only `adjusted_p` allows for the number of comparisons, so an interval may leave
-zero out where the verdict is a tie. A tie is a lack of evidence, not evidence of equality. From one training of each
-nothing can be said: intervals and p are None and everything is a tie. Trainings without any spread are taken at their
-word (p is 0 or 1), so scores that move in coarse steps can look more certain than they are.
+Each interval has 95 % coverage by itself; only `adjusted_p` accounts for the number of comparisons, so an interval may
+exclude zero where the verdict is a tie. A tie is a lack of evidence, not evidence of equality. One training of each gives no
+evidence: intervals and p are None and everything is a tie. Trainings without any spread give p = 0 or 1, so scores that move
+in coarse steps can look more certain than they are.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 LEVEL = 0.05  # of the tests; intervals are 1 - LEVEL
-ROUNDING = 1e-12  # of the largest score: what is smaller comes from floating point, and is cleared to zero
+ROUNDING = 1e-12  # of the largest score: smaller values are rounding errors, and set to zero
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Trainings of one net; spread is the sample standard deviation, low and high the interval of the mean."""
+    """Scores of one network; spread is the sample standard deviation, low and high the interval of the mean."""
 
     name: str
     n: int
@@ -36,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean of `name` minus mean of `against` (a contender, or a plain score), paired by seed."""
+    """Mean of `name` minus mean of `against` (a finalist, or a plain score), paired by seed."""
 
     name: str
     against: str | float
@@ -49,9 +49,11 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Finals:
+class Ranking:
+    """Finalists by mean score, and their comparisons with the base and with the leader."""
+
     summaries: tuple[Summary, ...]  # best mean first, the base among them if it was trained
-    leader: str  # the best mean but for the base
+    leader: str  # the best mean, the base excluded
     against_base: tuple[Comparison, ...]
     against_leader: tuple[Comparison, ...]
 
@@ -79,80 +81,85 @@ class Effect:
 Tested = TypeVar("Tested", Comparison, Effect)
 
 
-def confirm(scores: Mapping[str, Sequence[float]], base: str | float | None = None) -> Finals:
-    """Contenders by name, each with its scores on the same seeds in the same order; none of them a seed of the search.
+def rank(scores: Mapping[str, Sequence[float]], base: str | float | None = None) -> Ranking:
+    """Rank finalists by their mean score and compare them with the base and with the leader.
 
-    The base is a contender, or a plain score that nobody trained here. The leader is found by looking at these very
-    scores, so its mean flatters (of 5 equal nets on 5 seeds, by half a spread), and ties with it are called a little too
-    seldom: of nets that are truly equal, all are ties in 95 % of finals with 2 nets, 93 % (3 seeds) and 92 % (5 seeds)
-    with 5 nets, 89 % with 10 on 5 seeds (40,000 simulated finals each). Holm over all pairs of nets would keep 95 %, but
-    on 5 seeds it finds a net 3 spreads above four others in 15 % of finals; this, in 73 %.
+    The leader is selected by these same scores, so its mean is optimistic (for 5 equal networks on 5 seeds, by half a
+    spread), and ties with it are found a little too rarely: of networks that are equal, all are ties in 95 % of finals with
+    2 networks, 93 % (3 seeds) and 92 % (5 seeds) with 5, 89 % with 10 on 5 seeds (40,000 simulated finals each). Holm over
+    all pairs of networks would keep 95 %, but on 5 seeds it detects a network 3 spreads above four others in 15 % of finals,
+    and this method in 73 %.
+
+    Args:
+        scores: by finalist, on the same seeds in the same order, none of them a seed of the search.
+        base: the name of a finalist, or a score that was not trained here.
     """
     scale = _scale(scores)
-    summaries = sorted((_summary(name, values, scale) for name, values in scores.items()), key=lambda one: -one.mean)
-    candidates = {one.name: scores[one.name] for one in summaries if one.name != base}
+    summaries = sorted((_summary(name, values, scale) for name, values in scores.items()), key=lambda summary: -summary.mean)
+    candidates = {summary.name: scores[summary.name] for summary in summaries if summary.name != base}
     if not candidates:
-        raise ValueError("scores: finals need at least one contender besides the base")
+        raise ValueError("scores: finals need at least one finalist besides the base")
     leader = next(iter(candidates))
-    against_base = () if base is None else tuple(compare({one.name: scores[one.name] for one in summaries}, base))
-    return Finals(tuple(summaries), leader, against_base, tuple(compare(candidates, leader)))
+    by_mean = {summary.name: scores[summary.name] for summary in summaries}
+    against_base = () if base is None else tuple(compare(by_mean, base))
+    return Ranking(tuple(summaries), leader, against_base, tuple(compare(candidates, leader)))
 
 
 def compare(scores: Mapping[str, Sequence[float]], against: str | float) -> list[Comparison]:
-    """Every other contender against one of them, or all against a plain score; one Holm family, in the order of `scores`."""
+    """Compare all others with one finalist, or all with a plain score; one Holm family, in the order of `scores`."""
     scale = _scale(scores, *([] if isinstance(against, str) else [against]))
     if isinstance(against, str) and against not in scores:
-        raise ValueError(f"against: {against!r} is no contender; known: {', '.join(scores)}")
-    found = []
+        raise ValueError(f"against: {against!r} is no finalist; known: {', '.join(scores)}")
+    comparisons = []
     for name, values in scores.items():
         if name != against:
             others = scores[against] if isinstance(against, str) else [against] * len(values)
             difference, spread = _moments([a - b for a, b in zip(values, others, strict=True)], scale)
-            verdict = _student(difference, spread / math.sqrt(len(values)), len(values) - 1)
-            found.append(Comparison(name, against, difference, *verdict))
-    return _judged(found)
+            low, high, p = _student(difference, spread / math.sqrt(len(values)), len(values) - 1)
+            comparisons.append(Comparison(name, against, difference, low, high, p))
+    return _adjusted(comparisons)
 
 
 def winners_curse(searched: float, scores: Sequence[float]) -> float:
-    """By how much the score that won the search flatters: it, minus the mean of fresh trainings."""
+    """Optimism of a score that won a search: that score minus the mean of fresh trainings."""
     return searched - _mean(scores)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down p-values, in the order given: below a level, with that chance of any false finding among them all."""
+    """Holm's step-down p-values, in the order given; a level bounds the chance of any false finding among them all."""
     adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
+    for smaller, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (len(p_values) - smaller) * p_values[index]))
+        adjusted[index] = highest
     return adjusted
 
 
 def effects(rows: Sequence[Mapping[str, Any]], factors: Sequence[str], response: str, block: str) -> list[Effect]:
     """Main effects (each level against the first), then interactions of pairs of two-level factors; one Holm family.
 
-    A factor has the levels that the rows show, in the order in which they first do. The error is what cell means and
-    blocks leave over, with (cells - 1)(blocks - 1) degrees of freedom: it assumes that all cells spread alike.
+    The levels of a factor are those in the rows, in order of first appearance. The error is the residual of cell means and
+    blocks, with (cells - 1)(blocks - 1) degrees of freedom, under the assumption of equal variance in all cells.
 
     Raises:
-        ValueError: a cell is missing from a block or stands there twice, or a factor has one level.
+        ValueError: a cell is missing from a block or occurs twice in it, or a factor has one level.
     """
     design = _fit(rows, factors, response, block)
-    found = [_simple(design, factor, level, None) for factor in factors for level in design.levels[factor][1:]]
+    family = [_simple(design, factor, level, None) for factor in factors for level in design.levels[factor][1:]]
     two_levels = [factor for factor in factors if len(design.levels[factor]) == 2]
     for one, other in itertools.combinations(two_levels, 2):
         (a, b), (c, d) = design.levels[one], design.levels[other]
         plus, minus = [{one: b, other: d}, {one: a, other: c}], [{one: a, other: d}, {one: b, other: c}]
-        found.append(Effect((one, other), (b, d), (a, c), None, *_contrast(design, plus, minus)))
-    return _judged(found)
+        family.append(Effect((one, other), (b, d), (a, c), None, *_contrast(design, plus, minus)))
+    return _adjusted(family)
 
 
 def within(
     rows: Sequence[Mapping[str, Any]], factor: str, other: str, factors: Sequence[str], response: str, block: str
 ) -> list[Effect]:
-    """The effect of `factor` at each level of `other`: error and refusals as in `effects`, a Holm family of their own."""
+    """Effects of `factor` at each level of `other`, with the error of `effects`; a Holm family of their own."""
     design = _fit(rows, factors, response, block)
     pairs = itertools.product(design.levels[other], design.levels[factor][1:])
-    return _judged([_simple(design, factor, level, (other, place)) for place, level in pairs])
+    return _adjusted([_simple(design, factor, level, (other, at)) for at, level in pairs])
 
 
 @dataclass(frozen=True)
@@ -181,9 +188,9 @@ def _fit(rows: Sequence[Mapping[str, Any]], factors: Sequence[str], response: st
         )
     scale = _scale({response: list(table.values())})
     blocks = levels.pop(block)
-    means = {cell: _mean([table[*cell, place] for place in blocks]) for cell in itertools.product(*levels.values())}
-    shifts = {place: _mean([table[*cell, place] - means[cell] for cell in means]) for place in blocks}
-    squares = math.fsum((table[*cell, place] - means[cell] - shifts[place]) ** 2 for cell in means for place in blocks)
+    means = {cell: _mean([table[*cell, level] for level in blocks]) for cell in itertools.product(*levels.values())}
+    shifts = {level: _mean([table[*cell, level] - means[cell] for cell in means]) for level in blocks}
+    squares = math.fsum((table[*cell, level] - means[cell] - shifts[level]) ** 2 for cell in means for level in blocks)
     degrees = (len(means) - 1) * (len(blocks) - 1)
     spread = _cleared(math.sqrt(squares / max(1, degrees)), scale)
     cells = [(dict(zip(levels, cell, strict=True)), mean) for cell, mean in means.items()]
@@ -198,7 +205,7 @@ def _simple(design: _Design, factor: str, level: Any, at: tuple[str, Any] | None
 def _contrast(
     design: _Design, plus: list[dict[str, Any]], minus: list[dict[str, Any]]
 ) -> tuple[float, float | None, float | None, float | None]:
-    """Means over the cells with the given levels, added and subtracted; no cell is in two of them."""
+    """Sum of the means over the cells of each entry of `plus` minus that of `minus`; no cell is in two of them."""
     total, variance = 0.0, 0.0
     for sign, fixed in [(1, fixed) for fixed in plus] + [(-1, fixed) for fixed in minus]:
         means = [mean for cell, mean in design.cells if fixed.items() <= cell.items()]
@@ -222,32 +229,32 @@ def _moments(values: Sequence[float], scale: float) -> tuple[float, float]:
 
 
 def _student(difference: float, error: float, degrees: int) -> tuple[float | None, float | None, float | None]:
-    """Interval, and two-sided p of no difference, from a standard error."""
+    """Interval, and two-sided p of no difference, from a standard error by Student's t."""
     if degrees == 0:
         return None, None, None
     if error == 0:
         return difference, difference, float(difference == 0)
-    from scipy import special  # Student's t alone, when it is asked for; scipy.stats takes a second to import
+    from scipy import special  # here, as scipy is heavy; scipy.stats would take a second to import
 
     half = error * float(special.stdtrit(degrees, 1 - LEVEL / 2))
     return difference - half, difference + half, 2 * float(special.stdtr(degrees, -abs(difference) / error))
 
 
-def _judged(found: list[Tested]) -> list[Tested]:
-    """One family: adjusted together, and ties called. Either all have a p or none has."""
-    p_values = [one.p for one in found if one.p is not None]
-    if len(p_values) < len(found):
-        return found
-    return [replace(one, adjusted_p=p, is_tie=p >= LEVEL) for one, p in zip(found, holm(p_values), strict=True)]
+def _adjusted(family: list[Tested]) -> list[Tested]:
+    """One Holm family with adjusted p and ties; unchanged where a member has no p."""
+    p_values = [tested.p for tested in family if tested.p is not None]
+    if len(p_values) < len(family):
+        return family
+    return [replace(tested, adjusted_p=p, is_tie=p >= LEVEL) for tested, p in zip(family, holm(p_values), strict=True)]
 
 
 def _scale(scores: Mapping[str, Sequence[float]], *constants: float) -> float:
     if len(lengths := {len(values) for values in scores.values()}) != 1 or 0 in lengths:
         counts = ", ".join(f"{name} {len(values)}" for name, values in scores.items())
-        raise ValueError(f"scores: one for each seed and contender, not {counts or 'none'}")
+        raise ValueError(f"scores: one for each seed and finalist, not {counts or 'none'}")
     every = [*itertools.chain.from_iterable(scores.values()), *constants]
     if not all(map(math.isfinite, every)):
-        raise ValueError("scores: one is not finite; leave the contender out, or train it again")
+        raise ValueError("scores: one is not finite; leave the finalist out, or train it again")
     return max(map(abs, every))
 
 

@@ -1,4 +1,4 @@
-"""What a supervisor tells a worker to do: one JSON line."""
+"""Orders that a supervisor gives to a worker, one JSON line each."""
 
 from __future__ import annotations
 
@@ -13,59 +13,56 @@ from search.study import study_file
 from search.study.run import Run
 
 
-class StudyStopped(Exception):
-    """The study cannot go on: the message says why and what would help."""
-
-
 @dataclass(frozen=True)
-class Finals:
+class FinalsOrder:
     """Train the best few and the base again: how many of them, on how many fresh seeds."""
 
     top: int = 5
     seeds: int = 5
-    control: bool = False  # a random search of equal cost beside them
-    again: bool = False  # read the test images although they have been read
+    control: bool = False  # also run a random search of equal cost
+    again: bool = False  # read the test images even if they have been read before
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do."""
+    """The work of one worker: a search, some references, or finals."""
 
     name: str
     folder: str
     storage_url: str
     config: Mapping[str, Any]
-    references: tuple[str, ...] = ()  # trained beside the base; candidates are then left alone
-    finals: Finals | None = None  # instead of the search
+    references: tuple[str, ...] = ()  # trained instead of candidates
+    finals: FinalsOrder | None = None  # instead of the search
     seconds_left: float | None = None  # of the run, where its [stop] has a limit
-    worker: str = "worker"  # the name under which it begins trials
-    is_first: bool = True  # of those of its supervisor: that which does what is done once
+    worker: str = "worker"  # name under which it begins trials
+    is_first: bool = True  # of the workers of its supervisor, the one that does what is done once
 
     @property
     def run(self) -> Run:
+        """The run, with its configuration parsed."""
         return Run(self.name, Path(self.folder), study_file.parse(self.config, "configuration"), self.storage_url)
 
 
-def order_of(run: Run, wanted: tuple[str, ...] = (), finals: Finals | None = None) -> Order:
+def make_order(run: Run, references: tuple[str, ...] = (), finals: FinalsOrder | None = None) -> Order:
     """The order to train a run's candidates, or these references, or its finals."""
-    return Order(run.name, str(run.folder), run.storage_url, run.config.dump(), wanted, finals)
+    return Order(run.name, str(run.folder), run.storage_url, run.config.dump(), references, finals)
 
 
 def encode_order(order: Order) -> bytes:
-    """The order as the line that a worker reads."""
+    """The order as a line of JSON."""
     return (json.dumps(asdict(order)) + "\n").encode()
 
 
 def decode_order(line: str) -> Order:
-    """The order that `encode_order` wrote.
+    """The order of a line that `encode_order` wrote.
 
     Raises:
-        UserError: it is none, as where a person starts a worker.
+        UserError: the line is no order, as where a user starts a worker.
     """
     try:
-        told = json.loads(line)
-        finals = Finals(**told["finals"]) if told["finals"] else None
-        return Order(**told | {"references": tuple(told["references"]), "finals": finals})
+        record = json.loads(line)
+        finals = FinalsOrder(**record["finals"]) if record["finals"] else None
+        return Order(**record | {"references": tuple(record["references"]), "finals": finals})
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(
             f"worker: {line[:60]!r} on standard input is no order; workers are started by: python -m search run STUDY"

@@ -1,160 +1,173 @@
-"""The search of a run as one of its workers sees it: what it may train next, beside what others train.
+"""The search of a run in one of its workers: trains what is next, beside what other workers train.
 
-One worker trains the base. Others do not wait for it: they go on with candidates, which are compared with it when it is
-there. A worker without room for another trial waits, as one of those at work may fail and leave its room; it ends when the
-study has its trials, or when nothing more may be begun and nobody is at work.
+One worker trains the base. The others do not wait for it: they train candidates, whose lead over the base is shown when the
+base is done. A worker without room for another trial waits, since one of those in progress may fail and leave its room; it
+ends when the study has its trials, or when no more can be begun and none is in progress.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from objective import Emit, Task
-from search.runner.job import StudyStopped
+from objective import Objective
+from search.errors import StudyStopped
+from search.runner.events import BaseKnown, Done, LimitHit, Recycle, Waiting
 from search.runner.references import train_reference
-from search.runner.trial import run_candidate, tidy
-from search.storage.claims import Claims
+from search.runner.reporter import Publisher, Reporter
+from search.runner.trial import remove_stale_checkpoints, run_candidate
 from search.storage.recovery import recover
-from search.study import survey as plan
+from search.study import survey
 from search.study.records import Record, base_accuracy, progress, ranked, records
 from search.study.references import Reference
 from search.study.run import Run, Studies
 from search.training.result import Outcome
 from search.tuning.sampler import Exhausted
-from search.tuning.stopping import Enough, Limits
+from search.tuning.stopping import LimitReached
 
-WAIT_SECONDS = 1.0  # between two looks at what others do
-
-Redraw = Callable[[Run, Studies], None]
+WAIT_SECONDS = 1.0  # between two looks at what other workers do
 
 
-class Search:
+class SearchLoop:
     """One worker's part in a search.
 
     Args:
-        redraw: called after each trained trial, to bring the study's own notes and figures up to date.
-        opponents: the references to train.
+        publisher: updates notes and figures after each trained trial.
+        references: to train, the base first.
     """
 
     def __init__(
-        self, run: Run, studies: Studies, task: Task, claims: Claims, limits: Limits, redraw: Redraw,
-        opponents: Sequence[Reference] = (),
-    ) -> None:  # fmt: skip
-        self.run, self.studies, self.task, self.claims, self.limits = run, studies, task, claims, limits
-        self.redraw, self.opponents = redraw, opponents
-        self.left = run.config.search.recycle_after  # trials until a fresh process goes on
+        self,
+        run: Run,
+        studies: Studies,
+        objective: Objective,
+        reporter: Reporter,
+        publisher: Publisher,
+        references: Sequence[Reference] = (),
+    ) -> None:
+        self.run, self.studies, self.objective = run, studies, objective
+        self.reporter, self.publisher, self.references = reporter, publisher, references
+        self.trials_left = run.config.search.recycle_after  # until a fresh process continues
         self.exhausted: Exhausted | None = None
 
-    def references(self) -> str:
-        """Train the references; how it ends."""
+    def train_references(self) -> Done:
+        """Train the references alone."""
         try:
-            while not self._train_opponents():
-                wait(self.task.emit)
-        except Enough as reached:
-            return self._enough(f"{reached}")
-        self.redraw(self.run, self.studies)
-        return "done"
+            while not self._train_references():
+                wait(self.reporter)
+        except LimitReached as reached:
+            return self._end_by_limit(f"{reached}")
+        self.publisher.redraw(self.run, self.studies)
+        return Done()
 
-    def candidates(self) -> str:
-        """Train the base and candidates until the study has its trials: "done", or "recycle".
+    def train_candidates(self) -> Done | Recycle:
+        """Train the base, then candidates until the study has its trials.
 
         Raises:
             StudyStopped: nothing more can be trained.
         """
         try:
-            settled = self._train_opponents()
-            self.redraw(self.run, self.studies)
-            while (end := self._round(settled)) is None:
-                settled = settled or self._train_opponents()
-            tidy(self.task, (self.studies.references, self.studies.candidates))
+            is_settled = self._train_references()
+            self.publisher.redraw(self.run, self.studies)
+            end = self._train_next(is_settled)
+            while end is None:
+                is_settled = is_settled or self._train_references()
+                end = self._train_next(is_settled)
+            remove_stale_checkpoints(self.run.folder, (self.studies.references, self.studies.candidates))
             return end
-        except Enough as reached:
-            return self._enough(f"{reached}")
+        except LimitReached as reached:
+            return self._end_by_limit(f"{reached}")
 
-    def _round(self, settled: bool) -> str | None:
-        """Train a candidate, or wait for others; how the search ends, if it does."""
+    def _train_next(self, is_settled: bool) -> Done | Recycle | None:
+        """Train a candidate, or wait for other workers; the end of the search, if it ends.
+
+        Args:
+            is_settled: True if no reference is left to train.
+        """
         recover(self.studies.candidates, self.run.folder)
-        self._know_base()
-        found = records(self.studies.candidates)
-        is_complete = progress(found) >= self.run.config.trials
-        reason = None if is_complete else self.limits.reached(found, [*found, *records(self.studies.references)])
-        if not is_complete and not reason:
-            if self.left <= 0:
-                return "recycle"
+        self._update_base()
+        candidates = records(self.studies.candidates)
+        is_complete = progress(candidates) >= self.run.config.trials
+        limit = None if is_complete else self.objective.limits.reached(candidates, _all_records(self.studies))
+        if not is_complete and not limit:
+            if self.trials_left <= 0:
+                return Recycle()
             if self._train_candidate():
                 return None
-            found = records(self.studies.candidates)
-        if settled and (is_complete or not any(record.outcome == Outcome.RUNNING for record in found)):
+            candidates = records(self.studies.candidates)
+        if is_settled and (is_complete or not any(record.outcome == Outcome.RUNNING for record in candidates)):
             if is_complete:
-                return "done"
-            if reason:
-                return self._enough(reason)
+                return Done()
+            if limit:
+                return self._end_by_limit(limit)
             if self.exhausted:
-                return self._no_more(self.exhausted)
-        wait(self.task.emit)
+                return self._end_exhausted(self.exhausted)
+        wait(self.reporter)
         return None
 
     def _train_candidate(self) -> bool:
-        """Train one, if there is room for it and something to train."""
+        """Train a candidate, if there is room for one and a network to train."""
         try:
-            began = run_candidate(self.studies.candidates, self.task, self.claims, new=self.exhausted is None)
-        except Exhausted as exhausted:  # others may still be at what is left, and leave it
+            has_trained = run_candidate(self.studies.candidates, self.objective, may_propose=self.exhausted is None)
+        except Exhausted as exhausted:  # others may still fail at what they train, and leave it
             self.exhausted = exhausted
             return False
-        if began:
-            self.left -= 1
-            self.redraw(self.run, self.studies)
-        return began
+        if has_trained:
+            self.trials_left -= 1
+            self.publisher.redraw(self.run, self.studies)
+        return has_trained
 
-    def _train_opponents(self) -> bool:
-        """Train the references that nobody trains; whether all of them are settled."""
-        settled = True
-        for opponent in self.opponents:
-            self.limits.count(_spent(self.studies))
-            settled = train_reference(self.run, self.studies, opponent, self.task) and settled
-        return settled
+    def _train_references(self) -> bool:
+        """Train the references that no worker trains; True if all of them are settled."""
+        is_settled = True
+        for reference in self.references:
+            self.objective.limits.update(_all_records(self.studies))
+            is_settled = train_reference(self.run, self.studies, reference, self.objective) and is_settled
+        return is_settled
 
-    def _know_base(self) -> None:
+    def _update_base(self) -> None:
+        context = self.objective.context
         accuracy = base_accuracy(self.run.config, records(self.studies.references))
-        if accuracy is not None and accuracy != self.task.base_accuracy:
-            self.task = replace(self.task, base_accuracy=accuracy)
-            self.task.emit({"event": "base", "accuracy": accuracy, "classes": self.task.data.classes})
+        if accuracy is not None and accuracy != context.base_accuracy:
+            self.objective = replace(self.objective, context=replace(context, base_accuracy=accuracy))
+            self.reporter.send(BaseKnown(accuracy, context.data.classes))
 
-    def _enough(self, reason: str) -> str:
-        return enough(self.studies, self.task.emit, reason)
+    def _end_by_limit(self, reason: str) -> Done:
+        return end_by_limit(self.studies, self.reporter, reason)
 
-    def _no_more(self, exhausted: Exhausted) -> str:
-        """Nothing is left of the space, and nobody is at work on it."""
+    def _end_exhausted(self, exhausted: Exhausted) -> Done:
+        """End where nothing is left of the space and no trial is in progress."""
         if self.run.config.search.sampler == "grid":
-            return self._enough("every cell of the grid was tried")
-        least = plan.smallest(self.run.config.space, self.task.data.input_shape, self.task.data.classes)
-        fewer = f", or ask for {done} trials" if (done := progress(records(self.studies.candidates))) else ""
+            return self._end_by_limit("every cell of the grid was tried")
+        data = self.objective.context.data
+        smallest = survey.smallest(self.run.config.space, data.input_shape, data.classes)
+        done = progress(records(self.studies.candidates))
+        fewer = f", or ask for {done} trials" if done else ""
         raise StudyStopped(
-            f"{exhausted}; the smallest network of the space has {least:,}: raise the budget, widen the space{fewer}"
+            f"{exhausted}; the smallest network of the space has {smallest:,}: raise the budget, widen the space{fewer}"
         )
 
 
-def enough(studies: Studies, emit: Emit, reason: str) -> str:
-    """The study ends here; without a trained candidate there is nothing to show for it.
+def end_by_limit(studies: Studies, reporter: Reporter, reason: str) -> Done:
+    """End the study by a limit of its own.
 
     Raises:
-        StudyStopped: there is none.
+        StudyStopped: no candidate has been trained.
     """
     if not ranked(records(studies.candidates)):
         raise StudyStopped(
-            f"{reason} before a candidate was trained; raise that limit in [stop], and the same command goes on"
+            f"{reason} before a candidate was trained; raise that limit in [stop] and run the same command again"
         )
-    emit({"event": "enough", "text": reason})
-    return "done"
+    reporter.send(LimitHit(reason))
+    return Done()
 
 
-def wait(emit: Emit) -> None:
-    """Let others go on for a moment; a sign of life."""
-    emit({"event": "waiting"})
+def wait(reporter: Reporter) -> None:
+    """Report that this worker waits, as a sign of life, and let others continue for a moment."""
+    reporter.send(Waiting())
     time.sleep(WAIT_SECONDS)
 
 
-def _spent(studies: Studies) -> list[Record]:
+def _all_records(studies: Studies) -> list[Record]:
     return [*records(studies.candidates), *records(studies.references)]

@@ -1,4 +1,4 @@
-"""The share of a machine that each of its workers trains on: a GPU, or some of the cores, set before the process starts."""
+"""Shares of a machine for its workers: a GPU, or some of the cores, set before the process starts."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker gets; without cores it may use all of them."""
+    """Resources of one worker; an empty set of cores stands for all of them."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: frozenset[int] = frozenset()
 
 
-def shares(workers: int | None, trials_per_gpu: int | None) -> list[Share]:
-    """One share for each worker; where nothing is asked for, one worker with all that there is.
+def plan_shares(workers: int | None, trials_per_gpu: int | None) -> list[Share]:
+    """One share for each worker; by default one worker with the whole machine.
 
-    GPUs go round. Cores are split into equal parts, so that a trial goes on bit-equal with any of the workers, or are shared
-    one by one where there are more workers than cores.
+    GPUs are assigned in turn. Cores are split into equal parts, so that a trial resumes bit-equal in any of the workers; if
+    there are more workers than cores, several share one.
 
     Raises:
-        UserError: more workers than the GPUs take, or trials for each GPU where there is none.
+        UserError: more workers than the GPUs have room for, or trials for each GPU where there is none.
     """
     cards = gpus()
     if not cards and trials_per_gpu is not None:
@@ -38,10 +38,10 @@ def shares(workers: int | None, trials_per_gpu: int | None) -> list[Share]:
     number = workers or (len(cards) * each if trials_per_gpu else 1)
     room = len(cards) * each
     if cards and number > room:
-        told = f"there is room for {room}, {each} on each of {len(cards)} GPUs"
-        raise UserError(f"--workers {number}: {told}; pass --trials-per-gpu {-(-number // len(cards))}")
+        rule = f"there is room for {room}, {each} on each of {len(cards)} GPUs"
+        raise UserError(f"--workers {number}: {rule}; pass --trials-per-gpu {-(-number // len(cards))}")
     parts = _parts(number) if number > 1 else [frozenset[int]()]
-    return [Share({_VISIBLE: cards[at % len(cards)]} if cards else {}, part) for at, part in enumerate(parts)]
+    return [Share({_VISIBLE: cards[index % len(cards)]} if cards else {}, part) for index, part in enumerate(parts)]
 
 
 def gpus() -> list[str]:
@@ -53,7 +53,7 @@ def gpus() -> list[str]:
 
 @contextlib.contextmanager
 def on_cores(share: Share) -> Iterator[None]:
-    """A process that this thread starts inside the block runs on the share's cores: libraries count them as they load."""
+    """Start processes inside the block on the share's cores; libraries count the cores when they load."""
     if not share.cores:
         yield
         return
@@ -66,9 +66,9 @@ def on_cores(share: Share) -> Iterator[None]:
 
 
 def _parts(number: int) -> list[frozenset[int]]:
-    """The cores of each of so many workers; none where the system does not let them be chosen."""
+    """The cores of each of so many workers; empty sets where the system cannot pin them."""
     if not hasattr(os, "sched_getaffinity"):
         return [frozenset()] * number
     cores = sorted(os.sched_getaffinity(0))
     width = max(1, len(cores) // number)
-    return [frozenset(cores[(at * width + step) % len(cores)] for step in range(width)) for at in range(number)]
+    return [frozenset(cores[(index * width + step) % len(cores)] for step in range(width)) for index in range(number)]

@@ -1,8 +1,8 @@
-"""The workers of a run as tasks of a Ray cluster, an optional extra: each looks after one worker process on its node.
+"""Workers as tasks of a Ray cluster, an optional extra: each task supervises one worker process on its node.
 
-Ray places them, gives them their share of a GPU and says when a node is lost; what they train is settled in the database as
-anywhere else (`search.storage.queue`), so that a lost node's trial goes on on another. All nodes need this checkout and its
-environment at the same path, a database server, and the run folder and the data on a file system that they share.
+Ray places the tasks, gives them their share of a GPU and reports lost nodes. The queue in the database decides what they
+train (`search.storage.queue`), so the trial of a lost node resumes on another. All nodes need this checkout and its
+environment at the same path, a database server, and a file system shared for the run folder and the data.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from search.errors import UserError
-from search.runner.job import Order, StudyStopped, decode_order, encode_order
+from search.errors import StudyStopped, UserError
+from search.runner.events import Event, TrialEnded, View, WorkerLost
+from search.runner.job import Order, decode_order, encode_order
 from search.runner.placement import Share
-from search.runner.supervisor import MODULE, MOST_FAILURES, Interrupted, View, signals, supervise
+from search.runner.supervisor import MODULE, MOST_FAILURES, Interrupted, signals, supervise
 from search.study.config import ROOT
 
 POLL_SECONDS = 0.5
-STOP_SECONDS = 8.0  # that tasks are given to end their workers
-
-Event = dict[str, Any]
+STOP_SECONDS = 8.0  # for tasks to end their workers
 
 
 def supervise_on_ray(order: Order, view: View, address: str, workers: int, trials_per_gpu: int | None) -> None:
@@ -48,16 +47,16 @@ def supervise_on_ray(order: Order, view: View, address: str, workers: int, trial
 
 
 class Hub:
-    """Where tasks tell what happens, and hear whether they are to stop; an actor on the node of the run's own process."""
+    """Collects the events of all tasks and tells them to stop; an actor on the node of the run's own process."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[tuple[int, Event]] = []  # worker and event
         self.is_stopped = False
 
-    def tell(self, event: Event) -> None:
-        self.events.append(event)
+    def put(self, worker: int, event: Event) -> None:
+        self.events.append((worker, event))
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[tuple[int, Event]]:
         taken, self.events = self.events, []
         return taken
 
@@ -68,23 +67,24 @@ class Hub:
         return self.is_stopped
 
 
-def part(line: str, place: int, hub: Any) -> tuple[str, str]:
-    """The task: look after one worker until it has done its part; (how it ended, why)."""
+def supervise_part(line: str, index: int, hub: Any) -> tuple[str, str]:
+    """The task: supervise one worker until it is done; how it ended, and the reason."""
     ray = importlib.import_module("ray")
-    order, asked = decode_order(line), [0.0]
+    order, polled = decode_order(line), 0.0
 
-    def stopped() -> bool:
-        if time.monotonic() - asked[0] < POLL_SECONDS:
+    def is_stopped() -> bool:
+        nonlocal polled
+        if time.monotonic() - polled < POLL_SECONDS:
             return False
-        asked[0] = time.monotonic()
+        polled = time.monotonic()
         return bool(ray.get(hub.stopped.remote()))
 
-    class Far:
-        def show(self, event: Event) -> None:
-            hub.tell.remote(event | {"worker": place})
+    class RemoteView:
+        def show(self, event: Event, worker: int = 0) -> None:
+            hub.put.remote(index, event)
 
     try:
-        supervise(order.run, order, Far(), [Share()], stopped=stopped)
+        supervise(order.run, order, RemoteView(), [Share()], is_stopped=is_stopped)
         return "done", ""
     except UserError as error:
         return "user_error", str(error)
@@ -103,36 +103,37 @@ class _Tasks:
             ray.get_runtime_context().get_node_id(), soft=False
         )
         self.hub = ray.remote(Hub).options(num_cpus=0, scheduling_strategy=here).remote()
-        self.task = ray.remote(part).options(**resources, max_retries=0, scheduling_strategy="SPREAD")
-        self.places: dict[Any, int] = {}  # of the tasks at work
+        self.task = ray.remote(supervise_part).options(**resources, max_retries=0, scheduling_strategy="SPREAD")
+        self.indices: dict[Any, int] = {}  # of the running tasks
         self.lost = 0  # in a row
 
     def work(self, workers: int) -> None:
-        for place in range(workers):
-            self._start(place)
+        """Run so many tasks until all are done."""
+        for index in range(workers):
+            self._start(index)
         try:
-            while self.places:
-                ended, _ = self.ray.wait(list(self.places), timeout=POLL_SECONDS)
+            while self.indices:
+                ended, _ = self.ray.wait(list(self.indices), timeout=POLL_SECONDS)
                 self._show()
                 for task in ended:
-                    self._ended(task, self.places.pop(task))
+                    self._handle_end(task, self.indices.pop(task))
         finally:
             self._stop()
 
-    def _start(self, place: int) -> None:
-        line = encode_order(replace(self.order, is_first=place == 0)).decode()
-        self.places[self.task.remote(line, place, self.hub)] = place
+    def _start(self, index: int) -> None:
+        line = encode_order(replace(self.order, is_first=index == 0)).decode()
+        self.indices[self.task.remote(line, index, self.hub)] = index
 
-    def _ended(self, task: Any, place: int) -> None:
+    def _handle_end(self, task: Any, index: int) -> None:
         try:
             how, reason = self.ray.get(task)
         except self.ray.exceptions.RayError as error:  # its node is gone, or Ray has killed it
             self.lost += 1
             reason = f"was lost with its node ({type(error).__name__})"
-            self.view.show({"event": "lost", "reason": reason, "numbers": [], "worker": place})
+            self.view.show(WorkerLost(reason), index)
             if self.lost >= MOST_FAILURES:
                 raise StudyStopped(f"{self.lost} workers in a row were lost; see the log of Ray") from None
-            return self._start(place)
+            return self._start(index)
         match how:
             case "user_error":
                 raise UserError(reason)
@@ -140,17 +141,17 @@ class _Tasks:
                 raise StudyStopped(reason)
 
     def _show(self) -> None:
-        for event in self.ray.get(self.hub.take.remote()):
-            if event["event"] == "end":
+        for worker, event in self.ray.get(self.hub.take.remote()):
+            if isinstance(event, TrialEnded):
                 self.lost = 0
-            self.view.show(event)
+            self.view.show(event, worker)
 
     def _stop(self) -> None:
-        """Let the tasks end their workers, which puts what these train back into the queue."""
-        if self.places:
+        """Have the tasks end their workers, which requeues the trials in progress."""
+        if self.indices:
             with contextlib.suppress(self.ray.exceptions.RayError):
                 self.ray.get(self.hub.stop.remote(), timeout=STOP_SECONDS)
-                self.ray.wait(list(self.places), num_returns=len(self.places), timeout=STOP_SECONDS)
+                self.ray.wait(list(self.indices), num_returns=len(self.indices), timeout=STOP_SECONDS)
 
 
 def _connected(address: str) -> Any:
@@ -169,13 +170,13 @@ def _connected(address: str) -> Any:
 
 
 def _resources(ray: Any, workers: int, trials_per_gpu: int | None) -> dict[str, float]:
-    """What each task asks Ray for: its share of a GPU, or of the cores of all nodes."""
-    there = ray.cluster_resources()
-    if there.get("GPU"):
+    """Resources that each task requests from Ray: a share of a GPU, or of the cores of all nodes."""
+    cluster = ray.cluster_resources()
+    if cluster.get("GPU"):
         return {"num_cpus": 1, "num_gpus": 1 / (trials_per_gpu or 1)}
     if trials_per_gpu is not None:
         raise UserError(f"--trials-per-gpu {trials_per_gpu}: no GPU was found in the cluster; leave it out")
-    return {"num_cpus": max(1, int(there.get("CPU", 1)) // workers)}
+    return {"num_cpus": max(1, int(cluster.get("CPU", 1)) // workers)}
 
 
 def _check_storage(ray: Any, order: Order) -> None:

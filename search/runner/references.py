@@ -6,12 +6,11 @@ from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
 
-from objective import Task, reference
-from search.errors import UserError
+from objective import Objective
+from search.errors import StudyStopped, UserError
 from search.networks.architecture import fingerprint
-from search.runner.job import StudyStopped
 from search.runner.trial import run_trial
-from search.storage.attributes import OUTCOME
+from search.storage.attributes import ATTEMPT, FINGERPRINT, INDEX, OUTCOME, REASON, REFERENCE
 from search.storage.queue import Trials, begin
 from search.storage.recovery import recover
 from search.study import references
@@ -20,53 +19,52 @@ from search.study.run import Run, Studies
 from search.training.result import Outcome
 
 
-def train_reference(run: Run, studies: Studies, opponent: Reference, task: Task) -> bool:
-    """Train a reference unless that is done; False where another worker is at it.
+def train_reference(run: Run, studies: Studies, reference: Reference, objective: Objective) -> bool:
+    """Train a reference unless that is done; False where another worker is training it.
 
     Raises:
         UserError: the run knows another network by this name.
         StudyStopped: the base could not be trained.
     """
-    study, print_of = studies.references, fingerprint(opponent.architecture)
-    recipe = references.recipe_of(run.config, opponent)
-    known = {"reference": opponent.name, "fingerprint": print_of, "index": 0, "attempt": 1}
+    study, identity = studies.references, fingerprint(reference.architecture)
+    recipe = references.recipe_of(run.config, reference)
+    attributes = {REFERENCE: reference.name, FINGERPRINT: identity, INDEX: 0, ATTEMPT: 1}
 
-    def seen_in(trials: Trials) -> list[FrozenTrial]:
-        return [trial for trial in trials if trial.user_attrs.get("reference") == opponent.name]
+    def is_own(trial: FrozenTrial) -> bool:
+        return bool(trial.user_attrs.get(REFERENCE) == reference.name)
+
+    def has_room(trials: Trials, others: int) -> bool:
+        return not others and not any(is_own(trial) and trial.state == TrialState.RUNNING for trial in trials)
 
     while True:
         recover(study, run.folder)
-        seen = seen_in(study.get_trials(deepcopy=False))
-        if any(trial.user_attrs["fingerprint"] != print_of for trial in seen):
-            raise UserError(f"{opponent.name}: this run knows another network by this name; pass --out with a new folder")
-        if any(trial.state == TrialState.COMPLETE for trial in seen):
+        own = list(filter(is_own, study.get_trials(deepcopy=False)))
+        if any(trial.user_attrs[FINGERPRINT] != identity for trial in own):
+            raise UserError(f"{reference.name}: this run knows another network by this name; pass --out with a new folder")
+        if any(trial.state == TrialState.COMPLETE for trial in own):
             return True
         trial = begin(
             study,
-            task.worker,
-            has_room=lambda trials, others: not others and not any(map(_is_running, seen_in(trials))),
-            choose=lambda trial: trial.user_attrs.get("reference") == opponent.name,
-            new=lambda trials: None if _is_settled(seen_in(trials)) else known,
+            objective.context.worker,
+            has_room=has_room,
+            choose=is_own,
+            new=lambda trials: None if _is_settled(filter(is_own, trials)) else attributes,
         )
         if trial is not None:
-            run_trial(study, trial, lambda trial: reference(trial, task, opponent.architecture, recipe), task)
+            run_trial(study, trial, lambda trial: objective.reference(trial, reference.architecture, recipe), objective)
             continue
-        seen = seen_in(study.get_trials(deepcopy=False))
-        if any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in seen):
+        own = list(filter(is_own, study.get_trials(deepcopy=False)))
+        if any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in own):
             return False
-        if _is_settled(seen) and not any(trial.state == TrialState.COMPLETE for trial in seen):
-            if opponent.name != run.config.base_name:
+        if _is_settled(own) and not any(trial.state == TrialState.COMPLETE for trial in own):
+            if reference.name != run.config.base_name:
                 return True
-            over = [trial for trial in seen if _is_settled([trial])][-1]
-            raise StudyStopped(f"the base could not be trained: {over.user_attrs.get('reason', 'no reason given')}")
-
-
-def _is_running(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.RUNNING
+            last = [trial for trial in own if _is_settled([trial])][-1]
+            raise StudyStopped(f"the base could not be trained: {last.user_attrs.get(REASON, 'no reason given')}")
 
 
 def _is_settled(trials: Iterable[FrozenTrial]) -> bool:
-    """Whether one of them was trained, or could not be."""
+    """True if one of them was trained, or could not be trained."""
     return any(
         trial.state == TrialState.COMPLETE
         or (trial.state.is_finished() and trial.user_attrs.get(OUTCOME, Outcome.FAILED) != Outcome.INTERRUPTED)

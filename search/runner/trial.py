@@ -1,18 +1,18 @@
-"""One trial through Optuna: begun for this worker alone, its sampler seeded by its logical index, its pruner, its end."""
+"""One trial through Optuna: begun for this worker alone, sampled with the seed of its logical index, trained and told."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from objective import Task, candidate, checkpoint_path
+from objective import Objective, checkpoint_path
 from search.seeds import derive
 from search.storage.attributes import INDEX, OUTCOME
-from search.storage.claims import Claims
 from search.storage.heartbeat import heartbeat
 from search.storage.optuna_internals import trial_id_of
 from search.storage.queue import HasRoom, Trials, begin
@@ -20,17 +20,15 @@ from search.storage.recovery import requeue, verdict_of
 from search.study.records import COUNTED
 from search.training import checkpoint
 from search.training.result import TrialOver
+from search.tuning import make_sampler
 from search.tuning.pruner import RungPruner
-from search.tuning.sampler import BudgetedSampler
-from search.tuning.stopping import Enough
+from search.tuning.stopping import LimitReached
 
 Values = float | Sequence[float]  # of one objective, or of several
 
-STARTUP = 10  # trials drawn at random before a sampler learns from what came of them
-
 
 def has_room(trials: Trials, most: int) -> bool:
-    """Whether one more candidate may run beside these: those that count and those that run are never more than `most`."""
+    """True if one more candidate may run: those that count and those that run are never more than `most` together."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     taken = (
         trial.state == TrialState.RUNNING or (trial.state in ended and trial.user_attrs.get(OUTCOME) in COUNTED)
@@ -39,99 +37,93 @@ def has_room(trials: Trials, most: int) -> bool:
     return sum(taken) < most
 
 
-def run_candidate(study: optuna.Study, task: Task, claims: Claims, *, room: HasRoom | None = None, new: bool = True) -> bool:
-    """Let the task's sampler propose a candidate, or take the one that is queued, and train it; False without room for one.
+def run_candidate(
+    study: optuna.Study, objective: Objective, *, has_room_for_one: HasRoom | None = None, may_propose: bool = True
+) -> bool:
+    """Run the queued candidate, or let the sampler propose one; False without room for one.
 
     Args:
-        room: as in `search.storage.queue.begin`; that of the study's number of trials if None.
-        new: whether one may be proposed where none is queued.
+        has_room_for_one: as in `search.storage.queue.begin`; by the study's number of trials if None.
+        may_propose: False to run queued candidates only.
 
     Raises:
         Exhausted: the space holds nothing new that fits.
-        Enough: a limit of the study was reached; the trial is queued to be gone on with.
+        LimitReached: a limit of the study was reached; the trial is requeued.
     """
-    config = task.config
+    context = objective.context
+    config = context.config
     trial = begin(
         study,
-        task.worker,
-        has_room=room or (lambda trials, others: has_room(trials, config.trials - others)),
-        new=lambda trials: {} if new else None,
+        context.worker,
+        has_room=has_room_for_one or (lambda trials, others: has_room(trials, config.trials - others)),
+        new=lambda trials: {} if may_propose else None,
     )
     if trial is None:
         return False
     seed = derive(config.search.seed, "sampler", trial.user_attrs[INDEX])
-    study.sampler = BudgetedSampler(inner_sampler(config.search.sampler, seed), config, task.facts, claims, seed=seed)
+    study.sampler = make_sampler(config, context.facts, objective.claims, seed=seed)
     study.pruner = RungPruner(config.search.rungs) if config.search.rungs else optuna.pruners.NopPruner()
-    run_trial(study, trial, lambda trial: candidate(trial, task), task)
+    run_trial(study, trial, objective.candidate, objective)
     return True
 
 
-def run_trial(study: optuna.Study, trial: optuna.Trial, objective: Callable[[optuna.Trial], Values], task: Task) -> None:
-    """Run a trial that was begun, with Optuna's heartbeat, and tell what came of it; its checkpoint then goes.
+def run_trial(
+    study: optuna.Study, trial: optuna.Trial, evaluate: Callable[[optuna.Trial], Values], objective: Objective
+) -> None:
+    """Run a trial that was begun, with heartbeats; tell its result and remove its checkpoint.
 
-    Where somebody has taken the trial up meanwhile, as nothing was heard of this worker, what comes of it is refused.
+    The result is discarded if another process has ended the trial meanwhile, for lack of heartbeats.
 
     Raises:
-        Enough: the trial is queued to be gone on with.
+        LimitReached: a limit of the study was reached; the trial is requeued.
     """
     value: Values | None = None
     state = TrialState.FAIL
     try:
         with heartbeat(trial):
             try:
-                value, state = objective(trial), TrialState.COMPLETE
+                value, state = evaluate(trial), TrialState.COMPLETE
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
             except TrialOver:
                 pass
-            except Enough as ended:
-                requeue(study, worker=task.worker, reason=f"{ended}")
+            except LimitReached as reached:
+                requeue(study, worker=objective.context.worker, reason=f"{reached}")
                 raise
             except UpdateFinishedTrialError:
                 raise
             except Exception:
-                # it may have come to a verdict: what came after is at fault, such as a note
+                # The trial may have its verdict already, and only something after it failed, such as its note.
                 state, value = verdict_of(study, trial.user_attrs)
                 _tell(study, trial, value, state)
                 raise
         _tell(study, trial, value, state)
     except UpdateFinishedTrialError:
-        task.emit({"event": "refused", "number": trial.number})
+        objective.observer.trial_reassigned(trial)
     else:
-        checkpoint.remove(checkpoint_path(task.folder, trial.user_attrs))
-    gc.collect()  # a network and its compiled functions hold each other
+        checkpoint.remove(checkpoint_path(objective.context.folder, trial.user_attrs))
+    gc.collect()  # a network and its compiled functions refer to each other
 
 
-def tidy(task: Task, studies: Iterable[optuna.Study]) -> None:
-    """Remove the checkpoints that no trial will go on from: of one that was told of by another than its worker."""
+def remove_stale_checkpoints(folder: Path, studies: Iterable[optuna.Study]) -> None:
+    """Remove the checkpoints of trials that another process than their worker has ended."""
     unfinished = (TrialState.RUNNING, TrialState.WAITING)
     kept = {
-        checkpoint_path(task.folder, trial.user_attrs)
+        checkpoint_path(folder, trial.user_attrs)
         for study in studies
         for trial in study.get_trials(deepcopy=False, states=unfinished)
         if INDEX in trial.user_attrs
     }
-    for path in (task.folder / "checkpoints").glob("[!.]*.npz"):
+    for path in (folder / "checkpoints").glob("[!.]*.npz"):
         if path not in kept:
             checkpoint.remove(path)
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, value: Values | None, state: TrialState) -> None:
-    """As `Study.tell`, which takes a trial that was ended by somebody else for a wrong argument."""
+    """Tell a result as `Study.tell` does, which takes a trial that another process has ended for a wrong argument."""
     try:
         study.tell(trial, value, state)
     except ValueError as error:
         if trial.storage.get_trial(trial_id_of(trial)).state.is_finished():
             raise UpdateFinishedTrialError from error
         raise
-
-
-def inner_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """Optuna's own sampler of this name; a grid is listed by `BudgetedSampler` itself, and asks none."""
-    match name:
-        case "tpe":
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP)
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=2 * STARTUP)
-        case _:
-            return optuna.samplers.RandomSampler(seed=seed)

@@ -1,7 +1,6 @@
-"""The values that one parameter of a search may take: a list of choices, or a range with a step.
+"""Domains of searched parameters: choices or ranges, as the space and the recipe of a study file declare them.
 
-A study file writes a value (fixed), a list (choices) or `{ low, high, step, log }` (range); the space and the recipe share
-this.
+A study file writes a value (fixed), a list (choices) or `{ low, high, step, log }` (range).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 Value = int | float | str | bool
 Per = Literal["net", "block", "pool", "stage"]
 
-CLOSE = 1e-9  # values nearer than this are the same: what arithmetic makes of 0.15 is 0.15
+CLOSE = 1e-9  # values nearer than this are equal, such as 0.15 and 0.15000000000000002
 
 
 class Trial(Protocol):
@@ -36,7 +35,7 @@ class Trial(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """One of a few values, in no order; a single value is fixed and never sampled."""
+    """A few values in no order; a single value is fixed and never sampled."""
 
     values: tuple[Value, ...]
 
@@ -50,16 +49,18 @@ class Choices:
 
     @property
     def count(self) -> int | None:
-        """How many values there are."""
+        """Number of values."""
         return len(self.values)
 
     def declared(self) -> Iterator[Value]:
-        """Every value, as they are written."""
+        """Every value, in the order of the study file."""
         return iter(self.values)
 
     def distribution(self) -> BaseDistribution:
-        """What Optuna records of a parameter that `suggest` asked for."""
-        from optuna.distributions import CategoricalDistribution  # half a second, and only a search needs it
+        """The Optuna distribution that `suggest` samples from."""
+        from optuna.distributions import (
+            CategoricalDistribution,
+        )  # here, as it takes half a second and only a search needs it
 
         return CategoricalDistribution(self.values)
 
@@ -74,21 +75,21 @@ class Choices:
         """The declared value that equals `value`, or None."""
         return next((own for own in self.values if own == value), None)
 
-    def at(self, place: int) -> float:
-        """The value at a place, the lowest at 0."""
-        return self._ascending[place]
+    def at(self, index: int) -> float:
+        """The value of an index in ascending order, the lowest at 0."""
+        return self._ascending[index]
 
-    def place(self, limit: float) -> int:
-        """The place of the largest value up to `limit` (to a billionth), that of the lowest where all are above it."""
+    def index(self, limit: float) -> int:
+        """The index of the largest value up to `limit` (to a billionth); 0 if all are above it."""
         return max(bisect_right(self._ascending, limit + CLOSE) - 1, 0)
 
     def at_most(self, limit: float) -> float:
-        """The largest value up to `limit` (to a billionth), or the lowest where all are above it.
+        """The largest value up to `limit` (to a billionth), or the lowest if all are above it.
 
         Raises:
             TypeError: the values are no numbers.
         """
-        return self.at(self.place(limit))
+        return self.at(self.index(limit))
 
     @property
     def _ascending(self) -> list[float]:
@@ -98,7 +99,7 @@ class Choices:
         return sorted(numbers)
 
     def plain(self) -> Any:
-        """As a study file writes it."""
+        """The value of the key in a study file."""
         return self.first if self.is_fixed else list(self.values)
 
     def __str__(self) -> str:
@@ -107,7 +108,7 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Whole numbers or fractions from low to high, both included; a range without a step is continuous."""
+    """Integers or fractions from low to high, both included; a range without a step is continuous."""
 
     low: float
     high: float
@@ -128,22 +129,22 @@ class Range:
 
     @property
     def size(self) -> int:
-        """How many values a stepped range holds."""
+        """Number of values of a stepped range."""
         assert self.step is not None
         return round((self.high - self.low) / self.step) + 1
 
     @property
     def count(self) -> int | None:
-        """How many values there are, None for a continuous range."""
+        """Number of values, None for a continuous range."""
         return None if self.step is None else self.size
 
     def declared(self) -> Iterator[Value]:
         """Every value of a stepped range, the lowest first."""
-        return (self.at(place) for place in range(self.size))
+        return (self.at(index) for index in range(self.size))
 
     def distribution(self) -> BaseDistribution:
-        """What Optuna records of a parameter that `suggest` asked for."""
-        from optuna.distributions import FloatDistribution, IntDistribution  # half a second, and only a search needs it
+        """The Optuna distribution that `suggest` samples from."""
+        from optuna.distributions import FloatDistribution, IntDistribution  # here, as in Choices
 
         if self.is_whole:
             return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
@@ -159,8 +160,8 @@ class Range:
         if self.step is not None and not self.log:
             return self.at(generator.randrange(self.size))
         if self.log:
-            drawn = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
-            return round(drawn) if self.is_whole else drawn
+            value = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+            return round(value) if self.is_whole else value
         return generator.uniform(self.low, self.high)
 
     def find(self, value: Value) -> Value | None:
@@ -172,22 +173,22 @@ class Range:
         nearest = self.at(round((value - self.low) / self.step))
         return nearest if abs(nearest - value) < CLOSE and self.low <= nearest <= self.high else None
 
-    def at(self, place: int) -> float:
-        """The value at a place of a stepped range, the lowest at 0."""
+    def at(self, index: int) -> float:
+        """The value of an index of a stepped range, the lowest at 0."""
         assert self.step is not None
-        return self.low + place * self.step if self.is_whole else round(self.low + place * self.step, 10)
+        return self.low + index * self.step if self.is_whole else round(self.low + index * self.step, 10)
 
-    def place(self, limit: float) -> int:
-        """The place of the largest value up to `limit` (to a billionth of a step), the lowest's where all are above."""
+    def index(self, limit: float) -> int:
+        """The index of the largest value up to `limit` (to a billionth of a step); 0 if all are above it."""
         assert self.step is not None
         return math.floor((min(max(limit, self.low), self.high) - self.low) / self.step + CLOSE)
 
     def at_most(self, limit: float) -> float:
-        """The largest value up to `limit` (to a billionth of a step), or the lowest where all are above it."""
-        return self.at(self.place(limit)) if self.step is not None else float(min(max(limit, self.low), self.high))
+        """The largest value up to `limit` (to a billionth of a step), or the lowest if all are above it."""
+        return self.at(self.index(limit)) if self.step is not None else float(min(max(limit, self.low), self.high))
 
     def plain(self) -> Any:
-        """As a study file writes it."""
+        """The value of the key in a study file."""
         given = {"low": self.low, "high": self.high, "step": self.step, "log": self.log or None}
         return {key: value for key, value in given.items() if value is not None and not (self.log and key == "step")}
 
@@ -199,10 +200,10 @@ Domain = Choices | Range
 
 
 def parse_domain(raw: object, check: Callable[[Any], Value]) -> Domain:
-    """A value, a list of values or a range as a study file writes it; `check` refuses a value or returns it.
+    """Parse the value, list or range of a study file; `check` returns a value or raises.
 
     Raises:
-        ValueError: the rule that is broken, with the value.
+        ValueError: a rule is broken; gives the rule and the value.
     """
     if isinstance(raw, list | tuple):
         if not raw:
@@ -256,13 +257,13 @@ class Dimension:
 
     domains: tuple[Domain, ...]
     per: Per
-    each: bool = False  # whether there is one domain for each block, pool or stage
+    each: bool = False  # True if there is one domain for each block, pool or stage
 
     def domain(self, index: int) -> Domain:
         return self.domains[index if self.each else 0]
 
     def plain(self) -> Any:
-        """As a study file writes it."""
+        """The value of the key in a study file."""
         if self.each:
             return {"each": [domain.plain() for domain in self.domains]}
         domain = self.domains[0]
@@ -278,9 +279,11 @@ class Dimension:
 
 
 def dimension(check: Callable[[Any], Value], per: Per, default: Per | None = None) -> BeforeValidator:
-    """Reads a dimension for pydantic: value, list, range, `{ choices = [...], per = "block" }` or `{ each = [...] }`.
+    """Validator of a dimension: value, list, range, `{ choices = [...], per = "block" }` or `{ each = [...] }`.
 
-    `per` is what it can be sampled for beside the whole net, `default` (else `per`) what it is sampled for unless it says.
+    Args:
+        per: the parts that it can be sampled for, besides the whole network.
+        default: the parts that it is sampled for if it does not say; `per` if None.
     """
 
     def parse(raw: object) -> Dimension:

@@ -60,7 +60,7 @@ class Fixed(BaseModel):
         missing = [str(name) for name in self.network.values if self.networks and name not in self.networks]
         if missing:
             raise ValueError(f"network: no {missing[0]!r} among the networks given, {nearest(missing[0], self.networks)}")
-        _ = self.architectures  # a bad one is told now
+        _ = self.architectures  # raises for an invalid one
         return self
 
     @cached_property

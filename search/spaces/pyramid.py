@@ -160,7 +160,7 @@ class Pyramid(BaseModel):
 
     @cached_property
     def layout(self) -> Layout:
-        """Where the value of every dimension is found for every block and pool."""
+        """Parameter names of every dimension, for every block and pool."""
         anywhere = Dimension((Range(1, self.most_blocks, 1) if self.most_blocks > 1 else Choices((1,)),), "pool")
         of_pools = ("pool_position", "pool_kind", "pool_dropout")
         numbers = {True: range(1, self.most_pools + 1), False: range(1, self.most_blocks + 1)}
@@ -309,7 +309,7 @@ class _Segment:
     pool_dropout: float = 0.0
 
     def matches(self, order: str) -> bool:
-        """Whether the layers after the convolution stand in this order, a dropout at rate 0 left out."""
+        """True if the layers after the convolution are in this order; a dropout at rate 0 may be missing."""
         parts = [part for part in order.split("-")[1:] if part != "dropout" or self.dropout > 0]
         kinds = {"bn": BatchNorm, "act": Activation, "dropout": Dropout}
         return len(parts) == len(self.after) and all(

@@ -168,14 +168,14 @@ def parameters(space: RecipeSpace) -> dict[str, Domain]:
 
 
 def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
-    """Ask the trial for what is searched; `normalize` holds where the recipe says nothing of it."""
-    drawn = {name: domain.suggest(trial, name) for name, domain in parameters(space).items()}
-    return complete(space, drawn, normalize)
+    """Ask a trial for the searched values; `normalize` applies if the recipe does not set it."""
+    values = {name: domain.suggest(trial, name) for name, domain in parameters(space).items()}
+    return complete(space, values, normalize)
 
 
-def complete(space: RecipeSpace, drawn: Mapping[str, Value], normalize: bool) -> Recipe:
-    """The recipe in which searched values are those drawn, or the first of their domain where none was."""
-    values: dict[str, Any] = {name: drawn.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
+def complete(space: RecipeSpace, sampled: Mapping[str, Value], normalize: bool) -> Recipe:
+    """The recipe with these sampled values, and the first of its domain for every other searched value."""
+    values: dict[str, Any] = {name: sampled.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
     fixed = {name: getattr(space, name) for name in ("epochs", "ema", "precision", "schedule", "augment")}
     for name, several in (("schedule", space.schedules), ("augment", space.augments)):
         if several:

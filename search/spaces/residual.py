@@ -167,7 +167,7 @@ class ResidualStages(BaseModel):
 
     @cached_property
     def layout(self) -> Layout:
-        """Where the value of every dimension is found for every stage; `downsample` begins with that of the second."""
+        """Parameter names of every dimension, for every stage; those of `downsample` begin with the second."""
         return layout_of(self._parts)
 
     @property
@@ -299,7 +299,7 @@ def _head(kind: Head, classes: int) -> tuple[Layer, ...]:
 
 @dataclass(frozen=True)
 class _Stage:
-    """What leads into a stage, and its residual blocks."""
+    """The layers that lead into a stage, and its residual blocks."""
 
     entry: tuple[Layer, ...]
     blocks: tuple[Residual, ...]
@@ -313,7 +313,7 @@ class _Stage:
         return found[0], found[1]
 
     def kinds(self) -> list[Block]:
-        """What its blocks may be; one of two convolutions, the first of them 1x1, can be read in two ways."""
+        """Kinds that its blocks may be of; two convolutions, the first of them 1x1, can be either of two kinds."""
         if any(isinstance(layer, Gate) for layer in self.blocks[0].branch):
             return ["gated"]
         return ["plain", "inverted"] if self.convolutions[0].kernel == 1 else ["plain"]

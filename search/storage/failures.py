@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from search.errors import StudyStopped
 
-class StorageUnavailable(BaseException):
-    """Raised when the database stays unreachable for longer than the storage retries, or its disk is full.
 
-    Stored data is unchanged. Not an `Exception`: the running trial has not failed, and its objective must not treat it so.
+class StorageUnavailable(StudyStopped):
+    """Stops the run where the database stays unreachable for longer than the storage retries, or its disk is full.
+
+    Stored data is unchanged.
     """
 
 

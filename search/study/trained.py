@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
-from search.files import read_json, read_weights
-from search.networks.architecture import Architecture, from_json
+from search.files import read_json, read_weights, write_json, write_weights
+from search.networks.architecture import Architecture, from_json, to_dict
 from search.study import dataset
 from search.study.records import base_accuracy, records
 from search.study.run import DATA, Run, Studies, best, load
+from search.training.recipe import Recipe
+from search.training.result import Training
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,14 @@ class Trained:
     recipe: Mapping[str, Any]
     facts: Mapping[str, Any]
     heading: Sequence[str]
+
+
+def save_training(folder: Path, architecture: Architecture, recipe: Recipe, training: Training) -> None:
+    """Write the result of a training to its trial's folder, to be read by `candidate` and `reference`."""
+    write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
+    network = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
+    write_json(folder / "training.json", network | {"pixels": training.pixels.to_dict(), "precision": training.precision})
+    write_weights(folder / "weights.npz", training.best_weights)
 
 
 def is_here(run: Run, number: int) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.data.preprocessing import Pixels
+from search.errors import ControlFlow
 
 Weights = tuple[npt.NDArray[np.float32], ...]
 
@@ -30,8 +31,8 @@ class Outcome(StrEnum):
     RUNNING = "running"  # has not ended; never stored
 
 
-class TrialOver(Exception):
-    """This trial has come to its end, and the study goes on."""
+class TrialOver(ControlFlow):
+    """Ends this trial with an outcome and its reason; the run continues with the next."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)

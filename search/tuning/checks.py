@@ -11,7 +11,7 @@ from search.study import references, survey
 from search.study.config import ROOT, StudyConfig
 from search.study.references import Reference
 from search.study.study_file import is_file
-from search.tuning.candidate import DataFacts, Refusal, judge
+from search.tuning.candidate import DataFacts, Rejection, judge
 from space import NotInSpace, encode
 
 _OUT = "leave it out of search.warm_start"
@@ -81,7 +81,8 @@ def _parameters_of(config: StudyConfig, known: Reference, facts: DataFacts) -> d
         why = f"{known.name} is no network of this space ({error}); widen the space, or {_OUT}"
         raise UserError(f"search.warm_start: {why}") from None
     first = {name: domain.first for name, domain in config.parameters.items()}
-    if isinstance(verdict := judge(config, facts, first | values), Refusal):
-        remedy = f"raise the budget, or {_OUT}" if verdict.rule == "over budget" else _OUT
-        raise UserError(f"search.warm_start: {known.name}: {verdict.reason}; {remedy}")
+    proposal = judge(config, facts, first | values)
+    if isinstance(proposal, Rejection):
+        remedy = f"raise the budget, or {_OUT}" if proposal.rule == "over budget" else _OUT
+        raise UserError(f"search.warm_start: {known.name}: {proposal.reason}; {remedy}")
     return values

@@ -1,9 +1,9 @@
-"""How long a study takes on this machine: a few networks timed on the real engine, over a few seconds of their steps.
+"""Forecast of a study's duration on this machine, from a few networks timed on the real engine for a few seconds.
 
 A training takes compiling + epochs * (training images * seconds each + validation images * seconds each). Three candidates
-are timed, a cheap, a middling and a dear one by multiply-adds; a line through them, seconds = a + b * multiply-adds, gives
-the mean over many draws. What that leaves out: a sampler comes to prefer some sizes of network, the limits of [stop] end a
-study early, and starting TensorFlow, checkpoints and the report take some seconds more.
+are timed, at a low, a middle and a high number of multiply-adds; a line through them, seconds = a + b * multiply-adds, gives
+the mean over many samples. Not included: a sampler comes to prefer some sizes of network, the limits of [stop] end a study
+early, and starting TensorFlow, checkpoints and the report take some seconds more.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from search.study.config import StudyConfig
 from search.study.references import Reference
 from search.training.engine.epoch import EpochPlan, plan_epoch
 from search.training.recipe import Recipe
-from search.tuning.candidate import Candidate, DataFacts, fits, judge
+from search.tuning.candidate import Candidate, DataFacts, Rejection, fits, judge
 from search.tuning.scaling import largest_that_fits
 
 if TYPE_CHECKING:
     from search.training.engine.base import Engine
 
 DRAWS = 3_000  # proposals that are judged for the mean
-SCALED = 300  # of them where their widths are scaled to fit, which costs ten times as much
-LEAST = 30  # candidates among them; where fewer fit, the sampler scales too
-TIMED = (0.05, 0.5, 0.95)  # of the candidates by multiply-adds: what is timed, and the range that is told
-STEP_SECONDS = 2.0  # of steps that a network is timed over, after the first
-VALIDATION_IMAGES = 500  # that it is timed over, at most: one batch of the engine
+SCALED = 300  # proposals whose widths are scaled to fit, which takes ten times as long
+LEAST = 30  # candidates, below which proposals are scaled, as the sampler does
+TIMED = (0.05, 0.5, 0.95)  # quantiles of the candidates by multiply-adds that are timed, the outer ones for the range
+STEP_SECONDS = 2.0  # of steps for which a network is timed, after the first
+VALIDATION_IMAGES = 500  # at most, for the timing: one batch of the engine
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a training of one network takes on this machine, in seconds."""
+    """Durations of training one network on this machine, in seconds."""
 
     compiling: float
     training_image: float  # forward, back and update, as part of a batch
@@ -52,18 +52,18 @@ class Timing:
 
     def training(self, data: Dataset, recipe: Recipe, epochs: float) -> float:
         """Seconds of a whole training."""
-        seen = len(data.x_train) * recipe.augment.passes * self.training_image
-        return self.compiling + epochs * (seen + len(data.x_val) * self.validation_image)
+        training = len(data.x_train) * recipe.augment.passes * self.training_image
+        return self.compiling + epochs * (training + len(data.x_val) * self.validation_image)
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How long a study takes on this machine, in seconds; rough, as a few networks stand for all."""
+    """Duration of a study on this machine, in seconds, estimated from a few networks."""
 
     trials: int
     seconds_per_trial: float  # mean; with rungs, of the epochs that a trial trains on average
-    cheap: float  # one trial in twenty takes less
-    dear: float  # and one in twenty more
+    cheap: float  # 5 % quantile of a trial
+    dear: float  # 95 % quantile
     seconds_of_base: float | None  # None where the base is an accuracy
 
     @property
@@ -72,7 +72,7 @@ class Forecast:
         return (self.seconds_of_base or 0.0) + self.trials * self.seconds_per_trial
 
     def to_dict(self) -> dict[str, float | None]:
-        """As `plan --probe --json` prints it."""
+        """The forecast as `plan --probe --json` prints it."""
         return {
             "seconds_per_trial": self.seconds_per_trial,
             "seconds_of_base": self.seconds_of_base,
@@ -84,14 +84,14 @@ def forecast(config: StudyConfig, data: Dataset, watch: Callable[[str], None] = 
     """Time the base and a few candidates of a study on this machine: about a minute on a CPU.
 
     Args:
-        watch: told what is being done.
+        watch: called with a description of each step.
 
     Raises:
-        UserError: the base is no network for this data, or nothing that was drawn from the space fits.
+        UserError: the base is no network for this data, or no sample of the space fits.
     """
-    base, drawn = base_of(config, data), candidates(config, data)
+    base, sampled = base_of(config, data), sample_candidates(config, data)
     watch("loading TensorFlow")
-    _prepare_device()  # the first import of Keras: after all that can be refused without it
+    _prepare_device()  # the first import of Keras, after all checks
     short = replace(data, x_val=data.x_val[:VALIDATION_IMAGES], y_val=data.y_val[:VALIDATION_IMAGES])
     of_base = None
     if base:
@@ -99,54 +99,55 @@ def forecast(config: StudyConfig, data: Dataset, watch: Callable[[str], None] = 
         recipe = references.recipe_of(config, base)
         of_base = time_training(base.architecture, short, recipe).training(data, recipe, recipe.epochs)
     points = []
-    for place in sorted({round(share * (len(drawn) - 1)) for share in TIMED}):
-        one = drawn[place]
-        watch(f"timing a candidate, {one.cost.macs:,} multiply-adds")
-        timing = time_training(one.architecture, short, one.recipe)
-        points.append((one.cost.macs, timing.training(data, one.recipe, mean_epochs(config))))
-    a, b = line(points)
-    mean = sum(a + b * one.cost.macs for one in drawn) / len(drawn)
+    for index in sorted({round(share * (len(sampled) - 1)) for share in TIMED}):
+        candidate = sampled[index]
+        watch(f"timing a candidate, {candidate.cost.macs:,} multiply-adds")
+        timing = time_training(candidate.architecture, short, candidate.recipe)
+        points.append((candidate.cost.macs, timing.training(data, candidate.recipe, mean_epochs(config))))
+    a, b = fit_line(points)
+    mean = sum(a + b * candidate.cost.macs for candidate in sampled) / len(sampled)
     return Forecast(config.trials, mean, a + b * points[0][0], a + b * points[-1][0], of_base)
 
 
 def base_of(config: StudyConfig, data: Dataset) -> Reference | None:
-    """The base of a study, None where it is an accuracy to beat.
+    """The base of a study; None if it is an accuracy to beat.
 
     Raises:
         UserError: there is no such network, or it is for other images.
     """
     if not isinstance(config.base, str):
         return None
-    found = references.named(config.base)
-    references.check(found, data.name, data.input_shape, data.classes)
-    return found
+    base = references.named(config.base)
+    references.check(base, data.name, data.input_shape, data.classes)
+    return base
 
 
-def candidates(config: StudyConfig, data: Dataset) -> list[Candidate]:
-    """What a study would train whose sampler has learnt nothing yet, the cheapest first by multiply-adds.
+def sample_candidates(config: StudyConfig, data: Dataset) -> list[Candidate]:
+    """Sample candidates as a study does before its sampler has results, in ascending order of multiply-adds.
 
     Raises:
         UserError: none was found.
     """
-    facts = DataFacts(data.input_shape, data.classes, data.fingerprint)
+    facts = DataFacts.of(data)
     generator = random.Random(derive(config.search.seed, "probe"))
     points = [{name: domain.draw(generator) for name, domain in config.parameters.items()} for _ in range(DRAWS)]
-    found = []
+    proposals: list[Candidate | Rejection] = []
     if config.search.fit == "reject":
-        found = [one for one in (judge(config, facts, values) for values in points) if isinstance(one, Candidate)]
-    if len(found) < LEAST:
-        scaled = (largest_that_fits(config.space, values, partial(fits, config, facts)) for values in points[:SCALED])
-        found += [one for one in (judge(config, facts, values) for values in scaled if values) if isinstance(one, Candidate)]
-    if not found:
+        proposals += [judge(config, facts, values) for values in points]
+    if sum(isinstance(proposal, Candidate) for proposal in proposals) < LEAST:
+        scaled = [largest_that_fits(config.space, values, partial(fits, config, facts)) for values in points[:SCALED]]
+        proposals += [judge(config, facts, values) for values in scaled if values]
+    candidates = [proposal for proposal in proposals if isinstance(proposal, Candidate)]
+    if not candidates:
         raise UserError(
             f"budget.params: none of {DRAWS:,} random draws of the space fits under {config.budget.params:,}, however "
             "narrow; raise it, or lower the blocks of the space"
         )
-    return sorted(found, key=lambda one: one.cost.macs)
+    return sorted(candidates, key=lambda candidate: candidate.cost.macs)
 
 
 def mean_epochs(config: StudyConfig) -> float:
-    """The epochs that a trial trains on average, where one in `factor` goes on at each rung."""
+    """Mean number of epochs of a trial, if one in `factor` passes each rung."""
     factor = config.search.rungs.factor if config.search.rungs else 1
     mean, begin, share = 0.0, 0, 1.0
     for end in (*config.rungs, config.recipe.epochs):
@@ -154,8 +155,8 @@ def mean_epochs(config: StudyConfig) -> float:
     return mean
 
 
-def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(a, b), neither of them negative, of the line y = a + b * x nearest to the points by least squares."""
+def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Least-squares line y = a + b * x through the points, with a and b at least 0; returns (a, b)."""
     n = len(points)
     middle_x, middle_y = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
     spread = sum((x - middle_x) ** 2 for x, _ in points)
@@ -170,7 +171,7 @@ def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def time_training(
     architecture: Architecture, data: Dataset, recipe: Recipe, clock: Callable[[], float] = time.perf_counter
 ) -> Timing:
-    """Compile a training and time it: some of its steps, and one evaluation of the validation images given."""
+    """Compile a training and time some of its steps, and one evaluation of the validation images."""
     from search.training.device import dtype_policy
     from search.training.train import open_engine, pixels_of
 
@@ -178,7 +179,7 @@ def time_training(
     plan = plan_epoch(recipe, len(data.x_train), seed=0, epoch=0)
     engine.begin(plan)
     engine.train(0, 1)
-    engine.evaluate()  # so that what only the first of each costs is not counted
+    engine.evaluate()  # untimed: the first call of each takes longer
     training_image = _seconds_an_image(engine, plan, recipe.batch_size, clock)
     started = clock()
     engine.evaluate()
@@ -186,12 +187,12 @@ def time_training(
         engine.evaluate(averaged=True)
     timing = Timing(engine.compile_seconds, training_image, (clock() - started) / len(data.x_val))
     del engine
-    gc.collect()  # a network and its compiled functions hold each other
+    gc.collect()  # a network and its compiled functions refer to each other
     return timing
 
 
 def _prepare_device() -> None:
-    """As a worker does, without what C++ libraries print on standard error as they start: a worker's goes to its log."""
+    """Set up the device as a worker does, and discard the start-up messages of C++ libraries."""
     from search.training.device import load_backend, prepare_device
 
     kept = os.dup(2)
@@ -202,11 +203,11 @@ def _prepare_device() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-    load_backend()  # the first operation, with which the last of them speak
+    load_backend()  # the first operation, at which the last messages appear
 
 
 def _seconds_an_image(engine: Engine, plan: EpochPlan, batch_size: int, clock: Callable[[], float]) -> float:
-    """Over calls of more and more steps, one epoch after another, until they have taken STEP_SECONDS."""
+    """Seconds of training for one image, over calls of more and more steps until they have taken STEP_SECONDS."""
     seconds, steps, images, first, length = 0.0, 0, 0, 0, 1
     while seconds < STEP_SECONDS:
         last = min(first + length, plan.steps)

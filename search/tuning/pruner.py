@@ -14,15 +14,15 @@ from search.training.result import Outcome
 class RungPruner(optuna.pruners.SuccessiveHalvingPruner):
     """Optuna's asynchronous successive halving (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020).
 
-    At each rung about one in `factor` of the candidates that came so far goes on. A trial that was interrupted and is there
-    again as a retry counts once.
+    At each rung about one in `factor` of the candidates that have reached it continues. An interrupted trial is left out, as
+    its retry counts.
     """
 
     def __init__(self, rungs: Rungs) -> None:
         super().__init__(min_resource=rungs.first, reduction_factor=rungs.factor)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial, which has just reported a rung's last epoch, ends there."""
+        """True if the trial, which has just reported the last epoch of a rung, is pruned there."""
         return super().prune(StudyView(study, _without_interrupted), trial)  # type: ignore[arg-type]
 
 

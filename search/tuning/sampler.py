@@ -1,9 +1,9 @@
-"""An Optuna sampler that never proposes over the budget, nor what is trained or in flight already.
+"""Sampler that proposes only networks that fit the budget and are not trained or in progress already.
 
-It wraps another one (TPE, random, NSGA-II), asks it for whole points of the joint space from the first trial on, and judges
-each before Optuna stores it. What is refused is drawn again at once and only tallied. A sampler that keeps missing is left
-for uniform draws, these for draws whose widths are scaled down until they fit; a study ends for want of networks only when
-those find nothing new either. A grid is listed here, cell by cell.
+It wraps an Optuna sampler (TPE, random, NSGA-II), asks it for whole points of the joint space from the first trial on, and
+judges each before Optuna stores it. A rejected proposal is counted and replaced at once. Where the wrapped sampler keeps
+failing, uniform draws follow, then uniform draws with widths scaled down until they fit; the study ends for lack of
+networks only if those give nothing new either. A grid is enumerated here, cell by cell.
 """
 
 from __future__ import annotations
@@ -26,27 +26,45 @@ from search.storage.claims import Claims
 from search.storage.optuna_internals import StudyView, base_storage_of, trial_id_of
 from search.study.config import StudyConfig
 from search.training.result import Outcome
-from search.tuning.candidate import DataFacts, Refusal, fits, judge
+from search.tuning.candidate import DataFacts, Rejection, fits, judge
 from search.tuning.scaling import LOOK_AHEAD, largest_that_fits
-from space import widths
 
-SAMPLED = 30  # proposals taken from the wrapped sampler, then
+STARTUP_TRIALS = 10  # trials sampled at random before a sampler uses the results of others
+SAMPLED = 30  # proposals of the wrapped sampler, then
 UNIFORM = 300  # uniform ones, then
-SHRUNK = 1_000  # uniform ones whose widths are scaled down until they fit, and drawn below that, then
-ENUMERATED = 100_000  # every point, where there are no more
-KEPT = 8  # refused proposals of a trial of which the size is kept
+SCALED = 1_000  # uniform ones with widths scaled down until they fit, and others below that, then
+ENUMERATED = 100_000  # every point, if there are no more than that
+KEPT = 8  # rejected proposals of a trial whose size is stored
 
 Values = dict[str, Value]
 
 
 class Exhausted(Exception):
-    """The space holds no network that is new and fits."""
+    """Raised where the space holds no new network that fits."""
+
+
+def make_sampler(config: StudyConfig, data: DataFacts, claims: Claims, *, seed: int) -> BudgetedSampler:
+    """The sampler that a study asks for, seeded for one trial."""
+    return BudgetedSampler(inner_sampler(config.search.sampler, seed), config, data, claims, seed=seed)
+
+
+def inner_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler of this name; a grid, which `BudgetedSampler` enumerates itself, gets a random one."""
+    match name:
+        case "tpe":
+            return optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP_TRIALS
+            )
+        case "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=2 * STARTUP_TRIALS)
+        case _:
+            return optuna.samplers.RandomSampler(seed=seed)
 
 
 class BudgetedSampler(optuna.samplers.BaseSampler):
-    """Proposes for one trial; every proposal is complete, fits the budget and is claimed for the trial.
+    """Samples for one trial: complete proposals that fit the budget and are claimed for the trial.
 
-    Optuna asks only for parameters that are not fixed: a queued trial that has all of them is the objective's to judge.
+    Optuna asks only for parameters that are not fixed: a queued trial that has all of them is judged by the objective alone.
 
     Args:
         inner: the sampler that proposes.
@@ -68,6 +86,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         self._claims = claims
         self._generator = random.Random(seed)
         self._is_grid = config.search.sampler == "grid"
+        self._fills = config.search.fit == "fill"
         self._domains = config.parameters
         self._distributions: dict[str, BaseDistribution] = {
             name: domain.distribution() for name, domain in self._domains.items()
@@ -80,41 +99,46 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A complete proposal that fits and is new, claimed for this trial.
+        """Sample a complete proposal that fits and is new, and claim it for this trial.
 
-        Where a person has fixed some of the parameters and nothing completes them so, it is what the objective will reject.
+        Where the user has fixed some parameters and no completion fits, the last proposal is returned; the objective
+        rejects it.
 
         Raises:
             Exhausted: there is none.
         """
         fixed = self._fixed(trial)
         index = trial.user_attrs.get(INDEX, trial.number)
-        held = self._queued(study, trial) | self._claims.held()
-        seen, refused, sizes = set[str](), Counter[str](), list[int]()
+        claimed = self._queued_keys(study, trial) | self._claims.held()
+        seen, rejected, sizes = set[str](), Counter[str](), list[int]()
         values: Values = {}
         for values in self._proposals(study, trial, fixed):
-            found = judge(self._config, self._data, values)
-            if isinstance(found, Refusal):
-                refused[found.rule] += 1
-                sizes += [found.cost.params] if found.cost else []
-            elif held.get(found.key, index) == index and self._claims.claim(found.key, index):
-                _note(study, trial, {REFUSED: dict(refused), REFUSED_PARAMS: sizes[:KEPT]} if refused else {})
+            proposal = judge(self._config, self._data, values)
+            if isinstance(proposal, Rejection):
+                rejected[proposal.rule] += 1
+                if proposal.cost:
+                    sizes.append(proposal.cost.params)
+                continue
+            is_new = all(claimed.get(key, index) == index for key in (proposal.key, proposal.earlier_key))
+            if is_new and self._claims.claim(proposal.key, index):
+                if rejected:
+                    _store(study, trial, {REFUSED: dict(rejected), REFUSED_PARAMS: sizes[:KEPT]})
                 return values
-            elif self._is_grid and found.key not in seen:  # another trial's cell, which has told what stands before it
-                seen.add(found.key)
-                refused, sizes = Counter(), []
+            if self._is_grid and proposal.key not in seen:  # another trial's cell, which has stored the count before it
+                seen.add(proposal.key)
+                rejected, sizes = Counter(), []
             else:
-                refused["same network"] += 1
+                rejected["same network"] += 1
         if fixed:
             return values
         reason = f"no new network was found under {self._config.budget.words}"
-        _note(study, trial, {OUTCOME: Outcome.INTERRUPTED, REASON: reason})
-        raise Exhausted(reason + "".join(f", {count:,} proposals: {rule}" for rule, count in refused.items()))
+        _store(study, trial, {OUTCOME: Outcome.INTERRUPTED, REASON: reason})
+        raise Exhausted(reason + "".join(f", {count:,} proposals: {rule}" for rule, count in rejected.items()))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A parameter that is no part of the space: there is none but where a person asks for one."""
+        """Sample a parameter that is no part of the space; only a caller's own objective asks for one."""
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -127,49 +151,55 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         self._inner.reseed_rng()
         self._generator.seed()
 
-    def _queued(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, int]:
-        """The networks that a person queued and that no worker has come to claim yet: theirs, whoever is faster."""
-        found: dict[str, int] = {}
+    def _queued_keys(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, int]:
+        """Keys of the networks that the user queued and no worker has claimed yet, each with its trial's index."""
+        keys: dict[str, int] = {}
         for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
             fixed = self._fixed(other)
-            if other.number != trial.number and KEY not in other.user_attrs and fixed.keys() == self._domains.keys():
-                judged = judge(self._config, self._data, fixed)
-                found |= {} if isinstance(judged, Refusal) else {judged.key: other.user_attrs.get(INDEX, -1)}
-        return found
+            if other.number == trial.number or KEY in other.user_attrs or fixed.keys() != self._domains.keys():
+                continue
+            proposal = judge(self._config, self._data, fixed)
+            if not isinstance(proposal, Rejection):
+                keys[proposal.key] = other.user_attrs.get(INDEX, -1)
+        return keys
 
     # --- proposals, in the order in which they are tried ---
 
     def _proposals(self, study: optuna.Study, trial: FrozenTrial, fixed: Values) -> Iterator[Values]:
-        fills = self._config.search.fit == "fill"
         free = {name: domain for name, domain in self._domains.items() if name not in fixed}
-        told: Any = StudyView(study, _without_curves) if self._config.cost_metrics else study
         if not self._is_grid:
-            for _ in range(SAMPLED):
-                drawn = self._inner.sample_relative(told, trial, self._distributions)
-                values = self._uniform() | self._config.declared(drawn) | fixed
-                yield self._scaled(values, fixed) if fills else values
-            for _ in range(UNIFORM):
-                values = self._uniform() | fixed
-                yield self._scaled(values, fixed) if fills else values
-            for _ in range(SHRUNK):
-                values = self._scaled(self._uniform() | fixed, fixed)
-                yield values
-                if not fills:
-                    yield self._narrower(values) | fixed
-        if self._is_grid or _is_short(free):
+            yield from self._random_proposals(study, trial, fixed)
+        if self._is_grid or _is_enumerable(free):
             for values in points(free):
-                yield self._scaled(values | fixed, fixed) if fills else values | fixed
+                yield self._filled(values | fixed, fixed)
+
+    def _random_proposals(self, study: optuna.Study, trial: FrozenTrial, fixed: Values) -> Iterator[Values]:
+        view: Any = StudyView(study, _without_curves) if self._config.cost_metrics else study
+        for _ in range(SAMPLED):
+            sampled = self._inner.sample_relative(view, trial, self._distributions)
+            yield self._filled(self._uniform() | self._config.declared(sampled) | fixed, fixed)
+        for _ in range(UNIFORM):
+            yield self._filled(self._uniform() | fixed, fixed)
+        for _ in range(SCALED):
+            values = self._scaled(self._uniform() | fixed, fixed)
+            yield values
+            if not self._fills:
+                yield self._narrower(values) | fixed
 
     def _fixed(self, trial: FrozenTrial) -> Values:
-        """What a person has set of this trial."""
-        given: Values = trial.system_attrs.get("fixed_params", {})
-        return given | self._config.declared(given)
+        """The parameters of this trial that the user has fixed."""
+        fixed: Values = trial.system_attrs.get("fixed_params", {})
+        return fixed | self._config.declared(fixed)
 
     def _uniform(self) -> Values:
         return {name: domain.draw(self._generator) for name, domain in self._domains.items()}
 
+    def _filled(self, values: Values, fixed: Values) -> Values:
+        """The values, scaled to the budget if the study fills it."""
+        return self._scaled(values, fixed) if self._fills else values
+
     def _scaled(self, values: Values, fixed: Values) -> Values:
-        """With the widths scaled to the largest network that fits; as it is where even the narrowest does not."""
+        """The values with widths scaled to the largest network that fits; unchanged where even the narrowest does not."""
 
         def fit(at: Mapping[str, Value]) -> bool:
             return fits(self._config, self._data, {**at, **fixed})
@@ -178,12 +208,12 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         return (largest_that_fits(self._config.space, values, fit, look_ahead) or values) | fixed
 
     def _narrower(self, values: Values) -> Values:
-        """With every width drawn from those up to it: what is never the largest that fits is found too."""
-        drawn = {}
-        for name in widths(self._config.space):
+        """The values with each width resampled from those up to it, to reach networks that are never the largest."""
+        narrower = {}
+        for name in self._config.space.widths:
             domain = self._domains[name]
-            drawn[name] = domain.at(self._generator.randint(0, domain.place(float(values[name]))))
-        return values | drawn
+            narrower[name] = domain.at(self._generator.randint(0, domain.index(float(values[name]))))
+        return values | narrower
 
 
 def _without_curves(trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -209,14 +239,14 @@ def points(domains: Mapping[str, Domain]) -> Iterator[Values]:
         yield dict(zip(domains, combination, strict=True))
 
 
-def _is_short(domains: Mapping[str, Domain]) -> bool:
-    """Whether the joint space can be listed."""
+def _is_enumerable(domains: Mapping[str, Domain]) -> bool:
+    """True if the joint space has at most ENUMERATED points."""
     counts = [domain.count or math.inf for domain in domains.values()]
     return math.prod(counts) <= ENUMERATED
 
 
-def _note(study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
-    """Set user attributes of a trial that is at work, for its objective to see too."""
+def _store(study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
+    """Set user attributes of a running trial, in the storage and in this copy of it, which the objective reads."""
     for name, value in attributes.items():
         base_storage_of(study).set_trial_user_attr(trial_id_of(trial), name, value)
         trial.user_attrs[name] = value

@@ -16,7 +16,7 @@ from search.errors import UserError, first_problem
 from search.networks.layers import Activation, BatchNorm, SeparableConv
 from search.storage.attributes import REFUSED
 from search.study import survey as plan
-from search.tuning.candidate import Candidate, Refusal, fits, judge
+from search.tuning.candidate import Candidate, Rejection, fits, judge
 from search.tuning.scaling import largest_that_fits
 from space import Pyramid, ResidualStages, build, parameters
 from tests.support.strategies import draw_values, net, reference
@@ -154,7 +154,7 @@ def test_a_proposal_is_refused_with_the_limit_that_it_broke() -> None:
         assert found.cost is not None
         within = {name: getattr(found.cost, name) < limit for name, limit in LIMITS.items()}
         assert isinstance(found, Candidate) == all(within.values()) == fits(config, FACTS, draw_values(config.space, seed))
-        if isinstance(found, Refusal):
+        if isinstance(found, Rejection):
             seen.add(found.rule)
             first = next(name for name in METRICS if not within.get(name, True))
             assert METRICS[first].full_label in found.reason

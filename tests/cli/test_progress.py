@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import io
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from search.cli import progress as live
 from search.cli.progress import RunView
+from search.runner.events import (
+    BaseKnown,
+    DatabaseUnavailable,
+    DeviceReady,
+    EpochDone,
+    Event,
+    StudyLoaded,
+    TrialEnded,
+    TrialStarted,
+    Waiting,
+)
+from search.training.result import Outcome
 
-Event = dict[str, Any]
+Sent = tuple[int, Event]  # by the worker of this index
 
 
 def shown(view: RunView) -> list[str]:
@@ -30,26 +41,26 @@ def view_of(workers: int) -> RunView:
     return RunView(Console(file=io.StringIO(), width=120), workers)
 
 
-def found(**counts: int) -> Event:
-    return {"event": "found", "trials": 9, "done": 0, "best": None, "rejected": 0, "failed": 0} | counts
+def found() -> Sent:
+    return 0, StudyLoaded(trials=9, done=0)
 
 
-def trial(worker: int, number: int) -> Event:
-    return {"event": "trial", "worker": worker, "number": number, "refused": 0, "params": 1000 + number}
+def trial(worker: int, number: int) -> Sent:
+    return worker, TrialStarted(number, params=1000 + number)
 
 
-def epoch(worker: int, number: int, accuracy: float) -> Event:
-    return {"event": "epoch", "worker": worker, "number": 7, "epoch": number, "epochs": 4, "val_accuracy": accuracy}
+def epoch(worker: int, number: int, accuracy: float) -> Sent:
+    return worker, EpochDone(number=7, epochs=4, epoch=number, val_accuracy=accuracy)
 
 
-def end(worker: int, number: int, outcome: str = "trained") -> Event:
-    about = {"reason": None if outcome == "trained" else "a reason", "seconds": 2.0, "compile_seconds": 1.0}
-    return {"event": "end", "worker": worker, "number": number, "outcome": outcome} | about
+def end(worker: int, number: int, outcome: Outcome = Outcome.TRAINED, reason: str = "a reason") -> Sent:
+    is_trained = outcome == Outcome.TRAINED
+    return worker, TrialEnded(number, outcome, None if is_trained else reason, seconds=2.0, compile_seconds=1.0)
 
 
-def tell(view: RunView, *events: Event) -> RunView:
-    for event in events:
-        view.show(event)
+def tell(view: RunView, *events: Sent) -> RunView:
+    for worker, event in events:
+        view.show(event, worker)
     return view
 
 
@@ -59,7 +70,7 @@ def test_before_anything_is_known_it_says_what_takes_so_long() -> None:
 
 def test_what_tensorflow_said_of_a_failure_is_no_markup() -> None:
     reason = "OOM when allocating [[{{node conv/Conv2D}}]] on [/job:localhost/device:GPU:0] [Op:Conv2D]"
-    view = tell(view_of(1), found(), trial(0, 0), end(0, 0, "failed") | {"reason": reason})
+    view = tell(view_of(1), found(), trial(0, 0), end(0, 0, Outcome.FAILED, reason))
     assert reason in printed(view).replace("\n", " ")
 
 
@@ -69,7 +80,7 @@ def test_one_worker_is_one_line() -> None:
 
 
 def test_each_of_several_workers_has_its_line_and_the_run_one_below() -> None:
-    view = tell(view_of(3), found(), trial(2, 1), trial(0, 2), epoch(2, 3, 0.25), {"event": "waiting", "worker": 1})
+    view = tell(view_of(3), found(), trial(2, 1), trial(0, 2), epoch(2, 3, 0.25), (1, Waiting()))
     assert [line.strip() for line in shown(view)] == [
         *("0  trial 2  1,002 params  first epoch (0% of the trial)", "1  waits for others"),
         *("2  trial 1  1,001 params  epoch 3/4, accuracy 25.00%", "0/9 trained"),
@@ -101,16 +112,15 @@ def test_several_workers_share_what_is_to_come(monkeypatch: pytest.MonkeyPatch) 
     assert left == [2 + 2 * 7, 2 + 2 * 7 / 4]
 
 
-@pytest.mark.parametrize(("outcome", "word"), [("diverged", "diverged"), ("out_of_memory", "out of memory")])
-def test_what_failed_is_told_with_its_reason(outcome: str, word: str) -> None:
+@pytest.mark.parametrize(("outcome", "word"), [(Outcome.DIVERGED, "diverged"), (Outcome.OUT_OF_MEMORY, "out of memory")])
+def test_what_failed_is_told_with_its_reason(outcome: Outcome, word: str) -> None:
     view = tell(view_of(2), found(), trial(1, 3), end(1, 3, outcome))
     assert printed(view) == f"trial 3: {word}, a reason\n"
 
 
 def test_the_same_from_every_worker_is_told_once() -> None:
-    about = {"text": "training on paper", "data": "some images"}
-    view = tell(view_of(2), *({"event": "device", "worker": worker} | about for worker in (0, 1, 0)))
-    tell(view, *({"event": "base", "worker": worker, "accuracy": 0.1, "classes": 10} for worker in (0, 1, 0)))
+    view = tell(view_of(2), *((worker, DeviceReady("training on paper", "some images")) for worker in (0, 1, 0)))
+    tell(view, *((worker, BaseKnown(0.1, 10)) for worker in (0, 1, 0)))
     assert printed(view).count("Training on paper.") == 1
     assert printed(view).count("hardly learnt") == 1
 
@@ -120,5 +130,5 @@ def test_a_database_that_is_away_is_told_now_and_then(monkeypatch: pytest.Monkey
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
     for later in (0, 1, live.AWAY_SECONDS - 1, live.AWAY_SECONDS + 1, live.AWAY_SECONDS + 2):
         clock.seconds = 1000 + later
-        tell(view, {"event": "away", "worker": 0, "reason": "no route"})
+        tell(view, (0, DatabaseUnavailable("no route")))
     assert printed(view).count("The database is away (no route)") == 2

@@ -20,7 +20,6 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from search.cli import worker
 from search.cli.progress import RunView
 from search.data import folders, images
 from search.data.dataset import Dataset, load_dataset
@@ -28,6 +27,9 @@ from search.data.images import Options
 from search.data.layout import WHOLE, part_of
 from search.data.sources import CIFAR10_CLASSES
 from search.errors import UserError
+from search.runner.events import Event, ImagesRead
+from search.runner.preparation import _read_data
+from search.runner.reporter import Reporter
 from search.study.run import Run
 from search.study.study_file import parse
 
@@ -165,9 +167,9 @@ def test_a_worker_tells_how_far_it_has_read_and_keeps_the_pixels(tmp_path: Path,
     monkeypatch.setattr("search.data.loading.time", SimpleNamespace(monotonic=lambda: next(clock)))
     raw = {"base": 0.5, "data": {"path": str(put_all(tmp_path / "set", X, Y)), "size": 6}, "budget": {"params": 1200}}
     run = Run("mine", tmp_path / "run", parse(raw | {"space": {"blocks": [1, 2], "pools": 1}}, "test"), "")
-    events: list[Any] = []
-    data = worker._data(run, events.append)
-    assert events[-1] == {"event": "reading", "done": len(X), "total": len(X)}
+    events: list[Event] = []
+    data = _read_data(run, Reporter(events.append))
+    assert events[-1] == ImagesRead(len(X), len(X))
     assert (tmp_path / "run/images.npz").is_file()
     shown = io.StringIO()
     with RunView(Console(file=shown, force_terminal=True)) as view:
@@ -175,7 +177,7 @@ def test_a_worker_tells_how_far_it_has_read_and_keeps_the_pixels(tmp_path: Path,
         view.live.refresh()
     assert "1,797 of 1,797 images read" in shown.getvalue()
     events.clear()
-    assert worker._data(run, events.append).fingerprint == data.fingerprint
+    assert _read_data(run, Reporter(events.append)).fingerprint == data.fingerprint
     assert events == []
 
 

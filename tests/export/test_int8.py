@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objective import Task
+from objective import Context
 from search.data.dataset import load_dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
@@ -20,10 +20,10 @@ from search.files import Weights, read_json, read_weights
 from search.finals import run as finals
 from search.networks.architecture import Architecture, from_json
 from search.networks.layers import Dense, Flatten, SeparableConv, Softmax
+from search.runner.reporter import Reporter
 from search.study.run import Opened, open_study
 from search.study.study_file import parse
 from search.training.recipe import Recipe
-from search.tuning.stopping import Limits
 from tests.support import commands
 from tests.support.runs import ROOT
 
@@ -115,11 +115,11 @@ def test_candidates_and_finals_are_measured_as_the_study_is_ranked(
 ) -> None:
     (network, weights), config = brittle, parse(tomllib.loads(STUDY) | {"search": {"rank_by": rank_by}}, "test")
     data = load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None)
-    clock = Limits(config.stop, None)
-    task = Task(config, data, tmp_path, None, lambda event: None, lambda *_: None, lambda *_: True, clock)
-    assert low <= task.measure(network, weights, Pixels(), data.x_val, data.y_val) <= high
-    contender = finals.Contender("trial-0", 0, None, 0, network, Recipe())
-    (found,) = finals._read_test_images({"trial-0": [weights]}, [contender], task)["trial-0"]
+    context = Context(config, data, tmp_path)
+    assert low <= context.measure(network, weights, Pixels(), data.x_val, data.y_val) <= high
+    finalist = finals.Finalist("trial-0", 0, None, 0, network, Recipe())
+    reporter = Reporter(lambda event: None)
+    (found,) = finals._test_accuracies({"trial-0": [weights]}, [finalist], context, reporter)["trial-0"]
     assert low <= found <= high
 
 

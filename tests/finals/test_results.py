@@ -18,7 +18,7 @@ from scipy import stats
 
 from search.cli.finals_table import print_finals
 from search.errors import UserError
-from search.finals.results import HELD, Confirmation, Held, confirmed, refuse_second_reading, to_json, verdict
+from search.finals.results import HELD, FinalsRecord, FinalsResult, check_unread, load_results, to_json, verdict
 from search.study import run as studies
 from search.study.run import Run, sibling
 from search.study.study_file import parse
@@ -42,7 +42,7 @@ class Kept:
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.run = Run("tiny", folder, parse(STUDY | changes, "test"), str(folder))
         self.study = sibling(self.run, "finals")
-        self.held: list[Held] = []
+        self.held: list[FinalsRecord] = []
 
     def train(self, scores: Scores, reason: str | None = None) -> None:
         """A trial for each score; the last epoch is a point below. With a reason, each has failed for it."""
@@ -59,12 +59,12 @@ class Kept:
         contenders = tuple(
             {"name": name, "number": None, "params": 1000, "search_score": SEARCHED.get(name)} for name in names
         )
-        self.held.append(Held(contenders, seeds, **reading))
+        self.held.append(FinalsRecord(contenders, seeds, **reading))
         self.study.set_user_attr(HELD, [asdict(one) for one in self.held])
 
     @property
-    def found(self) -> Confirmation:
-        found = confirmed(self.run)
+    def found(self) -> FinalsResult:
+        found = load_results(self.run)
         assert found is not None
         return found
 
@@ -83,7 +83,7 @@ def kept(tmp_path: Path) -> Kept:
     return Kept(tmp_path / "run")
 
 
-def course(folder: Path, scores: Scores, **changes: Any) -> Confirmation:
+def course(folder: Path, scores: Scores, **changes: Any) -> FinalsResult:
     """Finals under "course" with these best validation accuracies."""
     kept = Kept(folder, protocol="course", **changes)
     kept.train(scores)
@@ -254,11 +254,11 @@ def test_where_every_contender_failed_that_is_what_is_said(base: str, kept: Kept
 
 
 def test_there_is_nothing_to_show_before_finals_were_held_to_their_end(kept: Kept) -> None:
-    assert confirmed(kept.run) is None
+    assert load_results(kept.run) is None
     kept.train(BESTS)
-    assert confirmed(kept.run) is None
+    assert load_results(kept.run) is None
     kept.hold(list(BESTS), 3, test_read="today")  # and the process died
-    assert confirmed(kept.run) is None
+    assert load_results(kept.run) is None
 
 
 def test_what_was_held_stays_to_be_shown_while_more_is_trained_or_read(kept: Kept) -> None:
@@ -282,24 +282,24 @@ def test_the_last_reading_is_shown_with_the_dates_of_all(kept: Kept) -> None:
 
 
 def test_a_second_reading_is_refused_unless_it_is_asked_for(kept: Kept) -> None:
-    refuse_second_reading(kept.run, again=False)
+    check_unread(kept.run, again=False)
     kept.train(BESTS)
     kept.hold(list(BESTS), 3, test_read="today")
-    refuse_second_reading(kept.run, again=False)  # cut short: nobody has seen a thing
+    check_unread(kept.run, again=False)  # cut short: nobody has seen a thing
     kept.held.clear()
     kept.hold(list(BESTS), 3, test_read="today", test=TESTS)
-    refuse_second_reading(kept.run, again=True)
+    check_unread(kept.run, again=True)
     with pytest.raises(UserError, match=r"read at today.*--show.*--again"):
-        refuse_second_reading(kept.run, again=False)
+        check_unread(kept.run, again=False)
     kept.hold(list(BESTS), 3, test_read="tomorrow", again=True)
     with pytest.raises(UserError, match="read at today"):
-        refuse_second_reading(kept.run, again=False)
+        check_unread(kept.run, again=False)
 
 
 # --- printed ---------------------------------------------------------------------------------------------------------
 
 
-def printed(found: Confirmation, width: int = 120, protocol: str = "holdout") -> str:
+def printed(found: FinalsResult, width: int = 120, protocol: str = "holdout") -> str:
     stream = io.StringIO()
     run = Run("tiny", Path(), parse(STUDY | {"protocol": protocol}, "test"), "")
     print_finals(Console(file=stream, width=width), run, found)

@@ -33,11 +33,12 @@ from search.data.dataset import load_dataset
 from search.errors import UserError
 from search.files import read_weights
 from search.finals import run as finals
-from search.finals.control import control_of
-from search.finals.results import HELD, Confirmation, confirmed, refuse_second_reading
+from search.finals.control import control_config
+from search.finals.results import HELD, FinalsResult, check_unread, load_results
 from search.networks.architecture import Architecture, fingerprint, from_json
 from search.runner import trial
-from search.runner.job import Finals
+from search.runner.events import Done, PhaseStarted, Recycle
+from search.runner.job import FinalsOrder
 from search.runner.references import train_reference
 from search.seeds import derive
 from search.storage.database import open_storage
@@ -125,28 +126,30 @@ class Hall:
     def __init__(self, folder: Path, trainer: Trainer, **changes: Any) -> None:
         self.trainer = trainer
         self.bench = Bench(small_run(folder, **{"search": {"trials": 3}} | changes), trainer.pretence)
-        self.run, self.task = self.bench.run, self.bench.task
+        self.run, self.objective = self.bench.run, self.bench.objective
         if self.run.config.protocol == "course":
             data = load_dataset("digits", None, protocol="course", holdout=0.1, images=100)
-            self.task = replace(self.task, data=data)
+            self.objective = replace(self.objective, context=replace(self.objective.context, data=data))
         if isinstance(self.run.config.base, str):
-            train_reference(self.run, self.bench.studies, references.find(self.run.config.base), self.task)
-        while self.bench.train_candidates() == "recycle":
+            train_reference(self.run, self.bench.studies, references.find(self.run.config.base), self.objective)
+        while self.bench.train_candidates() == Recycle():
             pass
         self.searched = list(trainer.fits)
         trainer.fits.clear()
 
-    def hold(self, top: int, seeds: int, *, control: bool = False, again: bool = False) -> str:
+    def hold(self, top: int, seeds: int, *, control: bool = False, again: bool = False) -> Done | Recycle:
         """What one worker does."""
-        return finals.hold_finals(self.run, self.bench.studies, Finals(top, seeds, control, again), self.task)
+        return finals.run_finals(
+            self.run, self.bench.studies, FinalsOrder(top, seeds, control, again), self.objective, self.bench.reporter
+        )
 
     def requeue(self) -> None:
         """What the supervisor does after a worker was killed."""
         requeue(sibling(self.run, "finals"))
 
     @property
-    def found(self) -> Confirmation:
-        found = confirmed(self.run)
+    def found(self) -> FinalsResult:
+        found = load_results(self.run)
         assert found is not None
         return found
 
@@ -156,7 +159,9 @@ class Hall:
 
     @property
     def names(self) -> list[str]:
-        return [one.name for one in finals.contenders(self.run, self.bench.studies, None, 2, self.task.facts)]
+        return [
+            one.name for one in finals.select_finalists(self.run, self.bench.studies, None, 2, self.objective.context.facts)
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +215,7 @@ def seeds_of(trials: list[FrozenTrial]) -> dict[str, list[int]]:
 
 
 def test_the_best_few_and_the_base_are_trained_on_the_same_fresh_seeds(hall: Hall) -> None:
-    assert hall.hold(2, 3) == "done"
+    assert hall.hold(2, 3) == Done()
     best = sorted(records(hall.bench.study), key=lambda one: -(one.best_val_accuracy or 0))[:2]
     fresh = seeds_of(hall.trials)
     assert list(fresh) == ["base", *(f"trial-{one.number}" for one in best)]
@@ -299,7 +304,7 @@ def test_a_base_whose_file_has_changed_is_refused(tmp_path: Path, trainer: Train
 # --- again, and after a fault ----------------------------------------------------------------------------------------
 
 
-def told(found: Confirmation) -> dict[str, Any]:
+def told(found: FinalsResult) -> dict[str, Any]:
     """All but the dates."""
     return asdict(found) | {"test_read": len(found.test_read)}
 
@@ -332,7 +337,7 @@ def test_killed_in_a_training_they_go_on_to_the_same_numbers(
     trainer.before_fit = kill
     with pytest.raises(Killed):
         hall.hold(2, 2)
-    assert confirmed(hall.run) is None
+    assert load_results(hall.run) is None
     hall.requeue()
     hall.hold(2, 2)
     assert len(trainer.fits) == 6
@@ -362,7 +367,7 @@ def test_killed_and_then_asked_for_less_they_train_no_more_than_that(hall: Hall)
 
 def test_a_worker_is_recycled_and_the_next_goes_on(tmp_path: Path, trainer: Trainer) -> None:
     hall = Hall(tmp_path / "hall", trainer, search={"trials": 2, "recycle_after": 2}, base=0.5)
-    assert [hall.hold(2, 2) for _ in range(2)] == ["recycle", "done"]
+    assert [hall.hold(2, 2) for _ in range(2)] == [Recycle(), Done()]
     assert len(trainer.fits) == 4
 
 
@@ -370,8 +375,8 @@ def test_a_worker_is_recycled_and_the_next_goes_on(tmp_path: Path, trainer: Trai
 def test_the_limits_of_the_search_do_not_end_its_finals(stop: dict[str, float], tmp_path: Path, trainer: Trainer) -> None:
     hall = Hall(tmp_path / "hall", trainer, stop=stop, search={"trials": 1}, base=0.5)
     trainer.pretence.seconds_an_epoch = 3600.0
-    hall.task = replace(hall.task, clock=Limits(hall.run.config.stop, 0.0 if "hours" in stop else None))
-    assert hall.hold(1, 2) == "done"
+    hall.objective = replace(hall.objective, limits=Limits(hall.run.config.stop, 0.0 if "hours" in stop else None))
+    assert hall.hold(1, 2) == Done()
     assert len(trainer.fits) == 2
 
 
@@ -383,7 +388,7 @@ def test_a_contender_that_fails_is_named_and_the_others_are_compared(outcome: An
             raise TrialOver(outcome, "a reason")
 
     hall.trainer.before_fit = fail
-    assert hall.hold(2, 3) == "done"
+    assert hall.hold(2, 3) == Done()
     found = hall.found
     assert found.failed == {"base": "a reason"}
     assert [one.name for one in found.finalists if one.name == "base"] == []
@@ -400,9 +405,9 @@ def test_where_every_contender_fails_no_test_image_is_read(hall: Hall) -> None:
             raise TrialOver("diverged", "a reason")
 
     hall.trainer.before_fit = fail
-    assert hall.hold(2, 1) == "done"
+    assert hall.hold(2, 1) == Done()
     assert (hall.found.leader, hall.found.test_read, hall.trainer.read) == (None, (), 0)
-    refuse_second_reading(hall.run, again=False)
+    check_unread(hall.run, again=False)
 
 
 # --- the test images -------------------------------------------------------------------------------------------------
@@ -426,8 +431,10 @@ def test_the_test_images_are_read_once_for_all_contenders(hall: Hall) -> None:
     with pytest.raises(UserError, match=f"were read at {day(1)[:10]}"):
         hall.hold(3, 3)  # another worker may have read them since the command line looked
     assert (hall.trainer.read, len(hall.trainer.fits)) == (6, 6)
-    signs = [event for event in hall.bench.events if event.get("text") == "reading the test images"]
-    assert [(one["done"], one["goal"]) for one in signs] == [(done, 6) for done in range(6)]
+    signs = [
+        event for event in hall.bench.events if isinstance(event, PhaseStarted) and event.text == "reading the test images"
+    ]
+    assert [(one.done, one.goal) for one in signs] == [(done, 6) for done in range(6)]
 
 
 def test_again_reads_all_of_them_again_and_is_written_down(hall: Hall) -> None:
@@ -450,7 +457,7 @@ def test_a_reading_cut_short_is_completed_and_is_no_second_one(killed_at: int, h
     with pytest.raises(Killed):
         hall.hold(2, 2)
     assert held(hall) == [(day(1), False, False)]  # it was written down first
-    assert confirmed(hall.run) is None
+    assert load_results(hall.run) is None
     hall.hold(2, 2)
     assert held(hall) == [(day(1), False, True)]
     assert hall.trainer.read == killed_at + 6
@@ -490,8 +497,8 @@ def test_under_course_there_are_none_to_read_and_calls_can_be_repeated(
 ) -> None:
     hall = hall_of("course")
     for _ in range(2):
-        assert hall.hold(2, 2) == "done"
-        refuse_second_reading(hall.run, again=False)
+        assert hall.hold(2, 2) == Done()
+        check_unread(hall.run, again=False)
     assert (trainer.read, len(trainer.fits)) == (0, 6)
     assert (hall.found.measure, hall.found.test_read) == ("best_val_accuracy", ())
     assert {one.test for one in hall.found.finalists} == {()}
@@ -506,7 +513,7 @@ def test_the_control_costs_as_much_as_the_search_and_its_best_contends(rungs: An
     changes = {"recipe": {"epochs": 9, "schedule": {"kind": "cosine"}}, "search": {"trials": 6, "rungs": rungs}}
     hall = Hall(tmp_path / "hall", trainer, **changes, base=0.5)
     before = records(hall.bench.study)
-    assert hall.hold(1, 1, control=True) == "done"
+    assert hall.hold(1, 1, control=True) == Done()
     control = records(sibling(hall.run, "control"))
     spent, cost = (sum(one.epochs for one in found) for found in (control, before))
     assert (cost < 54) == (rungs is not None)
@@ -532,8 +539,10 @@ def test_the_control_is_trained_once_and_left_out_where_nobody_asks(hall: Hall) 
 def test_the_control_is_recycled_too_and_shows_how_far_it_is(tmp_path: Path, trainer: Trainer) -> None:
     hall = Hall(tmp_path / "hall", trainer, search={"trials": 5, "recycle_after": 2}, base=0.5)
     ends = [hall.hold(1, 1, control=True) for _ in range(4)]
-    assert (ends, len(trainer.fits)) == (["recycle", "recycle", "recycle", "done"], 5 + 2)
-    phases = [(one["done"], one["goal"]) for one in hall.bench.events if one.get("text", "").startswith("control")]
+    assert (ends, len(trainer.fits)) == ([Recycle(), Recycle(), Recycle(), Done()], 5 + 2)
+    phases = [
+        (one.done, one.goal) for one in hall.bench.events if isinstance(one, PhaseStarted) and one.text.startswith("control")
+    ]
     assert phases == [(done, 5) for done in range(5)]
 
 
@@ -559,7 +568,7 @@ def test_the_control_is_the_same_study_but_for_how_it_searches() -> None:
     raw = {"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 1200}, "space": {"blocks": 1, "pools": 0}}
     raw |= {"recipe": {"epochs": 9, "schedule": {"kind": "cosine"}}}
     config = parse(raw | {"search": {"rungs": {"first": 1}, "fit": "fill", "seed": 5, "warm_start": ["eip-a"]}}, "test")
-    control = control_of(config)
+    control = control_config(config)
     assert (control.space, control.budget, control.recipe, control.data) == (
         *(config.space, config.budget, config.recipe, config.data),
     )

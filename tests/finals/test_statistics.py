@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from search.finals.statistics import Comparison, Effect, compare, confirm, effects, holm, winners_curse, within
+from search.finals.statistics import Comparison, Effect, compare, effects, holm, rank, winners_curse, within
 
 SCORES = {
     "base": [0.901, 0.905, 0.899, 0.904],
@@ -39,7 +39,7 @@ def of_factorial(rows: Sequence[dict[str, Any]], factors: Sequence[str] = ("dept
 
 
 def test_a_summary_is_the_t_interval_of_scipy() -> None:
-    for one in confirm(SCORES).summaries:
+    for one in rank(SCORES).summaries:
         scores = SCORES[one.name]
         low, high = stats.t.interval(0.95, len(scores) - 1, np.mean(scores), stats.sem(scores))
         assert (one.n, one.mean) == (4, pytest.approx(np.mean(scores)))
@@ -66,14 +66,14 @@ def test_a_plain_score_is_compared_as_by_the_one_sample_test_of_scipy() -> None:
 
 
 def test_finals_have_a_leader_that_is_not_the_base() -> None:
-    found = confirm(SCORES | {"base": [0.95] * 4}, "base")
+    found = rank(SCORES | {"base": [0.95] * 4}, "base")
     assert [one.name for one in found.summaries] == ["base", "wide", "deep"]
     assert found.leader == "wide"
     assert [(one.name, one.against) for one in found.against_base] == [("wide", "base"), ("deep", "base")]
     assert [(one.name, one.against) for one in found.against_leader] == [("deep", "wide")]
     assert all(one.difference < 0 and not one.is_tie for one in found.against_base)
-    assert [one.name for one in confirm(SCORES, 0.9).against_base] == ["wide", "deep", "base"]
-    assert confirm(SCORES).against_base == ()
+    assert [one.name for one in rank(SCORES, 0.9).against_base] == ["wide", "deep", "base"]
+    assert rank(SCORES).against_base == ()
 
 
 def test_holm_as_done_by_hand() -> None:
@@ -102,7 +102,7 @@ def test_a_shift_of_all_scores_changes_no_comparison(rows: list[tuple[int, ...]]
     scores = dict(zip("abc", zip(*rows, strict=True), strict=True))
     moved = {name: [score + shift for score in values] for name, values in scores.items()}
     assert compare(moved, "a") == compare(scores, "a")
-    assert confirm(moved, "a").leader == confirm(scores, "a").leader
+    assert rank(moved, "a").leader == rank(scores, "a").leader
 
 
 def test_without_spread_the_difference_is_certain_also_beside_rounding() -> None:
@@ -111,15 +111,15 @@ def test_without_spread_the_difference_is_certain_also_beside_rounding() -> None
     assert same == Comparison("same", "a", 0.0, 0.0, 0.0, 1.0, 1.0, True)
     assert more == Comparison("more", "a", more.difference, more.difference, more.difference, 0.0, 0.0, False)
     assert more.difference == pytest.approx(0.01)
-    flat = confirm({"flat": [0.1, 0.1, 0.1]}).summaries[0]
+    flat = rank({"flat": [0.1, 0.1, 0.1]}).summaries[0]
     assert (flat.spread, flat.low, flat.high) == (0.0, flat.mean, flat.mean)
 
 
 def test_from_one_training_of_each_nothing_is_known() -> None:
-    found = confirm({"base": [0.5], "net": [0.9], "other": [0.7]}, "base")
+    found = rank({"base": [0.5], "net": [0.9], "other": [0.7]}, "base")
     assert all((one.spread, one.low, one.high) == (None, None, None) for one in found.summaries)
     assert found.against_leader == (Comparison("other", "net", pytest.approx(-0.2), None, None, None, None, True),)
-    assert all(one.is_tie for one in confirm({"net": [0.9], "other": [0.7]}, 0.5).against_base)
+    assert all(one.is_tie for one in rank({"net": [0.9], "other": [0.7]}, 0.5).against_base)
     assert all(one.p is None and one.is_tie for one in of_factorial([row for row in FACTORIAL if row["seed"] == 0]))
 
 
@@ -130,18 +130,18 @@ def test_the_winners_curse_is_what_the_search_promised_too_much() -> None:
 @pytest.mark.parametrize(
     ("scores", "against", "message"),
     [
-        ({}, 0.9, "one for each seed and contender, not none"),
+        ({}, 0.9, "one for each seed and finalist, not none"),
         ({"a": [], "b": []}, "a", "not a 0, b 0"),
         ({"a": [0.9, 0.8], "b": [0.9]}, "a", "not a 2, b 1"),
         ({"a": [0.9], "b": [float("nan")]}, "a", "not finite"),
         ({"a": [0.9]}, float("inf"), "not finite"),
-        ({"a": [0.9]}, "b", "'b' is no contender; known: a"),
-        ({"a": [0.9]}, "a", "at least one contender besides the base"),
+        ({"a": [0.9]}, "b", "'b' is no finalist; known: a"),
+        ({"a": [0.9]}, "a", "at least one finalist besides the base"),
     ],
 )
 def test_scores_that_cannot_be_compared_are_refused(scores: dict[str, list[float]], against: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        confirm(scores, against)
+        rank(scores, against)
 
 
 def test_a_factorial_as_done_by_hand() -> None:
@@ -205,7 +205,7 @@ def test_a_factorial_that_is_not_balanced_is_refused(rows: list[dict[str, Any]],
 def test_intervals_of_finals_hold_the_truth_in_95_of_100(n: int) -> None:
     mean, difference = 0, 0
     for draw in normal(n, DRAWS, 2, n):
-        found = confirm({"base": draw[0], "net": 2 + 3 * draw[1]}, "base")
+        found = rank({"base": draw[0], "net": 2 + 3 * draw[1]}, "base")
         net = next(one for one in found.summaries if one.name == "net")
         mean += net.low <= 2 <= net.high
         difference += found.against_base[0].low <= 2 <= found.against_base[0].high
@@ -231,13 +231,13 @@ def test_intervals_of_effects_hold_the_truth_in_95_of_100() -> None:
 @pytest.mark.parametrize("nets", [2, 5])
 def test_equal_nets_tie_with_the_one_that_happens_to_lead(nets: int, n: int) -> None:
     draws = normal(nets, DRAWS, nets, n)
-    ties = sum(all(one.is_tie for one in confirm(dict(zip("abcde", draw, strict=False))).against_leader) for draw in draws)
-    assert 0.9 <= ties / DRAWS <= 0.97  # as the docstring of confirm has it
+    ties = sum(all(one.is_tie for one in rank(dict(zip("abcde", draw, strict=False))).against_leader) for draw in draws)
+    assert 0.9 <= ties / DRAWS <= 0.97  # as the docstring of rank has it
 
 
 def test_a_real_lead_is_found() -> None:
     draws = normal(1, 500, 5, 5)
     draws[:, 0] += 6  # spreads of one training
-    found = [confirm(dict(zip("abcde", draw, strict=True)), base="e") for draw in draws]
+    found = [rank(dict(zip("abcde", draw, strict=True)), base="e") for draw in draws]
     assert np.mean([one.leader == "a" and not any(rival.is_tie for rival in one.against_leader) for one in found]) > 0.95
     assert np.mean([not one.against_base[0].is_tie for one in found]) > 0.95

@@ -30,8 +30,8 @@ from report.pareto import front_board
 from search.budget.cost import compute_cost
 from search.budget.metrics import METRICS
 from search.errors import UserError
-from search.finals.control import control_of, search_at_random
-from search.runner.trial import inner_sampler
+from search.finals.control import control_config, search_at_random
+from search.runner.events import Done
 from search.storage.attributes import objectives
 from search.storage.claims import Claims
 from search.storage.database import open_storage
@@ -44,8 +44,8 @@ from search.study.run import Opened, Run, network_of, sibling
 from search.study.study_file import parse
 from search.training.result import TrialOver
 from search.tuning.candidate import Candidate, DataFacts, judge
-from search.tuning.sampler import BudgetedSampler
-from search.tuning.stopping import since_the_best
+from search.tuning.sampler import BudgetedSampler, inner_sampler
+from search.tuning.stopping import trials_since_best
 from tests.report.dashboard.test_server import Wsgi
 from tests.report.markdown.test_report import record
 from tests.support.runs import Bench, Pretence, digits, pretence, pretend, search, small_run
@@ -125,11 +125,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         found = Bench(run_of(tmp_path_factory.mktemp("several") / "run"), pretend(patch))
 
         def accuracies() -> Sequence[float]:
-            best = 0.3 + found.events[-1]["params"] // 250 / 10
+            best = 0.3 + found.events[-1].params // 250 / 10
             return [best - 0.1, best]
 
         found.plays += [accuracies, accuracies, lambda: Diverging([0.2]), *[accuracies] * 12]
-        assert found.train_candidates() == "done"
+        assert found.train_candidates() == Done()
     return found
 
 
@@ -213,10 +213,10 @@ def test_a_trial_that_came_to_a_verdict_is_told_with_all_its_values(tmp_path: Pa
 
 def test_the_control_is_ranked_by_accuracy_alone(tmp_path: Path, pretence: Pretence) -> None:
     bench = Bench(run_of(tmp_path / "run"), pretence)
-    assert control_of(bench.run.config).cost_metrics == ()
+    assert control_config(bench.run.config).cost_metrics == ()
     bench.one_trial()
     control = sibling(bench.run, "control", bench.studies)
-    assert search_at_random(bench.run, bench.studies, control, bench.task, most=3) == 1
+    assert search_at_random(bench.run, bench.studies, control, bench.objective, bench.reporter, most=3) == 1
     (trial,) = control.trials
     assert trial.values == [0.5]
 
@@ -236,7 +236,7 @@ def test_patience_counts_from_the_last_candidate_that_joined_the_front(told: lis
             if one.outcome == "trained":
                 before, after = (_points(select_front(found[:end], prices), prices) for end in (number, number + 1))
                 count = 0 if before != after and one.best_val_accuracy else count + 1
-        assert since_the_best(found, prices) == count
+        assert trials_since_best(found, prices) == count
 
 
 def _points(front: list[Record], prices: Sequence[str]) -> set[tuple[Any, ...]]:
@@ -247,9 +247,9 @@ def test_a_smaller_network_is_worth_the_wait(tmp_path: Path, pretence: Pretence)
     """All are as accurate, so that of one objective the first would be the best for good."""
     search_for = {"trials": 12, "sampler": "random", "directions": {"accuracy": "maximize", "params": "minimize"}}
     bench = Bench(small_run(tmp_path / "run", search=search_for, stop={"patience": 2}), pretence)
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     sizes = [one.params or 0 for one in bench.records]
-    assert bench.events[-1]["text"] == "no candidate joined the front in 2 trained trials"
+    assert bench.events[-1].text == "no candidate joined the front in 2 trained trials"
     assert min(sizes) == sizes[-3] and len(sizes) > 3
 
 

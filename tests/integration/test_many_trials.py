@@ -74,7 +74,7 @@ def test_a_trial_asks_the_database_no_more_where_there_are_many(filled: Callable
     for trials in (20, 700):
         bench = filled(trials)
         bench.one_trial()
-        found.append(statements(bench.study, lambda: run_candidate(bench.study, bench.task, bench.claims)))  # noqa: B023
+        found.append(statements(bench.study, lambda: run_candidate(bench.study, bench.objective)))  # noqa: B023
         assert len(bench.study.trials) == trials + 2
     assert found[0] == found[1]
     writes = found[0].count("BEGIN IMMEDIATE")

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +25,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search.budget.cost import compute_cost
-from search.errors import UserError
+from search.errors import StudyStopped, UserError
 from search.files import read_arrays, read_json, read_weights
 from search.networks.architecture import Architecture, fingerprint, from_json
 from search.networks.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.runner import supervisor
-from search.runner.job import StudyStopped, order_of
+from search.runner.events import DeviceReady, Done, Event, LimitHit, StudyLoaded, TrialStarted, WorkerLost
+from search.runner.job import make_order
 from search.runner.references import train_reference
 from search.runner.supervisor import supervise
 from search.storage.recovery import requeue
@@ -386,7 +386,7 @@ def test_what_the_sampler_proposes_is_trained_and_its_refusals_are_no_trials(ben
     told = [trial.user_attrs["refused"] for trial in found if "refused" in trial.user_attrs]
     assert sum(one.get("over budget", 0) for one in told) > 12  # of this space about one in five fits
     assert study_records.counts(bench.records)["rejected"] == sum(sum(one.values()) for one in told)
-    shown = [event["refused"] for event in bench.events if event["event"] == "trial"]
+    shown = [event.refused for event in bench.events if isinstance(event, TrialStarted)]
     assert sum(shown) == sum(sum(one.values()) for one in told)
 
 
@@ -433,7 +433,7 @@ def test_an_error_that_nobody_foresaw_is_the_reason_of_its_trial(bench: Bench) -
 
 def test_a_note_that_cannot_be_written_does_not_cost_what_was_trained(bench: Bench) -> None:
     """The worker ends of it; the trial has its result."""
-    bench.task = replace(bench.task, annotate=raising(OSError("no space for a note")))
+    bench.reporter.annotate = raising(OSError("no space for a note"))
     with pytest.raises(OSError, match="no space for a note"):
         bench.one_trial()
     (trial,) = bench.study.trials
@@ -465,7 +465,7 @@ def test_a_reference_that_was_interrupted_does_not_take_another_ones_training(be
     references.ask()
     requeue(references)
     for network in (WIDE, SMALL):
-        train_reference(bench.run, bench.studies, Reference(network.name, network, None, None), bench.task)
+        train_reference(bench.run, bench.studies, Reference(network.name, network, None, None), bench.objective)
     found = {record.reference: record.params for record in records(references) if record.outcome == "trained"}
     assert found == {"wide": compute_cost(WIDE).params, "small": compute_cost(SMALL).params}
     for network in (SMALL, WIDE):
@@ -476,14 +476,14 @@ def test_a_reference_that_was_interrupted_does_not_take_another_ones_training(be
 def test_a_reference_is_trained_once(bench: Bench) -> None:
     opponent = Reference("small", SMALL, None, None)
     for _ in range(2):
-        train_reference(bench.run, bench.studies, opponent, bench.task)
+        train_reference(bench.run, bench.studies, opponent, bench.objective)
     assert [trial.state for trial in bench.studies.references.trials] == [TrialState.COMPLETE]
 
 
 def test_another_network_of_the_same_name_is_refused(bench: Bench) -> None:
-    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
+    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.objective)
     with pytest.raises(UserError, match="small: this run knows another network by this name"):
-        train_reference(bench.run, bench.studies, Reference("small", WIDE, None, None), bench.task)
+        train_reference(bench.run, bench.studies, Reference("small", WIDE, None, None), bench.objective)
 
 
 FEW = {"blocks": 1, "width": [8, 16], "pools": 0}  # two networks, of 147 and 275 parameters
@@ -512,9 +512,9 @@ def test_a_grid_is_done_when_each_of_its_cells_that_fits_was_trained(tmp_path: P
     space = FEW | {"width": [8, 80, 16]}
     bench = Bench(small_run(tmp_path / "run", space=space, search={"sampler": "grid"}), pretence)
     assert bench.run.config.trials == 3
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert [record.params for record in bench.records if record.outcome == "trained"] == [147, 275]
-    assert bench.events[-1] == {"event": "enough", "text": "every cell of the grid was tried"}
+    assert bench.events[-1] == LimitHit("every cell of the grid was tried")
 
 
 # --- supervisor and worker, with a worker that only pretends ---------------------------------------------------------
@@ -548,9 +548,9 @@ class Recorder:
     """A view that keeps what it is shown."""
 
     def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
 
-    def show(self, event: dict[str, Any]) -> None:
+    def show(self, event: Event, worker: int = 0) -> None:
         self.events.append(event)
 
 
@@ -564,7 +564,7 @@ class Stage(NamedTuple):
     plays: Callable[[str], None]
 
     def supervise(self) -> None:
-        supervise(self.run, order_of(self.run), self.view)
+        supervise(self.run, make_order(self.run), self.view)
 
     @property
     def turns(self) -> int:
@@ -602,22 +602,23 @@ def test_workers_follow_each_other_until_one_is_done(stage: Stage) -> None:
 
 def test_each_worker_is_told_what_is_left_of_the_hours_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the clock of the run, however many workers it takes; without a limit, nothing."""
-    told = 'say(event="left", seconds=order["seconds_left"]); say(event="recycle" if turn < 2 else "done")'
+    told = 'say(event="device", text=str(order["seconds_left"]), data=""); say(event="recycle" if turn < 2 else "done")'
     for hours in (None, 1.0):
         stage = stage_of(tmp_path / str(hours), monkeypatch, stop={"hours": hours})
         stage.plays(told)
         stage.supervise()
-        left = [event["seconds"] for event in stage.view.events]
+        texts = [event.text for event in stage.view.events if isinstance(event, DeviceReady)]
         if hours is None:
-            assert left == [None] * 3
+            assert texts == ["None"] * 3
         else:
+            left = [float(text) for text in texts]
             assert 3600 >= left[0] > left[1] > left[2] > 3600 - SECONDS
 
 
 def test_a_torn_line_is_passed_over(stage: Stage) -> None:
-    stage.plays('print("{torn", flush=True); say(event="found", trials=3); say(event="done")')
+    stage.plays('print("{torn", flush=True); say(event="found", trials=3, done=0); say(event="done")')
     stage.supervise()
-    assert [event["event"] for event in stage.view.events] == ["found"]
+    assert stage.view.events == [StudyLoaded(trials=3, done=0)]
 
 
 @pytest.mark.parametrize(("event", "error"), [("user_error", UserError), ("stopped", StudyStopped)])
@@ -643,7 +644,7 @@ def test_row_15_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_goes_on
         (2, "failed"),
     ]
     assert "was killed by SIGKILL" in found[-1].user_attrs["reason"]
-    assert [event["numbers"] for event in stage.view.events if event["event"] == "lost"] == [[0], [1]]
+    assert [event.numbers for event in stage.view.events if isinstance(event, WorkerLost)] == [(0,), (1,)]
     record({15: 2}, results(found))
 
 

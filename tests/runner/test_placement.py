@@ -11,7 +11,7 @@ import pytest
 
 from search.errors import UserError
 from search.runner import placement as machine
-from search.runner.placement import Share, gpus, on_cores, shares
+from search.runner.placement import Share, gpus, on_cores, plan_shares
 
 CORES = os.sched_getaffinity(0)
 
@@ -30,7 +30,7 @@ def visible(found: list[Share]) -> list[str | None]:
 
 def test_one_worker_has_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cards(0, tmp_path, monkeypatch)
-    assert shares(None, None) == shares(1, None) == [Share()]
+    assert plan_shares(None, None) == plan_shares(1, None) == [Share()]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_cores_are_split(
 ) -> None:
     cards(0, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    assert [share.cores for share in shares(workers, None)] == expected
+    assert [share.cores for share in plan_shares(workers, None)] == expected
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_gpus_go_round(
     workers: int | None, each: int | None, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards(2, tmp_path, monkeypatch)
-    assert visible(shares(workers, each)) == expected
+    assert visible(plan_shares(workers, each)) == expected
 
 
 def test_only_the_gpus_that_this_process_may_use_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_only_the_gpus_that_this_process_may_use_are_shared(tmp_path: Path, monk
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
         assert gpus() == expected
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5f")
-    assert visible(shares(None, 2)) == ["3", "GPU-5f", "3", "GPU-5f"]
+    assert visible(plan_shares(None, 2)) == ["3", "GPU-5f", "3", "GPU-5f"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_more_than_there_is_room_for_is_refused(
 ) -> None:
     cards(found, tmp_path, monkeypatch)
     with pytest.raises(UserError, match=told):
-        shares(workers, each)
+        plan_shares(workers, each)
 
 
 def test_a_process_runs_on_its_cores_from_its_first_moment_and_its_parent_on_all() -> None:

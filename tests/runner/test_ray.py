@@ -62,8 +62,8 @@ def test_row_22_a_lost_nodes_trial_goes_on_on_another_and_the_study_ends_with_it
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
 def test_without_ray_its_option_says_how_to_get_it(storm: Storm) -> None:
-    from search.runner.job import order_of
+    from search.runner.job import make_order
     from search.runner.ray import supervise_on_ray
 
     with pytest.raises(UserError, match="Ray is not installed; add it with: make ray"):
-        supervise_on_ray(order_of(storm.run), None, "auto", 1, None)  # type: ignore[arg-type]
+        supervise_on_ray(make_order(storm.run), None, "auto", 1, None)  # type: ignore[arg-type]

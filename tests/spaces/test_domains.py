@@ -166,7 +166,7 @@ def test_every_value_has_its_place(domain: Domain) -> None:
     assert sorted(domain.declared()) == values
     assert list(domain.declared()) == (list(domain.values) if isinstance(domain, Choices) else values)
     assert [domain.at(place) for place in range(len(values))] == values
-    assert [domain.place(value) for value in values] == list(range(len(values)))
+    assert [domain.index(value) for value in values] == list(range(len(values)))
     assert all(type(domain.at_most(value)) is type(domain.find(value)) for value in values)
 
 

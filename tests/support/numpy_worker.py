@@ -25,11 +25,12 @@ from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture, fingerprint
 from search.runner import trial as trials
+from search.runner.reporter import NullPublisher
 from search.storage.attributes import INDEX
 from search.training import checkpoint as checkpoints
 from search.training.checkpoint import Checkpoint
 from search.training.recipe import Recipe
-from search.training.result import Epoch, Training, TrialOver, memory_ends_the_trial
+from search.training.result import Epoch, Outcome, Training, TrialOver, memory_ends_the_trial
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _happen(what: str, path: Path | None) -> None:
         case "exhausted":
             raise type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor")
         case "nan":
-            raise TrialOver("diverged", "the loss became nan in epoch 1, by step 1")
+            raise TrialOver(Outcome.DIVERGED, "the loss became nan in epoch 1, by step 1")
         case "full":
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -107,7 +108,7 @@ def fit(
     *,
     seed: int,
     checkpoint: Path,
-    on_epoch: Callable[[Epoch], bool | None],
+    on_epoch: Callable[[Epoch], bool],
     on_step: Callable[[int, int], None],
 ) -> Training:
     """Softmax regression on pixels by momentum; every draw comes from (seed, epoch), as in `search.training.train`."""
@@ -160,14 +161,23 @@ def _softmax(scores: Any) -> Any:
     return grown / grown.sum(axis=1, keepdims=True)
 
 
+class NumpyTrainer:
+    """Trains with `fit`."""
+
+    fit = staticmethod(fit)
+
+    def prepare(self) -> str:
+        return "training in NumPy"
+
+
 def main() -> None:
-    """As `python -m search worker`, with this trainer, and nothing to take away at the end."""
-    beats, tell = trials.heartbeat, trials._tell
+    """As `python -m search worker`, with this trainer, and nothing published."""
+    heartbeat, tell = trials.heartbeat, trials._tell
 
     def begun(trial: Any) -> Any:
         now_at["index"] = trial.user_attrs[INDEX]
         point("begun")
-        return beats(trial)
+        return heartbeat(trial)
 
     def told(*words: Any) -> None:
         point("tell")
@@ -175,10 +185,7 @@ def main() -> None:
 
     trials.heartbeat = begun
     trials._tell = told
-    worker.main(_nothing, _nothing, _nothing, worker.Trainer(lambda: "training in NumPy", fit))
-
-
-def _nothing(*words: Any) -> None: ...
+    worker.main(NullPublisher(), NumpyTrainer())
 
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ import pytest
 from optuna.trial import FrozenTrial
 
 import objective
+from objective import Context, Objective
 from search.data.dataset import Dataset, load_dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.networks.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.runner import trial
-from search.runner.loop import Search
+from search.runner.events import Done, Event, Recycle
+from search.runner.loop import SearchLoop
+from search.runner.reporter import NullPublisher, Reporter
 from search.runner.trial import run_candidate
 from search.storage.claims import claims_of
 from search.storage.database import sqlite_url
@@ -149,13 +152,13 @@ class Bench:
     def __init__(self, run: Run, pretence: Pretence, seconds_left: float | None = None) -> None:
         self.run, self.pretence, self.plays = run, pretence, pretence.plays
         self.studies: Studies = studies.create(run, digits())
-        self.events: list[Any] = []
-        self.claims, self.limits = (
+        self.events: list[Event] = []
+        self.reporter = Reporter(self.events.append)
+        self.objective = Objective(
+            Context(run.config, digits(), run.folder, base_accuracy=0.5),
             claims_of(self.studies.candidates),
             Limits(run.config.stop, seconds_left, run.config.cost_metrics),
-        )
-        self.task = objective.Task(
-            run.config, digits(), run.folder, 0.5, self.events.append, lambda *words: None, self.claims.claim, self.limits
+            self.reporter,
         )
 
     @property
@@ -166,14 +169,13 @@ class Bench:
     def one_trial(self) -> FrozenTrial:
         """The next candidate, the one that is queued if one is."""
         begun = {trial.number for trial in self.study.trials if trial.state != optuna.trial.TrialState.WAITING}
-        run_candidate(self.study, self.task, self.claims)
+        run_candidate(self.study, self.objective)
         (new,) = [trial for trial in self.study.trials if trial.state.is_finished() and trial.number not in begun]
         return new
 
-    def train_candidates(self) -> str:
+    def train_candidates(self) -> Done | Recycle:
         """All that the worker of this run would train; how it ends."""
-        words = (self.run, self.studies, self.task, self.claims, self.limits)
-        return Search(*words, lambda *words: None).candidates()
+        return SearchLoop(self.run, self.studies, self.objective, self.reporter, NullPublisher()).train_candidates()
 
     @property
     def records(self) -> list[Record]:

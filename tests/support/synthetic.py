@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.budget.cost import Cost, compute_cost, compute_layer_cost
 from search.data.dataset import Dataset
 from search.data.sources import CIFAR10_CLASSES
-from search.finals.results import Confirmation, Finalist
-from search.finals.statistics import confirm
+from search.finals.results import FinalistResult, FinalsResult
+from search.finals.statistics import rank
 from search.networks.architecture import Architecture, fingerprint
 from search.networks.geometry import resolve
 from search.networks.layers import Dropout, SeparableConv
@@ -98,12 +98,12 @@ def fill(run: Run, data: Dataset, n: int, *, score: Score = plausible, seed: int
     return created
 
 
-def finals_of(scores: Mapping[str, Sequence[float]], base: str | float | None = "base") -> Confirmation:
+def finals_of(scores: Mapping[str, Sequence[float]], base: str | float | None = "base") -> FinalsResult:
     """Finals with these scores on the same seeds, by name; `trial-3` is trial 3. The search had shown each 0.02 more."""
-    found = confirm(scores, base)
+    found = rank(scores, base)
     against_base, against_leader = ({one.name: one for one in group} for group in (found.against_base, found.against_leader))
     finalists = tuple(
-        Finalist(
+        FinalistResult(
             name=one.name,
             number=int(one.name.split("-")[1]) if "-" in one.name else None,
             params=90_000,
@@ -121,7 +121,7 @@ def finals_of(scores: Mapping[str, Sequence[float]], base: str | float | None = 
         for one in found.summaries
     )
     seeds = len(next(iter(scores.values())))
-    return Confirmation("best_val_accuracy", seeds, finalists, found.leader, (), {})
+    return FinalsResult("best_val_accuracy", seeds, finalists, found.leader, (), {})
 
 
 class _Maker:

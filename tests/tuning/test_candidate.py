@@ -15,7 +15,7 @@ from search.networks.layers import ArchitectureError, Conv, Dropout, Layer
 from search.spaces.domains import Value
 from search.study.config import StudyConfig
 from search.study.study_file import parse
-from search.tuning.candidate import Candidate, DataFacts, Refusal, fits, judge
+from search.tuning.candidate import Candidate, DataFacts, Rejection, fits, judge
 from space import Fixed, Space, build, parameters
 from tests.spaces.test_space import given_networks
 from tests.support.strategies import draw_values, drawn_points, net, reference
@@ -55,9 +55,9 @@ def candidate(config: StudyConfig, values: Mapping[str, Value], facts: DataFacts
     return found
 
 
-def refusal(config: StudyConfig, values: Mapping[str, Value], facts: DataFacts = FACTS) -> Refusal:
+def refusal(config: StudyConfig, values: Mapping[str, Value], facts: DataFacts = FACTS) -> Rejection:
     found = judge(config, facts, values)
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, Rejection), found
     return found
 
 
@@ -149,7 +149,7 @@ def test_parameters_past_the_depth_do_not_matter(drawn: tuple[Any, dict[str, Val
             values = values | {name: draw_values(space, seed)[name]}
     before = judge(over(space), FACTS, drawn[1])
     after = judge(over(space), FACTS, values)
-    if isinstance(before, Refusal):
+    if isinstance(before, Rejection):
         assert after == before
     else:
         assert isinstance(after, Candidate)
@@ -236,3 +236,25 @@ def test_a_repeat_is_the_candidates_seed_and_another_key() -> None:
     drawn = {name: domain.first for name, domain in config.parameters.items()}
     assert [candidate(config, drawn | {"repeat": repeat}).repeat for repeat in range(3)] == [0, 1, 2]
     assert len({candidate(config, drawn | {"repeat": repeat}).key for repeat in range(3)}) == 3
+
+
+# --- one key for trainings that cannot differ (that they do not: test_training_keys.py) ------------------------------
+
+
+def test_a_recipe_without_idle_values_keeps_the_key_that_earlier_versions_stored() -> None:
+    found = candidate(configured(), VALUES)
+    assert found.key == found.earlier_key
+
+
+def test_values_that_the_training_ignores_are_no_part_of_the_key() -> None:
+    optimizers = {"optimizer": ["adam", "adamw"], "momentum": [0.8, 0.9], "epochs": 2}
+    config = configured(recipe=optimizers)
+    values = {name: value for name, value in VALUES.items() if not name.startswith("recipe.")}
+    found = [
+        candidate(config, values | {"recipe.optimizer": optimizer, "recipe.momentum": momentum})
+        for optimizer in ("adam", "adamw")
+        for momentum in (0.8, 0.9)
+    ]
+    assert len({one.key for one in found}) == 1
+    assert len({one.earlier_key for one in found}) == 4
+    assert len({one.recipe for one in found}) == 4  # each is trained as it is written

@@ -90,7 +90,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> Callable[..., tupl
         data = replace(digits, x_train=digits.x_train[:images], y_train=digits.y_train[:images])
         engine = SlowEngine(data, recipe, image, image / 4)
         monkeypatch.setattr("search.training.train.open_engine", lambda *_, **__: engine)
-        network = probe.candidates(configured(), data)[0].architecture
+        network = probe.sample_candidates(configured(), data)[0].architecture
         return probe.time_training(network, data, recipe, clock=lambda: engine.now), engine
 
     return time_it
@@ -129,7 +129,7 @@ POINTS = st.lists(st.tuples(st.integers(1, 100), st.floats(0.125, 100)), min_siz
 
 @given(POINTS)
 def test_the_line_is_the_nearest_of_those_that_never_fall(points: list[tuple[float, float]]) -> None:
-    a, b = probe.line(points)
+    a, b = probe.fit_line(points)
     assert a >= 0 and b >= 0
     matrix, y = np.array([(1.0, x) for x, _ in points]), np.array([y for _, y in points])
     _, error = nnls(matrix, y)
@@ -138,7 +138,7 @@ def test_the_line_is_the_nearest_of_those_that_never_fall(points: list[tuple[flo
 
 def test_the_forecast_is_the_mean_over_what_fits_and_the_base(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
     config = configured(base=str(BASE), recipe={"epochs": 20, "batch_size": 32})
-    base, drawn = probe.base_of(config, digits), probe.candidates(config, digits)
+    base, drawn = probe.base_of(config, digits), probe.sample_candidates(config, digits)
     seen, doing = [], []
 
     def time_training(architecture: Any, data: Dataset, recipe: Recipe) -> Timing:
@@ -189,15 +189,15 @@ def test_where_one_in_three_goes_on_at_each_rung_trials_are_shorter() -> None:
 
 
 def test_what_is_drawn_fits_and_is_the_same_each_time(digits: Dataset) -> None:
-    drawn = probe.candidates(configured(), digits)
+    drawn = probe.sample_candidates(configured(), digits)
     macs = [one.cost.macs for one in drawn]
     assert len(drawn) > 100 and macs == sorted(macs) and max(one.cost.params for one in drawn) < 2_000
-    assert drawn == probe.candidates(configured(), digits)
-    assert drawn != probe.candidates(configured(search={"seed": 1}), digits)
+    assert drawn == probe.sample_candidates(configured(), digits)
+    assert drawn != probe.sample_candidates(configured(search={"seed": 1}), digits)
 
 
 def test_a_search_that_fills_the_budget_is_of_larger_networks(digits: Dataset) -> None:
-    as_drawn, filled = (probe.candidates(configured(search={"fit": fit}), digits) for fit in ("reject", "fill"))
+    as_drawn, filled = (probe.sample_candidates(configured(search={"fit": fit}), digits) for fit in ("reject", "fill"))
     means = [sum(one.cost.params for one in drawn) / len(drawn) for drawn in (as_drawn, filled)]
     assert means[0] < means[1] < 2_000
 
@@ -205,10 +205,10 @@ def test_a_search_that_fills_the_budget_is_of_larger_networks(digits: Dataset) -
 def test_where_hardly_a_draw_fits_widths_are_scaled_as_the_sampler_does(digits: Dataset) -> None:
     least = plan.smallest(configured().space, digits.input_shape, digits.classes)
     assert least
-    tight = probe.candidates(configured(budget={"params": least + 1}), digits)
+    tight = probe.sample_candidates(configured(budget={"params": least + 1}), digits)
     assert {one.cost.params for one in tight} == {least}
     with pytest.raises(UserError, match=f"none of 3,000 random draws of the space fits under {least:,}"):
-        probe.candidates(configured(budget={"params": least}), digits)
+        probe.sample_candidates(configured(budget={"params": least}), digits)
 
 
 def test_the_base_is_a_network_or_an_accuracy(digits: Dataset) -> None:

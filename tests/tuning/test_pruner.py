@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from search.cli import worker
 from search.files import read_json
 from search.networks.architecture import Architecture, fingerprint, from_json
 from search.networks.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
+from search.runner.events import Done, TrialEnded
+from search.runner.preparation import _queue_warm_starts
 from search.runner.references import train_reference
 from search.storage.recovery import requeue
 from search.storage.resilient import ResilientStorage
@@ -192,7 +193,7 @@ def test_a_candidate_that_falls_behind_ends_at_its_rung(tmp_path: Path, pretence
         *(2, 0.4, 1, 0.3, 2.0, "30.00% after 2 of 4 epochs, behind others at that rung")
     ]
     assert late.user_attrs["delta_vs_base"] == pytest.approx(-0.1)
-    ends = [event["outcome"] for event in bench.events if event["event"] == "end"]
+    ends = [event.outcome for event in bench.events if isinstance(event, TrialEnded)]
     assert ends == ["trained", "pruned_at_rung", "pruned_at_rung"]
 
 
@@ -201,7 +202,7 @@ def test_what_is_pruned_counts_towards_the_number_of_trials_and_is_never_the_bes
 ) -> None:
     bench = rung_bench(tmp_path / "run", pretence, trials=5)
     bench.plays += [[0.5] * 4, [0.4] * 4, [0.3] * 4, [0.6, 0.1, 0.9, 0.9], [0.1] * 4, [0.9] * 4]
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert [record.outcome for record in bench.records] == ["trained", *["pruned_at_rung"] * 4]
     assert progress(bench.records) == 5
     assert [record.number for record in ranked(bench.records)] == [0]
@@ -217,7 +218,7 @@ def test_a_network_known_before_is_never_pruned_and_others_are_measured_by_it(tm
     """Nor is its retry. It stands at the rung like any other: what follows is behind it."""
     bench = rung_bench(tmp_path / "run", pretence)
     other = KNOWN | {"width_1": 16}
-    worker._queue(bench.study, [("first", KNOWN), ("second", other)])
+    _queue_warm_starts(bench.study, [("first", KNOWN), ("second", other)])
     bench.plays += [[0.5] * 4, [0.2] * 4, [0.3] * 4]
     first, second, third = (bench.one_trial() for _ in range(3))
     assert [trial.params for trial in (first, second)] == [KNOWN, other]
@@ -242,12 +243,12 @@ def test_a_network_known_before_is_not_pruned_when_it_was_interrupted(tmp_path: 
 def test_known_networks_are_queued_once_and_not_behind_others(tmp_path: Path, pretence: Pretence) -> None:
     bench, known = rung_bench(tmp_path / "run", pretence), [("first", KNOWN), ("second", KNOWN | {"width_1": 16})]
     for _ in range(2):
-        worker._queue(bench.study, known)
+        _queue_warm_starts(bench.study, known)
     waiting = [trial.user_attrs for trial in bench.study.get_trials(states=(TrialState.WAITING,))]
     assert waiting == [{"index": index, "attempt": 1, "warm_start": name} for index, (name, _) in enumerate(known)]
     for _ in range(3):
         bench.one_trial()
-    worker._queue(bench.study, [*known, ("third", KNOWN | {"width_1": 24})])  # too late: the search has begun
+    _queue_warm_starts(bench.study, [*known, ("third", KNOWN | {"width_1": 24})])  # too late: the search has begun
     assert bench.study.get_trials(states=(TrialState.WAITING,)) == []
 
 
@@ -258,7 +259,7 @@ def test_no_reference_is_pruned(tmp_path: Path, pretence: Pretence) -> None:
     for name, play in (("good", [0.9] * 4), ("bad", [0.1] * 4)):
         network = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), name)
         bench.plays.append(play)
-        train_reference(bench.run, bench.studies, Reference(name, network, None, None), bench.task)
+        train_reference(bench.run, bench.studies, Reference(name, network, None, None), bench.objective)
     found = study_records.records(bench.studies.references)
     assert [(record.reference, record.outcome, record.epochs) for record in found] == [
         ("good", "trained", 4),

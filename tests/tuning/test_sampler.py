@@ -16,7 +16,6 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 
-from search.runner.trial import inner_sampler
 from search.seeds import derive
 from search.spaces.domains import Value
 from search.storage.attributes import REFUSED, REFUSED_PARAMS
@@ -26,8 +25,8 @@ from search.storage.queue import begin, next_index
 from search.storage.resilient import ResilientStorage
 from search.study.config import StudyConfig
 from search.study.study_file import parse
-from search.tuning.candidate import Candidate, DataFacts, Refusal, fits, judge
-from search.tuning.sampler import KEPT, BudgetedSampler, Exhausted, points
+from search.tuning.candidate import Candidate, DataFacts, Rejection, fits, judge
+from search.tuning.sampler import KEPT, BudgetedSampler, Exhausted, inner_sampler, points
 from space import widths
 from tests.support.runs import Bench, Pretence, pretence, small_run
 
@@ -103,7 +102,7 @@ def propose(study: optuna.Study, config: StudyConfig, count: int = 1) -> list[Fr
             trial.set_user_attr("index", index)
         found = judge(config, FACTS, {name: domain.suggest(trial, name) for name, domain in config.parameters.items()})
         trial.set_user_attr("seen", trial.user_attrs)  # what the live trial shows to its objective
-        if isinstance(found, Refusal):
+        if isinstance(found, Rejection):
             raise optuna.TrialPruned(found.reason)
         return score(found)
 
@@ -313,6 +312,17 @@ def test_a_finite_space_is_proposed_whole_and_once(sampler: str, study: optuna.S
     assert len(claims_of(study).held()) == 16
 
 
+def test_what_an_earlier_version_has_trained_is_not_trained_again(study: optuna.Study) -> None:
+    """Its key was of the recipe as it is written, the momentum of adam included."""
+    config = configured({"blocks": [1, 2], "width": 8, "pools": 0}, 10**6, recipe={"epochs": 1, "momentum": 0.8})
+    known, new = (judge(config, FACTS, {"blocks": blocks}) for blocks in (1, 2))
+    assert isinstance(known, Candidate) and isinstance(new, Candidate) and known.key != known.earlier_key
+    assert claims_of(study).claim(known.earlier_key, 7)
+    assert keys(config, propose(study, config)) == [new.key]
+    with pytest.raises(Exhausted):
+        propose(study, config)
+
+
 def test_a_finite_space_that_fits_in_part_is_proposed_as_far_as_it_fits(study: optuna.Study) -> None:
     config = configured(TINY, 900)
     expected = all_keys(config)
@@ -377,7 +387,7 @@ def test_a_grid_passes_over_what_does_not_fit_and_what_is_the_same_and_tallies_i
     expected, seen, tally = [], set(), {"over budget": 0, "same network": 0}
     for cell in CELLS:
         found = judge(config, FACTS, dict(zip(config.parameters, cell, strict=True)))
-        if isinstance(found, Refusal):
+        if isinstance(found, Rejection):
             tally["over budget"] += 1
         elif found.key in seen:
             tally["same network"] += 1
@@ -568,7 +578,11 @@ def test_what_a_person_queued_is_proposed_to_no_other_trial_before_it_is_claimed
         trial = begin(bench.study, "this", choose=lambda queued: False)
         assert trial is not None
         sampler = BudgetedSampler(
-            optuna.samplers.RandomSampler(seed=seed), run.config, bench.task.facts, bench.claims, seed=seed
+            optuna.samplers.RandomSampler(seed=seed),
+            run.config,
+            bench.objective.context.facts,
+            bench.objective.claims,
+            seed=seed,
         )
         frozen = bench.study._storage.get_trial(trial._trial_id)
         assert sampler.sample_relative(bench.study, frozen, {}) == {"width_1": 24}

@@ -16,18 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-import objective
+from objective import Objective
 from search.cli import worker
+from search.errors import StudyStopped
 from search.files import read_arrays, write_arrays
 from search.finals import run as finals
-from search.runner.job import Finals, StudyStopped, order_of
-from search.runner.loop import enough
+from search.runner.events import Done, LimitHit, Recycle
+from search.runner.job import FinalsOrder, make_order
+from search.runner.loop import end_by_limit
 from search.runner.references import train_reference
+from search.runner.reporter import NullPublisher, Reporter
 from search.study.config import StopConfig
 from search.study.records import FAILED, Record, counts, progress, records
 from search.study.references import Reference
 from search.training import device
-from search.tuning.stopping import Enough, Limits, since_the_best
+from search.training.result import Outcome, TrialOver
+from search.training.trainer import KerasTrainer
+from search.tuning.stopping import LimitReached, Limits, trials_since_best
 from tests.support.processes import STUDY, Climbed, Ended, candidates, climbed, reopened, start, write_study
 from tests.support.runs import SMALL, Bench, Pretence, pretence, small_run
 
@@ -57,8 +62,8 @@ def limits(seconds_left: float | None = None, **stop: Any) -> Limits:
 def test_without_a_limit_nothing_is_ever_enough() -> None:
     many = [record(number, 0.999, seconds=1e9) for number in range(99)]
     assert limits().reached(many, many) is None
-    limits().check(1e9)
-    assert limits().trial_is_over(1e9) is None
+    limits().check_study(1e9)
+    limits().check_trial(1e9)
 
 
 @pytest.mark.parametrize("best", [0.79, 0.8, 0.81])
@@ -113,9 +118,9 @@ def test_patience_counts_what_came_to_a_verdict_after_the_first_of_the_best(
     top = max((one.best_val_accuracy or 0 for one in trained), default=None)
     first = next((one.number for one in trained if one.best_val_accuracy == top), -1)
     expected = sum(one.number > first for one in verdicts)
-    assert since_the_best(found) == expected
+    assert trials_since_best(found) == expected
     chance.shuffle(found)
-    assert since_the_best(found) == expected
+    assert trials_since_best(found) == expected
 
 
 # --- inside a trial --------------------------------------------------------------------------------------------------
@@ -123,28 +128,30 @@ def test_patience_counts_what_came_to_a_verdict_after_the_first_of_the_best(
 
 def test_inside_a_trial_what_others_took_counts_with_it() -> None:
     watch = limits(device_hours=2)
-    watch.count([record(0, seconds=HOUR), record(1, seconds=0.5 * HOUR)])
-    watch.check(0.4 * HOUR)
-    with pytest.raises(Enough, match="the study had its 2 device-hours"):
-        watch.check(0.5 * HOUR)
+    watch.update([record(0, seconds=HOUR), record(1, seconds=0.5 * HOUR)])
+    watch.check_study(0.4 * HOUR)
+    with pytest.raises(LimitReached, match="the study had its 2 device-hours"):
+        watch.check_study(0.5 * HOUR)
 
 
 def test_inside_a_trial_the_hours_of_the_run_count(pretence: Pretence) -> None:
     watch = limits(HOUR, hours=1)
-    watch.check(99 * HOUR)
+    watch.check_study(99 * HOUR)
     pretence.seconds = HOUR
-    with pytest.raises(Enough, match="the run had its 1 hours"):
-        watch.check(0)
+    with pytest.raises(LimitReached, match="the run had its 1 hours"):
+        watch.check_study(0)
 
 
 def test_a_trial_is_over_after_its_minutes() -> None:
     watch = limits(trial_minutes=1.5)
-    assert watch.trial_is_over(89.9) is None
-    assert watch.trial_is_over(90) == "took longer than 1.5 minutes"
+    watch.check_trial(89.9)
+    with pytest.raises(TrialOver, match=r"took longer than 1\.5 minutes") as caught:
+        watch.check_trial(90)
+    assert caught.value.outcome == Outcome.TIMED_OUT
 
 
 def test_optuna_does_not_take_a_limit_for_the_failure_of_a_trial() -> None:
-    assert not issubclass(Enough, Exception)
+    assert not issubclass(LimitReached, Exception)
 
 
 # --- in a run: two epochs a trial, of a second each ------------------------------------------------------------------
@@ -160,32 +167,32 @@ def outcomes(bench: Bench) -> list[str]:
 
 def ended(bench: Bench) -> list[str]:
     """Why the study ended, as whoever watches is told."""
-    return [event["text"] for event in bench.events if event["event"] == "enough"]
+    return [event.text for event in bench.events if isinstance(event, LimitHit)]
 
 
 def test_a_run_goes_on_to_its_accuracy_and_with_a_higher_one(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, accuracy=0.8)
     bench.plays += [0.7, 0.8, 0.9]
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert (outcomes(bench), ended(bench)) == (["trained"] * 2, ["80.00% was reached"])
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert outcomes(bench) == ["trained"] * 2
     more = run_of(tmp_path / "run", pretence, accuracy=0.85)
-    assert more.train_candidates() == "done"
+    assert more.train_candidates() == Done()
     assert (outcomes(more), ended(more)) == (["trained"] * 3, ["85.00% was reached"])
 
 
 def test_a_run_goes_on_for_as_long_as_its_patience(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, patience=2)
     bench.plays += [0.5, 0.4, 0.6, 0.6, 0.5, 0.9]
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert (outcomes(bench), ended(bench)) == (["trained"] * 5, ["no better candidate came in 2 trained trials"])
 
 
 def test_a_study_that_has_its_trials_is_not_said_to_have_been_ended(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, trials=2, patience=1)
     bench.plays += [0.5, 0.4]
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert (len(outcomes(bench)), ended(bench)) == (2, [])
 
 
@@ -194,7 +201,7 @@ def test_a_limit_inside_a_trial_leaves_it_to_be_gone_on_with(rule: str, tmp_path
     """Three seconds and a half: one trial of two seconds, and the second one's last epoch."""
     left = 3.5 if rule == "hours" else None
     bench = run_of(tmp_path / "run", pretence, left, trials=2, **{rule: 3.5 / HOUR})
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert outcomes(bench) == ["trained", "interrupted"]
     lost, queued = bench.study.trials[1:]
     assert list(lost.intermediate_values) == [1]
@@ -202,7 +209,7 @@ def test_a_limit_inside_a_trial_leaves_it_to_be_gone_on_with(rule: str, tmp_path
     assert queued.state == TrialState.WAITING
 
     more = run_of(tmp_path / "run", pretence, 99, trials=2, **{rule: 9.0})
-    assert more.train_candidates() == "done"
+    assert more.train_candidates() == Done()
     assert outcomes(more) == ["trained", "interrupted", "trained"]
     again = more.study.trials[-1]
     for name in ("index", "key", "seed"):
@@ -214,15 +221,15 @@ def test_a_limit_before_the_first_candidate_is_trained_says_what_to_raise(tmp_pa
     bench = run_of(tmp_path / "run", pretence, device_hours=1.0)
     for reason in ("the study had its 1 device-hours", "the run had its 2 hours"):
         with pytest.raises(StudyStopped, match=rf"{reason} before a candidate was trained; raise that limit in \[stop\]"):
-            enough(bench.studies, bench.task.emit, reason)
+            end_by_limit(bench.studies, bench.reporter, reason)
     assert ended(bench) == []
 
 
 def test_device_time_is_that_of_the_references_too(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, device_hours=5 / HOUR)
-    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
+    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.objective)
     assert [one.seconds for one in records(bench.studies.references)] == [2.0]
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert outcomes(bench) == ["trained", "interrupted"]
 
 
@@ -238,7 +245,7 @@ def test_a_trial_that_takes_too_long_is_over_and_the_next_is_begun(tmp_path: Pat
         return 0.5
 
     bench.plays += [fast, slow, fast]
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     assert outcomes(bench) == ["trained", "timed_out", "trained"]
     late = bench.study.trials[1]
     assert (late.state, late.user_attrs["reason"]) == (TrialState.PRUNED, "took longer than 0.05 minutes")
@@ -250,7 +257,7 @@ def test_a_trial_that_takes_too_long_is_over_and_the_next_is_begun(tmp_path: Pat
 def test_no_reference_is_too_slow(tmp_path: Path, pretence: Pretence) -> None:
     """What all candidates are compared with is trained to its end."""
     bench = run_of(tmp_path / "run", pretence, trial_minutes=0.001)
-    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.task)
+    train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.objective)
     assert [one.outcome for one in records(bench.studies.references)] == ["trained"]
 
 
@@ -258,15 +265,22 @@ def test_what_ends_a_search_does_not_end_its_finals(
     tmp_path: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a trial of the random search beside them may be too slow, as in the search."""
-    tasks: list[objective.Task] = []
-    monkeypatch.setattr(finals, "search_at_random", lambda run, studies, control, task, most: tasks.append(task) or most)
+    limits_of_control: list[Limits] = []
+
+    def search_at_random(run: Any, studies: Any, control: Any, objective: Objective, reporter: Any, *, most: int) -> int:
+        limits_of_control.append(objective.limits)
+        return most
+
+    monkeypatch.setattr(finals, "search_at_random", search_at_random)
     monkeypatch.setattr(device, "prepare_device", lambda: SimpleNamespace(description="none"))
     run = small_run(tmp_path / "run", stop={"hours": 1, "device_hours": 1, "accuracy": 0.1, "trial_minutes": 1})
-    order = replace(order_of(run, finals=Finals(control=True)), seconds_left=0.0)
-    assert worker.work(order, lambda event: None, lambda *words: None, lambda *words: None) == "recycle"
-    tasks[0].clock.check(9 * HOUR)
-    assert tasks[0].clock.trial_is_over(59) is None
-    assert tasks[0].clock.trial_is_over(60) == "took longer than 1 minutes"
+    order = replace(make_order(run, finals=FinalsOrder(control=True)), seconds_left=0.0)
+    assert worker.work(order, Reporter(lambda event: None), NullPublisher(), KerasTrainer()) == Recycle()
+    (watch,) = limits_of_control
+    watch.check_study(9 * HOUR)
+    watch.check_trial(59)
+    with pytest.raises(TrialOver, match="took longer than 1 minutes"):
+        watch.check_trial(60)
 
 
 # --- as a user runs it -----------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from report.markdown.effects import effects_section, finals_section
-from search.finals.results import Confirmation, Finalist
-from search.finals.statistics import confirm, winners_curse
+from search.finals.results import FinalistResult, FinalsResult
+from search.finals.statistics import rank, winners_curse
 from search.storage.database import open_storage, sqlite_url
 from search.study import study_file
 from search.study.run import Run
@@ -88,11 +88,11 @@ def test_a_study_that_is_no_grid_has_no_effects(run: Run) -> None:
 
 def test_finals_are_told_with_intervals_ties_and_what_the_search_flattered() -> None:
     scores = {"base": [0.80, 0.81, 0.82], "trial-3": [0.90, 0.91, 0.925], "trial-7": [0.90, 0.915, 0.915]}
-    found = confirm(scores, "base")
+    found = rank(scores, "base")
     against_base = {one.name: one for one in found.against_base}
     against_leader = {one.name: one for one in found.against_leader}
     finalists = tuple(
-        Finalist(
+        FinalistResult(
             name=one.name,
             number=None,
             params=1_234,
@@ -110,7 +110,7 @@ def test_finals_are_told_with_intervals_ties_and_what_the_search_flattered() -> 
         for one in found.summaries
     )
     text = finals_section(
-        Confirmation("test_accuracy", 3, finalists, found.leader, ("2026-01-02T03:04:05+00:00",), {"trial-9": "diverged"})
+        FinalsResult("test_accuracy", 3, finalists, found.leader, ("2026-01-02T03:04:05+00:00",), {"trial-9": "diverged"})
     )
     leader = row(text, "trial-3")
     assert leader[1:3] == ["1,234", "91.17%"] and leader[6] == "+3.83"

@@ -1,0 +1,113 @@
+"""Prepares a worker: data, checks that need no training, studies, device, and the queue of warm starts."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from objective import Context, Objective
+from search.data.dataset import Dataset
+from search.export import int8
+from search.runner.events import DatabaseUnavailable, DeviceReady, ImagesRead, StudyLoaded
+from search.runner.job import Order
+from search.runner.reporter import Reporter
+from search.storage.attributes import ATTEMPT, INDEX, WARM_START
+from search.storage.claims import claims_of
+from search.storage.database import storage_of
+from search.storage.queue import Queued, Trials, queue
+from search.study.dataset import load_study_data
+from search.study.records import counts, progress, ranked, records
+from search.study.references import Reference
+from search.study.run import Run, Studies, create
+from search.training.result import Outcome
+from search.training.trainer import Trainer
+from search.tuning.candidate import DataFacts
+from search.tuning.checks import check_before_loading, check_networks
+from search.tuning.stopping import Limits
+
+RETRY_SECONDS = 180.0  # for which a worker retries an unreachable database
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a worker trains with."""
+
+    run: Run
+    studies: Studies
+    objective: Objective
+    references: tuple[Reference, ...]  # to train
+
+
+def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
+    """Load the data, check the order against it, open the studies and set up the device.
+
+    All checks precede the first import of Keras, and writing follows all checks.
+
+    Raises:
+        UserError: the data or the storage cannot be used.
+    """
+    run = order.run
+    config = run.config
+    networks = check_before_loading(config, order.references)
+    data = _read_data(run, reporter)
+    warm_starts = check_networks(config, networks, data.name, DataFacts.of(data))
+    if config.search.rank_by == "int8":
+        int8.require_converter()  # the last check, as it imports Keras
+
+    studies = create(run, data, patience=RETRY_SECONDS, grace_seconds=60 * config.search.grace_minutes)
+    storage_of(studies.candidates).on_wait = lambda reason: reporter.send(DatabaseUnavailable(reason))
+    reporter.send(DeviceReady(trainer.prepare(), data.summary()))
+    objective = Objective(
+        Context(config, data, run.folder, order.worker),
+        claims_of(studies.candidates),
+        Limits(config.stop, order.seconds_left, config.cost_metrics),
+        reporter,
+        trainer,
+    )
+    if not order.finals:
+        _queue_warm_starts(studies.candidates, warm_starts)
+        reporter.send(_loaded(config.trials, studies))
+        gc.freeze()  # libraries and past trials: the collection after each trial need not look through them
+    return Prepared(run, studies, objective, networks.references)
+
+
+def _read_data(run: Run, reporter: Reporter) -> Dataset:
+    def watch(done: int, total: int) -> None:
+        reporter.send(ImagesRead(done, total))
+
+    return load_study_data(run.config, run.folder, watch)
+
+
+def _loaded(trials: int, studies: Studies) -> StudyLoaded:
+    candidates = records(studies.candidates)
+    best = next(iter(ranked(candidates)), None)
+    score = (best.best_val_accuracy or 0.0, best.number) if best else None
+    tally = counts(candidates)
+    return StudyLoaded(
+        trials,
+        progress(candidates),
+        score,
+        trained=tally[Outcome.TRAINED],
+        pruned_at_rung=tally[Outcome.PRUNED_AT_RUNG],
+        rejected=tally[Outcome.REJECTED],
+        failed=tally[Outcome.FAILED],
+    )
+
+
+def _queue_warm_starts(study: optuna.Study, warm_starts: list[tuple[str, dict[str, Any]]]) -> None:
+    """Queue the known networks before anything else is proposed, once."""
+
+    def missing(trials: Trials) -> list[Queued]:
+        if any(WARM_START not in trial.user_attrs for trial in trials):
+            return []
+        present = {trial.user_attrs[WARM_START] for trial in trials}
+        return [
+            (values, {INDEX: index, ATTEMPT: 1, WARM_START: name})
+            for index, (name, values) in enumerate(warm_starts)
+            if name not in present
+        ]
+
+    queue(study, missing)

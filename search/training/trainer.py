@@ -1,0 +1,56 @@
+"""Interface of what trains a network, and its implementation in Keras; importing it does not load Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from search.data.dataset import Dataset
+from search.networks.architecture import Architecture
+from search.training.recipe import Recipe
+from search.training.result import Epoch, Training
+
+
+class Trainer(Protocol):
+    """Trains networks in this process: Keras, or a stand-in for tests and benchmarks."""
+
+    def prepare(self) -> str:
+        """Set up the process before its first training; describe the device in one line."""
+
+    def fit(
+        self,
+        architecture: Architecture,
+        data: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        checkpoint: Path,
+        on_epoch: Callable[[Epoch], bool],
+        on_step: Callable[[int, int], None],
+    ) -> Training:
+        """Train a network; the arguments are those of `search.training.train.fit`."""
+
+
+class KerasTrainer:
+    """Trains with Keras on its configured backend, which is loaded by the first call."""
+
+    def prepare(self) -> str:
+        from search.training.device import prepare_device
+
+        return prepare_device().description
+
+    def fit(
+        self,
+        architecture: Architecture,
+        data: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        checkpoint: Path,
+        on_epoch: Callable[[Epoch], bool],
+        on_step: Callable[[int, int], None],
+    ) -> Training:
+        from search.training import train
+
+        return train.fit(architecture, data, recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
