@@ -1,4 +1,4 @@
-"""What does searching with several objectives buy, where the whole trade-off of accuracy against parameters is wanted?
+"""Search with several objectives against single-objective search, by the front of accuracy against parameters.
 
     python benchmarks/directions.py [--seeds 8] [--trials 40]
 

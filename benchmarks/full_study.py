@@ -1,4 +1,4 @@
-"""What does a whole study find? Forecast, study, finals and what of it is committed, in slices of a few minutes.
+"""A whole study in slices of a few minutes: forecast, search, finals, files to commit.
 
     python benchmarks/full_study.py cifar10_100k_residual --data CIFAR.npz --out RUN --minutes 9.5
 

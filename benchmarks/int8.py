@@ -1,4 +1,4 @@
-"""What do integers cost? Accuracy and size of each trained network of a run, in Keras, in float32 and in int8 .tflite.
+"""Accuracy and size of each trained network of a run: Keras, float32 .tflite, int8 .tflite.
 
     python benchmarks/int8.py STUDY --data cifar10.npz [--out RUN] [--images 2000] [--json FILE]
 

@@ -128,7 +128,7 @@ def children(process: int) -> list[int]:
 
 
 def begun(out: Path) -> int:
-    """How many trials have begun, of the base and of candidates."""
+    """Number of started trials, of the base and of candidates."""
     return sum(one.state.name != "WAITING" for study in trials(out) for one in study)
 
 
@@ -143,7 +143,7 @@ def trials(out: Path) -> tuple[list[Any], list[Any]]:
 
 
 def verdicts(out: Path, known: dict[str, Any]) -> dict[str, Any]:
-    """Where a kill found the study; a trial that had its verdict before must have it still, as it was."""
+    """State of the study at a kill; verdicts of earlier trials must be unchanged."""
     candidates, references = trials(out)
     named = {f"reference {one.number}": one for one in references} | {f"candidate {one.number}": one for one in candidates}
     for name, one in known.items():
@@ -166,7 +166,7 @@ def counted(candidates: list[Any]) -> list[Any]:
 
 
 def compared(calm: Path, storm: Path, known: dict[str, Any]) -> dict[str, Any]:
-    """What must hold at the end."""
+    """Check the invariants at the end."""
     from tests.fault_table import results
 
     (ours, our_references), (theirs, _) = trials(storm), trials(calm)
@@ -192,7 +192,7 @@ def compared(calm: Path, storm: Path, known: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaderboard(out: Path) -> Any:
-    """What `top --json` prints, without seconds and numbers of trials."""
+    """Output of `top --json` without seconds and trial numbers."""
     words = [sys.executable, "-m", "search", "top", STUDY, "--out", str(out), "--json"]
     board = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     for row in board["trials"]:

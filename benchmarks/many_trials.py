@@ -1,4 +1,4 @@
-"""What does a study of 10,000 stored trials cost whoever works on it or looks at it?
+"""Cost of reading and extending a study of 10,000 stored trials.
 
     python benchmarks/many_trials.py --out FOLDER [--trials 10000] [--storage sqlite] [--json benchmarks/many_trials.json]
 

@@ -1,4 +1,4 @@
-"""How many candidates a second can be drawn, built as an architecture and priced, with no model built?
+"""Candidates sampled, built as an architecture and costed per second, without building a model.
 
 python benchmarks/pricing.py        # a few seconds
 """

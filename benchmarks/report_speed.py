@@ -1,4 +1,4 @@
-"""How long does the report of a large study take, to build and to open?
+"""Time to build and to open the report of a large study.
 
     python benchmarks/report_speed.py --out FOLDER [--trials 2000]
 

@@ -1,4 +1,4 @@
-"""What do rungs save, and what do they cost? The same candidates trained in full and with rungs, on real CIFAR-10 images.
+"""Epochs saved and candidates lost by rungs: the same candidates trained in full and with rungs, on CIFAR-10.
 
     python benchmarks/rungs.py train --data CIFAR.npz --out benchmarks/rungs.json
     python benchmarks/rungs.py short --data CIFAR.npz --out benchmarks/short_trainings.json --candidates 48
@@ -153,7 +153,7 @@ def curve(values: dict[str, Any], number: int, data: Any, epochs: int, restarts:
 
 
 def tell(found: list[dict[str, Any]]) -> None:
-    """What the trained curves say: rank correlations, and what halving saves and costs in many orders of the candidates."""
+    """Summarize the curves: rank correlations, and savings and losses of halving over many candidate orders."""
     from scipy.stats import spearmanr
 
     full, rungs = ([np.array(one[kind]) for one in found] for kind in ("full", "rungs"))

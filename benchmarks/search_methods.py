@@ -1,4 +1,4 @@
-"""What does keeping a search inside its budget buy? Whole studies on a fast model of accuracy, fitted to real trainings.
+"""Search methods under a budget: whole studies on a model of accuracy fitted to real trainings.
 
     python benchmarks/search_methods.py seeds --data CIFAR.npz     # how far seeds spread a training, 3 minutes
     python benchmarks/search_methods.py run [--seeds 40] [--quick]
@@ -166,7 +166,7 @@ def rounded(value: Any) -> Any:
 
 
 def features(architecture: Architecture) -> dict[str, float]:
-    """What the model sees of a network: of the network alone, so that it is the same however it was proposed."""
+    """Features of a network alone, independent of how it was proposed."""
     cost, rates = compute_cost(architecture), [layer.rate for layer in architecture.layers if isinstance(layer, Dropout)]
     blocks = [row for row in resolve(architecture) if isinstance(row.layer, SeparableConv)][:-1]  # the last is the head
     widths = [math.log2(row.output[-1]) for row in blocks]
@@ -334,7 +334,7 @@ def studies(model: Model, seeds: int, trained: int) -> Runs:
 
 
 def cells(runs: Runs, trained: int) -> list[dict[str, Any]]:
-    """What came of every contender at every budget: means over seeds with 95 % intervals, shares over all its studies."""
+    """Results of every method at every budget: means over seeds with 95 % intervals, shares over all its studies."""
     found = []
     for budget in BUDGETS:
         last = {one.name: [run["best"][-1] for run in runs[budget, one.name]] for one in CONTENDERS}

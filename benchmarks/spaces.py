@@ -1,4 +1,4 @@
-"""Which space holds the better networks? Random draws of each, and the known nets, for as many epochs on as many images.
+"""Quality of the search spaces: random networks of each and the known networks, trained alike.
 
     python benchmarks/spaces.py train --data CIFAR.npz --out benchmarks/spaces.json
     python benchmarks/spaces.py tell --out benchmarks/spaces.json

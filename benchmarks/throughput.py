@@ -1,4 +1,4 @@
-"""How many trials a second go through one study, with 1, 4, 8 and 16 worker processes, on SQLite and on PostgreSQL?
+"""Trials per second of one study with 1, 4, 8 and 16 workers, on SQLite and on PostgreSQL.
 
     python benchmarks/throughput.py [--rounds 2] [--trials 160] [--workers 1 4 8 16] [--json benchmarks/throughput.json]
 

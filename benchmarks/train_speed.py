@@ -1,4 +1,4 @@
-"""How fast does a training go, beside Keras' own `fit`, and how far is the floor?
+"""Training speed against Keras' `fit` and against the floor set by the arithmetic.
 
 Four contenders train the same network on the same CIFAR-10 images, each in a process of its own, round by round in turn:
 `ours` and Keras' `fit` on arrays, without augmentation and with (flip and crop; Keras' own layers in `fit`). `fit` runs with

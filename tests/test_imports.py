@@ -83,7 +83,7 @@ def sources() -> dict[str, Path]:
 
 
 def imports(tree: ast.Module, modules: set[str]) -> Iterator[Imported]:
-    """What a module imports; `from search import cost` imports search.budget.cost."""
+    """Modules imported by a module; `from search.budget import cost` imports search.budget.cost."""
     inside = {
         id(node)
         for function in ast.walk(tree)
@@ -166,7 +166,7 @@ def test_only_a_few_modules_touch_keras(module: str) -> None:
 
 
 def test_imports_are_seen_wherever_they_stand() -> None:
-    """The reader of imports above is itself put to the test."""
+    """The reader of imports above finds them wherever they stand."""
     text = "\n".join(
         [
             "import keras.layers as layers, json",

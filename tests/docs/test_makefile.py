@@ -54,7 +54,7 @@ class Checkout(NamedTuple):
         return sorted(path.name for path in self.folder.glob(".venv*"))
 
     def script(self) -> str:
-        """What the first wheel's console script prints, started by its own first line."""
+        """Output of the first wheel's console script, started through its shebang."""
         done = subprocess.run([self.environment / "bin" / "tiny0"], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 

@@ -1,4 +1,4 @@
-"""What people get wrong: status 2, one line on stderr that names the fault, and nothing lost.
+"""User errors: status 2, one line on stderr that names the fault, and nothing lost.
 
 The commands run in this process, as starting Python for each of a hundred takes minutes; one of each kind of end does it in
 a process of its own. What a worker refuses is refused by a real one either way.
@@ -229,7 +229,7 @@ def _large() -> str:
 
 
 def _needs_worker(fault: str) -> bool:
-    """Whether the fault is seen where a new run starts; a run that is there is refused for its difference before."""
+    """True if a new run shows the fault only in its worker; an existing run is refused earlier."""
     return fault in {
         "impossible budget",
         "base typo",

@@ -1,4 +1,4 @@
-"""What many stored trials cost, in statements and not in seconds: it may not grow with their number."""
+"""Cost of many stored trials in SQL statements, which may not grow with their number."""
 
 from __future__ import annotations
 

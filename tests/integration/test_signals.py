@@ -34,7 +34,7 @@ def search(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def with_signals(handler: Any, *numbers: int) -> Callable[[], None]:
-    """What a child process does before it starts: set signals to be ignored or to their default."""
+    """Function for a child process to set signals to ignored or default before it starts."""
     return lambda: [signal.signal(number, handler) for number in numbers] and None
 
 

@@ -31,7 +31,7 @@ def opened(finished: Run) -> Opened:
 
 
 def is_a_table(found: list[rows.Row]) -> bool:
-    """What makes a DataFrame with one column for each key: equal keys, and cells that are no containers."""
+    """True if rows have equal keys and scalar cells, as a DataFrame needs."""
     plain = all(isinstance(cell, str | int | float | bool | None) for row in found for cell in row.values())
     return plain and len({tuple(row) for row in found}) == 1
 

@@ -100,7 +100,7 @@ def test_a_channel_costs_what_the_network_grows_by(tmp_path: Path) -> None:
 
 
 def test_what_makes_networks_narrow_is_held_equal(tmp_path: Path) -> None:
-    """Where every network fills the budget, one of deeper stages is narrower: depth, not width, is what pays here."""
+    """If every network fills the budget, deeper ones are narrower: depth, not width, pays here."""
     known = {"stages": 2, "blocks": {"low": 1, "high": 4}, "kernel": [3, 5], "block": ["gated", "plain"]}
     fixed = {"second_kernel": 3, "dilation": 1, "expansion": 1.0, "activation": "silu", "norm": "after", "uses": 1}
     fixed |= {"downsample": "stride", "stem_multiplier": 1, "head": "conv"}

@@ -166,7 +166,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def offered(study: optuna.Study, folder: Path) -> dict[str, bytes]:
-    """What can be downloaded, by name."""
+    """Downloadable files, by name."""
     found, store = {}, FileSystemArtifactStore(folder / ARTIFACTS)
     for meta in get_all_artifact_meta(study):
         download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path=str(to := folder / "downloaded"))

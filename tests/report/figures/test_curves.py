@@ -36,7 +36,7 @@ def pruned(number: int, best: float, params: int = 5_000) -> Record:
 
 
 def plain(figure: Figure | None) -> dict[str, Any]:
-    """What a browser is given."""
+    """The figure as a browser receives it."""
     assert figure is not None
     found: dict[str, Any] = json.loads(figure.to_json())
     return found

@@ -1,4 +1,4 @@
-"""What is handed in, and the example notebook, both executed on a small run: code, logs, measured accuracies, checks."""
+"""The submission folder and the example notebook, both executed on a small run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def outputs(folder: Path) -> list[tuple[str, str]]:
 
 
 def printed(folder: Path, begins: str) -> str:
-    """What the cell printed whose source has this."""
+    """Output of the cell whose source contains this text."""
     (found,) = [text for source, text in outputs(folder) if begins in source]
     return found
 
@@ -149,7 +149,7 @@ def test_what_was_executed_and_what_is_replayed_is_said(handed: Path) -> None:
 
 
 def given(folder: Path) -> HandIn:
-    """What the notebook of the folder was made of."""
+    """Content that the notebook of the folder was made of."""
     networks = []
     for role, file in (("base", "base_model"), ("winner", "best_model")):
         recipe = Recipe.model_validate(read_json(folder / f"{file}.json")["recipe"])
