@@ -13,7 +13,7 @@ from search.study.run import Opened, Studies
 Front = Mapping[str, Any]
 
 
-def front_board(study: Opened, prices: Sequence[str], studies: Studies | None = None) -> dict[str, Any]:
+def front_board(study: Opened, metrics: Sequence[str], studies: Studies | None = None) -> dict[str, Any]:
     """Rows of `top --json --pareto`: leaderboard rows with costs, sorted by the first metric.
 
     The base and other references are listed beside the front: they are not candidates, and no budget applies to them.
@@ -21,29 +21,29 @@ def front_board(study: Opened, prices: Sequence[str], studies: Studies | None = 
     Args:
         studies: the open studies of the run; opened if None.
     """
-    study = add_costs(study, prices, studies)
+    study = add_costs(study, metrics, studies)
     board = leaderboard(*study)
-    rows, found = {row["number"]: row for row in board["trials"]}, select_front(study.candidates, prices)
+    rows, found = {row["number"]: row for row in board["trials"]}, select_front(study.candidates, metrics)
     known: dict[str | None, Record] = {one.reference: one for one in reversed(ranked(study.references))}
     base = known.get(study.run.config.base_name) if study.run.config.base_name else None
     return {
         "study": study.run.name,
-        "prices": list(prices),
+        "prices": list(metrics),
         "trained": board["counts"]["trained"],
-        "base": board["base"] and board["base"] | _prices(base, prices),
-        "references": [row | _prices(known[row["name"]], prices) for row in board["references"]],
-        "trials": [rows[record.number] | _prices(record, prices) for record in found],
+        "base": board["base"] and board["base"] | _costs(base, metrics),
+        "references": [row | _costs(known[row["name"]], metrics) for row in board["references"]],
+        "trials": [rows[record.number] | _costs(record, metrics) for record in found],
     }
 
 
 def front_table(front: Front) -> Table:
     """The front as a table, the base and other references above it."""
-    prices = list(dict.fromkeys([*front["prices"], "params"]))
+    metrics = list(dict.fromkeys([*front["prices"], "params"]))
     best = front["base"] and front["base"]["best_val_accuracy"]
-    lines = [_cells("", "base", front["base"], prices, None)] if front["base"] else []
-    lines += [_cells("", row["name"], row, prices, best) for row in front["references"]]
-    lines += [_cells(str(row["rank"]), str(row["number"]), row, prices, best) for row in front["trials"]]
-    return Table(("rank", "trial", *prices, "best", "epoch", "last", "against base"), lines)
+    lines = [_cells("", "base", front["base"], metrics, None)] if front["base"] else []
+    lines += [_cells("", row["name"], row, metrics, best) for row in front["references"]]
+    lines += [_cells(str(row["rank"]), str(row["number"]), row, metrics, best) for row in front["trials"]]
+    return Table(("rank", "trial", *metrics, "best", "epoch", "last", "against base"), lines)
 
 
 def front_words(front: Front) -> str:
@@ -52,12 +52,12 @@ def front_words(front: Front) -> str:
     return f"{n:,} of {front['trained']:,} trained candidates: no other is as accurate and takes no more {told}."
 
 
-def _prices(record: Record | None, names: Sequence[str]) -> dict[str, int | None]:
+def _costs(record: Record | None, names: Sequence[str]) -> dict[str, int | None]:
     return {name: record.cost(name) if record else None for name in names}
 
 
-def _cells(rank: str, name: str, row: Mapping[str, Any], prices: Sequence[str], base: float | None) -> tuple[str, ...]:
-    costs = ("" if row[price] is None else f"{row[price]:,}" for price in prices)
+def _cells(rank: str, name: str, row: Mapping[str, Any], metrics: Sequence[str], base: float | None) -> tuple[str, ...]:
+    costs = ("" if row[metric] is None else f"{row[metric]:,}" for metric in metrics)
     best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
     gap = "" if base is None else f"{100 * (row['best_val_accuracy'] - base):+.2f}"
     return rank, name, *costs, best, str(row["best_epoch"] or ""), last, gap

@@ -44,17 +44,17 @@ def leaderboard(study: Opened) -> list[Row]:
     return [{key: row[key] for key in _COLUMNS} for row in found]
 
 
-def front(study: Opened, *prices: str) -> list[Row]:
+def front(study: Opened, *metrics: str) -> list[Row]:
     """Pareto front of accuracy and these cost metrics, by rising cost.
 
     Args:
-        prices: params, macs, flash_bytes, peak_activation_bytes, arena_bytes.
+        metrics: params, macs, flash_bytes, peak_activation_bytes, arena_bytes.
 
     Raises:
         UserError: one of them is no cost metric.
     """
-    rows = front_board(study, check_metrics(prices))["trials"]
-    return [{key: row[key] for key in dict.fromkeys(("rank", "number", *prices, *_SCORES))} for row in rows]
+    rows = front_board(study, check_metrics(metrics))["trials"]
+    return [{key: row[key] for key in dict.fromkeys(("rank", "number", *metrics, *_SCORES))} for row in rows]
 
 
 def trials(study: Opened) -> list[Row]:

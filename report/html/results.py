@@ -92,14 +92,14 @@ def costs(findings: Findings) -> Section:
     return Section("costs", "Accuracy against cost", "".join(parts))
 
 
-def _front(known: Opened, prices: Sequence[str]) -> str:
+def _front(known: Opened, metrics: Sequence[str]) -> str:
     """Front of the study's own objectives together."""
-    front = fronts.front_board(known, prices)
+    front = fronts.front_board(known, metrics)
     whole, n_references = fronts.front_table(front), len(front["references"]) + bool(front["base"])
     rows = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
     first, rest = (markup.table(Table(whole.columns, some), "The front of the study", left=(1,)) for some in rows)
     folded = markup.details(f"{len(rows[1]):,} more", rest) if rows[1] else ""
-    words = f"The study asks for high accuracy and low {', '.join(prices)} at once. {fronts.front_words(front)}"
+    words = f"The study asks for high accuracy and low {', '.join(metrics)} at once. {fronts.front_words(front)}"
     return f"<h3>The front of all objectives</h3>{markup.paragraph(words)}{first}{folded}"
 
 

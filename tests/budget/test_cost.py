@@ -1,4 +1,4 @@
-"""Prices, against Keras' own counts on hundreds of random networks and against the table of the reference networks."""
+"""Costs, compared with Keras on hundreds of random networks and with the published table of the references."""
 
 from __future__ import annotations
 
@@ -238,9 +238,9 @@ def test_a_budget_is_strict() -> None:
     budget = Budget(params=100_000)
     cost = Cost(99_999, 99_999, 0, 0, None)
     assert budget.breach(net(), cost) is None
-    told = budget.breach(net(), replace(cost, params=100_000))
-    assert told is not None
-    assert "100,000 parameters" in told.reason
+    breach = budget.breach(net(), replace(cost, params=100_000))
+    assert breach is not None
+    assert "100,000 parameters" in breach.reason
     assert budget.breach(net(), replace(cost, params=100_001, trainable_params=5)) is not None
 
 
@@ -269,11 +269,11 @@ def test_a_budget_is_strict_for_a_network() -> None:
     ],
     ids=lambda architecture: architecture.name or "-".join(layer.kind for layer in architecture.layers[:1]),
 )
-def test_separable_only_refuses_every_plain_convolution(architecture: Architecture) -> None:
+def test_separable_only_rejects_every_plain_convolution(architecture: Architecture) -> None:
     cost = compute_cost(architecture)
-    told = Budget(params=2_000_000).breach(architecture, cost)
-    assert told is not None
-    assert "plain convolution" in told.reason
+    breach = Budget(params=2_000_000).breach(architecture, cost)
+    assert breach is not None
+    assert "plain convolution" in breach.reason
     assert Budget(params=2_000_000, separable_only=False).breach(architecture, cost) is None
 
 

@@ -1,4 +1,4 @@
-"""Budgets of several limits: each is strict, all hold together, and a network over one is refused with the one it broke."""
+"""Budgets of several limits: each is strict, all apply, and a rejected network comes with the limit that it breaks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def budget(**limits: Any) -> Budget:
 
 @pytest.mark.parametrize("name", ["eip-b", "eip-d"])
 @pytest.mark.parametrize("limit", METRICS)
-def test_a_limit_is_strict_and_told(limit: str, name: str) -> None:
+def test_a_limit_is_strict_and_named(limit: str, name: str) -> None:
     architecture = reference(name)
     cost = compute_cost(architecture)
     value = getattr(cost, limit)
@@ -60,7 +60,7 @@ def test_a_limit_is_strict_and_told(limit: str, name: str) -> None:
     }[limit]  # fmt: skip
 
 
-def test_limits_hold_together_and_the_first_that_is_broken_is_told() -> None:
+def test_all_limits_apply_and_the_first_broken_one_is_named() -> None:
     architecture = reference("eip-b")
     cost = compute_cost(architecture)
     exact: dict[str, Any] = {name: getattr(cost, name) + 1 for name in METRICS}
@@ -110,7 +110,7 @@ def test_a_chip_leaves_room_for_its_program() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "expected"),
     [
         ({"macs": 0}, "macs"),
         ({"flash_bytes": 64.5}, "flash_bytes"),
@@ -123,15 +123,15 @@ def test_a_chip_leaves_room_for_its_program() -> None:
         ({"receptive_field": 9}, "receptive_field"),
     ],
 )
-def test_a_bad_budget_is_told_in_one_line(table: dict[str, Any], told: str) -> None:
+def test_a_bad_budget_is_reported_in_one_line(table: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError) as caught:
         budget(**table)
     line = first_problem(caught.value, Budget.model_fields)
-    assert told in line
+    assert expected in line
     assert len(line.splitlines()) == 1
 
 
-def test_the_limits_are_told_in_words() -> None:
+def test_the_limits_in_words() -> None:
     assert budget().words == f"{LOOSE:,} parameters"
     assert budget(macs=5, receptive_field={"at_least": 3}).words == (
         f"{LOOSE:,} parameters, 5 multiply-adds and a receptive field of at least 3"
@@ -146,7 +146,7 @@ def test_the_limits_are_told_in_words() -> None:
 LIMITS: dict[str, Any] = {"params": 20_000, "macs": 3_000_000, "flash_bytes": 40_000, "arena_bytes": 90_000}
 
 
-def test_a_proposal_is_refused_with_the_limit_that_it_broke() -> None:
+def test_a_proposal_is_rejected_with_the_limit_that_it_breaks() -> None:
     config = configured({"kind": "residual"} | MOBILE.model_dump(mode="json"), budget=LIMITS)
     seen = set()
     for seed in range(300):
@@ -161,13 +161,13 @@ def test_a_proposal_is_refused_with_the_limit_that_it_broke() -> None:
     assert seen == {"over budget", "over macs", "over flash", "over arena"}
 
 
-def test_the_sampler_tallies_refusals_by_rule_and_proposes_what_fits(tmp_path: Path) -> None:
+def test_the_sampler_counts_rejections_by_rule_and_proposes_networks_that_fit(tmp_path: Path) -> None:
     config = configured(
         SPACE, budget={"params": 2_000, "macs": 700_000, "flash_bytes": 12_000}, search={"sampler": "random"}
     )
     trials = propose(open_study(opened(tmp_path)), config, 25)
-    told = [rule for trial in trials for rule in trial.user_attrs.get(REFUSED, {})]
-    assert {"over budget", "over macs"} <= set(told) <= {"over budget", "over macs", "over flash", "same network"}
+    rules = [rule for trial in trials for rule in trial.user_attrs.get(REFUSED, {})]
+    assert {"over budget", "over macs"} <= set(rules) <= {"over budget", "over macs", "over flash", "same network"}
     for trial in trials:
         values = {name: config.parameters[name].find(value) for name, value in trial.params.items()}
         assert fits(config, FACTS, {name: value for name, value in values.items() if value is not None})
@@ -190,14 +190,14 @@ def test_fill_stays_within_every_limit_and_the_next_step_does_not(seed: int) -> 
 # --- plan ------------------------------------------------------------------------------------------------------------
 
 
-def test_plan_counts_what_each_rule_refuses() -> None:
+def test_plan_counts_rejections_by_rule() -> None:
     within = Budget.model_validate(LIMITS)
     found = plan.survey_space(MOBILE, within, FACTS.input_shape, FACTS.classes, draws=300)
     assert set(found.broken) == {"over budget", "over macs", "over flash", "over arena"}
     assert sum(found.broken.values()) == 300 - round(found.share_that_fits * 300)
 
 
-def test_a_limit_out_of_reach_is_refused_with_the_least_that_there_is() -> None:
+def test_a_limit_out_of_reach_is_rejected_with_the_least_cost_found() -> None:
     space = Pyramid.model_validate({"blocks": 2, "width": [8, 16], "pools": 0})
     least = compute_cost(build(space, dict.fromkeys(parameters(space), 8), (32, 32, 3), 10))
     for name in ("macs", "flash_bytes", "arena_bytes", "peak_activation_bytes"):
@@ -211,7 +211,7 @@ def test_a_limit_out_of_reach_is_refused_with_the_least_that_there_is() -> None:
         plan.check(space, budget(receptive_field={"at_least": 99}), (32, 32, 3), 10)
 
 
-def test_what_does_not_fold_is_named() -> None:
+def test_batch_norms_that_do_not_fold_are_named() -> None:
     conv, bn, relu = SeparableConv(8), BatchNorm(), Activation("relu")
     assert compute_cost(net(conv, bn, relu)).lowered.unfolded == []
     assert compute_cost(net(conv, relu, bn, conv, relu, bn)).lowered.unfolded == ["batch_norm_1", "batch_norm_2"]

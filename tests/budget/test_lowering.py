@@ -54,7 +54,7 @@ def converted(name: str) -> bytes:
 
 
 def convert(architecture: Architecture) -> bytes:
-    """The network with random weights and averages as an int8 .tflite for one image, as it is exported."""
+    """Convert a network with random weights and moving averages as `export` does, for batches of one image."""
     model = build_model(architecture)
     generator = np.random.default_rng(0)
     for variable in model.weights:
@@ -207,7 +207,7 @@ def orders(lowered: Lowered) -> Iterator[list[int]]:
 
 
 def worst(lowered: Lowered, order: list[int]) -> int:
-    """The bytes at the worst moment, from the definition: what has been computed and is read yet, and what is written."""
+    """Bytes at the worst moment by definition: computed tensors that are still to be read, and the one being written."""
     found = 0
     for place, number in enumerate(order):
         computed = {0, *(lowered.operators[one].output for one in order[: place + 1])}
@@ -239,7 +239,7 @@ def test_branches_run_in_the_better_order() -> None:
     assert head_bytes(last.lowered) == 64 * (24 + 64 + 64)
 
 
-def test_the_table_tells_of_int8() -> None:
+def test_the_summary_has_the_int8_costs() -> None:
     shown = summarize(reference("eip-d"))["int8"]
     assert list(shown) == ["flash_bytes", "peak_activation_bytes", "arena_bytes", "unfolded", "without_kernel"]
     assert shown["unfolded"] == [f"batch_norm_{number}" for number in range(1, 12)]

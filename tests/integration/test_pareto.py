@@ -41,7 +41,7 @@ __all__ = ["bench", "finished", "pretence"]
 
 slow = pytest.mark.slow
 
-Point = tuple[int, ...]  # prices, then the accuracy
+Point = tuple[int, ...]  # costs, then the accuracy
 
 
 # --- the front -------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_the_front_is_the_same_points_in_whatever_order(points: list[Point], gen
     assert of(shuffled) == of(points) == of(of(points))
 
 
-def test_the_front_is_of_the_trained_whose_price_is_known() -> None:
+def test_the_front_has_trained_candidates_of_known_cost() -> None:
     found = [
         record(0, 0.80, 5_000, costs={"flash_bytes": 9_000}),
         record(1, 0.90, 7_000, costs={"flash_bytes": 8_000}),
@@ -102,10 +102,10 @@ def test_the_front_is_of_the_trained_whose_price_is_known() -> None:
     assert [one.number for one in select_front(found, ["params", "flash_bytes"])] == [0, 1]
 
 
-# --- prices ----------------------------------------------------------------------------------------------------------
+# --- metrics ---------------------------------------------------------------------------------------------------------
 
 
-def test_prices_are_asked_for_by_name_and_each_once() -> None:
+def test_metrics_are_checked_and_each_taken_once() -> None:
     assert check_metrics(["macs", "params", "macs"]) == ("macs", "params")
     with pytest.raises(UserError, match=r"--pareto flash: no such metric, did you mean 'flash_bytes'\?"):
         check_metrics(["macs", "flash"])

@@ -262,7 +262,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_fault_is_told_in_one_line(case: str) -> None:
+def test_a_fault_is_reported_in_one_line(case: str) -> None:
     text, told = BAD[case]
     with pytest.raises(UserError) as caught:
         from_json(text)
@@ -291,7 +291,7 @@ def test_a_line_of_a_fault_is_short() -> None:
         (_text(top='"clases": 3'), "classes"),
     ],
 )
-def test_a_misspelt_key_is_told_what_was_meant(text: str, meant: str) -> None:
+def test_a_misspelt_key_gets_a_suggestion(text: str, meant: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"did you mean {meant!r}?")):
         from_json(text)
 

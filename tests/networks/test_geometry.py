@@ -243,7 +243,7 @@ def test_windows_are_counted_one_by_one(kernel: int, stride: int, padding: Any) 
         assert last(AveragePool(kernel, stride, padding), side=side).output == (expected, expected, 3)
 
 
-def test_height_and_width_are_told_apart() -> None:
+def test_height_and_width_are_independent() -> None:
     rows = resolve(Architecture((9, 14, 3), 2, (Conv(4, 3, 2, "valid"), MaxPool(), Flatten(), Dense(2), Softmax())))
     assert [row.output for row in rows] == [(4, 6, 4), (2, 3, 4), (24,), (2,), (2,)]
     assert [row.input for row in rows] == [(9, 14, 3), (4, 6, 4), (2, 3, 4), (24,), (2,)]
@@ -301,8 +301,8 @@ def test_names_are_kinds_numbered_in_the_order_of_the_text(architecture: Archite
 
 def test_depth_counts_the_residuals_around_a_layer() -> None:
     rows = resolve(net(Residual((Conv(3), Residual((Conv(3),))), (Conv(3),))))
-    told = [(depth, row.name) for depth, row in flatten(rows)][:5]
-    assert told == [(1, "conv_1"), (2, "conv_2"), (1, "residual_2"), (1, "conv_3"), (0, "residual_1")]
+    names = [(depth, row.name) for depth, row in flatten(rows)][:5]
+    assert names == [(1, "conv_1"), (2, "conv_2"), (1, "residual_2"), (1, "conv_3"), (0, "residual_1")]
 
 
 # --- what cannot exist -----------------------------------------------------------------------------------------------
@@ -352,11 +352,11 @@ CANNOT: dict[str, tuple[Architecture, str]] = {
 
 
 @pytest.mark.parametrize("case", CANNOT)
-def test_a_network_that_cannot_exist_names_its_layer(case: str) -> None:
-    architecture, told = CANNOT[case]
+def test_the_error_of_an_impossible_network_names_the_layer(case: str) -> None:
+    architecture, expected = CANNOT[case]
     with pytest.raises(ArchitectureError) as caught:
         resolve(architecture)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""What a space holds, against a space small enough to be counted out."""
+"""Surveys, compared with the enumeration of a small space."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_interval_of_a_share_is_wilsons(hits: int, draws: int, interval: tup
     assert plan.wilson(hits, draws) == pytest.approx(interval, abs=1e-6)
 
 
-def test_a_budget_out_of_reach_is_refused_with_the_nearest_that_would_do() -> None:
+def test_a_budget_out_of_reach_is_rejected_with_the_nearest_possible_one() -> None:
     least = min(all_sizes(TINY))
     space = Pyramid.model_validate(TINY)
     with pytest.raises(UserError, match=f"at least {least + 1:,}"):
@@ -66,7 +66,7 @@ def test_a_budget_out_of_reach_is_refused_with_the_nearest_that_would_do() -> No
     assert plan.check(space, Budget(params=least + 1), SHAPE, CLASSES) == least
 
 
-def test_a_space_that_fits_no_image_is_refused() -> None:
+def test_a_space_that_fits_no_image_is_rejected() -> None:
     space = Pyramid.model_validate({"blocks": 4, "width": 8, "pools": 4})
     with pytest.raises(UserError, match="none of its networks fits images of 8x8x1"):
         plan.survey_space(space, Budget(params=10**6), SHAPE, CLASSES, draws=10)
@@ -92,7 +92,7 @@ def test_a_network_for_other_images_among_those_given_is_one_that_does_not_fit()
     assert found.interval[0] < 0.5 < found.interval[1]
 
 
-def test_networks_of_thousands_of_layers_are_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_draws_of_networks_with_thousands_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a minute, where all draws of the deepest space would take an hour."""
     monkeypatch.setattr(plan, "MOST_LAYERS", 20_000)
     deepest = {"kind": "residual", "stages": 8, "blocks": 32, "uses": 8, "block": "gated", "width": [8, 16]}
@@ -148,7 +148,7 @@ def test_plan_takes_the_options_of_run_and_does_not_load_tensorflow(images: Path
         ("--seed -1", "--seed: search.seed"),
     ],
 )
-def test_a_bad_option_is_refused_in_a_line(options: str, told: str, images: Path) -> None:
+def test_a_bad_option_is_rejected_in_one_line(options: str, told: str, images: Path) -> None:
     done = search("plan", "quickstart", *options.format(images=images).split())
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert told in done.stderr

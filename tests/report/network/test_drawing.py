@@ -1,4 +1,4 @@
-"""Drawings: what is drawn is the network, inside its frame, and as XML whatever the network is called.
+"""Drawings show the whole network, stay inside the frame, and are valid XML for any network name.
 
 python -m pytest tests/report/network/test_drawing.py
 """
@@ -46,7 +46,7 @@ def texts(picture: ElementTree.Element) -> list[str]:
 
 
 def boxes(layout: Layout) -> list[tuple[int, float, float]]:
-    """(line, left, right) of what stands in a lane."""
+    """(line, left, right) of each box."""
     found = []
     for place in layout.places:
         shape = place.row.input if isinstance(place.row.layer, Gate) else place.row.output
@@ -56,7 +56,7 @@ def boxes(layout: Layout) -> list[tuple[int, float, float]]:
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_a_reference_is_drawn_with_its_layers_and_prices(name: str) -> None:
+def test_a_reference_is_drawn_with_its_layers_and_costs(name: str) -> None:
     network = reference(name)
     picture, rows = drawn(network), [row for _, row in flatten(resolve(network))]
     words = texts(picture)
