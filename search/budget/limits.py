@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 else:
     _MetricLimits = create_model(
         "_MetricLimits",
+        params=(_Limit, ...),  # these two for their place among the keys, see `Budget`
+        separable_only=(bool, True),
         **{
             name: (_Limit | None, Field(default=None, description=f"{metric.description}: strictly under this number."))
             for name, metric in METRICS.items()
+            if name != "params"
         },
     )
 

@@ -151,6 +151,7 @@ if TYPE_CHECKING:
 else:
     _MetricDirections = create_model(
         "_MetricDirections",
+        accuracy=(Literal["maximize"] | None, None),  # for its place among the keys, see `Directions`
         **{
             name: (Literal["minimize"] | None, Field(default=None, description=f"Minimise: {metric.description.lower()}."))
             for name, metric in METRICS.items()
