@@ -16,6 +16,7 @@ from search.export.file_costs import find_breach, measure_costs, read_graph
 from search.export.tflite import calibration_images, int8_tflite
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, GlobalAveragePool, Residual, SeparableConv, Softmax
+from search.runner.events import Done
 from search.study.records import ranked
 from search.training.model import build
 from tests.support.runs import Bench, Pretence, pretence, small_run
@@ -65,7 +66,7 @@ def test_a_candidate_whose_file_is_too_large_is_rejected_and_not_ranked(
     monkeypatch.setattr(objective, "find_breach", lambda *arguments: breaches.pop(0))
     bench = Bench(small_run(tmp_path / "run", search={"trials": 2}), pretence)
     pretence.plays += [0.9, 0.6, 0.5]
-    assert bench.train_candidates() == "done"
+    assert bench.train_candidates() == Done()
     oversized, *others = bench.records
     assert (oversized.outcome, oversized.reason) == ("rejected", reason)
     assert [record.outcome for record in others] == ["trained", "trained"], "it does not count towards the study's trials"

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from search.budget.cost import price
+from search.budget.cost import compute_cost
 from search.errors import UserError
 from search.keras_import.convert import Imported, convert, read_model
 from search.keras_import.graph import read_graph
@@ -57,7 +57,7 @@ def assert_computes_the_same(model: keras.Model) -> Imported:
     found = imported(model)
     assert found.problems == ()
     assert found.architecture is not None
-    assert price(found.architecture).params == model.count_params()
+    assert compute_cost(found.architecture).params == model.count_params()
     built = build(found.architecture)
     assert built.count_params() == model.count_params()
     for (_, row), origin in zip(flatten(resolve(found.architecture)), found.origins, strict=True):
@@ -195,7 +195,7 @@ def test_weights_shared_across_nested_models_are_told_as_far_as_the_file_tells(t
     assert problem.where == "SeparableConv2D right/conv" and "another nested model" in problem.rule
     assert keras.models.model_from_json(model.to_json()).count_params() == 2 * model.count_params()
     found = imported(model)
-    assert found.architecture is not None and price(found.architecture).params == 2 * model.count_params()
+    assert found.architecture is not None and compute_cost(found.architecture).params == 2 * model.count_params()
 
 
 def test_ids_of_shared_objects_are_identities() -> None:
