@@ -84,7 +84,7 @@ def fill(folder: Path, study: str, trials: int, url: str | None) -> None:
     import numpy as np
     import optuna
 
-    from search.storage.database import sqlite_url
+    from search.storage.urls import sqlite_url
     from search.study.dataset import PIXELS, read
     from search.study.run import Run
     from search.study.study_file import load

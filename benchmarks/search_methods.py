@@ -52,7 +52,8 @@ from search.networks.layers import Activation, Dropout, SeparableConv
 from search.seeds import derive, generator
 from search.storage.attributes import REFUSED
 from search.storage.claims import Claims, claims_of
-from search.storage.database import open_storage, sqlite_url
+from search.storage.database import open_storage
+from search.storage.urls import sqlite_url
 from search.study.config import StudyConfig
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.sampler import BudgetedSampler, inner_sampler

@@ -24,6 +24,7 @@ from report.markdown.effects import finals_section
 from search.files import write
 from search.finals.results import load_results
 from search.storage.attributes import Attributes, rewrite
+from search.storage.database import storage_of
 from search.storage.optuna_internals import base_storage_of, trial_id_of
 from search.study.records import records
 from search.study.run import Run, Studies
@@ -97,6 +98,8 @@ def publish_files(study: optuna.Study, folder: Path) -> None:
     The id of a file depends on its name alone, so that a rewritten file keeps its address; files that users uploaded in the
     dashboard are never changed.
     """
+    if not storage_of(study).is_writable:
+        return
     found = {path.name: path for pattern in EXPORTS for path in sorted(folder.glob(pattern)) if path.is_file()}
     for name, path in found.items():
         _copy(path, folder / ARTIFACTS / _id(name))

@@ -75,9 +75,10 @@ def _application(run: Run) -> WSGIApplication:
     dashboard_patches.apply()
     storage = open_storage(run.storage_url, create=False, only_reads=lambda: getattr(_request, "only_reads", False))
     artifacts = run.folder / ARTIFACTS
-    artifacts.mkdir(parents=True, exist_ok=True)
+    if storage.is_writable:
+        artifacts.mkdir(parents=True, exist_ok=True)
     application: WSGIApplication = optuna_dashboard.wsgi(
-        optuna.storages.get_storage(storage),  # with Optuna's cache: finished trials are read once
+        storage,
         artifact_store=optuna.artifacts.FileSystemArtifactStore(artifacts),
     )
     return application

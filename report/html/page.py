@@ -29,9 +29,9 @@ POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; sc
 _HERE = Path(__file__).parent
 
 
-def write_html(findings: Findings) -> Path:
-    """Write report.html into the run folder atomically; Keras re-evaluates the winner on the validation images."""
-    write_text(path := findings.run.folder / "report.html", page(findings, _predictions(findings)))
+def write_html(findings: Findings, folder: Path | None = None) -> Path:
+    """Write report.html into a folder, the run folder if None; Keras re-evaluates the winner on the validation images."""
+    write_text(path := (folder or findings.run.folder) / "report.html", page(findings, _predictions(findings)))
     return path
 
 

@@ -53,8 +53,8 @@ class Check(NamedTuple):
     evidence: str
 
 
-def write_report(run: Run, studies: Studies, found: Findings | None = None) -> Path:
-    """Write report.md into the run folder atomically.
+def write_report(run: Run, studies: Studies, found: Findings | None = None, folder: Path | None = None) -> Path:
+    """Write report.md into a folder, the run folder if None, atomically.
 
     Args:
         found: the result of `report.analysis.findings.gather`; gathered if None.
@@ -82,7 +82,7 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None) -> P
         f"## Training log of trial {found.number}\n\n{_log(run, f'trials/{found.number}/history.json')}",
         f"## What was asked\n\n{_asked(run.config, found.data)}",
     ]
-    write_text(path := run.folder / "report.md", "\n\n".join(sections) + "\n")
+    write_text(path := (folder or run.folder) / "report.md", "\n\n".join(sections) + "\n")
     return path
 
 

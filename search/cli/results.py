@@ -77,7 +77,14 @@ def show(
         console.print(study.verdict(study.find(network, out, storage), number), markup=False, highlight=False)
 
 
-def report(study: Study, storage: Storage = None, out: Out = None) -> None:
+def report(
+    study: Study,
+    to: Annotated[
+        Path | None, typer.Option(help="the folder to write to, instead of the run folder", file_okay=False)
+    ] = None,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
     """The write-up: report.html, a page that opens offline, and report.md with logs and checklist."""
     from report.dashboard.publish import publish_files
     from report.write import write_reports
@@ -88,9 +95,10 @@ def report(study: Study, storage: Storage = None, out: Out = None) -> None:
     opened = studies.load(found)
     studies.best(found, study_records.records(opened.candidates))  # refuse before TensorFlow is loaded
     load_backend()
-    for path in write_reports(found, opened):
+    for path in write_reports(found, opened, to):
         print(short(path))
-    publish_files(opened.candidates, found.folder)
+    if to is None:
+        publish_files(opened.candidates, found.folder)
 
 
 def dashboard(

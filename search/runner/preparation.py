@@ -16,7 +16,6 @@ from search.runner.job import Order
 from search.runner.reporter import Reporter
 from search.storage.attributes import ATTEMPT, INDEX, WARM_START
 from search.storage.claims import claims_of
-from search.storage.database import storage_of
 from search.storage.queue import Queued, Trials, queue
 from search.study.dataset import load_study_data
 from search.study.records import counts, progress, ranked, records
@@ -57,8 +56,14 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
     if config.search.rank_by == "int8":
         int8.require_converter()  # the last check, as it imports Keras
 
-    studies = create(run, data, patience=RETRY_SECONDS, grace_seconds=60 * config.search.grace_minutes)
-    storage_of(studies.candidates).on_wait = lambda reason: reporter.send(DatabaseUnavailable(reason))
+    studies = create(
+        run,
+        data,
+        patience=RETRY_SECONDS,
+        grace_seconds=60 * config.search.grace_minutes,
+        worker=order.worker,
+        on_wait=lambda reason: reporter.send(DatabaseUnavailable(reason)),
+    )
     reporter.send(DeviceReady(trainer.prepare(), data.summary()))
     objective = Objective(
         Context(config, data, run.folder, order.worker),

@@ -7,6 +7,7 @@ does not grow with the number of other attributes, such as a note for each trial
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from search.storage.database import storage_of
 from search.storage.optuna_internals import StudySystemAttributeModel, study_id_of
+from search.storage.resilient import IDENTITY, Watched
 
 # User attributes of a trial. A retry inherits those of its identity: index, reference, contender, repeat, warm start.
 INDEX = "index"  # logical index, from which seeds and the sampler's draws are derived
@@ -72,6 +74,14 @@ def rewrite(study: optuna.Study, prefixes: Iterable[str], change: Callable[[Attr
         storage.retry(replace_once)
     except IntegrityError:  # another process inserted the first row of a name
         storage.retry(replace_once)
+
+
+def watch(study: optuna.Study) -> None:
+    """Make every later step of this process fail if the study is deleted, renamed or replaced; see `StudyGone`."""
+    rewrite(study, (IDENTITY,), lambda before: before or {IDENTITY: secrets.token_hex(8)})
+    storage = storage_of(study)
+    identity = storage.get_study_system_attrs(study_id_of(study))[IDENTITY]
+    storage.watched[study_id_of(study)] = Watched(study.study_name, identity)
 
 
 def _rewrite(

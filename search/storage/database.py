@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,87 +18,76 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from search.errors import UserError
 from search.storage.clock import SYSTEM, Clock
-from search.storage.failures import cause_of, is_temporary
+from search.storage.failures import cause_of, is_disk_full, is_temporary, is_unknown_host
 from search.storage.optuna_internals import base_storage_of, study_id_of, trial_id_of
-from search.storage.resilient import ResilientStorage
+from search.storage.resilient import OnWait, ResilientStorage, no_report
+from search.storage.sqlite_file import is_writable, read_only_url, unchanged_file
+from search.storage.urls import check_file_system, masked, sqlite_path, with_psycopg
 
 LOCK_TIMEOUT_SECONDS = 60
 RACES = 20  # attempts to create tables while other processes create them too
 
-# A connection to a server whose host has vanished ends within half a minute. A worker that was halted inside a transaction
-# loses it, and with it the locks that all others wait for.
+# A connection to a server whose host has vanished ends within half a minute. A worker that was suspended inside a
+# transaction loses it, and with it the locks that all others wait for.
 SERVER_OPTIONS = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c idle_in_transaction_session_timeout=60000",
 }
+SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=60000"
 
 Answer = TypeVar("Answer")
-
-# SQLite's locks and shared memory do not hold on these.
-NETWORK_FILE_SYSTEMS = frozenset(
-    """nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ceph lustre gpfs beegfs glusterfs davfs ocfs2 gfs2 fuse.sshfs fuse.glusterfs
-    fuse.s3fs fuse.gcsfuse fuse.rclone fuse.drive fuse.drivefs fuse.davfs2""".split()  # noqa: SIM905 thirty quoted words
-)
-
-
-def sqlite_url(folder: Path) -> str:
-    """URL of the database in a run folder."""
-    return f"sqlite:///{folder / 'study.db'}"
-
-
-def masked(url: str) -> str:
-    """The URL with its password hidden."""
-    url = re.sub(r"(://[^:/]*):.*@", r"\1:***@", url)  # to the last @: a password may hold one that is not encoded
-    return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&]*", r"\1***", url)
 
 
 def open_storage(
     url: str,
     *,
     create: bool = True,
+    read_only: bool = False,
     patience: float = 0.0,
     grace_seconds: float | None = None,
     only_reads: Callable[[], bool] = lambda: False,
+    on_wait: OnWait = no_report,
     clock: Clock = SYSTEM,
 ) -> ResilientStorage:
-    """Connect, and create file and tables on first use (not the file without `create`).
+    """Connect, and create file and tables on first use.
 
     Args:
+        create: False for an existing database. A SQLite file is then opened read-only if it cannot be written.
+        read_only: write nothing, so that a file that may only be read, or whose disk is full, can be opened.
         patience: seconds that a call, this one too, is repeated while the database is unreachable.
         grace_seconds: age of its last heartbeat at which a trial counts as lost; None where no trial is run.
         only_reads: called when a transaction begins; True if it will write nothing, so that SQLite needs no lock.
+        on_wait: called with the reason, once for each call that waits.
 
     Raises:
         UserError: the URL cannot be read, the file lies on a network file system or is no database, or the server
             cannot be reached.
     """
     try:
-        parsed = make_url(url)
-        is_sqlite = parsed.get_backend_name() == "sqlite"
-        path = Path(parsed.database) if is_sqlite and parsed.database else None
-        if is_sqlite and (path is None or parsed.database == ":memory:"):
-            raise UserError(f"--storage {masked(url)}: a database in memory is gone with its process; pass sqlite:///FILE")
-        if "@" in (parsed.host or ""):
+        path = sqlite_path(url)
+        read_only = read_only or bool(path and not create and path.is_file() and not is_writable(path))
+        if "@" in (make_url(url).host or ""):
             raise UserError(f"--storage {masked(url)}: a password with @ / : or % in it is to be percent-encoded, @ as %40")
         if path:
-            _check_file_system(path)
-            if not create and not path.is_file():
+            check_file_system(path)
+            if (read_only or not create) and not path.is_file():
                 raise UserError(f"{path}: there is no such file; see --storage and --out")
-            path.parent.mkdir(parents=True, exist_ok=True)
-        storage = ResilientStorage(
-            _connect(_with_psycopg(url), is_sqlite, patience, clock),
-            patience=patience,
-            grace_seconds=grace_seconds,
-            clock=clock,
-        )
-        if is_sqlite:
-            _use_immediate_transactions(storage.engine, lambda: storage.is_reading or only_reads())
-        else:
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        opened = read_only_url(path) if path and read_only else with_psycopg(url)
+        database = _connect(opened, _engine_options(url, path, read_only), patience, on_wait, clock)
+        storage = ResilientStorage(database, patience=patience, grace_seconds=grace_seconds, clock=clock)
+        storage.on_wait, storage.is_writable = on_wait, not read_only
+        if path is None:
             _use_utc(storage.engine)
+        elif read_only:
+            _use_explicit_transactions(storage.engine)
+        else:
+            _use_immediate_transactions(storage.engine, lambda: storage.is_reading or only_reads())
+            storage.guards.append(unchanged_file(path))
         return storage
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ImportError, KeyError, ValueError) as error:
         if isinstance(error, UserError):
@@ -109,6 +97,8 @@ def open_storage(
             "pass sqlite:///FILE, postgresql://USER@HOST/DATABASE, or leave it out"
         ) from None
     except (SQLAlchemyError, OSError, optuna.exceptions.OptunaError) as error:
+        if is_disk_full(error) and not create and not read_only and make_url(url).get_backend_name() == "sqlite":
+            return open_storage(url, create=False, read_only=True)
         raise UserError(f"--storage {masked(url)}: cannot be opened ({_without_password(cause_of(error), url)})") from None
 
 
@@ -125,20 +115,30 @@ def create_concurrently(create: Callable[[], Answer]) -> Answer:
     return create()
 
 
-def _with_psycopg(url: str) -> str:
-    """The URL as SQLAlchemy reads it: psycopg 3 for PostgreSQL, under either of the names that hosts give it."""
-    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+class _Database(RDBStorage):
+    """Optuna's storage, which closes its connections if it cannot be opened."""
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+        try:
+            super().__init__(url, engine_kwargs)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
 
 
-def _connect(url: str, is_sqlite: bool, patience: float, clock: Clock) -> RDBStorage:
+def _connect(url: str, engine_options: dict[str, Any], patience: float, on_wait: OnWait, clock: Clock) -> RDBStorage:
     template = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL
-    deadline = clock.monotonic() + patience
+    deadline, is_reported = clock.monotonic() + patience, False
     while True:
         try:
-            return create_concurrently(lambda: RDBStorage(template, engine_kwargs=_engine_options(is_sqlite)))
+            return create_concurrently(lambda: _Database(template, engine_options))
         except Exception as error:
-            if not is_temporary(error) or clock.monotonic() > deadline:
+            if not is_temporary(error) or is_unknown_host(error) or clock.monotonic() > deadline:
                 raise
+            if not is_reported:
+                is_reported = True
+                on_wait(cause_of(error))
             clock.sleep(1.0)
 
 
@@ -148,10 +148,15 @@ def _without_password(text: str, url: str) -> str:
     return text.replace(str(password), "***") if password else text
 
 
-def _engine_options(is_sqlite: bool) -> dict[str, Any]:
-    if is_sqlite:
+def _engine_options(url: str, path: Path | None, read_only: bool) -> dict[str, Any]:
+    """Arguments of SQLAlchemy's `create_engine`."""
+    if path:
         return {"connect_args": {"timeout": LOCK_TIMEOUT_SECONDS}}
-    return {"pool_pre_ping": True, "pool_size": 2, "connect_args": SERVER_OPTIONS}  # PostgreSQL, the one server offered
+    own = make_url(url).query.get("options", ())  # such as -csearch_path=SCHEMA
+    options = [own] if isinstance(own, str) else list(own)
+    options += [SESSION_OPTIONS, *(["-c default_transaction_read_only=on"] if read_only else [])]
+    arguments = SERVER_OPTIONS | {"options": " ".join(options)}
+    return {"pool_pre_ping": True, "pool_size": 2, "connect_args": arguments}  # PostgreSQL, the one server that is supported
 
 
 def storage_of(study: optuna.Study) -> ResilientStorage:
@@ -220,21 +225,15 @@ def _use_immediate_transactions(engine: Engine, only_reads: Callable[[], bool]) 
     engine.dispose()  # connections made before the listeners
 
 
-def _check_file_system(path: Path) -> None:
-    kind = file_system(path)
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise UserError(
-            f"{path}: lies on a network file system ({kind}), where SQLite loses data; pass --out with a folder on a "
-            "local disk, or --storage with a database server"
-        )
+def _use_explicit_transactions(engine: Engine) -> None:
+    """Let SQLAlchemy begin the transactions of a SQLite file that is only read."""
 
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
 
-def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
-    """Type of the file system that holds the path, None where /proc/mounts is missing."""
-    try:
-        rows = [line.split() for line in mounts.read_text().splitlines()]
-    except OSError:
-        return None
-    target = path.resolve()
-    mounted = [(len(point), kind) for _, point, kind, *_ in rows if target.is_relative_to(point.replace("\\040", " "))]
-    return max(reversed(mounted), key=lambda mount: mount[0])[1] if mounted else None  # a later mount hides an earlier one
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    engine.dispose()

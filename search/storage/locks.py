@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from search.errors import UserError
+from search.storage.failures import StudyGone
 
 LOCK = ".lock"
+CONFIG = "config.json"  # of a run folder
 ORPHAN_SECONDS = 5.0  # wait of a start for the workers of a killed run, which end by themselves
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -116,6 +118,22 @@ def lock_path(folder: Path, name: str) -> Path:
     system, _, file = name.partition("/")
     is_valid = all(part and part.replace(".", "").replace("-", "").isalnum() for part in (system, file))
     return folder / "workers" / system / file if is_valid else folder / "workers" / "none"
+
+
+def check_folder(folder: Path, worker: str) -> None:
+    """Check that the run folder is still the one in which this worker was started.
+
+    Raises:
+        StudyGone: it was deleted, renamed or replaced.
+    """
+    lock = lock_path(folder, worker)
+    expected = [folder / CONFIG, *([lock] if lock.parent.parent == folder / "workers" else [])]
+    try:
+        missing = [path for path in expected if not path.exists()]
+    except OSError:  # a network file system that is away for a while
+        return
+    if missing:
+        raise StudyGone(f"{folder}: the run folder was deleted, renamed or replaced ({missing[0].name} is missing)")
 
 
 def _create(folder: Path, name: str) -> IO[bytes]:

@@ -43,7 +43,6 @@ from sqlalchemy.orm import Session
 from search.storage.attributes import ATTEMPT, INDEX, WORKER
 from search.storage.database import storage_of
 from search.storage.optuna_internals import (
-    StudyModel,
     TrialHeartbeatModel,
     TrialModel,
     TrialSystemAttributeModel,
@@ -116,7 +115,7 @@ def locked(study: optuna.Study) -> Iterator[tuple[ResilientStorage, Session]]:
     """A transaction during which no other process adds, begins or closes a trial of the study."""
     storage = storage_of(study)
     with Session(storage.engine) as session, session.begin():
-        StudyModel.find_or_raise_by_id(study_id_of(study), session, for_update=True)
+        storage.check_study(session, study_id_of(study))
         yield storage, session
 
 

@@ -8,9 +8,11 @@ in memory meanwhile, so that training continues; it is stored before anything el
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,12 +21,20 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.orm import Session
 
 from search.storage.clock import SYSTEM, Clock
-from search.storage.failures import StorageUnavailable, cause_of, is_disk_full, is_temporary
-from search.storage.optuna_internals import StudyModel, TrialHeartbeatModel
+from search.storage.failures import (
+    StorageUnavailable,
+    StudyGone,
+    cause_of,
+    is_database_missing,
+    is_disk_full,
+    is_read_only,
+    is_temporary,
+)
+from search.storage.optuna_internals import StudyModel, StudySystemAttributeModel, TrialHeartbeatModel
 from search.storage.pending import PendingWrites, store_pending
 from search.storage.rows import read_outlines, read_running_trials, read_trial, read_trials
 from search.storage.trial_cache import TrialCache
@@ -32,8 +42,22 @@ from search.storage.trial_cache import TrialCache
 FIRST_PAUSE = 0.1  # seconds between two calls, doubled each time
 LONGEST_PAUSE = 3.0
 REPORT_AFTER = 1.0  # seconds of waiting before `on_wait` is called
+IDENTITY = "search:identity"  # system attribute of a study
 
 Answer = TypeVar("Answer")
+OnWait = Callable[[str], None]
+
+
+def no_report(reason: str) -> None:
+    """Report no waiting."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A study that must stay the same while a run goes on."""
+
+    name: str
+    identity: str | None  # a random token among its system attributes, which no other study of this name or id has
 
 
 class ResilientStorage(BaseStorage):
@@ -50,7 +74,10 @@ class ResilientStorage(BaseStorage):
     ) -> None:
         self.database = database
         self.patience, self.grace_seconds, self.clock = patience, grace_seconds, clock
-        self.on_wait: Callable[[str], None] = lambda reason: None  # called with the reason, once for each call that waits
+        self.on_wait: OnWait = no_report  # called with the reason, once for each call that waits
+        self.is_writable = True
+        self.guards: list[Callable[[], None]] = []  # called before each call; raise StudyGone
+        self.watched: dict[int, Watched] = {}  # by study id
         self._trials = TrialCache()
         self._directions: dict[int, list[StudyDirection]] = {}  # by study id; they never change
         self._unstored: list[tuple[int, int, float]] = []  # (trial id, epoch, value) of epochs that are not stored yet
@@ -68,9 +95,12 @@ class ResilientStorage(BaseStorage):
 
         Raises:
             StorageUnavailable: it was so for longer than `patience`, or its disk is full.
+            StudyGone: a guard found that the database or the folder has changed, or the server has no such database.
         """
         started, pause, is_reported = self.clock.monotonic(), FIRST_PAUSE, False
         while True:
+            for guard in self.guards:
+                guard()
             try:
                 self._store_epochs()
                 return call()
@@ -78,8 +108,12 @@ class ResilientStorage(BaseStorage):
                 waited, reason = self.clock.monotonic() - started, cause_of(error)
                 if self.patience and is_disk_full(error):
                     raise StorageUnavailable(f"the database cannot store more ({reason}); make space") from None
+                if self.patience and is_database_missing(error):
+                    raise StudyGone(f"the database was dropped ({reason})") from None
                 if not self._can_wait(error):
                     raise
+                if is_read_only(error):
+                    self.engine.dispose()  # the next connection may reach a server that accepts writes
                 if waited > self.patience:
                     raise StorageUnavailable(f"the database was unreachable for {waited:.0f} s ({reason})") from None
                 if not is_reported and waited > REPORT_AFTER:
@@ -122,7 +156,7 @@ class ResilientStorage(BaseStorage):
         finally:
             pending, self._pending = self._pending, None
             if not pending.is_empty:
-                self.retry(lambda: self._store(pending))
+                self._change(lambda: self._store(pending))
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Record that the worker of a trial is alive; not repeated, as the next heartbeat follows soon."""
@@ -137,6 +171,22 @@ class ResilientStorage(BaseStorage):
             if not is_temporary(error):
                 raise
 
+    def check_study(self, session: Session, study_id: int) -> None:
+        """Lock the row of a study, and check that a watched one is still the same.
+
+        Raises:
+            StudyGone: a watched study was deleted, renamed or replaced.
+            KeyError: there is no such study, and it is not watched.
+        """
+        watched = self.watched.get(study_id)
+        try:
+            study = StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+        except KeyError:
+            self._raise_if_watched(study_id)
+            raise
+        if watched and Watched(str(study.study_name), self._identity(session, study_id)) != watched:
+            raise StudyGone(f"study {watched.name!r}: another study has replaced it in the database")
+
     # --- trials: written ---
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
@@ -150,24 +200,29 @@ class ResilientStorage(BaseStorage):
             check_distribution_compatibility(known.setdefault(param_name, distribution), distribution)
             pending.parameters[param_name] = param_value_internal, distribution
         else:
-            self.retry(lambda: self.database.set_trial_param(trial_id, param_name, param_value_internal, distribution))
+            self._change(lambda: self.database.set_trial_param(trial_id, param_name, param_value_internal, distribution))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         if pending := self._pending_of(trial_id):
             pending.user[key] = value
         else:
-            self.retry(lambda: self.database.set_trial_user_attr(trial_id, key, value))
+            self._change(lambda: self.database.set_trial_user_attr(trial_id, key, value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         if pending := self._pending_of(trial_id):
             pending.system[key] = value
         else:
-            self.retry(lambda: self.database.set_trial_system_attr(trial_id, key, value))
+            self._change(lambda: self.database.set_trial_system_attr(trial_id, key, value))
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        for guard in self.guards:
+            guard()
         self._unstored.append((trial_id, step, intermediate_value))
         try:
             self._store_epochs()
+        except KeyError:
+            self._raise_if_watched()
+            raise
         except Exception as error:
             if not self._can_wait(error):
                 raise
@@ -187,12 +242,16 @@ class ResilientStorage(BaseStorage):
                     return True  # the first call was stored, and only its answer was lost
                 raise
 
-        return self.retry(tell)
+        return self._change(tell)
 
     # --- trials: read ---
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._read(lambda connection: read_trial(connection, trial_id))
+        try:
+            return self._read(lambda connection: read_trial(connection, trial_id))
+        except KeyError:
+            self._raise_if_watched()
+            raise
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -268,7 +327,32 @@ class ResilientStorage(BaseStorage):
                     StudyModel.find_or_raise_by_id(study_id, session)
                 return read(session.connection())
 
-        return self._ask(once)
+        try:
+            return self._ask(once)
+        except KeyError:
+            if study_id is not None:
+                self._raise_if_watched(study_id)
+            raise
+
+    def _change(self, call: Callable[[], Answer]) -> Answer:
+        """Retry a change of a trial, which vanishes only with its study."""
+        try:
+            return self.retry(call)
+        except KeyError:
+            self._raise_if_watched()
+            raise
+
+    def _raise_if_watched(self, study_id: int | None = None) -> None:
+        """Raise StudyGone if this study, or the study of a trial that is missing, is watched."""
+        names = [watched.name for key, watched in self.watched.items() if study_id in (None, key)]
+        if names:
+            raise StudyGone(f"study {names[0]!r} was deleted from the database") from None
+
+    def _identity(self, session: Session, study_id: int) -> str | None:
+        table = StudySystemAttributeModel
+        query = select(table.value_json).where(table.study_id == study_id, table.key == IDENTITY)
+        text = session.execute(query).scalar()
+        return None if text is None else json.loads(text)
 
     def _can_wait(self, error: Exception) -> bool:
         return self.patience > 0 and is_temporary(error)

@@ -1,7 +1,7 @@
-"""The Optuna studies of a run: created or gone on with, and counted.
+"""The Optuna studies of a run: created, resumed and read.
 
-A run is two studies in one storage: NAME holds the candidates, NAME.references the base and other networks to compare
-with, which can so never be the best candidate. What trials carry is written by `objective` and read back here as records.
+A run is two studies in one storage: NAME holds the candidates, NAME.references the base and other reference networks, which
+can therefore never be the best candidate. NAME.control and NAME.finals are added by finals.
 """
 
 from __future__ import annotations
@@ -9,20 +9,27 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from search.data.dataset import Dataset
 from search.errors import UserError
 from search.files import write_json
 from search.networks.architecture import Architecture
-from search.storage.attributes import ACCURACY
-from search.storage.database import masked, open_storage, sqlite_url
+from search.storage.attributes import ACCURACY, INDEX, watch
+from search.storage.database import open_storage, storage_of
+from search.storage.locks import check_folder
 from search.storage.optuna_internals import base_storage_of
+from search.storage.resilient import OnWait, no_report
+from search.storage.urls import anchored, masked, sqlite_url
 from search.study import study_file
 from search.study.config import StudyConfig
 from search.study.records import Record, counts, outline, ranked, records
@@ -31,21 +38,23 @@ from space import build
 CONFIG = "config"
 DATA = "data"
 KINDS = ("references", "control", "finals")  # of the studies beside the candidates', NAME.KIND
+NEW_FOLDER = "--out with a new folder"
+OUTPUTS = ("report.md", "report.html", "best_model.*", "trials", "references")  # that a run writes into its folder
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a study runs: its name, its folder, what it asks for, its storage."""
+    """A study with its configuration, its folder and its storage."""
 
     name: str
     folder: Path
     config: StudyConfig
     storage_url: str
-    called: str = field(default="", compare=False)  # what a person typed to name it: STUDY, --out, --storage
+    called: str = field(default="", compare=False)  # the arguments that named it: STUDY, --out, --storage
 
     @property
     def command(self) -> str:
-        """What a person types to go on with it."""
+        """The command that resumes it."""
         return f"python -m search run {self.called or self.name}"
 
 
@@ -58,7 +67,7 @@ class Studies:
 
 
 class Opened(NamedTuple):
-    """A run as it is now, for whoever looks at it in Python; every figure of `report.figures.curves` takes `*opened`."""
+    """A run with its records; every figure of `report.figures.curves` takes `*opened`."""
 
     run: Run
     candidates: list[Record]
@@ -66,7 +75,7 @@ class Opened(NamedTuple):
 
 
 def open_study(study: str, out: str | Path | None = None, storage: str | None = None) -> Opened:
-    """A run that has been started, finished or not; nothing is trained or changed.
+    """Read a run that has been started, finished or not; nothing is trained or changed.
 
     Args:
         study: a name under studies/, or the path of its TOML file.
@@ -81,8 +90,15 @@ def open_study(study: str, out: str | Path | None = None, storage: str | None = 
 
 
 def named(study: str, out: Path | None) -> tuple[str, Path, Path]:
-    """(name, study file, run folder) of a study as the command line names it."""
+    """(name, study file, run folder) of a study as the command line names it.
+
+    Raises:
+        UserError: there is no such file, or its name is one of the studies beside another's candidates.
+    """
     name, path = study_file.find(study)
+    base, _, kind = name.rpartition(".")
+    if base and kind in KINDS:
+        raise UserError(f"{study}: a study named NAME.{kind} would mix with that of {base!r}; rename the study file")
     default = path.parent / ("run" if path.name == "study.toml" else f"{path.stem}-run")
     return name, path, (out or default).resolve()
 
@@ -91,9 +107,10 @@ def ask(study: str, overrides: dict[str, Any], out: Path | None, storage: str | 
     """The run that a study file and its overrides ask for.
 
     Raises:
-        UserError: the file breaks a rule, or the folder holds a run that asked for something else.
+        UserError: the file breaks a rule, or the folder holds another run, or the user's own files.
     """
     name, path, folder = named(study, out)
+    storage = storage and anchored(storage)
     config = study_file.load(path, overrides)
     run = Run(name, folder, config, storage or sqlite_url(folder), _called(study, out, storage))
     if (folder / "config.json").is_file():
@@ -101,14 +118,16 @@ def ask(study: str, overrides: dict[str, Any], out: Path | None, storage: str | 
         _refuse_difference(folder, _config(folder, stored), config)
         if stored["name"] != name:
             raise UserError(f"{folder}: holds the run of {stored['name']!r}, not of {name!r}; pass --out with a new folder")
-        if _external(run) != stored["storage"]:
+        if _external(run) != (stored["storage"] and anchored(stored["storage"])):
             where = stored["storage"] or f"{folder / 'study.db'}, without --storage"
             raise UserError(f"{folder}: this run is stored in {where}; pass the same storage, or another --out")
+    else:
+        _refuse_own_files(folder)
     return run
 
 
 def find(study: str, out: Path | None, storage: str | None) -> Run:
-    """A run that has been started, as it was configured then.
+    """A run that has been started, as it was configured at its start.
 
     Raises:
         UserError: nothing has run in the folder yet, or its storage is elsewhere.
@@ -118,46 +137,64 @@ def find(study: str, out: Path | None, storage: str | None) -> Run:
     if not (folder / "config.json").is_file():
         raise UserError(f"{study}: nothing has run in {folder} yet; start it with: python -m search run {called}")
     stored = _stored(folder)
+    storage = anchored(storage) if storage else storage
     if storage is None and "***" in (stored["storage"] or ""):
         raise UserError(f"{folder}: this run is stored in {stored['storage']}; pass --storage with its password")
     return Run(name, folder, _config(folder, stored), storage or stored["storage"] or sqlite_url(folder), called)
 
 
-def create(run: Run, data: Dataset, *, patience: float = 0.0, grace_seconds: float | None = None) -> Studies:
-    """Create the studies of a run, or open those that are there.
+def create(
+    run: Run,
+    data: Dataset,
+    *,
+    patience: float = 0.0,
+    grace_seconds: float | None = None,
+    worker: str | None = None,
+    on_wait: OnWait = no_report,
+) -> Studies:
+    """Create the studies of a run, or open the existing ones.
 
     Args:
-        patience: seconds that a worker waits for a database that is away.
-        grace_seconds: after a trial's last heartbeat, until it counts as lost; None where no trial is run.
+        patience: seconds that a call is repeated while the database is unreachable.
+        grace_seconds: age of its last heartbeat at which a trial counts as lost; None where no trial is run.
+        worker: name of the worker that trains; every later call then raises StudyGone if study, database or run folder
+            are deleted, renamed or replaced.
+        on_wait: called with the reason when a call waits.
 
     Raises:
-        UserError: studies of this name asked for something else, or were trained on other data.
+        UserError: studies of this name asked for something else, were trained on other data, or are not this program's.
     """
-    storage, prices = open_storage(run.storage_url, patience=patience, grace_seconds=grace_seconds), run.config.cost_metrics
-    candidates, references = (
-        optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        for name, directions in (
-            (run.name, [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in prices)]),
-            (f"{run.name}.references", [StudyDirection.MAXIMIZE]),
-        )
-    )
+    storage = open_storage(run.storage_url, patience=patience, grace_seconds=grace_seconds, on_wait=on_wait)
+    costs = run.config.cost_metrics
+    directions = [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in costs)]
+    candidates = optuna.create_study(storage=storage, study_name=run.name, directions=directions, load_if_exists=True)
     attributes = candidates.user_attrs
     if CONFIG in attributes:
         stored = study_file.parse(attributes[CONFIG], masked(run.storage_url))
-        _refuse_difference(run.folder, stored, run.config)
+        _refuse_difference(_place(run), stored, run.config, _elsewhere(run))
         before = attributes[DATA]
         if before["fingerprint"] != data.fingerprint:
             raise UserError(
-                f"{run.folder}: this run was trained on other data ({before['summary']}, {before['fingerprint']}; now "
-                f"{data.summary()}, {data.fingerprint}); pass the data it started with, or --out with a new folder"
+                f"{_place(run)}: this run was trained on other data ({before['summary']}, {before['fingerprint']}; now "
+                f"{data.summary()}, {data.fingerprint}); pass the data it started with, or {_elsewhere(run)}"
             )
-    if len(candidates.directions) != 1 + len(prices):  # of a process that ended before it had stored its configuration
-        raise UserError(f"{run.folder}: this run was begun with other search.directions; pass --out with a new folder")
-    if prices and not candidates.metric_names:
-        _name_objectives(candidates, (ACCURACY, *prices))
-    candidates.set_user_attr(DATA, _data_facts(data))  # first: whoever finds a configuration finds data too
+    if candidates.directions != directions:  # another program's, or begun by a process that ended before it stored CONFIG
+        raise UserError(
+            f"{_place(run)}: study {run.name!r} has other directions ({_names(candidates.directions)}, not "
+            f"{_names(directions)}); pass {_elsewhere(run)}"
+        )
+    if CONFIG not in attributes and candidates.get_trials(deepcopy=False):
+        raise UserError(_not_ours(run, run.name))
+    if costs and not candidates.metric_names:
+        _name_objectives(candidates, (ACCURACY, *costs))
+    references = _sibling(run, storage, "references")
+    candidates.set_user_attr(DATA, _data_facts(data))  # first: a process that finds a configuration finds data too
     candidates.set_user_attr(CONFIG, run.config.dump())
     _write_config(run)
+    if worker is not None:
+        for study in (candidates, references):
+            watch(study)
+        storage.guards.append(partial(check_folder, run.folder, worker))
     return Studies(candidates, references)
 
 
@@ -175,21 +212,60 @@ def load(run: Run, *, patience: float = 0.0) -> Studies:
 
 
 def sibling(run: Run, kind: str, studies: Studies | None = None) -> optuna.Study:
-    """The study NAME.kind in the storage of a run, that of its studies where they are open: "finals", "control"."""
+    """The study NAME.kind of a run, "finals" or "control", created on first use.
+
+    Args:
+        studies: those of the run, if they are open: their storage is used.
+
+    Raises:
+        UserError: a study of this name is not this program's.
+    """
     storage = base_storage_of(studies.candidates) if studies else open_storage(run.storage_url, create=False)
-    name = f"{run.name}.{kind}"
-    return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    study = _sibling(run, storage, kind)
+    if studies and storage_of(study).watched:
+        watch(study)
+    return study
 
 
 def every(run: Run, *, patience: float = 0.0) -> list[optuna.Study]:
-    """All studies of a run that there are."""
+    """All studies of a run that exist."""
     storage = open_storage(run.storage_url, create=False, patience=patience)
-    there = set(optuna.get_all_study_names(storage))
+    existing = set(optuna.get_all_study_names(storage))
     names = [run.name, *(f"{run.name}.{kind}" for kind in KINDS)]
-    return [optuna.load_study(storage=storage, study_name=name) for name in names if name in there]
+    return [optuna.load_study(storage=storage, study_name=name) for name in names if name in existing]
 
 
-# --- what is there ---------------------------------------------------------------------------------------------------
+def _sibling(run: Run, storage: BaseStorage, kind: str) -> optuna.Study:
+    name = f"{run.name}.{kind}"
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    begun = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    is_foreign = CONFIG in study.user_attrs
+    if is_foreign or study.directions != [StudyDirection.MAXIMIZE] or any(INDEX not in trial.user_attrs for trial in begun):
+        raise UserError(_not_ours(run, name))
+    return study
+
+
+def _not_ours(run: Run, name: str) -> str:
+    return f"{_place(run)}: study {name!r} there was made by another program or study file; pass {_elsewhere(run)}"
+
+
+def _place(run: Run) -> str:
+    """Where the studies are stored."""
+    return str(run.folder) if _external(run) is None else masked(run.storage_url)
+
+
+def _elsewhere(run: Run) -> str:
+    """Advice for another study of the same name: another folder does not help where a server holds the study."""
+    if _external(run) is None:
+        return NEW_FOLDER
+    return "--storage with another database, or rename the study file"
+
+
+def _names(directions: Sequence[StudyDirection]) -> str:
+    return ", ".join(direction.name.lower() for direction in directions)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
 
 
 def network_of(run: Run, number: int | None = None, studies: Studies | None = None) -> Architecture:
@@ -287,13 +363,28 @@ def _config(folder: Path, stored: dict[str, Any]) -> StudyConfig:
     return study_file.parse(stored["config"], str(folder / "config.json"))
 
 
-def _refuse_difference(folder: Path, stored: StudyConfig, asked: StudyConfig) -> None:
+def _refuse_difference(where: Path | str, stored: StudyConfig, asked: StudyConfig, elsewhere: str = NEW_FOLDER) -> None:
     found = study_file.differences(stored, asked)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         options = study_file.options_back(stored, asked)
         back = f"go on with {options}" if options else "go on with what it has"
-        raise UserError(f"{folder}: {found[0]}{more}; {back}, or pass --out with a new folder")
+        raise UserError(f"{where}: {found[0]}{more}; {back}, or pass {elsewhere}")
+
+
+def _refuse_own_files(folder: Path) -> None:
+    """Refuse a folder without a run that holds files which a run would replace.
+
+    Raises:
+        UserError: there are such files.
+    """
+    names = sorted(path.name for pattern in OUTPUTS for path in folder.glob(pattern))
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"{folder}: holds {names[0]}{more} but no run (config.json), and a run would replace it; pass --out with a new "
+            "folder"
+        )
 
 
 def _called(study: str, out: Path | None, storage: str | None) -> str:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from search.storage.attributes import Attributes, rewrite
-from search.storage.database import open_storage, sqlite_url, storage_of
+from search.storage.database import open_storage, storage_of
 from search.storage.resilient import ResilientStorage
+from search.storage.urls import sqlite_url
 
 
 def open_study(folder: Path, name: str = "s") -> optuna.Study:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
 from search.storage.claims import _CLAIMS, Claims, claims_of
-from search.storage.database import open_storage, sqlite_url
+from search.storage.database import open_storage
 from search.storage.resilient import ResilientStorage
+from search.storage.urls import sqlite_url
 
 ROOT = Path(__file__).parents[2]
 

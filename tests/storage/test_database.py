@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.errors import UserError
-from search.storage import database as storages
+from search.storage import urls
 from search.storage.claims import claims_of
-from search.storage.database import LOCK_TIMEOUT_SECONDS, NETWORK_FILE_SYSTEMS, file_system, masked, open_storage, sqlite_url
+from search.storage.database import LOCK_TIMEOUT_SECONDS, open_storage
+from search.storage.urls import NETWORK_FILE_SYSTEMS, file_system, masked, sqlite_url
 from tests.fault_table import record, results
 from tests.support.servers import PASSWORD, Server, free_port
 
@@ -187,7 +188,7 @@ def test_a_system_without_the_list_does_not_tell(tmp_path: Path) -> None:
 def test_a_network_file_system_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = tmp_path / "mounts"
     listed.write_text(f"root / ext4 rw 0 0\nremote {tmp_path}/far {kind} rw 0 0\n", encoding="utf-8")
-    monkeypatch.setattr(storages, "file_system", partial(file_system, mounts=listed))
+    monkeypatch.setattr(urls, "file_system", partial(file_system, mounts=listed))
     with pytest.raises(UserError, match=rf"network file system \({kind}\).*--out.*--storage") as caught:
         open_storage(sqlite_url(tmp_path / "far" / "run"))
     assert "\n" not in str(caught.value)

@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 
 from search.storage import resilient
-from search.storage.database import buffered_writes, open_storage, sqlite_url, storage_of
+from search.storage.database import buffered_writes, open_storage, storage_of
 from search.storage.resilient import ResilientStorage
+from search.storage.urls import sqlite_url
 from tests.storage.test_resilient import refused
 
 

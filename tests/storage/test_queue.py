@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,10 @@ from search.errors import UserError
 from search.runner.trial import has_room
 from search.storage import locks, recovery
 from search.storage import queue as queues
-from search.storage.database import open_storage, sqlite_url, storage_of
+from search.storage.database import open_storage, storage_of
 from search.storage.queue import begin, next_index, queue
 from search.storage.recovery import close_trial, drop_queued, recover, requeue
+from search.storage.urls import sqlite_url
 from tests.fault_table import record, results
 
 GRACE = 120.0
@@ -306,6 +308,22 @@ def test_the_trials_of_the_dead_of_this_machine_are_taken_up_at_once(url: str, t
         assert recover(study, tmp_path / "other") == []
         assert recover(study, tmp_path) == [1]
     assert outcomes(study) == ["RUNNING", "interrupted", "RUNNING", "RUNNING", "WAITING"]
+
+
+def test_a_copied_run_folder_takes_no_living_workers_trial(url: str, tmp_path: Path) -> None:
+    """Its copies of the locks are held by no process, and the study on the server is the same."""
+    study, folder, copied = open_study(url), tmp_path / "run", tmp_path / "copied"
+    with locks.supervisor_lock(folder) as name:
+        with locks.worker_lock(folder, name) as (worker, _):
+            begun(study, worker)
+            shutil.copytree(folder / "workers", copied / "workers")
+            assert not locks.has_ended(copied, worker)
+            assert recover(study, copied) == []
+            folder.rename(moved := tmp_path / "moved")  # which is no copy
+            assert recover(study, moved) == []
+        assert recover(study, copied) == []
+        assert recover(study, moved) == [0]
+        moved.rename(folder)
 
 
 def test_locks_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from search.storage import resilient
-from search.storage.database import open_storage, sqlite_url, storage_of
+from search.storage.database import open_storage, storage_of
 from search.storage.failures import StorageUnavailable, cause_of, is_disk_full, is_temporary
 from search.storage.resilient import ResilientStorage
+from search.storage.urls import sqlite_url
 
 
 @pytest.fixture(autouse=True)

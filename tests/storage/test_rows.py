@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.storage import rows
 from search.storage.claims import claims_of
-from search.storage.database import LOCK_TIMEOUT_SECONDS, open_storage, sqlite_url, storage_of
+from search.storage.database import LOCK_TIMEOUT_SECONDS, open_storage, storage_of
+from search.storage.urls import sqlite_url
 from search.study.records import outline, records
 from tests.support.stored import store
 

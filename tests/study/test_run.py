@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.data.dataset import Dataset, load_dataset
 from search.errors import UserError
-from search.storage.database import open_storage, sqlite_url
+from search.storage.database import open_storage
 from search.storage.queue import begin, next_index
 from search.storage.recovery import requeue
+from search.storage.urls import sqlite_url
 from search.study import run as studies
 from search.study.config import StudyConfig
 from search.study.records import FAILED, Record, base_accuracy, counts, progress, ranked, records, refusals
@@ -154,9 +155,7 @@ def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: 
     assert next_index(study.trials) == 2
 
 
-@pytest.mark.parametrize(
-    "step", ["optuna.storages.RDBStorage._get_prepared_new_trial", "search.storage.resilient.store_attributes"]
-)
+@pytest.mark.parametrize("step", ["search.storage.queue._insert", "search.storage.recovery.write_attributes"])
 def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
     step: str, study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +172,7 @@ def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
     assert requeue(study) == []
 
 
-def _die(*words: object) -> None:
+def _die(*words: object, **options: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -265,7 +264,8 @@ def test_a_record_holds_what_its_trial_carries(study: optuna.Study) -> None:
     assert records(study)[0].outcome == "running"
     study.tell(trial, 0.5)
     known = Record(0, None, "trained", None, 300, 9, 0.5, 1, 0.4, epochs=2, seconds=3.5, curve=(0.5, 0.4),
-                   refused={"over budget": 3}, refused_params=(5000, 7000), warm_start="eip-b")  # fmt: skip
+                   refused={"over budget": 3}, refused_params=(5000, 7000), warm_start="eip-b",
+                   costs={"params": 300, "macs": 9})  # fmt: skip
     assert records(study) == [known]
 
 
@@ -435,6 +435,81 @@ def test_another_study_does_not_go_on_in_the_folder_of_one(digits: Dataset, tmp_
     create(studies.ask(str(tmp_path / "one.toml"), {}, tmp_path / "run", None), digits)
     with pytest.raises(UserError, match="one"):
         studies.ask(str(tmp_path / "two.toml"), {}, tmp_path / "run", None)
+
+
+# --- studies and files of other programs -----------------------------------------------------------------------------
+
+FOREIGN: dict[str, Callable[[optuna.storages.BaseStorage], object]] = {
+    "another direction": lambda storage: optuna.create_study(storage=storage, study_name="tiny", direction="minimize"),
+    "trials": lambda storage: optuna.create_study(storage=storage, study_name="tiny", direction="maximize").ask(),
+    "references": lambda storage: optuna.create_study(
+        storage=storage, study_name="tiny.references", direction="maximize"
+    ).ask(),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_study_that_another_program_made_is_not_adopted(what: str, run: Run, digits: Dataset) -> None:
+    """It was, with its direction: TPE then minimised the accuracy."""
+    FOREIGN[what](open_storage(run.storage_url))
+    with pytest.raises(UserError, match=r"study 'tiny.*--out with a new folder") as caught:
+        create(run, digits)
+    assert "\n" not in str(caught.value)
+    assert not (run.folder / "config.json").exists()
+
+
+def test_a_study_is_not_taken_for_anothers_references(run: Run, digits: Dataset) -> None:
+    """Of a study that an earlier version let be named so."""
+    create(replace(run, name="tiny.references"), digits)
+    with pytest.raises(UserError, match=r"study 'tiny\.references' there was made by another program or study file"):
+        create(run, digits)
+
+
+@pytest.mark.parametrize("kind", studies.KINDS)
+def test_a_name_that_would_mix_with_another_studys_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{kind}.toml"
+    path.write_text('base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n', encoding="utf-8")
+    for call in (lambda: studies.ask(str(path), {}, None, None), lambda: studies.find(str(path), None, None)):
+        with pytest.raises(UserError, match=rf"a study named NAME\.{kind} would mix with that of 'x'; rename"):
+            call()
+
+
+def test_advice_for_a_study_on_a_server_is_not_another_folder(run: Run, digits: Dataset, tmp_path: Path) -> None:
+    elsewhere = replace(run, storage_url=f"sqlite:///{tmp_path / 'server.db'}")
+    create(elsewhere, digits)
+    other = replace(make(tmp_path / "new", budget={"params": 9}), storage_url=elsewhere.storage_url)
+    with pytest.raises(UserError, match="--storage with another database, or rename the study file") as caught:
+        create(other, digits)
+    assert "--out" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "best_model.keras", "best_model.py", "trials"])
+def test_a_folder_with_a_users_own_files_is_refused(name: str, tmp_path: Path) -> None:
+    """A run would replace them."""
+    path = tmp_path / "tiny.toml"
+    path.write_text('base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n', encoding="utf-8")
+    (folder := tmp_path / "mine").mkdir()
+    (folder / "notes.txt").write_text("kept")
+    studies.ask(str(path), {}, folder, None)
+    (folder / name).write_text("kept")
+    with pytest.raises(UserError, match=rf"holds {name} but no run .*pass --out with a new folder"):
+        studies.ask(str(path), {}, folder, None)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        studies.ask(str(path), {}, folder, None)
+
+
+def test_a_relative_database_is_that_of_the_current_folder(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text('base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    asked = studies.ask(str(path), {}, tmp_path / "run", "sqlite:///mine.db")
+    monkeypatch.chdir("/")
+    create(asked, digits)
+    assert (tmp_path / "mine.db").is_file()
+    assert studies.find(str(path), tmp_path / "run", None) == asked
 
 
 # --- networks of trials ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from search.runner.loop import SearchLoop
 from search.runner.reporter import NullPublisher, Reporter
 from search.runner.trial import run_candidate
 from search.storage.claims import claims_of
-from search.storage.database import sqlite_url
+from search.storage.urls import sqlite_url
 from search.study import records as study_records
 from search.study import run as studies
 from search.study.records import Record

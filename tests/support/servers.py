@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -58,6 +59,15 @@ class Server:
     def url(self, user: str = "anna") -> str:
         """The URL for a user, with the password."""
         return f"postgresql://{user}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/postgres"
+
+    def execute(self, statement: str) -> Any:
+        """The first column of the first row of a statement's answer; None without one."""
+        import psycopg
+
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
 
     def new_storage(self) -> str:
         """The URL of an empty storage: of a user with a schema of its own, which is far quicker made than a database."""

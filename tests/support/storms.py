@@ -18,7 +18,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage.database import sqlite_url
+from search.storage.urls import sqlite_url
 from search.study.records import COUNTED
 from search.study.run import Run, every
 from search.study.study_file import parse

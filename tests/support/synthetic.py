@@ -28,7 +28,7 @@ from search.finals.statistics import rank
 from search.networks.architecture import Architecture, fingerprint
 from search.networks.geometry import resolve
 from search.networks.layers import Dropout, SeparableConv
-from search.storage.database import sqlite_url
+from search.storage.urls import sqlite_url
 from search.study import references
 from search.study import run as studies
 from search.study.config import ROOT, StudyConfig

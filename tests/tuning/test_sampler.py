@@ -20,9 +20,10 @@ from search.seeds import derive
 from search.spaces.domains import Value
 from search.storage.attributes import REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims, claims_of
-from search.storage.database import open_storage, sqlite_url
+from search.storage.database import open_storage
 from search.storage.queue import begin, next_index
 from search.storage.resilient import ResilientStorage
+from search.storage.urls import sqlite_url
 from search.study.config import StudyConfig
 from search.study.study_file import parse
 from search.tuning.candidate import Candidate, DataFacts, Rejection, fits, judge

@@ -18,7 +18,8 @@ from plotly.graph_objects import Figure
 
 from report.dashboard import patches as dashboard_patches
 from report.dashboard.publish import ARTIFACTS, GRAPHS, REST, YOURS, Redraw, publish_files, publish_study, publish_trial_note
-from search.storage.database import open_storage, sqlite_url
+from search.storage.database import open_storage
+from search.storage.urls import sqlite_url
 from search.study import records as study_records
 from search.study.run import Run, Studies, sibling
 from tests.finals.test_results import BESTS, TESTS, Kept

@@ -34,7 +34,7 @@ from report.dashboard.publish import GRAPHS, Redraw, publish_trial_note
 from report.figures.data import REJECTED
 from report.tables import leaderboard
 from search.errors import UserError
-from search.storage.database import sqlite_url
+from search.storage.urls import sqlite_url
 from search.study import config as configs
 from search.study import records as study_records
 from search.study import run as studies

@@ -15,7 +15,7 @@ from report.figures import curves as figures
 from report.figures import data as rows
 from report.figures.data import REJECTED, Refusals, Size
 from report.figures.style import COLOURS, GREY, log_axis
-from search.storage.database import sqlite_url
+from search.storage.urls import sqlite_url
 from search.study import config as configs
 from search.study import references as known
 from search.study import study_file

@@ -12,7 +12,8 @@ import pytest
 from report.markdown.effects import effects_section, finals_section
 from search.finals.results import FinalistResult, FinalsResult
 from search.finals.statistics import rank, winners_curse
-from search.storage.database import open_storage, sqlite_url
+from search.storage.database import open_storage
+from search.storage.urls import sqlite_url
 from search.study import study_file
 from search.study.run import Run
 

@@ -40,7 +40,7 @@ from search.networks.layers import (
     Softmax,
     SpatialSeparableConv,
 )
-from search.storage.database import sqlite_url
+from search.storage.urls import sqlite_url
 from search.study import config as configs
 from search.study import records as study_records
 from search.study import run as studies
