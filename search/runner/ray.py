@@ -47,7 +47,7 @@ def supervise_on_ray(order: Order, view: View, address: str, workers: int, trial
 
 
 class Hub:
-    """Collects the events of all tasks and tells them to stop; an actor on the node of the run's own process."""
+    """Collects the events of all tasks and holds their stop flag; an actor on the node of the run's own process."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, Event]] = []  # worker and event

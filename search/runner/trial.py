@@ -1,4 +1,4 @@
-"""One trial through Optuna: begun for this worker alone, sampled with the seed of its logical index, trained and told."""
+"""Runs one trial: begins it in the queue, samples with the seed of its logical index, trains it and reports its result."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run_candidate(
 def run_trial(
     study: optuna.Study, trial: optuna.Trial, evaluate: Callable[[optuna.Trial], Values], objective: Objective
 ) -> None:
-    """Run a trial that was begun, with heartbeats; tell its result and remove its checkpoint.
+    """Run a trial that was begun, with heartbeats; report its result to Optuna and remove its checkpoint.
 
     The result is discarded if another process has ended the trial meanwhile, for lack of heartbeats.
 

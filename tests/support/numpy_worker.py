@@ -1,9 +1,9 @@
-"""A worker process whose trainings are a few milliseconds of NumPy, which really learn, checkpoint and go on bit-equal.
+"""A worker process with trainings of a few milliseconds in NumPy, which learn, checkpoint and resume bit-equal.
 
     SEARCH_WORKER=tests.support.numpy_worker python -m search run STUDY
 
-Everything but the arithmetic is the application's own. Environment: EPOCH_SECONDS, that an epoch takes at least; FAULTS, a
-JSON list of faults to happen, see `Fault`; FAULTS_FOLDER, in which processes count how often each has happened.
+Everything but the arithmetic is the application's own. Environment: EPOCH_SECONDS, the least duration of an epoch; FAULTS, a
+JSON list of faults to inject, see `Fault`; FAULTS_FOLDER, in which processes count how often each has happened.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from search.training.result import Epoch, Outcome, Training, TrialOver, memory_e
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that happens to a worker at a point of its work."""
+    """A fault injected into a worker at a point of its work."""
 
-    at: str  # begun (before its first heartbeat), epoch (in it), checkpoint (after it), tell (before the result is told)
+    at: str  # begun (before its first heartbeat), epoch (in it), checkpoint (after it), tell (before the result is stored)
     do: str  # kill, crash (the supervisor too), abort, hang, halt, memory, exhausted, nan, full, torn
     index: int | None = None  # of the trial; any if None
     epoch: int | None = None
@@ -52,7 +52,7 @@ now_at = {"index": -1}
 
 
 def point(at: str, epoch: int | None = None, path: Path | None = None) -> None:
-    """Let happen what is to happen here."""
+    """Inject the faults of this point."""
     for number, fault in enumerate(FAULTS):
         here = fault.at == at and fault.index in (None, now_at["index"]) and fault.epoch in (None, epoch)
         if here and _is_due(number, fault.times):
@@ -60,7 +60,7 @@ def point(at: str, epoch: int | None = None, path: Path | None = None) -> None:
 
 
 def _is_due(number: int, times: int) -> bool:
-    """Whether the fault has not happened so often in all processes together."""
+    """True if the fault has happened less often than it should, in all processes together."""
     for time_ in range(times):
         try:
             os.close(os.open(FOLDER / f"fault-{number}-{time_}", os.O_CREAT | os.O_EXCL))
@@ -179,12 +179,12 @@ def main() -> None:
         point("begun")
         return heartbeat(trial)
 
-    def told(*words: Any) -> None:
+    def tell_after_faults(*arguments: Any) -> None:
         point("tell")
-        tell(*words)
+        tell(*arguments)
 
     trials.heartbeat = begun
-    trials._tell = told
+    trials._tell = tell_after_faults
     worker.main(NullPublisher(), NumpyTrainer())
 
 

@@ -96,7 +96,7 @@ def trained(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def outcomes(trials: list[FrozenTrial]) -> dict[int, list[str]]:
-    """What became of each logical index, try after try."""
+    """Outcomes by logical index, in the order of the attempts."""
     found: dict[int, list[str]] = {}
     for trial in trials:
         found.setdefault(trial.user_attrs["index"], []).append(trial.user_attrs.get("outcome", trial.state.name))
@@ -110,7 +110,7 @@ def worker_of(process: subprocess.Popen[str]) -> int:
 
 
 def board(study: Path) -> dict[str, Any]:
-    """What `python -m search top STUDY --json` prints."""
+    """The output of `python -m search top STUDY --json`."""
     words = [sys.executable, "-m", "search", "top", str(study), "--json"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -149,7 +149,7 @@ class Climbed(NamedTuple):
 
 
 def write_climbing(folder: Path) -> Path:
-    """That study, not begun: a network that does well beside others and one that does not are known before."""
+    """Write that study; one of its warm starts scores above most candidates and one below."""
     study = write_study(folder, CLIMBING)
     of = parse(tomllib.loads(STUDY) | {"base": 0.5}, "study").space
     first = {name: domain.first for name, domain in parameters(of).items()}

@@ -1,4 +1,4 @@
-"""Runs for tests: a small finished one on digits, made once for all that read one, and some whose trainings only pretend.
+"""Runs for tests: a small finished one on digits, shared by all tests that read one, and some with simulated trainings.
 
 The finished run has its base, two trained candidates and a rejected one.
 """
@@ -66,7 +66,7 @@ learning_rate = 0.004
 
 
 def search(*words: str) -> str:
-    """What the command line prints; it must succeed."""
+    """Output of the command line, which must succeed."""
     done = subprocess.run(
         [sys.executable, "-m", "search", *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
@@ -76,7 +76,7 @@ def search(*words: str) -> str:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that has its two candidates, to be read; `copied` makes one to be changed."""
+    """A run with its two candidates, for reading only; `copied` gives one that may be changed."""
     return studies.find(str(shared(tmp_path_factory, "finished", _finished) / "tiny.toml"), None, None)
 
 
@@ -102,7 +102,7 @@ def _finished(folder: Path) -> None:
     search("run", str(file), "--trials", "2")
 
 
-# --- trainings that only pretend -------------------------------------------------------------------------------------
+# --- simulated trainings ---------------------------------------------------------------------------------------------
 
 SMALL = Architecture((8, 8, 1), 10, (SeparableConv(8), GlobalAveragePool(), Dense(10), Softmax()), "small")
 
@@ -114,14 +114,14 @@ def digits() -> Dataset:
 
 
 def small_run(folder: Path, **changes: Any) -> Run:
-    """A run on digits that has not begun: small networks under 1,200 parameters, two epochs each."""
+    """A run on digits before its start: small networks under 1,200 parameters, two epochs each."""
     raw = {"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 1200}, "recipe": {"epochs": 2}} | changes
     raw.setdefault("space", {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1})
     return Run("tiny", folder, parse(raw, "test"), sqlite_url(folder))
 
 
 class Pretence:
-    """Stands in for trainings and for the clock."""
+    """Replaces trainings and the clock."""
 
     def __init__(self) -> None:
         self.plays: list[float | Sequence[float] | Callable[[], float | Sequence[float]]] = []  # accuracies, one for each
@@ -129,16 +129,16 @@ class Pretence:
         self.seconds_an_epoch = 1.0
 
     def fit(self, architecture: Architecture, data: Dataset, recipe: Recipe, **hooks: Any) -> Any:
-        """As `search.training.train.fit`, with the accuracies of the next play; 0.5 where there is none."""
+        """Replace `search.training.train.fit`; the accuracies are those of the next play, or 0.5."""
         from search.training.train import Epoch, Training
 
         play = self.plays.pop(0) if self.plays else 0.5
-        told = play() if callable(play) else play
+        accuracies = play() if callable(play) else play
         history: list[Epoch] = []
         for number in range(1, recipe.epochs + 1):
             self.seconds += self.seconds_an_epoch
             hooks["on_step"](number, recipe.epochs)
-            value = told if isinstance(told, float) else told[number - 1]
+            value = accuracies if isinstance(accuracies, float) else accuracies[number - 1]
             history.append(Epoch(number, 1.0, value, 1.0, value, 0.1, self.seconds_an_epoch))
             if hooks["on_epoch"](history[-1]):
                 break
@@ -147,7 +147,7 @@ class Pretence:
 
 
 class Bench:
-    """A run whose trainings only pretend, in this process."""
+    """A run with simulated trainings, in this process."""
 
     def __init__(self, run: Run, pretence: Pretence, seconds_left: float | None = None) -> None:
         self.run, self.pretence, self.plays = run, pretence, pretence.plays
@@ -163,34 +163,34 @@ class Bench:
 
     @property
     def study(self) -> optuna.Study:
-        """That of the candidates."""
+        """The Optuna study of the candidates."""
         return self.studies.candidates
 
     def one_trial(self) -> FrozenTrial:
-        """The next candidate, the one that is queued if one is."""
+        """Run the next candidate, a queued one first."""
         begun = {trial.number for trial in self.study.trials if trial.state != optuna.trial.TrialState.WAITING}
         run_candidate(self.study, self.objective)
         (new,) = [trial for trial in self.study.trials if trial.state.is_finished() and trial.number not in begun]
         return new
 
     def train_candidates(self) -> Done | Recycle:
-        """All that the worker of this run would train; how it ends."""
+        """Train what the worker of this run would train; how it ends."""
         return SearchLoop(self.run, self.studies, self.objective, self.reporter, NullPublisher()).train_candidates()
 
     @property
     def records(self) -> list[Record]:
-        """Of the candidates."""
+        """Records of the candidates."""
         return study_records.records(self.study)
 
 
 @pytest.fixture
 def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
-    """In place of every training, and of the clock by which their limits are watched."""
+    """Simulated trainings, and the clock that limits are checked by."""
     return pretend(monkeypatch)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretence:
-    """What the fixture is, for those of a wider scope."""
+    """The fixture `pretence` for fixtures of a wider scope."""
     from search.training import train
 
     found = Pretence()
@@ -204,5 +204,5 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretence:
 
 @pytest.fixture
 def bench(tmp_path: Path, pretence: Pretence) -> Bench:
-    """A small run whose trainings only pretend."""
+    """A small run with simulated trainings."""
     return Bench(small_run(tmp_path / "run"), pretence)

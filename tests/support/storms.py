@@ -29,7 +29,7 @@ SECONDS = 120  # that a step may take on a machine that has other work
 
 
 def write_images(folder: Path) -> Path:
-    """Four kinds of pictures (400 are trained on), which regression tells apart a little better with each epoch."""
+    """Four classes of images (400 for training), on which regression improves a little with each epoch."""
     chance = np.random.default_rng(0)
     labels = np.arange(440) % 4
     centres = chance.integers(60, 190, (4, 8, 8, 1))
@@ -97,7 +97,7 @@ class Storm:
 
     @cached_property
     def study(self) -> optuna.Study:
-        """That of the candidates, which has begun."""
+        """The Optuna study of the candidates, once it exists."""
         return every(self.run)[0]
 
     @property
@@ -107,7 +107,7 @@ class Storm:
 
     @property
     def log(self) -> str:
-        """What the workers wrote for people."""
+        """The workers' log."""
         return (self.run.folder / "worker.log").read_text()
 
     def wait_for(self, what: Callable[[list[FrozenTrial]], Any], *, seconds: float = SECONDS) -> None:
@@ -119,7 +119,7 @@ class Storm:
 
     @property
     def happened(self) -> Counter[int]:
-        """How often a fault has really happened, by the row of the table of faults."""
+        """Number of faults that have happened, by the row of the table of faults."""
         return self.met + Counter(
             fault["row"]
             for number, fault in enumerate(self.faults)
@@ -128,7 +128,7 @@ class Storm:
         )
 
     def check(self, trained: int, known: Mapping[int, FrozenTrial] | None = None) -> None:
-        """What must hold whatever has happened: so many trials counted, each network once, nothing lost, nothing at work.
+        """Check the invariants after any fault: so many trials counted, each network once, none lost, none in progress.
 
         Args:
             known: trials that had come to their verdicts before, by number.
@@ -165,7 +165,7 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
 
 
 def outcomes(trials: list[FrozenTrial]) -> list[str]:
-    """What became of each."""
+    """Outcome of each trial."""
     return [one.user_attrs.get("outcome", one.state.name) for one in trials]
 
 
