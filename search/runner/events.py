@@ -112,7 +112,7 @@ class TrialStarted:
     number: int
     params: int
     macs: int = 0
-    receptive_field: tuple[int, int] | None = None
+    receptive_field: int | None = None  # in pixels, the larger of height and width
     seed: int = 0
     refused: int = 0  # proposals rejected before it
     reference: str | None = None

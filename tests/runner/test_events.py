@@ -29,7 +29,7 @@ from tests.support.runs import Bench, bench, pretence  # noqa: F401 the last two
 EXAMPLES: list[Event] = [
     StudyLoaded(9, 2, (0.5, 1), trained=1, pruned_at_rung=1, rejected=3, failed=4),
     StudyLoaded(9, 0),
-    TrialStarted(3, 1000, 5000, (9, 9), 7, 2, contender="trial-1", repeat=0),
+    TrialStarted(3, 1000, 5000, 9, 7, 2, contender="trial-1", repeat=0),
     EpochDone(number=3, epochs=4, epoch=1, val_accuracy=0.5, raw_val_loss=0.25),
     TrialEnded(3, Outcome.PRUNED_AT_RUNG, "behind", 1.5, 0.5),
     WorkerLost("crashed", (3, 4)),

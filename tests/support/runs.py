@@ -26,7 +26,7 @@ from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.networks.layers import Dense, GlobalAveragePool, SeparableConv, Softmax
 from search.runner import trial
-from search.runner.events import Done, Event, Recycle
+from search.runner.events import Done, Event, Recycle, decode_event, encode_event
 from search.runner.loop import SearchLoop
 from search.runner.reporter import NullPublisher, Reporter
 from search.runner.trial import run_candidate
@@ -153,13 +153,16 @@ class Bench:
         self.run, self.pretence, self.plays = run, pretence, pretence.plays
         self.studies: Studies = studies.create(run, digits())
         self.events: list[Event] = []
-        self.reporter = Reporter(self.events.append)
+        self.reporter = Reporter(self._receive)
         self.objective = Objective(
             Context(run.config, digits(), run.folder, base_accuracy=0.5),
             claims_of(self.studies.candidates),
             Limits(run.config.stop, seconds_left, run.config.cost_metrics),
             self.reporter,
         )
+
+    def _receive(self, event: Event) -> None:
+        self.events.append(decode_event(encode_event(event)))  # as it reaches a supervisor
 
     @property
     def study(self) -> optuna.Study:
