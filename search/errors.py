@@ -13,7 +13,7 @@ _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the command line prints the message and exits with status 2."""
+    """Invalid input of the user; the command line prints the message and exits with status 2."""
 
 
 class ControlFlow(BaseException):
@@ -33,14 +33,14 @@ class StudyStopped(ControlFlow):
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'X'?` for a misspelt word, or the known words where none is near."""
     names = sorted(known)
-    found = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {found[0]!r}?" if found else f"known: {', '.join(names)}"
+    matches = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(names)}"
 
 
 def first_place(error: ValidationError) -> tuple[int | str, ...]:
-    """Where the problem is that `first_problem` tells of: a misspelt key before the key that it leaves missing."""
-    place: tuple[int | str, ...] = _first(error)["loc"]
-    return place
+    """The key of the problem that `first_problem` words: a misspelt key before the key that it leaves missing."""
+    location: tuple[int | str, ...] = _first(error)["loc"]
+    return location
 
 
 def first_problem(error: ValidationError, known: Iterable[str] = ()) -> str:
@@ -51,9 +51,11 @@ def first_problem(error: ValidationError, known: Iterable[str] = ()) -> str:
         place = "file"
     if problem["type"] in _UNKNOWN:
         return f"{place}: unknown key" + (f", {nearest(str(problem['loc'][-1]), known)}" if known else "")
+    if problem["type"] == "missing":
+        return f"{place}: is missing and required; add it"
     message = re.sub(r"^(Value error|Assertion failed), ", "", problem["msg"])
     value = problem.get("input")
-    shown = "" if problem["type"] in {"value_error", "missing", "json_invalid"} else f", not {_cut(repr(value), 60)}"
+    shown = "" if problem["type"] in {"value_error", "json_invalid"} else f", not {_cut(repr(value), 60)}"
     return " ".join(f"{place}{': ' if place else ''}{_cut(message, 400)}{shown}".split())
 
 
@@ -66,6 +68,6 @@ def _cut(text: str, most: int) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The error's own words in at most 120 printable characters: a file's bytes may be among them."""
+    """The message of an error in at most 120 printable characters, as it may contain bytes of a file."""
     words = " ".join(str(error).split()) or type(error).__name__
     return "".join(character if character.isprintable() else "?" for character in words)[:120]

@@ -1,4 +1,4 @@
-"""Files of a run folder, each written whole or not at all: a reader, or the next start, never sees half of one."""
+"""Atomic writes of files: a reader, or the next start, sees a whole file or none; arrays and JSON among them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Weights = Sequence[npt.NDArray[Any]]
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file through `fill`: under another name first, synced, then renamed."""
+    """Write a file through `fill`: under a temporary name, synced, then renamed."""
     with replacing(path) as part, part.open("wb") as stream:
         fill(stream)
         stream.flush()
@@ -37,7 +37,7 @@ def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name to write to, with the same ending; it becomes `path` where the block succeeds and vanishes where it fails."""
+    """A temporary name with the same suffix, renamed to `path` if the block succeeds and removed if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = draft_of(path)
     try:
@@ -83,7 +83,7 @@ def _is_running(process: int) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; of a name that no file can have, `Path.is_file` raises before Python 3.14."""
+    """True for a regular file; false for an impossible name, on which `Path.is_file` raises before Python 3.14."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that no more can be written: the disk is full, or a quota or a limit is reached."""
+    """True for an error of a full disk, or of a reached quota or size limit."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -1,4 +1,4 @@
-"""One root seed, named streams: every random draw of a study comes from here, and none from a global generator."""
+"""Seeds of named streams from one root seed: the only source of random numbers of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps what C++ libraries print on standard output and standard error off the screen, for the case that it is needed."""
+"""The process and its machine: output of C++ libraries kept off the screen, and the number of cores."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[Callable[[], str]]:
-    """Nothing written to file descriptors 1 and 2 inside the block is seen; the function given tells it, the end of it last.
+    """Capture what is written to file descriptors 1 and 2 inside the block; the given function returns the end of it.
 
     Not for several threads at once: the descriptors are those of the process.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as captured:
         for descriptor, _ in kept:
-            os.dup2(said.fileno(), descriptor)
+            os.dup2(captured.fileno(), descriptor)
 
-        def told(most: int = 2_000) -> str:
+        def output(most: int = 2_000) -> str:
             sys.stdout.flush()
             sys.stderr.flush()
-            said.seek(0)
-            return said.read().decode(errors="replace")[-most:].strip()
+            captured.seek(0)
+            return captured.read().decode(errors="replace")[-most:].strip()
 
         try:
-            yield told
+            yield output
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -39,5 +39,5 @@ def quiet() -> Iterator[Callable[[], str]]:
 
 
 def cores() -> int:
-    """How many of the machine's cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -143,13 +143,17 @@ def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
     from report.pareto import front_board
     from report.tables import leaderboard, refusal_words
     from search.cli.tables import print_front, print_leaderboard
-    from search.study.records import outline
-    from search.study.run import Opened, load
+    from search.study.dataset import majority_note
+    from search.study.records import outline, ranked
+    from search.study.run import DATA, Opened, load
 
     loaded = load(found)
     candidates, references = outline(loaded.candidates), outline(loaded.references)
     print_leaderboard(console, leaderboard(found, candidates, references), found.config, whole=whole)
     if prices := found.config.cost_metrics:
         print_front(console, front_board(Opened(found, candidates, references), prices, loaded))
+    best = next((record.best_val_accuracy for record in ranked(candidates)), None)
+    if note := majority_note(loaded.candidates.user_attrs[DATA], best):
+        console.print(note, style="yellow", markup=False, highlight=False)
     if refused := refusal_words(candidates):
         console.print(f"Rejected before training: {refused}.", highlight=False)

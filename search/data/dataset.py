@@ -20,8 +20,8 @@ from search.data.checks import CHUNK, content_remarks
 from search.data.copies import PARTS, Copies, find_copies
 from search.data.images import AS_THEY_ARE, DamagedImage, Options, Pixels, decode
 from search.data.loading import ReadImages
-from search.data.sources import NAMED, Decode, Reading, Source, is_folder_of_images, open_source
-from search.data.splits import Labels, Split, held_out, reduced
+from search.data.sources import NAMED, Decode, Reading, Source, class_counts, is_folder_of_images, open_source
+from search.data.splits import Labels, Split, held_out, reduced, three_parts
 from search.errors import UserError
 from search.text import format_shape
 
@@ -131,19 +131,7 @@ def load_dataset(
     if name is not None and options != AS_THEY_ARE:
         raise UserError(f"data: {name} is taken as it is; size, grayscale, background and classes go with a path alone")
     source = open_source(name, path, options, reading)
-    splits = dict(source.splits)
-    if protocol == "course" and "val" in splits:
-        first, middle = splits["train"], splits.pop("val")
-        splits["train"] = Split(np.concatenate([first.x, middle.x]), np.concatenate([first.y, middle.y]))
-    whole = splits
-    if images is not None:
-        splits = reduced(source.name, splits, images, seed)
-    if protocol == "course":
-        splits["val"] = splits.pop("test")
-    elif "val" not in splits:
-        splits["train"], splits["val"] = held_out(
-            source.name, splits["train"], holdout, seed, whole=whole if images is not None else None
-        )
+    splits = _split(source.name, source.splits, protocol, holdout, images, seed)
     damaged: tuple[str, ...] = ()
     if source.decode:  # only now, so that no image is opened that is not taken
         splits, damaged = _decoded(source.decode, splits)
@@ -157,6 +145,37 @@ def load_dataset(
     remarks = [f"left out: {len(damaged):,} damaged images"] if damaged else []
     remarks += content_remarks(str(path or name), splits)
     return _frozen(source, splits, protocol, "; ".join(filter(None, (source.remark, *remarks))), copies, damaged)
+
+
+def _split(
+    name: str, whole: Mapping[str, Split], protocol: Protocol, holdout: float, images: int | None, seed: int
+) -> dict[str, Split]:
+    """The splits of a protocol: "train" and "val", and "test" under "holdout"."""
+    splits = dict(whole)
+    if protocol == "course" and "val" in splits:
+        first, middle = splits["train"], splits.pop("val")
+        splits["train"] = Split(np.concatenate([first.x, middle.x]), np.concatenate([first.y, middle.y]))
+    complete = splits
+    if images is not None:
+        splits = reduced(name, splits, images, seed)
+    if protocol == "course":
+        splits["val"] = splits.pop("test")
+    elif "val" not in splits:
+        splits["train"], splits["val"] = held_out(
+            name, splits["train"], holdout, seed, whole=complete if images is not None else None
+        )
+    return splits
+
+
+def check_splits(name: str, protocol: Protocol, holdout: float, images: int | None) -> None:
+    """Check that a named set can be split so, by the sizes of its classes, without reading it.
+
+    Raises:
+        UserError: a class of a split would be left without images.
+    """
+    labels = {part: np.repeat(np.arange(len(counts)), counts) for part, counts in class_counts(name).items()}
+    splits = {part: Split(np.arange(len(y)), y) for part, y in labels.items()}
+    _split(name, splits if "test" in splits else three_parts(*splits["all"]), protocol, holdout, images, seed=0)
 
 
 def without_copies(data: Dataset) -> Dataset:

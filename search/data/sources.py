@@ -40,6 +40,8 @@ NAMED: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {  # (height, w
     "digits": ((8, 8, 1), tuple("0123456789")),
 }
 
+_DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images of each class
+
 Decode = Callable[[NDArray[np.int64]], ReadImages]  # images from their indices in the list of all files
 
 
@@ -82,6 +84,17 @@ def open_source(name: str | None, path: Path | None, options: Options, reading: 
             raise UserError(f"data: neither a name nor a path is given; pass one of {', '.join(NAMED)}, or a path")
         case _:
             return _open_keras(name)
+
+
+def class_counts(name: str) -> dict[str, tuple[int, ...]]:
+    """The number of images of each class of a named set, by part; digits come in one part."""
+    match name:
+        case "cifar10":
+            return {"train": (5_000,) * 10, "test": (1_000,) * 10}
+        case "cifar100":
+            return {"train": (500,) * 100, "test": (100,) * 100}
+        case _:
+            return {WHOLE: _DIGITS}
 
 
 def is_folder_of_images(path: Path) -> bool:

@@ -17,10 +17,12 @@ from search.runner.reporter import Reporter
 from search.storage.attributes import ATTEMPT, INDEX, WARM_START
 from search.storage.claims import claims_of
 from search.storage.queue import Queued, Trials, queue
+from search.study.config import StudyConfig
 from search.study.dataset import load_study_data
 from search.study.records import counts, progress, ranked, records
 from search.study.references import Reference
 from search.study.run import Run, Studies, create
+from search.training.device import cpu_note
 from search.training.result import Outcome
 from search.training.trainer import Trainer
 from search.tuning.candidate import DataFacts
@@ -64,7 +66,7 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         worker=order.worker,
         on_wait=lambda reason: reporter.send(DatabaseUnavailable(reason)),
     )
-    reporter.send(DeviceReady(trainer.prepare(), data.summary()))
+    reporter.send(DeviceReady(_device_text(trainer, data, config), data.summary()))
     objective = Objective(
         Context(config, data, run.folder, order.worker),
         claims_of(studies.candidates),
@@ -77,6 +79,13 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         reporter.send(_loaded(config.trials, studies))
         gc.freeze()  # libraries and past trials: the collection after each trial need not look through them
     return Prepared(run, studies, objective, networks.references)
+
+
+def _device_text(trainer: Trainer, data: Dataset, config: StudyConfig) -> str:
+    """The device in a line, with a remark where it is too slow for the data."""
+    text = trainer.prepare()
+    note = cpu_note(len(data.y_train), data.input_shape, config.recipe.epochs) if "on the CPU" in text else None
+    return f"{text}: {note}" if note else text
 
 
 def _read_data(run: Run, reporter: Reporter) -> Dataset:

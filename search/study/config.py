@@ -292,7 +292,7 @@ class StudyConfig(BaseModel):
             if self.search.rungs.first >= self.recipe.epochs:
                 epochs = f"a training has {self.recipe.epochs} epochs"
                 rule = f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}"
-                raise ValueError(f"{rule}; lower it, or leave rungs out")
+                raise ValueError(f"{rule}; take more than {self.search.rungs.first} epochs, lower it, or leave rungs out")
         functions = getattr(self.space, "activation", None)
         possible = functions.domains if isinstance(functions, Dimension) else ()
         if self.search.rank_by == "int8" and any(isinstance(one, Choices) and "elu" in one.values for one in possible):
@@ -370,7 +370,7 @@ class StudyConfig(BaseModel):
 
 
 def hardly_learnt(accuracy: float, classes: int) -> bool:
-    """Whether an accuracy is so near chance that to beat it says little."""
+    """True for an accuracy so near chance that beating it is no evidence."""
     return accuracy < 2 / classes
 
 

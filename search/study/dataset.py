@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from search.data.dataset import Dataset, load_dataset
 from search.data.loading import Watch, not_watched
@@ -11,6 +13,33 @@ from search.study.config import StudyConfig
 
 PIXELS = "images.npz"  # in a run folder: the pixels of a folder of images, where they took long to read
 DAMAGED = "damaged.txt"  # in a run folder, or beside a study file: the images that cannot be used, one a line
+
+
+def data_facts(data: Dataset) -> dict[str, Any]:
+    """The facts of the data that are stored with a study, as plain JSON values."""
+    label, share = data.majority
+    return {
+        "fingerprint": data.fingerprint,
+        "summary": data.summary(),
+        "input": list(data.input_shape),
+        "classes": data.classes,
+        "class_names": list(data.class_names),
+        "majority": {"class": label, "share": share},
+    }
+
+
+def majority_note(facts: Mapping[str, Any], accuracy: float | None) -> str | None:
+    """A line where the best accuracy is no better than always guessing the commonest class of the validation images.
+
+    None where it is better, nothing has been trained, or the study was stored before that share was recorded.
+    """
+    majority = facts.get("majority")
+    if majority is None or accuracy is None or accuracy > majority["share"]:
+        return None
+    return (
+        f"The best candidate is no better than always guessing {majority['class']!r}, which is right for "
+        f"{majority['share']:.2%} of the validation images."
+    )
 
 
 def load_study_data(

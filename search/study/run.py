@@ -32,6 +32,7 @@ from search.storage.resilient import OnWait, no_report
 from search.storage.urls import anchored, masked, sqlite_url
 from search.study import study_file
 from search.study.config import StudyConfig
+from search.study.dataset import data_facts
 from search.study.records import Record, counts, outline, ranked, records
 from space import build
 
@@ -188,7 +189,7 @@ def create(
     if costs and not candidates.metric_names:
         _name_objectives(candidates, (ACCURACY, *costs))
     references = _sibling(run, storage, "references")
-    candidates.set_user_attr(DATA, _data_facts(data))  # first: a process that finds a configuration finds data too
+    candidates.set_user_attr(DATA, data_facts(data))  # first: a process that finds a configuration finds data too
     candidates.set_user_attr(CONFIG, run.config.dump())
     _write_config(run)
     if worker is not None:
@@ -325,16 +326,6 @@ def _name_objectives(study: optuna.Study, names: tuple[str, ...]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # it is, since 3.2 of 2023
         study.set_metric_names(list(names))
-
-
-def _data_facts(data: Dataset) -> dict[str, Any]:
-    return {
-        "fingerprint": data.fingerprint,
-        "summary": data.summary(),
-        "input": list(data.input_shape),
-        "classes": data.classes,
-        "class_names": list(data.class_names),
-    }
 
 
 # --- the run folder's own copy of the configuration ------------------------------------------------------------------

@@ -41,7 +41,7 @@ def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | No
     except ValidationError as error:
         key = ".".join(str(part) for part in first_place(error)[:2])
         source = OPTIONS[key] if overridden and key in overridden else where
-        raise UserError(f"{source}: {first_problem(error, _known(error, raw))}") from None
+        raise UserError(f"{source}: {_missing_table(error) or first_problem(error, _known(error, raw))}") from None
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
@@ -142,6 +142,19 @@ def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:
 def _portable(path: Path) -> str:
     """Relative to the checkout where it lies inside, so that a checkout can move with its runs."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _missing_table(error: ValidationError) -> str | None:
+    """The problem in words where a whole table is missing, with the keys that it needs; else None."""
+    location = first_place(error)
+    is_missing = any(problem["type"] == "missing" and problem["loc"] == location for problem in error.errors())
+    table = str(location[0]) if is_missing and len(location) == 1 else ""
+    record = TABLES.get((table, None)) if table else None
+    if record is None:
+        return None
+    needed = [key for key, field in record.model_fields.items() if field.is_required()]
+    keys = f", with {' and '.join(needed)}" if needed else ""
+    return f"[{table}] is missing and required; add the table{keys}"
 
 
 def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from search.data.dataset import shape_of
+from search.data.dataset import check_splits, shape_of
 from search.errors import UserError
 from search.study import references, survey
 from search.study.config import ROOT, StudyConfig
@@ -40,6 +40,8 @@ def check_before_loading(config: StudyConfig, wanted: tuple[str, ...] = ()) -> N
         named = [references.named(config.base)] if isinstance(config.base, str) else []
     networks = Networks(tuple(named), tuple(references.named(name) for name in config.search.warm_start))
     if config.data.name is not None:
+        if config.data.path is None:
+            check_splits(config.data.name, config.protocol, config.data.holdout, config.data.images)
         shape, classes = shape_of(config.data.name, None, config.protocol, config.data.holdout)
         check_networks(config, networks, config.data.name, DataFacts(shape, classes, ""))
     return networks
