@@ -292,7 +292,9 @@ class StudyConfig(BaseModel):
             if self.search.rungs.first >= self.recipe.epochs:
                 epochs = f"a training has {self.recipe.epochs} epochs"
                 rule = f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}"
-                raise ValueError(f"{rule}; take more than {self.search.rungs.first} epochs, lower it, or leave rungs out")
+                raise ValueError(
+                    f"{rule}; take more than {self.search.rungs.first} epochs, a lower first, or leave rungs out"
+                )
         functions = getattr(self.space, "activation", None)
         possible = functions.domains if isinstance(functions, Dimension) else ()
         if self.search.rank_by == "int8" and any(isinstance(one, Choices) and "elu" in one.values for one in possible):
