@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from search.cli import setup
-from search.cli import worker as worker_process
 from search.data.dataset import check_splits, load_dataset
 from search.errors import UserError
 from search.networks.architecture import to_json
 from search.runner.job import order_of
+from search.runner.preparation import prepare
+from search.runner.reporter import Reporter
 from search.study import run as studies
 from search.study import study_file
 from search.study.config import REFERENCES
 from search.study.proposal import _stages
+from search.training.device import LARGE_TRAINING, cpu_note
+from search.training.trainer import KerasTrainer
 from search.tuning.checks import base_recipe_note, check_before_loading
 
 STUDY = """
@@ -62,7 +65,7 @@ def test_plan_refuses_what_a_worker_refuses_before_any_image_is_read(
     run = studies.ask(str(file), {} if images is None else {"data.images": images}, tmp_path / "run", None)
 
     def work() -> None:
-        worker_process.work(order_of(run), lambda event: None, *[lambda *_words: None] * 2)
+        prepare(order_of(run), Reporter(lambda event: None), KerasTrainer())
 
     attempts: list[Callable[[], Any]] = [lambda: setup.plan(str(file), images=images), work]
     messages = []
@@ -115,3 +118,11 @@ def test_advice_on_images_can_be_followed(images: int, holdout: float, least: in
         check_splits("cifar10", "holdout", holdout, images)
     assert "; use at least" in str(caught.value)
     check_splits("cifar10", "holdout", holdout, least)
+
+
+@pytest.mark.parametrize(("images", "side", "epochs", "is_told"), [(1_079, 8, 50, False), (45_000, 32, 50, True)])
+def test_a_slow_device_is_told_where_it_matters(images: int, side: int, epochs: int, is_told: bool) -> None:
+    """Not of digits, whose trials take a minute on a CPU."""
+    note = cpu_note(images, (side, side, 3), epochs)
+    assert (note is not None) == is_told == (images * side * side * epochs >= LARGE_TRAINING)
+    assert note is None or note.startswith("50 epochs of 45,000 images of 32x32 take hours a trial on a CPU")
