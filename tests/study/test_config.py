@@ -456,7 +456,8 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "first rung after the last epoch": (
         _rungs("first = 2"),
         (
-            "search.rungs: the first is after 2 epochs, and a training has 2 epochs; take more than 2 epochs, a lower first, or leave rungs out",
+            "search.rungs: the first is after 2 epochs, and a training has 2 epochs",
+            "; take more than 2 epochs, a lower first, or leave rungs out",
         ),
     ),
     "rungs where the rate stays": (

@@ -13,7 +13,7 @@ from search.cli import setup
 from search.data.dataset import check_splits, load_dataset
 from search.errors import UserError
 from search.networks.architecture import to_json
-from search.runner.job import order_of
+from search.runner.job import make_order
 from search.runner.preparation import prepare
 from search.runner.reporter import Reporter
 from search.study import run as studies
@@ -65,7 +65,7 @@ def test_plan_refuses_what_a_worker_refuses_before_any_image_is_read(
     run = studies.ask(str(file), {} if images is None else {"data.images": images}, tmp_path / "run", None)
 
     def work() -> None:
-        prepare(order_of(run), Reporter(lambda event: None), KerasTrainer())
+        prepare(make_order(run), Reporter(lambda event: None), KerasTrainer())
 
     attempts: list[Callable[[], Any]] = [lambda: setup.plan(str(file), images=images), work]
     messages = []
