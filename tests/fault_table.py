@@ -1,13 +1,14 @@
 """The table of faults in docs/reliability.md, made from the counts of the tests of faults.
 
     python -m tests.fault_table                     # run those tests, write benchmarks/faults.json and the page's table
-    FAULT_RECORDS=FOLDER python -m pytest -n 2      # in any run of them, each process leaves what it counts in the folder,
-    python -m tests.fault_table --records FOLDER    # prints the table; status 1 if a row is not as it should be
+    python -m tests.fault_table --rows 23 24        # run those of some rows alone, and keep the counts of the others
+    FAULT_RECORDS=FOLDER python -m pytest -n 2      # in any run of them, each process leaves its counts in the folder;
+    python -m tests.fault_table --records FOLDER    # prints the table of these; status 1 if a row lacks or failed
 
 A test of a fault has the numbers of its rows in its name (`test_row_5_...`, `test_rows_9_20_...`). It records how often the
-fault really happened, and what became of the results, looked up in the database: each logical trial must have come to one
-verdict, or wait in the queue once where the study has not ended; as many must count as were asked for, each network once;
-and what was finished before must be there as it was.
+fault really happened, and the results found in the database: each logical trial must have one verdict, or wait in the queue
+once where the study has not ended; as many must count as were asked for, each network once; and finished trials must be
+unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ ROOT = Path(__file__).parent.parent
 JSON, PAGE = ROOT / "benchmarks" / "faults.json", ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- the table of faults: written by python -m tests.fault_table -->"
 END = "<!-- the end of the table of faults -->"
-RECORDS = "FAULT_RECORDS"  # environment: the folder that processes leave their counts in; they count for nobody without it
+RECORDS = (
+    "FAULT_RECORDS"  # environment variable: folder in which each process leaves its counts; without it nothing is recorded
+)
 
 
 class Row(NamedTuple):
@@ -42,30 +45,33 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    1: Row("killed (SIGKILL) inside an epoch", "goes on in that epoch, counted once"),
-    2: Row("killed between claiming a trial and its first heartbeat", "taken up by the next start"),
-    3: Row("killed after training, before the result is told", "told once at the next start, not trained again"),
+    1: Row("killed (SIGKILL) inside an epoch", "resumes in that epoch, counted once"),
+    2: Row("killed between claiming a trial and its first heartbeat", "requeued by the next start"),
+    3: Row("killed after training, before the result is stored", "stored once at the next start, not trained again"),
     4: Row("Ctrl-C, SIGTERM", "all workers end within 10 s, status 130 or 143, checkpoints kept"),
-    5: Row("a worker halted past the grace period", "its trial goes to another, its late result is refused, it goes on"),
+    5: Row(
+        "a worker halted past the grace period",
+        "its trial goes to another, its late result is rejected, it continues",
+    ),
     6: Row("queued trials and eight workers", "each trained once"),
-    7: Row("four workers recover the same dead trials", "one retry each"),
-    8: Row("SQLite locked for seconds", "waited for"),
-    9: Row("PostgreSQL crashed, or away", "waited for, the training goes on meanwhile"),
+    7: Row("four workers requeue the same lost trials", "one retry each"),
+    8: Row("SQLite locked for seconds", "retried until it is free"),
+    9: Row("PostgreSQL crashed, or unreachable", "retried, while the training continues"),
     10: Row("disk full at a checkpoint", "the run stops and says so, the checkpoint before it is kept"),
-    11: Row("torn checkpoint", "noticed, the one before it is used"),
+    11: Row("torn checkpoint", "detected, the one before it is used"),
     12: Row("the loss is NaN or infinite", "that trial ends with its reason, the next one runs"),
     13: Row("out of memory, host or GPU", "that trial ends with its reason, the next one runs"),
     14: Row("a trial that hangs", "stopped at its deadline and recorded, the next one runs"),
     15: Row(
         "a trial that crashes its process", "two attempts, then failed; five in a row stop the run with what they share"
     ),
-    16: Row("the same study started again", "joins; another configuration or data set is refused with the difference"),
+    16: Row("the same study started again", "joins; another configuration or data set is rejected with the difference"),
     17: Row("N trained trials asked of eight workers", "exactly N"),
     18: Row("broken study file, impossible budget, bad data", "status 2, one line: rule, value, remedy; nothing written"),
-    19: Row("hostile data or model file", "refused in one line, nothing of it run or written"),
+    19: Row("hostile data or model file", "rejected in one line, nothing of it run or written"),
     20: Row("a password in the storage URL", "works, and appears in no output, log, file or traceback"),
     21: Row("all processes killed at random moments", "all of the above, at the end"),
-    22: Row("a node of a Ray cluster lost", "its trial goes on on another"),
+    22: Row("a node of a Ray cluster lost", "its trial resumes on another"),
     23: Row(
         "the terminal closed (SIGHUP), or the reader of the output gone",
         "ends as with Ctrl-C, status 129; without a signal the run continues, its output in worker.log",
@@ -74,7 +80,7 @@ ROWS = {
 
 
 class Results(NamedTuple):
-    """What became of results in a database."""
+    """Results of trials that a database has lost, or holds twice."""
 
     lost: int
     doubled: int
@@ -94,11 +100,11 @@ class Counted(NamedTuple):
 def results(
     trials: Sequence[FrozenTrial], asked: int | None = None, known: Mapping[int, FrozenTrial] | None = None
 ) -> Results:
-    """How many results a study has lost, and how many it holds twice or would get twice from what is queued.
+    """Count the results that a study has lost, and those that it holds twice or would get twice from its queue.
 
     Args:
-        asked: how many candidates must count; None where that is not what the study ended by.
-        known: trials that had their verdicts at some time before, by number.
+        asked: number of candidates that must count; None if the study did not end by it.
+        known: trials that had their verdicts at an earlier time, by number.
     """
     verdicts = Counter({_index(trial): 0 for trial in trials})
     verdicts.update(_index(trial) for trial in trials if _is_verdict(trial))
@@ -118,10 +124,10 @@ def results(
 
 
 def record(tries: Mapping[int, int], found: Results) -> None:
-    """Count faults that happened, by the row of the table, and what became of results.
+    """Record the number of faults that happened, by row of the table, and the results lost or doubled.
 
     Raises:
-        AssertionError: a result was lost or doubled; that is counted, too.
+        AssertionError: a result was lost or doubled; that is recorded, too.
     """
     if folder := os.environ.get(RECORDS):
         with (Path(folder) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
@@ -131,12 +137,12 @@ def record(tries: Mapping[int, int], found: Results) -> None:
 
 
 def _index(trial: FrozenTrial) -> Any:
-    """The logical trial that it is a try of."""
+    """Index of the logical trial that this trial is an attempt of."""
     return trial.user_attrs.get("index", f"trial {trial.number}")
 
 
 def _is_verdict(trial: FrozenTrial) -> bool:
-    """Or a promise of one."""
+    """True if the trial has a verdict, or waits for one in the queue."""
     if trial.state == TrialState.FAIL:
         return trial.user_attrs.get("outcome") not in ("interrupted", *COUNTED)  # its retry has it
     return trial.state != TrialState.RUNNING
@@ -146,7 +152,7 @@ def _is_verdict(trial: FrozenTrial) -> bool:
 
 
 def gathered(folder: Path) -> dict[int, Counted]:
-    """What all processes of a test run have counted, by row."""
+    """Sum of the counts of all processes of a test run, by row."""
     rows: dict[int, Counted] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -156,7 +162,7 @@ def gathered(folder: Path) -> dict[int, Counted]:
 
 
 def rows_with_tests() -> dict[int, list[str]]:
-    """The tests that have a row's number in their name, by row."""
+    """Tests with the number of a row in their name, by row."""
     found: dict[int, list[str]] = {row: [] for row in ROWS}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -168,7 +174,7 @@ def rows_with_tests() -> dict[int, list[str]]:
 
 
 def rows_of(test: str) -> list[int]:
-    """The rows that a test has in its name."""
+    """Rows in the name of a test."""
     named = re.match(r"test_rows?_((?:\d+_)+)", test)
     return [int(row) for row in named[1].split("_")[:-1]] if named else []
 
@@ -179,6 +185,7 @@ def markdown(rows: Mapping[int, Counted]) -> str:
     lines = (
         f"| {number} | {row.fault} | {row.expected} | {rows[number].tries} | {rows[number].lost} | {rows[number].doubled} |"
         for number, row in ROWS.items()
+        if number in rows
     )
     return "\n".join((*head, *lines))
 
@@ -189,7 +196,7 @@ def between_marks(text: str) -> str:
 
 
 def faults_of(rows: Mapping[int, Counted]) -> list[str]:
-    """What keeps this from being a table of faults that were survived."""
+    """Reasons why this is not a complete table of survived faults; empty if it is."""
     told = [f"row {row}: no test has counted it (was one skipped?)" for row in ROWS if row not in rows]
     told += [f"row {row}: there is no such row" for row in rows if row not in ROWS]
     told += [f"row {row}: {one.lost} lost, {one.doubled} doubled" for row, one in rows.items() if one.lost or one.doubled]
@@ -197,24 +204,29 @@ def faults_of(rows: Mapping[int, Counted]) -> list[str]:
 
 
 def read(path: Path = JSON) -> dict[str, Any]:
-    """The table as it was written last."""
+    """Read the table that was written last."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--records", type=Path, help="what an earlier run of the tests left; nothing is run or written")
+    options.add_argument("--records", type=Path, help="counts of an earlier run of the tests; nothing is run or written")
+    options.add_argument("--rows", type=int, nargs="+", choices=ROWS, help="run the tests of these rows alone")
     asked = options.parse_args()
     if asked.records:
         sys.exit(_told(gathered(asked.records)))
+    known = {entry["row"]: Counted(entry["tries"], entry["lost"], entry["doubled"]) for entry in read()["rows"]}
     with tempfile.TemporaryDirectory() as folder:
         tests = rows_with_tests()
-        files = sorted({f"tests/{test.split('.')[0]}.py" for names in tests.values() for test in names})
-        words = ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-k", "test_row_ or test_rows_", *files]
+        chosen = {test for row, names in tests.items() if row in (asked.rows or ROWS) for test in names}
+        words = ["-m", "pytest", "-n", "2", "--dist", "loadfile"]
+        words += ["-k", " or ".join(sorted(test.split(".")[1] for test in chosen))]
+        words += sorted({f"tests/{test.split('.')[0]}.py" for test in chosen})
         if status := subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | {RECORDS: folder}).returncode:
             sys.exit(status)
-        rows = gathered(Path(folder))
+        counted = gathered(Path(folder))
+    rows = known | {row: counted[row] for row in asked.rows if row in counted} if asked.rows else counted
     if status := _told(rows):
         sys.exit(status)
     table = [{"row": row, **rows[row]._asdict(), "tests": tests[row]} for row in ROWS]
@@ -224,7 +236,7 @@ def main() -> None:
 
 
 def _told(rows: Mapping[int, Counted]) -> int:
-    """Print the table, or what is wrong with it on standard error; the exit status."""
+    """Print the table, or its faults on standard error; returns the exit status."""
     wrong: Iterable[str] = faults_of(rows)
     for line in wrong:
         print(line, file=sys.stderr)
