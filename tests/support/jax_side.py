@@ -118,7 +118,7 @@ class Masked(keras.layers.Layer):
 
 def reference(recipe: Recipe, *, dropout: Any = Masked) -> tuple[Any, Any, list[Any]]:
     """(model of Keras' own layers, its mask layer, its weights but for the mask), compiled."""
-    layers = fast_layers(None, Dropout=dropout)
+    layers = fast_layers(Dropout=dropout)
     model = build(toy()[0], seed=2, layers=layers)
     common = {"global_clipnorm": recipe.clip_norm or None}
     match recipe.optimizer:

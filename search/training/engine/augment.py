@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -20,9 +21,11 @@ DRAWS = 9  # crop: top, left; warp: rotation, zoom y, zoom x, shift y, shift x; 
 
 
 def augment(images: Any, flipped: Any, uniform: Any, how: Augment, pixels: Pixels) -> Any:
-    """What the network sees of a batch: uint8 (n, h, w, c) in, float32 of the same shape out; mixup is left to the step.
+    """Vary and normalise a batch: pixel values (n, h, w, c) in, float32 of the same shape out; mixup is left to the step.
 
-    `flipped` is bool (n,), looked at only where `how` flips; `uniform` is (n, DRAWS).
+    Args:
+        flipped: bool (n,), used only if `how` flips.
+        uniform: float32 (n, DRAWS).
     """
     if how.flip:
         images = flip(images, flipped)
@@ -37,7 +40,7 @@ def augment(images: Any, flipped: Any, uniform: Any, how: Augment, pixels: Pixel
 
 
 def normalize(images: Any, pixels: Pixels) -> Any:
-    """`Pixels.apply` as tensors: uint8 (n, h, w, c) to float32."""
+    """`Pixels.apply` as tensors: pixel values (n, h, w, c) to float32."""
     scaled = ops.cast(images, "float32") / 255.0
     if pixels.mean:
         scaled = (scaled - np.asarray(pixels.mean, np.float32)) / np.asarray(pixels.std, np.float32)
@@ -47,8 +50,8 @@ def normalize(images: Any, pixels: Pixels) -> Any:
 def flip(images: Any, flipped: Any) -> Any:
     """The images (n, h, w, c) whose `flipped`, bool (n,), is true, left for right."""
     _, height, width, _ = images.shape
-    columns = ops.arange(width)
-    return _gather(images, ops.arange(height)[None], ops.where(flipped[:, None], width - 1 - columns, columns))
+    columns = _range(width)
+    return _gather(images, _range(height)[None], ops.where(flipped[:, None], width - 1 - columns, columns))
 
 
 def crop(images: Any, border: int, uniform: Any) -> Any:
@@ -58,8 +61,8 @@ def crop(images: Any, border: int, uniform: Any) -> Any:
     """
     _, height, width, _ = images.shape
     offset = _whole(uniform, 2 * border + 1) - border
-    rows = _reflect(offset[:, :1] + ops.arange(height), height)
-    columns = _reflect(offset[:, 1:] + ops.arange(width), width)
+    rows = _reflect(offset[:, :1] + _range(height), height)
+    columns = _reflect(offset[:, 1:] + _range(width), width)
     return _gather(images, rows, columns)
 
 
@@ -82,8 +85,10 @@ def warp(images: Any, shift: float, zoom: float, rotation: float, uniform: Any) 
     y_1 = middle_y + move_y - y_x * middle_x - y_y * middle_y
     none = ops.zeros_like(angle)
     transform = ops.stack([x_x, x_y, x_1, y_x, y_y, y_1, none, none], axis=1)
+    with keras.device("cpu:0"):  # where the operation reads it
+        fill = ops.convert_to_tensor(0.0)
     return ops.image.affine_transform(
-        images, transform, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+        *(images, transform), interpolation="bilinear", fill_mode="nearest", fill_value=fill, data_format="channels_last"
     )
 
 
@@ -96,8 +101,8 @@ def cutout(images: Any, side: int, uniform: Any) -> Any:
     _, height, width, _ = images.shape
 
     def covered(share: Any, size: int) -> Any:
-        place = ops.arange(size) - (_whole(share, size) - side // 2)
-        return (place >= 0) & (place < side)
+        offset = _range(size) - (_whole(share, size) - side // 2)
+        return (offset >= 0) & (offset < side)
 
     rows, columns = covered(uniform[:, :1], height), covered(uniform[:, 1:], width)
     kept = ops.logical_not(rows[:, :, None] & columns[:, None, :])
@@ -116,18 +121,35 @@ def mixup(images: Any, targets: Any, share: Any) -> tuple[Any, Any]:
 def _gather(images: Any, rows: Any, columns: Any) -> Any:
     """The pixels at `rows` (n or 1, h) and `columns` (n, w) of each image, as one gather of whole pixels from the batch."""
     _, height, width, channels = images.shape
-    first = ops.arange(ops.shape(images)[0])[:, None] * height
-    place = (first + rows)[:, :, None] * width + columns[:, None, :]
-    return ops.take(ops.reshape(images, (-1, channels)), place, axis=0)
+    first = _range(ops.shape(images)[0])[:, None] * height
+    index = (first + rows)[:, :, None] * width + columns[:, None, :]
+    return _take(ops.reshape(images, (-1, channels)), index)
+
+
+def _take(rows: Any, index: Any) -> Any:
+    """Rows of a table by their non-negative index."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(rows, index)  # Keras' own would wrap negative ones, by sizes computed on the host
+    return ops.take(rows, index, axis=0)
+
+
+def _range(count: Any) -> Any:
+    """The numbers below `count`, of the integer type that the backend computes on the device, not on the host."""
+    integer = keras.backend.standardize_dtype("int")  # int64 for TensorFlow, int32 for JAX
+    if isinstance(count, int):
+        return ops.convert_to_tensor(np.arange(count), integer)
+    return ops.cast(ops.arange(count), integer)
 
 
 def _whole(uniform: Any, count: int) -> Any:
-    """From [0, 1) to the whole numbers below `count`, all equally likely."""
-    return ops.cast(ops.floor(uniform * count), "int32")
+    """Map [0, 1) to the integers below `count`, all equally likely."""
+    return ops.cast(ops.floor(uniform * count), "int")
 
 
-def _reflect(place: Any, size: int) -> Any:
-    """Where a place on an endless row of mirrored axes lies on the first; as in np.pad's "reflect", edges come once."""
+def _reflect(position: Any, size: int) -> Any:
+    """Reflect positions on an unbounded axis into [0, size); as in np.pad's "reflect", edges come once."""
     period = max(1, 2 * (size - 1))
-    wave = ops.abs(place) % period
+    wave = ops.abs(position) % period
     return ops.minimum(wave, period - wave)

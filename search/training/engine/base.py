@@ -63,14 +63,13 @@ def optimizer_of(recipe: Recipe) -> Any:
     return optimizer
 
 
-def losses(targets: Any, probabilities: Any, recipe: Recipe, weights: Any = None) -> Any:
-    """Cross-entropy of each image (n,), from one-hot or mixed targets (n, classes), times the weight of its class.
+def losses(targets: Any, probabilities: Any, recipe: Recipe) -> Any:
+    """Cross-entropy (n,) of each image, from one-hot or mixed targets (n, classes).
 
-    As Keras' `fit(class_weight=...)` has it: a mixed target weighs as its larger part, and the mean is over images, not over
-    weights. Validation takes no weights.
+    In training each is multiplied by the weight of its class, as in Keras' `fit(class_weight=...)`: a mixed target counts as
+    its larger part, and the mean is over images, not over weights. Validation takes no weights.
     """
-    each = keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=recipe.label_smoothing)
-    return each if weights is None else each * keras.ops.take(weights, keras.ops.argmax(targets, axis=-1))
+    return keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=recipe.label_smoothing)
 
 
 def class_weights_of(data: Dataset, recipe: Recipe) -> npt.NDArray[np.float32] | None:
@@ -83,12 +82,6 @@ def class_weights_of(data: Dataset, recipe: Recipe) -> npt.NDArray[np.float32] |
         return None
     counts = np.bincount(data.y_train, minlength=data.classes)
     return np.asarray(counts.sum() / (data.classes * counts), np.float32)
-
-
-def correct(targets: Any, probabilities: Any) -> Any:
-    """How many images are told right; a mixed target counts as its larger part."""
-    hit = keras.ops.argmax(targets, axis=-1) == keras.ops.argmax(probabilities, axis=-1)
-    return keras.ops.sum(keras.ops.cast(hit, "float32"))
 
 
 VALIDATION_BATCH = 500

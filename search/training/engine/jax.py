@@ -15,9 +15,15 @@ from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
-from search.training.engine.base import Arrays, Sums, class_weights_of, correct, losses, optimizer_of, validation_of
+from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
 from search.training.engine.epoch import EpochPlan
-from search.training.engine.layers import ShiftedDepthwiseConv2D, ShiftedMaxPooling2D, ShiftedSeparableConv2D, fast_layers
+from search.training.engine.layers import (
+    ShiftedDepthwiseConv2D,
+    ShiftedMaxPooling2D,
+    ShiftedSeparableConv2D,
+    dropout_of,
+    fast_layers,
+)
 from search.training.model import build
 from search.training.recipe import Recipe
 
@@ -84,9 +90,10 @@ class JaxEngine:
         self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
     ) -> None:
         started = time.monotonic()
-        self.weights_of_classes = class_weights_of(data, recipe)
+        class_weights = class_weights_of(data, recipe)
+        self.class_weights = None if class_weights is None else jnp.array(class_weights)
         self.recipe, self.pixels, self.draws = recipe, pixels, JaxDraws()
-        layers = fast_layers(self.draws, **SHIFTED)
+        layers = fast_layers(Dropout=dropout_of(self.draws), **SHIFTED)
         self.model = build(architecture, seed=seed, initializer=recipe.initializer, layers=layers, dtype=dtype)
         self.optimizer = optimizer_of(recipe)
         self.optimizer.build(self.model.trainable_variables)
@@ -171,8 +178,10 @@ class JaxEngine:
     def _step(self, state: State, rate: Any, images: Any, targets: Any) -> tuple[State, Any, Any]:
         def mean_loss(trainable: list[Any]) -> Any:
             probabilities, rest = self.model.stateless_call(trainable, state.rest, images, training=True)
-            each = losses(targets, probabilities, self.recipe, self.weights_of_classes)
-            return jnp.mean(each), (jnp.sum(each), correct(targets, probabilities), rest)
+            each = losses(targets, probabilities, self.recipe)
+            if self.class_weights is not None:
+                each = each * self.class_weights[jnp.argmax(targets, axis=-1)]
+            return jnp.mean(each), (jnp.sum(each), jnp.sum(_hits(targets, probabilities), dtype=jnp.float32), rest)
 
         gradients, (loss, hits, rest) = jax.grad(mean_loss, has_aux=True)(state.trainable)
         optimizer = list(state.optimizer)
@@ -193,8 +202,7 @@ class JaxEngine:
         def body(index: Any, totals: Any) -> Any:
             x, y, n = (lax.dynamic_slice_in_dim(values, index * size, size) for values in (images, targets, counts))
             probabilities, _ = self.model.stateless_call(trainable, rest, normalize(x, self.pixels), training=False)
-            hit = jnp.argmax(y, axis=-1) == jnp.argmax(probabilities, axis=-1)
-            new = (losses(y, probabilities, self.recipe), hit, 1)
+            new = (losses(y, probabilities, self.recipe), _hits(y, probabilities), 1)
             return tuple(total + jnp.sum(one * n) for total, one in zip(totals, new, strict=True))
 
         return lax.fori_loop(0, self.validation.batches, body, (jnp.float32(0),) * 3)
@@ -214,3 +222,8 @@ def _copies(values: Any) -> list[Any]:
 
 def _place(variable: Any, variables: list[Any]) -> int:
     return next(place for place, one in enumerate(variables) if one is variable)
+
+
+def _hits(targets: Any, probabilities: Any) -> Any:
+    """True for each image (n,) classified correctly; a mixed target counts as its larger part."""
+    return jnp.argmax(targets, axis=-1) == jnp.argmax(probabilities, axis=-1)

@@ -114,6 +114,6 @@ def _extent(size: int, kernel: int, stride: int, dilation: int, padding: str) ->
     return output, padding_all // 2, padding_all - padding_all // 2
 
 
-def fast_layers(draws: Draws, **replaced: Any) -> SimpleNamespace:
-    """What `search.training.model.build` takes in place of `keras.layers`."""
-    return SimpleNamespace(**vars(keras.layers) | {"Dropout": dropout_of(draws)} | replaced)
+def fast_layers(**replaced: Any) -> SimpleNamespace:
+    """`keras.layers` with some classes replaced, for `search.training.model.build`."""
+    return SimpleNamespace(**vars(keras.layers) | replaced)

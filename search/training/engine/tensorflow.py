@@ -1,133 +1,42 @@
-"""The engine on TensorFlow: a graph with the loop over steps inside, on images that lie on the device."""
+"""The engine on TensorFlow: one compiled call runs a loop of steps on images that stay on the device.
+
+On a GPU only control crosses between host and device inside the loop: the step's number, bounds of slices and the key of the
+random numbers. TensorFlow places what has no GPU kernel on the host without notice, so that every operation below is chosen
+by its kernels: uint8 is gathered from a variable only, int32 computes on the host, and sizes are numbers known when tracing.
+`benchmarks/gpu_placement` measures it.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
-from search.seeds import derive
-from search.training.device import is_accelerated
+from search.training import device
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
-from search.training.engine.base import Arrays, Sums, class_weights_of, correct, losses, optimizer_of, validation_of
+from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
 from search.training.engine.epoch import EpochPlan
-from search.training.engine.layers import fast_layers
+from search.training.engine.tensorflow_layers import TensorFlowDraws, layers_of
 from search.training.model import build
 from search.training.recipe import Recipe
 
-LEAST_EPSILON = 1.001e-5  # that the fused operation takes on a GPU
 AUGMENT_STREAM = 0
-LINE = 16  # values of a mask that lie in one line of memory
-WINDOWS = 65_536  # places at which a mask may begin
-
-
-class TensorFlowDraws:
-    """Counter-based random numbers (Salmon et al., "Parallel random numbers", 2011): no state to keep or to restore."""
-
-    def at(self, seed: Any, step: Any) -> None:
-        self.seed, self.step = tf.cast(seed, tf.int64), tf.cast(step, tf.int64)
-
-    def uniform(self, shape: Any, stream: int) -> Any:
-        return tf.random.stateless_uniform(shape, self._key(stream))
-
-    def bits(self, shape: Any, stream: int) -> Any:
-        count = tf.reduce_prod(shape)
-        words = tf.random.stateless_uniform([(count + 1) // 2], self._key(stream), None, None, tf.uint32)
-        return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:count], shape)
-
-    def _key(self, stream: int) -> Any:
-        return tf.stack([self.seed + (stream << 32), self.step])
-
-
-def pooled_dropout_of(draws: TensorFlowDraws) -> type[keras.layers.Layer]:
-    """A Dropout layer for a CPU, where random numbers cost more than the convolution before them.
-
-    Its masks are drawn once, and each step multiplies by a window of them at a random place: every mask is of independent
-    values; only that two steps' windows may overlap, shifted, tells it from masks drawn anew.
-    """
-
-    class Dropout(keras.layers.Layer):  # type: ignore[misc]
-        def __init__(self, rate: float, seed: int, **rest: Any) -> None:
-            super().__init__(**rest)
-            self.rate, self.seed = rate, seed
-            self.stream = derive(0, "dropout", self.name)
-
-        def draw(self, images: int) -> None:
-            """Draw the masks, for batches of up to so many images."""
-            if self.rate:
-                size = images * math.prod(self.input.shape[1:])
-                uniform = tf.random.stateless_uniform([-(-size // LINE) + WINDOWS, LINE], [self.seed, 0])
-                self.masks = tf.cast(tf.cast(uniform >= self.rate, tf.float32) / (1 - self.rate), self.compute_dtype)
-
-        def mask_of(self, shape: Any) -> Any:
-            """The mask of the step that the draws stand at."""
-            count = tf.reduce_prod(shape)
-            first = tf.cast(draws.uniform([], self.stream) * WINDOWS, tf.int32)
-            lines = self.masks[first : first + (count + LINE - 1) // LINE]  # whole lines of memory: no copy is made
-            return tf.reshape(tf.reshape(lines, [-1])[:count], shape)
-
-        def call(self, inputs: Any, training: bool = False) -> Any:
-            return inputs * self.mask_of(tf.shape(inputs)) if training and self.rate else inputs
-
-    return Dropout
-
-
-@tf.custom_gradient  # type: ignore[untyped-decorator]
-def _apart(x: Any) -> Any:
-    """The same, kept from being fused with what comes next."""
-    return tf.raw_ops.Snapshot(input=x), lambda gradient: gradient
-
-
-class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """Batch normalisation in one operation each way, for (n, h, w, c); other inputs take Keras' way.
-
-    It gives the unbiased variance n / (n - 1) * v, and Keras' moving average is of v.
-    """
-
-    def __init__(self, **rest: Any) -> None:
-        super().__init__(**rest | {"dtype": "float32"}, autocast=False)
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if len(inputs.shape) != 4 or self.epsilon < LEAST_EPSILON:
-            return tf.cast(super().call(tf.cast(inputs, tf.float32), training=training), inputs.dtype)
-        narrow = inputs.dtype != tf.float32 and inputs.shape[-1] % 16 and not is_accelerated()
-        x = tf.cast(inputs, tf.float32) if narrow else inputs  # bfloat16 falls back to a slow path there
-        moving = ([], []) if training else (self.moving_mean.value, self.moving_variance.value)
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=self.gamma.value,
-            offset=self.beta.value,
-            mean=moving[0],
-            variance=moving[1],
-            epsilon=self.epsilon,
-            is_training=bool(training),
-        )
-        if training:
-            n = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-            self._move(self.moving_mean, mean)
-            self._move(self.moving_variance, variance * ((n - 1) / n))
-            if x.shape[-1] % 8:  # fused with the activation it is slower still, on a CPU
-                y = _apart(y)
-        return tf.cast(y, inputs.dtype)
-
-    def _move(self, average: Any, value: Any) -> None:
-        average.assign(average.value * self.momentum + value * (1 - self.momentum))
 
 
 @functools.lru_cache(maxsize=1)
 def _on_device(data: Dataset) -> tuple[Any, ...]:
-    """The data set's images and one-hot targets, put on the device once for all trainings of a process."""
+    """Copy the images and one-hot targets of a data set to the device, once for all trainings of a process."""
     targets = np.eye(data.classes, dtype=np.float32)[data.y_train]
     validation = validation_of(data)
-    return tf.constant(data.x_train), tf.constant(targets), validation, *map(tf.constant, validation[:3])
+    images = tf.Variable(data.x_train, trainable=False)  # a gather of uint8 has a GPU kernel for variables alone
+    return images, tf.constant(targets), validation, *map(tf.constant, validation[:3])
 
 
 class TensorFlowEngine:
@@ -137,45 +46,42 @@ class TensorFlowEngine:
         self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
     ) -> None:
         started = time.monotonic()
-        self.weights_of_classes = class_weights_of(data, recipe)
         self.recipe, self.pixels, self.draws = recipe, pixels, TensorFlowDraws()
-        faster: dict[str, Any] = {"BatchNormalization": FusedBatchNormalization}
-        if not is_accelerated():
-            faster["Dropout"] = pooled_dropout_of(self.draws)
-        layers = fast_layers(self.draws, **faster)
+        class_weights = class_weights_of(data, recipe)
+        self.class_weights = None if class_weights is None else tf.constant(class_weights)
+        layers = layers_of(self.draws)
         self.model = build(architecture, seed=seed, initializer=recipe.initializer, layers=layers, dtype=dtype)
+        seen = len(data.x_train) * recipe.augment.passes
         for layer in self.model.layers:
             if hasattr(layer, "draw"):
-                layer.draw(min(recipe.batch_size, len(data.x_train) * recipe.augment.passes))
+                layer.draw(min(recipe.batch_size, seen))
         self.optimizer = optimizer_of(recipe)
         self.optimizer.build(self.model.trainable_variables)
         self.averages = [tf.Variable(weight.value) for weight in self.model.weights] if recipe.ema else []
         self.images, self.targets, self.validation, *self.validation_tensors = _on_device(data)
-        seen = len(data.x_train) * recipe.augment.passes
-        steps = -(-seen // recipe.batch_size)
-        with tf.device("CPU"):  # small, and read step by step by the loop's control
-            self.order = tf.Variable(tf.zeros([seen], tf.int32))
-            self.flipped = tf.Variable(tf.zeros([seen], tf.bool))
-            self.rates, self.shares = tf.Variable(tf.zeros([steps])), tf.Variable(tf.zeros([steps]))
-            self.sums = tf.Variable(tf.zeros([2], tf.float64))  # of loss and correct
-        self.seed = tf.Variable(0, dtype=tf.int64)
-        whole = tf.TensorSpec([], tf.int32)
-        self._train = tf.function(self._steps, autograph=False).get_concrete_function(whole, whole)
-        self._evaluate = tf.function(self._validate, autograph=False).get_concrete_function(whole)
-        self._train(tf.constant(0), tf.constant(0))  # no step: optimises and places the graph
-        self._evaluate(tf.constant(0))
+        self.full_steps, self.remainder = divmod(seen, recipe.batch_size)
+        steps = self.full_steps + bool(self.remainder)
+        self.order = tf.Variable(np.zeros(seen, np.int64))
+        self.flipped = tf.Variable(np.zeros(seen, bool))
+        self.rates, self.shares = (tf.Variable(np.zeros(steps, np.float32)) for _ in range(2))
+        self.sums = tf.Variable(np.zeros(2))  # of loss and correct
+        with tf.device("CPU"):
+            self.seed = tf.Variable(0, dtype=tf.int64)
+        self._train = {size: self._compile(functools.partial(self._steps, size), 2) for size in self._batch_sizes()}
+        self._evaluate = self._compile(self._validate, 1)
         self.compile_seconds = time.monotonic() - started
 
     def begin(self, plan: EpochPlan) -> None:
-        for variable, value in zip(
-            (self.order, self.flipped, self.rates, self.shares, self.seed, self.sums),
-            (plan.order, plan.flipped, plan.rates, plan.shares, plan.seed, np.zeros(2)),
-            strict=True,
-        ):
-            variable.assign(value)
+        self.order.assign(plan.order.astype(np.int64))
+        self.flipped.assign(plan.flipped)
+        self.rates.assign(plan.rates)
+        self.shares.assign(plan.shares)
+        self.seed.assign(plan.seed)
+        self.sums.assign(np.zeros(2))
 
     def train(self, first: int, last: int) -> Sums:
-        self._train(tf.constant(first), tf.constant(last))
+        for size, start, end in self._calls(first, last):
+            self._train[size](tf.constant(start), tf.constant(end))
         return Sums(*self.sums.numpy().tolist())
 
     def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
@@ -186,7 +92,7 @@ class TensorFlowEngine:
         return loss / count, hits / count
 
     def weights(self, *, averaged: bool = False) -> Arrays:
-        return [np.array(one) for one in (self.averages if averaged else self.model.get_weights())]
+        return [np.array(weight) for weight in (self.averages if averaged else self.model.get_weights())]
 
     def state(self) -> Arrays:
         return [np.array(variable) for variable in self._variables()]
@@ -195,36 +101,70 @@ class TensorFlowEngine:
         for variable, value in zip(self._variables(), state, strict=True):
             variable.assign(value)
 
-    def batch(self, step: Any) -> tuple[Any, Any]:
-        """The images float32 (n, h, w, c) and targets (n, classes) that a step trains on."""
+    def batch(self, step: Any, size: int | None = None) -> tuple[Any, Any]:
+        """Images float32 (n, h, w, c) and targets (n, classes) of a step.
+
+        Args:
+            size: images of the batch, if the graph is traced for batches of one size.
+        """
         self.draws.at(self.seed, step)
         first = step * self.recipe.batch_size
-        last = tf.minimum(first + self.recipe.batch_size, self.order.shape[0])
-        chosen = self.order[first:last]
-        images, targets = tf.gather(self.images, chosen), tf.gather(self.targets, chosen)
-        uniform = self.draws.uniform([last - first, DRAWS], AUGMENT_STREAM)
-        images = augment(images, self.flipped[first:last], uniform, self.recipe.augment, self.pixels)
+        count = size or tf.minimum(self.recipe.batch_size, self.order.shape[0] - first)
+        chosen, flipped = _part(self.order, first, count), _part(self.flipped, first, count)
+        images = tf.cast(tf.gather(self.images, chosen), tf.float32)  # before flip and crop: uint8 has no gather on a GPU
+        targets = tf.gather(self.targets, chosen)
+        uniform = self.draws.uniform([count, DRAWS], AUGMENT_STREAM)
+        images = augment(images, flipped, uniform, self.recipe.augment, self.pixels)
         return mixup(images, targets, self.shares[step]) if self.recipe.augment.mixup else (images, targets)
 
-    def _steps(self, first: Any, last: Any) -> None:
+    def _batch_sizes(self) -> list[int | None]:
+        """Sizes of batch to trace the training steps for; None for a graph that takes any.
+
+        On a GPU each size has its own graph, as sizes computed in the graph are computed on the host.
+        """
+        if not device.is_accelerated():
+            return [None]
+        return [size for size in (self.recipe.batch_size * bool(self.full_steps), self.remainder) if size]
+
+    def _calls(self, first: int, last: int) -> Iterator[tuple[int | None, int, int]]:
+        """Yield (size of batch, first, last) of the compiled calls for these steps."""
+        if None in self._train:
+            yield None, first, last
+            return
+        if first < self.full_steps:
+            yield self.recipe.batch_size, first, min(last, self.full_steps)
+        if last > self.full_steps:
+            yield self.remainder, max(first, self.full_steps), last
+
+    def _compile(self, function: Any, arguments: int) -> Any:
+        """Trace a function of int32 scalars, and run it once without any iteration, which optimises and places its graph."""
+        scalar = tf.TensorSpec([], tf.int32)
+        compiled = tf.function(function, autograph=False).get_concrete_function(*[scalar] * arguments)
+        compiled(*[tf.constant(0)] * arguments)
+        return compiled
+
+    def _steps(self, size: int | None, first: Any, last: Any) -> None:
         def body(step: Any) -> Any:
-            self._step(step)
+            self._step(step, size)
             return [step + 1]
 
         tf.while_loop(lambda step: step < last, body, [first], parallel_iterations=1)
 
-    def _step(self, step: Any) -> None:
-        images, targets = self.batch(step)
+    def _step(self, step: Any, size: int | None) -> None:
+        images, targets = self.batch(step, size)
         weights = self.model.trainable_variables
         with tf.GradientTape() as tape:
             probabilities = self.model(images, training=True)
-            each = losses(targets, probabilities, self.recipe, self.weights_of_classes)
+            each = losses(targets, probabilities, self.recipe)
+            if self.class_weights is not None:
+                each = each * tf.gather(self.class_weights, tf.argmax(targets, axis=-1))
             loss = tf.reduce_mean(each)
         self.optimizer.learning_rate = self.rates[step]
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         if self.averages:
             self._average()
-        self.sums.assign_add(tf.cast([tf.reduce_sum(each), correct(targets, probabilities)], tf.float64))
+        hits = tf.cast(_hits(targets, probabilities), tf.float32)
+        self.sums.assign_add(tf.cast([tf.reduce_sum(each), tf.reduce_sum(hits)], tf.float64))
 
     def _average(self) -> None:
         done = tf.cast(self.optimizer.iterations, tf.float32)
@@ -237,13 +177,15 @@ class TensorFlowEngine:
         size = self.validation.size
 
         def body(index: Any, loss: Any, hits: Any, seen: Any) -> Any:
-            place = slice(index * size, (index + 1) * size)
-            probabilities = self.model(normalize(images[place], self.pixels), training=False)
-            each = losses(targets[place], probabilities, self.recipe)
-            hit = tf.argmax(targets[place], axis=-1) == tf.argmax(probabilities, axis=-1)
-            new = (each, tf.cast(hit, tf.float32), tf.ones_like(each))
-            return index + 1, *(
-                total + tf.reduce_sum(one * counts[place]) for total, one in zip((loss, hits, seen), new, strict=True)
+            inputs, expected, count = (_part(values, index * size, size) for values in (images, targets, counts))
+            probabilities = self.model(normalize(inputs, self.pixels), training=False)
+            each = losses(expected, probabilities, self.recipe)
+            hit = tf.cast(_hits(expected, probabilities), tf.float32)
+            return (
+                index + 1,
+                loss + tf.reduce_sum(each * count),
+                hits + tf.reduce_sum(hit * count),
+                seen + tf.reduce_sum(count),
             )
 
         zero = tf.constant(0.0)
@@ -257,3 +199,16 @@ class TensorFlowEngine:
         raw = self.model.get_weights()
         self.model.set_weights([np.array(average) for average in self.averages])
         return list(raw)
+
+
+def _hits(targets: Any, probabilities: Any) -> Any:
+    """True for each image (n,) classified correctly; a mixed target counts as its larger part."""
+    return tf.argmax(targets, axis=-1) == tf.argmax(probabilities, axis=-1)
+
+
+def _part(values: Any, first: Any, count: Any) -> Any:
+    """`count` rows from `first` on, of known shape if `count` is a number; tf.slice has no GPU kernel for uint8."""
+    part = values[first : first + count]
+    if isinstance(count, int):
+        part.set_shape([count, *values.shape[1:]])
+    return part

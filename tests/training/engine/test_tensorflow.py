@@ -15,8 +15,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from search.data.dataset import Dataset, load_dataset
@@ -40,8 +38,7 @@ from search.networks.layers import (
 )
 from search.training.engine.base import class_weights_of, optimizer_of, validation_of
 from search.training.engine.epoch import plan_epoch
-from search.training.engine.layers import ShiftedSeparableConv2D, dropout_of
-from search.training.engine.tensorflow import FusedBatchNormalization, TensorFlowDraws, TensorFlowEngine, pooled_dropout_of
+from search.training.engine.tensorflow import TensorFlowEngine
 from search.training.model import build
 from search.training.recipe import Recipe
 
@@ -321,98 +318,6 @@ def test_the_average_starts_short_and_covers_batch_norm(digits: Dataset) -> None
             one += (weight - one) * (1 - decay)
     for ours, theirs in zip(engine.weights(averaged=True), average, strict=True):
         assert apart(ours, theirs) < CLOSE
-
-
-# --- layers and draws ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(4, 3, 3, 5), (1, 1, 1, 3), (6, 2, 5, 16), (2, 1, 1, 2)])
-@pytest.mark.parametrize("training", [True, False])
-def test_fused_batch_norm_is_keras_own(shape: tuple[int, ...], training: bool) -> None:
-    """Output and moving averages; fused operations give the unbiased variance, one image of one pixel none at all."""
-    images = np.random.default_rng(0).normal(3, 2, shape).astype(np.float32)
-    ours, theirs = (kind(momentum=0.7) for kind in (FusedBatchNormalization, keras.layers.BatchNormalization))
-    for layer in (ours, theirs):
-        layer.build(shape)
-        layer.set_weights([np.full(shape[-1], value, np.float32) for value in (1.5, -0.5, 0.3, 2.0)])
-    np.testing.assert_allclose(ours(images, training=training), theirs(images, training=training), rtol=1e-4, atol=1e-5)
-    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-5)
-
-
-@given(
-    size=st.integers(3, 9),
-    kernel=st.integers(1, 5),
-    stride=st.integers(1, 3),
-    dilation=st.integers(1, 2),
-    multiplier=st.integers(1, 3),
-    padding=st.sampled_from(["same", "valid"]),
-    use_bias=st.booleans(),
-)
-@settings(max_examples=25, deadline=None)
-def test_shifted_products_are_the_depthwise_convolution(
-    size: int, kernel: int, stride: int, dilation: int, multiplier: int, padding: str, use_bias: bool
-) -> None:
-    if (padding == "valid" and (kernel - 1) * dilation >= size) or (stride > 1 and dilation > 1):
-        return
-    images = np.random.default_rng(0).normal(size=(2, size, size + 1, 3)).astype(np.float32)
-    how: dict[str, Any] = {"strides": stride, "dilation_rate": dilation, "padding": padding, "use_bias": use_bias}
-    ours, theirs = (
-        kind(4, kernel, depth_multiplier=multiplier, **how)
-        for kind in (ShiftedSeparableConv2D, keras.layers.SeparableConv2D)
-    )
-    theirs.build(images.shape)
-    ours.build(images.shape)
-    ours.set_weights(theirs.get_weights())
-    np.testing.assert_allclose(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
-
-
-def test_draws_depend_on_seed_step_and_stream_alone() -> None:
-    draws = TensorFlowDraws()
-
-    def drawn(seed: int, step: int, stream: int) -> bytes:
-        draws.at(seed, step)
-        return bytes(draws.uniform([8], stream).numpy().tobytes() + draws.bits([3, 3], stream).numpy().tobytes())
-
-    places = [(seed, step, stream) for seed in (0, 1, 2**31 - 1) for step in (0, 1, 400) for stream in (0, 1, 2**31 - 1)]
-    assert len({drawn(*place) for place in places}) == len(places)
-    assert [drawn(*place) for place in places] == [drawn(*place) for place in places]
-
-
-def test_bits_are_even_and_do_not_depend_on_their_neighbours() -> None:
-    draws = TensorFlowDraws()
-    draws.at(7, 3)
-    bits = draws.bits([1001, 99], 5).numpy()
-    assert bits.dtype == np.uint16
-    assert abs(bits.mean() - 32767.5) < 5 * 65536 / np.sqrt(12 * bits.size)
-    assert abs(np.corrcoef(bits[:, :-1].ravel(), bits[:, 1:].ravel())[0, 1]) < 5 / np.sqrt(bits.size)
-
-
-@pytest.mark.parametrize("kind", [dropout_of, pooled_dropout_of])
-@pytest.mark.parametrize("rate", [0.05, 0.3])
-def test_dropout_drops_its_share_and_keeps_the_mean(kind: Any, rate: float) -> None:
-    draws = TensorFlowDraws()
-    inputs = keras.Input((25, 40))
-    layer = kind(draws)(rate=rate, seed=9, name="dropout")
-    keras.Model(inputs, layer(inputs))
-    if hasattr(layer, "draw"):
-        layer.draw(100)
-    ones, masks = np.ones((100, 25, 40), np.float32), []
-    for seed, step in ((7, 3), (7, 4), (8, 3), (7, 3)):
-        draws.at(seed, step)
-        dropped = layer(ones, training=True).numpy()
-        assert abs((dropped == 0).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / ones.size)
-        np.testing.assert_allclose(dropped[dropped > 0], 1 / (1 - rate), rtol=1e-4)
-        flat = dropped.ravel() > 0
-        for other in (flat[1:], *(mask[1:] for mask in masks[:3] if len(masks) < 3)):
-            assert abs(np.corrcoef(flat[:-1], other)[0, 1]) < 5 / np.sqrt(ones.size)
-        masks.append(flat)
-    assert np.array_equal(masks[0], masks[3])
-    assert not np.array_equal(masks[0], masks[1])
-    assert not np.array_equal(masks[0], masks[2])
-    np.testing.assert_array_equal(layer(ones, training=False), ones)
-    draws.at(7, 3)
-    np.testing.assert_array_equal(layer(ones[:7], training=True).numpy().ravel() > 0, masks[0][:7000])  # a partial batch
 
 
 # --- memory -------------------------------------------------------------------------------------------------------------
