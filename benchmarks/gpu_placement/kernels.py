@@ -20,8 +20,8 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import kernels
 
-from tests.support.kernels import CONTROL, LIST, kernel_of, signature
-from tests.support.programs import POLICIES, cases, nodes_for_a_gpu
+from tests.support.kernels import CONTROL, LIST, described, kernel_of, signature
+from tests.support.programs import cases, nodes_for_a_gpu
 
 TYPES = {"bool", "uint8", "uint16", "uint32", "int32", "int64", "float", "double", "bfloat16", "resource", "variant"}
 
@@ -50,16 +50,14 @@ def main() -> None:
     without = Counter[str]()
     count = 0
     for case in cases():
-        for policy in POLICIES:
-            for node in nodes_for_a_gpu(case, policy):
-                count += 1
-                if node.op in CONTROL:
-                    continue
-                if node.op not in table:
-                    table[node.op] = registered(node.op)
-                if kernel_of(node, table) is None:
-                    types = {name: types_pb2.DataType.Name(value.type) for name, value in node.attr.items() if value.type}
-                    without[f"{node.op} {types} in {case.name!r}"] += 1
+        for node in nodes_for_a_gpu(case):
+            count += 1
+            if node.op in CONTROL:
+                continue
+            if node.op not in table:
+                table[node.op] = registered(node.op)
+            if kernel_of(node, table) is None:
+                without[f"{described(node)} in {case.name!r}"] += 1
     print(f"{count:,} nodes of {len(table)} operations looked up, TensorFlow {tf.__version__}")
     for line, times in without.most_common():
         print(f"no GPU kernel: {line}, {times} times")

@@ -93,11 +93,11 @@ def built_on_the_host() -> Iterator[list[Any]]:
         tf.device, tf.function, tf.constant = scope, function, constant
 
 
-def partitions_of(case: Case, policy: str) -> Iterator[tuple[str, list[Any], dict[str, int]]]:
+def partitions_of(case: Case) -> Iterator[tuple[str, list[Any], dict[str, int]]]:
     """(program, its partitions, one a device, sizes of its tensors) of the compiled programs of a training."""
     context.context().enable_run_metadata()
     with built_on_the_host() as traced:
-        engine_for(case, policy, IMAGES)
+        engine_for(case, IMAGES)
     sizes = {name: size for graph in traced for name, size in tensor_sizes(graph)}
     for graphs in context.context().export_run_metadata().function_graphs:
         operations = Counter(node.op for part in graphs.partition_graphs for node in part.node)
@@ -138,10 +138,10 @@ def bytes_of(source: Any, kind: str, sizes: dict[str, int]) -> int | None:
     return sizes.get(known)
 
 
-def show(case: Case, policy: str, *, every_node: bool) -> None:
+def show(case: Case, *, every_node: bool) -> None:
     """Print nodes and copies of the compiled programs of a training."""
-    for program, partitions, sizes in partitions_of(case, policy):
-        print(f"{case.network.name}, {case.name}, {policy}, {program}")
+    for program, partitions, sizes in partitions_of(case):
+        print(f"{case.network.name}, {case.name}, {case.policy}, {program}")
         crossing = Counter[str]()
         unknown = 0
         for partition in partitions:
@@ -187,9 +187,9 @@ def main() -> None:
         pairs = [("eip-b", name) for name in RECIPES] + [(name, "everything") for name in known]
     for name, recipe in pairs:
         network = known[name] if name in known else find(name).architecture
-        case = Case(recipe, network, Recipe.model_validate(plain | RECIPES[recipe]))
         for policy in POLICIES if arguments.every else [arguments.policy]:
-            show(case, policy, every_node=arguments.nodes)
+            case = Case(recipe, network, Recipe.model_validate(plain | RECIPES[recipe]), policy)
+            show(case, every_node=arguments.nodes)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,12 @@ def kernel_of(node: Any, table: Mapping[str, Sequence[str]]) -> str | None:
     return None
 
 
+def described(node: Any) -> str:
+    """An operation with its types and the node's name."""
+    types = {name: types_pb2.DataType.Name(value.type)[3:].lower() for name, value in node.attr.items() if value.type}
+    return f"{node.op} {signature(types)} ({node.name})"
+
+
 def _types(node: Any, name: str) -> set[str]:
     """The types that an attribute of a node holds: one, or those of a list."""
     if name in node.attr:

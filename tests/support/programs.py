@@ -41,11 +41,12 @@ SIZE, CLASSES = (16, 16, 3), 10
 
 @dataclass(frozen=True)
 class Case:
-    """A network under a recipe."""
+    """A network under a recipe and a Keras dtype policy."""
 
     name: str
     network: Architecture
     recipe: Recipe
+    policy: str = "float32"
 
 
 def network(name: str, *layers: Layer, size: tuple[int, int, int] = SIZE) -> Architecture:
@@ -121,10 +122,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def cases() -> Iterator[Case]:
-    """Every network under a recipe with everything, and a small network under each option alone."""
+    """Every network under a recipe with everything in both precisions, and a small network under each option alone."""
     plain = {"epochs": 2, "batch_size": 10}
     for architecture in networks():
-        yield Case(architecture.name, architecture, Recipe.model_validate(plain | EVERYTHING))
+        for policy in POLICIES:
+            yield Case(architecture.name, architecture, Recipe.model_validate(plain | EVERYTHING), policy)
     small = network("small", SeparableConv(16), BatchNorm(), Activation("relu"), MaxPool(), Dropout(0.2), size=(8, 8, 3))
     for name, options in OPTIONS.items():
         yield Case(name, small, Recipe.model_validate(plain | options))
@@ -138,14 +140,14 @@ def noise(architecture: Architecture, images: int) -> Dataset:
     return Dataset("noise", x, y, x, y, None, None, names, "course", "0" * 16)
 
 
-def engine_for(case: Case, policy: str, images: int = 20) -> TensorFlowEngine:
+def engine_for(case: Case, images: int = 20) -> TensorFlowEngine:
     """An engine on random images, for the device that `search.training.device.is_accelerated` reports."""
     channels = case.network.input[2]
     pixels = Pixels((0.5,) * channels, (0.25,) * channels) if case.recipe.normalize else Pixels()
-    return TensorFlowEngine(case.network, noise(case.network, images), case.recipe, pixels, seed=0, dtype=policy)
+    return TensorFlowEngine(case.network, noise(case.network, images), case.recipe, pixels, seed=0, dtype=case.policy)
 
 
-def nodes_for_a_gpu(case: Case, policy: str) -> Iterator[Any]:
+def nodes_for_a_gpu(case: Case) -> Iterator[Any]:
     """Nodes of the training and evaluation programs with the functions they call, as they are traced on a GPU; none runs."""
 
     def trace(engine: TensorFlowEngine, function: Any, arguments: int) -> Any:
@@ -156,7 +158,7 @@ def nodes_for_a_gpu(case: Case, policy: str) -> Iterator[Any]:
         mock.patch("search.training.device.is_accelerated", return_value=True),
         mock.patch.object(TensorFlowEngine, "_compile", trace),
     ):
-        engine = engine_for(case, policy)
+        engine = engine_for(case)
     for program in [*engine._train.values(), engine._evaluate]:
         graph = program.graph.as_graph_def()
         yield from graph.node

@@ -85,8 +85,7 @@ def warp(images: Any, shift: float, zoom: float, rotation: float, uniform: Any) 
     y_1 = middle_y + move_y - y_x * middle_x - y_y * middle_y
     none = ops.zeros_like(angle)
     transform = ops.stack([x_x, x_y, x_1, y_x, y_y, y_1, none, none], axis=1)
-    with keras.device("cpu:0"):  # where the operation reads it
-        fill = ops.convert_to_tensor(0.0)
+    fill = _on_host(0.0)
     return ops.image.affine_transform(
         *(images, transform), interpolation="bilinear", fill_mode="nearest", fill_value=fill, data_format="channels_last"
     )
@@ -133,6 +132,14 @@ def _take(rows: Any, index: Any) -> Any:
 
         return tf.gather(rows, index)  # Keras' own would wrap negative ones, by sizes computed on the host
     return ops.take(rows, index, axis=0)
+
+
+def _on_host(value: float) -> Any:
+    """A constant that TensorFlow keeps in the host's memory, where the operation reads it."""
+    if keras.backend.backend() != "tensorflow":
+        return value
+    with keras.device("cpu:0"):
+        return ops.convert_to_tensor(value)
 
 
 def _range(count: Any) -> Any:

@@ -14,6 +14,7 @@ from search.training.engine.epoch import EpochPlan
 from search.training.recipe import Recipe
 
 Arrays = Sequence[npt.NDArray[Any]]
+UNDECAYED = ("bias", "gamma", "beta")  # parts of the names of weights without weight decay
 
 
 class Sums(NamedTuple):
@@ -48,7 +49,7 @@ class Engine(Protocol):
 
 
 def optimizer_of(recipe: Recipe) -> Any:
-    """Keras' optimizer; weight decay is decoupled and on kernels only, clipping by the norm over all weights together."""
+    """Keras' optimizer; weight decay is decoupled and of kernels only, clipping by the norm over all weights together."""
     common: dict[str, Any] = {"global_clipnorm": recipe.clip_norm or None, "weight_decay": recipe.weight_decay or None}
     match recipe.optimizer:
         case "adam":
@@ -59,8 +60,13 @@ def optimizer_of(recipe: Recipe) -> Any:
             momentum = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
             optimizer = keras.optimizers.SGD(recipe.learning_rate, **momentum, **common)
     if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer.exclude_from_weight_decay(var_names=list(UNDECAYED))
     return optimizer
+
+
+def is_decayed(weight: Any) -> bool:
+    """True if `optimizer_of` lets weight decay act on a Keras variable."""
+    return not any(name in weight.name for name in UNDECAYED)
 
 
 def losses(targets: Any, probabilities: Any, recipe: Recipe) -> Any:

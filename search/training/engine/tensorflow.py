@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,6 +24,7 @@ from search.training import device
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
 from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
 from search.training.engine.epoch import EpochPlan
+from search.training.engine.flat import FlatWeights
 from search.training.engine.tensorflow_layers import TensorFlowDraws, layers_of
 from search.training.model import build
 from search.training.recipe import Recipe
@@ -55,9 +57,10 @@ class TensorFlowEngine:
         for layer in self.model.layers:
             if hasattr(layer, "draw"):
                 layer.draw(min(recipe.batch_size, seen))
+        self.flat = FlatWeights(self.model)
         self.optimizer = optimizer_of(recipe)
-        self.optimizer.build(self.model.trainable_variables)
-        self.averages = [tf.Variable(weight.value) for weight in self.model.weights] if recipe.ema else []
+        self.optimizer.build(self.flat.trainable)
+        self.averages = [tf.Variable(vector.numpy()) for vector in self.flat.vectors] if recipe.ema else []
         self.images, self.targets, self.validation, *self.validation_tensors = _on_device(data)
         self.full_steps, self.remainder = divmod(seen, recipe.batch_size)
         steps = self.full_steps + bool(self.remainder)
@@ -85,21 +88,37 @@ class TensorFlowEngine:
         return Sums(*self.sums.numpy().tolist())
 
     def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
-        raw = self._swap_in_averages() if averaged else None
+        raw = [tf.identity(vector.value) for vector in self.flat.vectors]
+        if averaged:
+            self._assign(self.averages)
         loss, hits, count = (float(total) for total in self._evaluate(tf.constant(self.validation.batches)))
-        if raw:
-            self.model.set_weights(raw)
+        self._assign(raw)
         return loss / count, hits / count
 
     def weights(self, *, averaged: bool = False) -> Arrays:
-        return [np.array(weight) for weight in (self.averages if averaged else self.model.get_weights())]
+        return self.flat.split(self.averages if averaged else self.flat.vectors)
 
     def state(self) -> Arrays:
-        return [np.array(variable) for variable in self._variables()]
+        """Weights, the optimizer's variables and the moving average, as Keras orders them for single weights."""
+        iterations, rate, *slots = self.optimizer.variables
+        averages = self.flat.split(self.averages) if self.averages else []
+        scalars = [keras.ops.convert_to_numpy(variable) for variable in (iterations, rate)]
+        return [*self.weights(), *scalars, *self.flat.split_slots(slots), *averages]
 
     def restore(self, state: Arrays) -> None:
-        for variable, value in zip(self._variables(), state, strict=True):
+        iterations, rate, *slots = self.optimizer.variables
+        count = len(self.model.weights)
+        weights, rest = state[:count], state[count:]
+        averages = rest[len(rest) - count :] if self.averages else []
+        iterations.assign(rest[0])
+        rate.assign(rest[1])
+        self._assign(self.flat.join(weights))
+        values = self.flat.join_slots(rest[2 : len(rest) - len(averages)])
+        for variable, value in zip(slots, values, strict=True):
             variable.assign(value)
+        if averages:
+            for variable, value in zip(self.averages, self.flat.join(averages), strict=True):
+                variable.assign(value)
 
     def batch(self, step: Any, size: int | None = None) -> tuple[Any, Any]:
         """Images float32 (n, h, w, c) and targets (n, classes) of a step.
@@ -152,15 +171,16 @@ class TensorFlowEngine:
 
     def _step(self, step: Any, size: int | None) -> None:
         images, targets = self.batch(step, size)
-        weights = self.model.trainable_variables
+        vectors = self.flat.trainable
         with tf.GradientTape() as tape:
-            probabilities = self.model(images, training=True)
+            probabilities, rest = self.model.stateless_call(*self.flat.tensors(), images, training=True)
             each = losses(targets, probabilities, self.recipe)
             if self.class_weights is not None:
                 each = each * tf.gather(self.class_weights, tf.argmax(targets, axis=-1))
             loss = tf.reduce_mean(each)
         self.optimizer.learning_rate = self.rates[step]
-        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        self.optimizer.apply(tape.gradient(loss, [vector.value for vector in vectors]), vectors)
+        self.flat.assign_rest(rest)
         if self.averages:
             self._average()
         hits = tf.cast(_hits(targets, probabilities), tf.float32)
@@ -169,8 +189,8 @@ class TensorFlowEngine:
     def _average(self) -> None:
         done = tf.cast(self.optimizer.iterations, tf.float32)
         decay = tf.minimum(self.recipe.ema, done / (done + 9))  # short at first, so that the start is forgotten
-        for average, weight in zip(self.averages, self.model.weights, strict=True):
-            average.assign_add((weight.value - average) * (1 - decay))
+        for average, vector in zip(self.averages, self.flat.vectors, strict=True):
+            average.assign_add((vector.value - average) * (1 - decay))
 
     def _validate(self, batches: Any) -> Any:
         images, targets, counts = self.validation_tensors
@@ -178,7 +198,8 @@ class TensorFlowEngine:
 
         def body(index: Any, loss: Any, hits: Any, seen: Any) -> Any:
             inputs, expected, count = (_part(values, index * size, size) for values in (images, targets, counts))
-            probabilities = self.model(normalize(inputs, self.pixels), training=False)
+            inputs = normalize(inputs, self.pixels)
+            probabilities, _ = self.model.stateless_call(*self.flat.tensors(), inputs, training=False)
             each = losses(expected, probabilities, self.recipe)
             hit = tf.cast(_hits(expected, probabilities), tf.float32)
             return (
@@ -192,13 +213,9 @@ class TensorFlowEngine:
         start = (tf.constant(0), zero, zero, zero)
         return tf.while_loop(lambda index, *_: index < batches, body, start, parallel_iterations=1)[1:]
 
-    def _variables(self) -> list[Any]:
-        return [*self.model.weights, *self.optimizer.variables, *self.averages]
-
-    def _swap_in_averages(self) -> Arrays:
-        raw = self.model.get_weights()
-        self.model.set_weights([np.array(average) for average in self.averages])
-        return list(raw)
+    def _assign(self, values: Sequence[Any]) -> None:
+        for vector, value in zip(self.flat.vectors, values, strict=True):
+            vector.assign(value)
 
 
 def _hits(targets: Any, probabilities: Any) -> Any:

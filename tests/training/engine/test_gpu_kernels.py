@@ -7,21 +7,20 @@ import json
 import pytest
 import tensorflow as tf
 
-from tests.support.kernels import CONTROL, LIST, kernel_of
-from tests.support.programs import POLICIES, Case, cases, nodes_for_a_gpu
+from tests.support.kernels import CONTROL, LIST, described, kernel_of
+from tests.support.programs import Case, cases, nodes_for_a_gpu
 
 TABLE: dict[str, list[str]] = json.loads(LIST.read_text())
 HOW = "if the CUDA build has one, make the list anew: .venv-gpu/bin/python -m benchmarks.gpu_placement.kernels --write"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_every_node_has_a_gpu_kernel(case: Case, policy: str) -> None:
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.name}, {case.policy}")
+def test_every_node_has_a_gpu_kernel(case: Case) -> None:
     """Without one, TensorFlow places the node on the host and copies its inputs there in every step."""
-    nodes = list(nodes_for_a_gpu(case, policy))
+    nodes = list(nodes_for_a_gpu(case))
     assert len(nodes) > 100
-    without = {str(node) for node in nodes if node.op not in CONTROL and kernel_of(node, TABLE) is None}
+    without = {described(node) for node in nodes if node.op not in CONTROL and kernel_of(node, TABLE) is None}
     assert not without, f"{without}; {HOW}"
 
 

@@ -206,7 +206,8 @@ def test_gradients_are_keras_own(network: Architecture, digits: Dataset) -> None
     engine.begin(plan_epoch(recipe, len(digits.x_train), 5, 0))
     for step in range(3):
         images, targets = engine.batch(tf.constant(step))
-        reference.model.set_weights(engine.weights())
+        for model in (engine.model, reference.model):
+            model.set_weights(engine.weights())
         gradients = []
         for model in (engine.model, reference.model):
             with tf.GradientTape() as tape:
