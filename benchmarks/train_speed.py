@@ -195,10 +195,10 @@ def ours_epoch(network: Any, data: Any, recipe: Any) -> Any:
     from search.data.preprocessing import Pixels
     from search.training.device import dtype_policy
     from search.training.engine.epoch import plan_epoch
-    from search.training.train import _CallLength, open_engine
+    from search.training.train import CallLength, open_engine
 
     engine = open_engine(network, data, recipe, Pixels(), seed=0, dtype=dtype_policy(recipe.precision))
-    done, length = iter(range(10**6)), _CallLength()
+    done, length = iter(range(10**6)), CallLength()
 
     def epoch() -> float:
         plan = plan_epoch(recipe, len(data.x_train), 0, next(done) % recipe.epochs)

@@ -31,6 +31,10 @@ from search.study.references import find
 from search.training.recipe import Recipe
 from tests.support.programs import EVERYTHING, OPTIONS, POLICIES, Case, engine_for, networks
 
+WITHOUT_KERNEL = {  # operations that move no data: names, shapes, control and handles
+    *("Const", "_Arg", "_Retval", "Identity", "Reshape", "ExpandDims", "Squeeze", "ReadVariableOp", "NoOp", "LoopCond"),
+    *("Enter", "Exit", "Merge", "Switch", "NextIteration", "_Send", "_Recv", "_HostSend", "_HostRecv", "Shape", "ShapeN"),
+}
 BATCH, IMAGES = 64, 640  # so that all batches are of one size
 RECIPES = OPTIONS | {"everything": EVERYTHING}
 
@@ -148,7 +152,8 @@ def show(case: Case, *, every_node: bool) -> None:
             nodes = {node.name: node for node in partition.node}
             device = next(iter(nodes.values())).device[-5:]
             inside = [node for node in partition.node if in_loop(node)]
-            print(f"  {device}: {len(partition.node):,} nodes, {len(inside):,} in the loop")
+            kernels = sum(node.op not in WITHOUT_KERNEL for node in inside)
+            print(f"  {device}: {len(inside):,} nodes in the loop, {kernels:,} of them compute or copy")
             if every_node or "CPU" in device:
                 operations = Counter(f"{node.op} {dtype(node)}" for node in inside)
                 print("    " + ", ".join(f"{operation} x{times}" for operation, times in operations.most_common()))

@@ -52,7 +52,7 @@ def run(
     """Start or resume a study, or join one: train the base, then candidates until N of them are trained."""
     from search.cli.progress import RunView
     from search.runner.job import make_order
-    from search.runner.placement import plan_shares
+    from search.runner.placement import idle_gpus, plan_shares
     from search.runner.ray import supervise_on_ray
     from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
@@ -65,6 +65,9 @@ def run(
     console.print(f"{asked.name} -> {short(asked.folder)}", markup=False, highlight=False, soft_wrap=True)
     if not reference and (note := base_recipe_note(asked.config)):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
+    idle = idle_gpus(each) if each else None
+    if idle is not None:
+        console.print(idle, markup=False, highlight=False, soft_wrap=True)
     with RunView(console, len(each) or workers or 1) as view:
         if ray_address is None:
             supervise(asked, order, view, each)

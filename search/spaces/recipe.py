@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -85,6 +86,11 @@ class RecipeSpace(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Precision of the computation; auto: bfloat16 on a GPU that computes in it, else float32.",
+    )
+    deterministic: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Deterministic kernels on a GPU: slower, but trainings there can be repeated to the bit, as on a CPU.",
+        exclude_if=operator.not_,
     )
     initializer: Annotated[Domain, _searched(one_of(INITIALIZERS))] = Field(
         default=_fixed("glorot_uniform"), description="Initializer of the kernels."
@@ -176,7 +182,7 @@ def suggest(space: RecipeSpace, trial: Trial, normalize: bool) -> Recipe:
 def complete(space: RecipeSpace, sampled: Mapping[str, Value], normalize: bool) -> Recipe:
     """The recipe with these sampled values, and the first of its domain for every other searched value."""
     values: dict[str, Any] = {name: sampled.get(f"recipe.{name}", domain.first) for name, domain in space.domains.items()}
-    fixed = {name: getattr(space, name) for name in ("epochs", "ema", "precision", "schedule", "augment")}
+    fixed = {name: getattr(space, name) for name in ("epochs", "ema", "precision", "deterministic", "schedule", "augment")}
     for name, several in (("schedule", space.schedules), ("augment", space.augments)):
         if several:
             values[name] = next(one for one in several if label(one) == values[name])

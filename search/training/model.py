@@ -27,6 +27,7 @@ from search.networks.layers import (
     SpatialSeparableConv,
 )
 from search.seeds import derive
+from search.training.device import configure_keras
 
 
 def build(
@@ -48,6 +49,7 @@ def build(
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
+    configure_keras()
     inputs = keras.Input(architecture.input, name="image")
     usual = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)

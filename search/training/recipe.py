@@ -6,6 +6,7 @@ A `Recipe` is one training; a `RecipeSpace`, the [recipe] table of a study file,
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_right
 from typing import Annotated, Any, Literal
 
@@ -162,6 +163,7 @@ class Recipe(BaseModel):
     ema: _Fraction = 0.0  # decay of the moving average of the weights that is then ranked and kept; 0: none
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of compute; auto: bfloat16 on a GPU that has it
     initializer: Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] = "glorot_uniform"
+    deterministic: bool = Field(default=False, exclude_if=operator.not_)  # on a GPU as well, where it costs time
     normalize: bool = False  # per channel, after the division by 255
     schedule: Schedule = Constant()
     restarts: Annotated[
@@ -207,7 +209,17 @@ def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 # --- the recipe of a study, parts of it searched ---------------------------------------------------------------------
 
 
-_NOT_SEARCHED = ("epochs", "ema", "precision", "schedule", "schedules", "augment", "augments", "learning_rates")
+_NOT_SEARCHED = (
+    "epochs",
+    "ema",
+    "precision",
+    "deterministic",
+    "schedule",
+    "schedules",
+    "augment",
+    "augments",
+    "learning_rates",
+)
 
 
 def label(part: BaseModel) -> str:

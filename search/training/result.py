@@ -40,9 +40,15 @@ class TrialOver(ControlFlow):
         self.reason = reason
 
 
+OUT_OF_MEMORY = (  # parts of the messages of TensorFlow, JAX and CUDA's libraries
+    *("resourceexhausted", "resource_exhausted", "out of memory", "out_of_memory", "oom when allocating"),
+    *("alloc_failed", "allocation_failed", "failed to allocate", "cannot allocate memory"),
+)
+
+
 @contextmanager
 def memory_ends_the_trial(batch_size: int) -> Iterator[None]:
-    """Where memory runs out inside the block, of the host or the device, the trial is over.
+    """End the trial if memory of the host or of the device runs out inside the block.
 
     Raises:
         TrialOver: it ran out.
@@ -50,8 +56,8 @@ def memory_ends_the_trial(batch_size: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = f"{type(error).__name__} {error}"  # TensorFlow has a class for it, JAX a word in the message
-        if isinstance(error, MemoryError) or "ResourceExhausted" in told or "RESOURCE_EXHAUSTED" in told:
+        message = f"{type(error).__name__} {error}".lower()
+        if isinstance(error, MemoryError) or any(part in message for part in OUT_OF_MEMORY):
             raise TrialOver(Outcome.OUT_OF_MEMORY, f"out of memory at batch size {batch_size}") from error
         raise
 

@@ -21,7 +21,7 @@ from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.training import checkpoint as checkpoints
 from search.training.checkpoint import Checkpoint
-from search.training.device import backend, dtype_policy, is_accelerated
+from search.training.device import backend, dtype_policy, set_deterministic
 from search.training.engine.base import Engine
 from search.training.engine.epoch import plan_epoch
 from search.training.model import build, flip_averaged
@@ -29,7 +29,7 @@ from search.training.recipe import Plateau, Recipe
 from search.training.result import Epoch, Outcome, Training, TrialOver, Weights, memory_ends_the_trial
 
 EVALUATION_BATCH = 500
-CALL_SECONDS = 1.0  # of one compiled call on a CPU: so long a signal waits
+CALL_SECONDS = 1.0  # of one compiled call: a signal waits so long
 
 
 def fit(
@@ -123,7 +123,7 @@ def _fit(
         for epoch in history:
             plateau.see(epoch.val_loss)
             stop = bool(on_epoch(epoch))
-    call_length = _CallLength()
+    call_length = CallLength()
     for number in range(len(history), recipe.epochs):
         if stop:
             break
@@ -162,22 +162,21 @@ def _check(what: str, value: float, epoch: int, step: int) -> None:
         raise TrialOver(Outcome.DIVERGED, f"the {what} became {value} in epoch {epoch + 1}, by step {step}")
 
 
-class _CallLength:
-    """How many steps one compiled call takes: the whole epoch on a GPU, on a CPU as many as fit into CALL_SECONDS."""
+class CallLength:
+    """The number of steps of one compiled call, as many as fit into CALL_SECONDS: limits and signals wait no longer."""
 
     def __init__(self) -> None:
-        self.whole = is_accelerated()
         self.length = 1
 
     def calls(self, steps: int) -> Iterator[tuple[int, int]]:
-        """(first, last) of each call of an epoch; the result does not depend on them."""
+        """Yield (first, last) of each call of an epoch; the result of the training does not depend on them."""
         first = 0
         while first < steps:
-            last = steps if self.whole else min(steps, first + self.length)
+            last = min(steps, first + self.length)
             started = time.monotonic()
             yield first, last
-            a_step = (time.monotonic() - started) / (last - first)
-            self.length = max(1, min(4 * self.length, int(CALL_SECONDS / max(a_step, 1e-6))))
+            step_seconds = (time.monotonic() - started) / (last - first)
+            self.length = max(1, min(4 * self.length, int(CALL_SECONDS / max(step_seconds, 1e-6))))
             first = last
 
 
@@ -211,6 +210,8 @@ def open_engine(
         seed: of the initial weights; every other random draw comes with the plan of an epoch.
         dtype: Keras dtype policy of compute, "float32" or "mixed_bfloat16"; weights are float32 in both.
     """
+    if recipe.deterministic:
+        set_deterministic()
     if backend() == "jax":
         from search.training.engine.jax import JaxEngine
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from search.data.dataset import Dataset
 from search.networks.architecture import Architecture
+from search.training.device import backend, prepare_device
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Training
 
@@ -33,11 +34,16 @@ class Trainer(Protocol):
 
 
 class KerasTrainer:
-    """Trains with Keras on its configured backend, which is loaded by the first call."""
+    """Trains with Keras on its configured backend, which is loaded by the first call.
+
+    Raises:
+        UserError: there is no engine on the backend; nothing has been stored yet.
+    """
+
+    def __init__(self) -> None:
+        backend()
 
     def prepare(self) -> str:
-        from search.training.device import prepare_device
-
         return prepare_device().description
 
     def fit(

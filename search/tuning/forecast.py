@@ -193,7 +193,7 @@ def time_training(
 
 def _prepare_device() -> None:
     """Set up the device as a worker does, and discard the start-up messages of C++ libraries."""
-    from search.training.device import load_backend, prepare_device
+    from search.training.device import prepare_device, start_backend
 
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
@@ -203,7 +203,7 @@ def _prepare_device() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-    load_backend()  # the first operation, at which the last messages appear
+    start_backend()
 
 
 def _seconds_an_image(engine: Engine, plan: EpochPlan, batch_size: int, clock: Callable[[], float]) -> float:

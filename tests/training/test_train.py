@@ -377,12 +377,6 @@ def test_a_call_takes_as_many_steps_as_fit_into_its_time(
     assert [epoch.seconds for epoch in training.history] == [30 / 8, 30 / 8, 30 / 2]
 
 
-def test_on_a_gpu_an_epoch_is_one_call(digits: Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "is_accelerated", lambda: True)
-    recorder, _ = recorded(digits, Recipe(epochs=2, batch_size=64))
-    assert recorder.calls == [[(0, 5)], [(0, 5)]]
-
-
 # --- what the network is fed -----------------------------------------------------------------------------------------
 
 

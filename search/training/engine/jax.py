@@ -14,6 +14,7 @@ from jax import numpy as jnp
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
+from search.training import device
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
 from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
 from search.training.engine.epoch import EpochPlan
@@ -116,7 +117,7 @@ class JaxEngine:
         self._prepare = jax.jit(self._batch, static_argnums=3)
         sizes = {size for size in (recipe.batch_size * bool(self._full), self._remainder) if size}
         self._train = {size: self._compile(size) for size in sizes}
-        self._evaluate = jax.jit(self._validate).lower(*self._state[:2], *self._validation).compile()
+        self._evaluate = self._compiled(jax.jit(self._validate), *self._state[:2], *self._validation)
         self.compile_seconds = time.monotonic() - started
 
     def begin(self, plan: EpochPlan) -> None:
@@ -156,7 +157,12 @@ class JaxEngine:
     def _compile(self, size: int) -> Any:
         """Steps on batches of one size; how many steps is left open."""
         steps = jax.jit(functools.partial(self._steps, size), donate_argnums=0)
-        return steps.lower((self._state, self._sums), self._plan, self.data, np.int32(0), np.int32(0)).compile()
+        return self._compiled(steps, (self._state, self._sums), self._plan, self.data, np.int32(0), np.int32(0))
+
+    def _compiled(self, function: Any, *arguments: Any) -> Any:
+        is_chosen = self.recipe.deterministic and device.is_accelerated()
+        options = {"xla_gpu_deterministic_ops": True} if is_chosen else None
+        return function.lower(*arguments).compile(compiler_options=options)
 
     def _batch(self, plan: Plan, data: Any, step: Any, size: int) -> tuple[Any, Any]:
         self.draws.at(plan.seed, step)
