@@ -1,1 +1,1 @@
-"""Training of one network under one recipe; knows nothing of studies."""
+"""Training of one network under one recipe, without any notion of studies."""

@@ -1,4 +1,4 @@
-"""A training after one of its epochs, in a file: complete, written whole or not at all, used only for that very training."""
+"""Checkpoints of a training: written atomically after each epoch, and read only by the same training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Arrays = tuple[npt.NDArray[Any], ...]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the epochs to come depend on; what is random in them comes from (seed, epoch)."""
+    """State that the next epochs depend on; their random numbers come from (seed, epoch)."""
 
     state: Arrays  # of the engine
     history: Sequence[Mapping[str, Any]]  # rows of the log so far
@@ -39,8 +39,8 @@ class Checkpoint:
 
 
 def identity(architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, policy: str) -> str:
-    """Names a training with all that its bits depend on: network, recipe, data, seed, and the machine and versions too."""
-    import keras  # here: whoever reads and writes checkpoints of a training without Keras does not load it
+    """Hash of everything that the bits of a training depend on: network, recipe, data, seed, machine and versions."""
+    import keras  # here, so that a training without Keras reads and writes checkpoints without loading it
 
     backend = keras.backend.backend()
     parts = [
@@ -51,16 +51,16 @@ def identity(architecture: Architecture, data: Dataset, recipe: Recipe, seed: in
 
 
 def write(path: Path, named: str, checkpoint: Checkpoint) -> float:
-    """Write a checkpoint, and keep the one before it beside it; the seconds that it took.
+    """Write a checkpoint, keep the previous one beside it, and return the seconds that it took.
 
     Raises:
-        OSError: it could not be written; what was there is as it was.
+        OSError: it could not be written; the previous one is unchanged.
     """
     started = time.monotonic()
     about = {"identity": named, "history": list(checkpoint.history), "best": checkpoint.best}
     arrays = {f"state{index:04}": array for index, array in enumerate(checkpoint.state)}
     arrays |= {f"best{index:04}": array for index, array in enumerate(checkpoint.best_weights)}
-    new = _beside(path, f"new{secrets.token_hex(4)}")  # a worker that was taken for dead may write one at the same moment
+    new = _beside(path, f"new{secrets.token_hex(4)}")  # a worker that was presumed dead may write one at the same time
     write_arrays(new, {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)} | arrays)
     with contextlib.suppress(FileNotFoundError):
         _keep(path)
@@ -69,27 +69,28 @@ def write(path: Path, named: str, checkpoint: Checkpoint) -> float:
 
 
 def read(path: Path | None, named: str) -> Checkpoint | None:
-    """The checkpoint of the training of this identity, the one before it where that is damaged; None where there is none."""
+    """Read the checkpoint of this identity, or the previous one if it is damaged; None if there is none."""
     if path is None:
         return None
-    for one in (path, _beside(path, "previous")):
-        if one.exists() and (found := _read(one, named)):
-            return found
+    for candidate in (path, _beside(path, "previous")):
+        checkpoint = _read(candidate, named) if candidate.exists() else None
+        if checkpoint is not None:
+            return checkpoint
     return None
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, the one before it, and what a killed process has left of one."""
-    for left in (path, *path.parent.glob(f".{path.stem}.*"), *path.parent.glob(f"..{path.stem}.*")):
-        left.unlink(missing_ok=True)
+    """Remove a checkpoint, the previous one, and the partial files of killed processes."""
+    for file in (path, *path.parent.glob(f".{path.stem}.*"), *path.parent.glob(f"..{path.stem}.*")):
+        file.unlink(missing_ok=True)
 
 
 def _keep(path: Path) -> None:
-    """Let the checkpoint be the one before, too: under a second name, so that the first is never missing."""
+    """Make the checkpoint the previous one as well, by a second link, so that its first name never disappears."""
     second = _beside(path, f"kept{secrets.token_hex(4)}")
     try:
         second.hardlink_to(path)
-    except (PermissionError, NotImplementedError):  # a file system without second names
+    except (PermissionError, NotImplementedError):  # a file system without hard links
         second = path
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
@@ -104,15 +105,15 @@ def _read(path: Path, named: str) -> Checkpoint | None:
         about = json.loads(arrays.pop("about").tobytes())
         if about["identity"] != named:
             return None
-    except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:  # the last two: it holds other things
-        print(f"{path}: passed over, as it is damaged ({error})", file=sys.stderr)
+    except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:  # the last two: other contents
+        print(f"{path}: skipped, the checkpoint is damaged ({error})", file=sys.stderr)
         return None
     state, best = ([arrays[key] for key in sorted(arrays) if key.startswith(kind)] for kind in ("state", "best"))
     return Checkpoint(tuple(state), about["history"], about["best"], tuple(best))
 
 
-def _beside(path: Path, what: str) -> Path:
-    return path.with_name(f".{path.stem}.{what}{path.suffix}")
+def _beside(path: Path, label: str) -> Path:
+    return path.with_name(f".{path.stem}.{label}{path.suffix}")
 
 
 def _version(backend: str) -> str:

@@ -1,4 +1,4 @@
-"""Resolved layers to a Keras model of standard layers only, so that what is saved loads wherever Keras 3 does."""
+"""Keras models of networks, from standard layers only, so that saved models load in plain Keras 3."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def build(
     layers: Any = keras.layers,
     dtype: str = "float32",
 ) -> keras.Model:
-    """The network, float32 images (batch, height, width, channels) in, probabilities (batch, classes) out.
+    """Build the network: float32 images (batch, height, width, channels) in, probabilities (batch, classes) out.
 
-    Initial weights and dropout masks depend on the seed alone. Layers bear the names of their resolved rows.
+    Initial weights and dropout masks depend on the seed alone. Layers have the names of their resolved rows.
 
     Args:
-        layers: where layer classes are taken from; an engine brings faster ones with the same weights in the same order.
+        layers: namespace of layer classes; an engine passes faster ones with the same weights in the same order.
         dtype: Keras dtype policy, "float32" or "mixed_bfloat16"; weights and the softmax are float32 in both.
 
     Raises:
@@ -54,47 +54,47 @@ def build(
     usual = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        outputs = _chain(inputs, resolve(architecture), _Making(seed, initializer, layers, {}))
+        outputs = _chain(inputs, resolve(architecture), _Options(seed, initializer, layers, {}))
     finally:
         keras.config.set_dtype_policy(usual)
     return keras.Model(inputs, outputs, name=identifier(architecture.name))
 
 
 def flip_averaged(model: keras.Model) -> keras.Model:
-    """The same weights in a graph that sees every image and its mirror image, and averages their probabilities."""
+    """Wrap a model so that it averages the probabilities of each image and of its mirror image."""
     image = keras.Input(model.input_shape[1:], name="image")
     average = keras.layers.Average(name="flip_average", dtype="float32")
     return keras.Model(image, average([model(image), model(image[:, :, ::-1])]), name=f"{model.name}_flip_averaged")
 
 
 def load(path: Path) -> keras.Model:
-    """A model that Keras saved, as it was, not compiled."""
+    """Load a model file of Keras, without compiling it."""
     return keras.models.load_model(path, compile=False)
 
 
-class _Making(NamedTuple):
-    """What all layers of a network are made with."""
+class _Options(NamedTuple):
+    """Options that all layers of a network are built with."""
 
     seed: int
     initializer: str
     layers: Any
-    convolutions: dict[str, list[Any]]  # those made so far, by the name of their row, for rows that share their weights
+    convolutions: dict[str, list[Any]]  # those built so far, by the name of their row, for rows that share weights
 
 
-def _chain(x: Any, rows: tuple[Resolved, ...], making: _Making) -> Any:
+def _chain(x: Any, rows: tuple[Resolved, ...], options: _Options) -> Any:
     for row in rows:
-        x = _apply(x, row, making)
+        x = _apply(x, row, options)
     return x
 
 
-def _apply(x: Any, row: Resolved, making: _Making) -> Any:
-    seed, _, layers, convolutions = making
+def _apply(x: Any, row: Resolved, options: _Options) -> Any:
+    seed, _, layers, convolutions = options
     name, layer = row.name, row.layer
     match layer:
         case SeparableConv() | SpatialSeparableConv() | Conv():
-            convolutions[name] = convolutions[row.first] if row.first else _convolution(name, layer, making)
-            for one in convolutions[name]:
-                x = one(x)
+            convolutions[name] = convolutions[row.first] if row.first else _convolution(name, layer, options)
+            for convolution in convolutions[name]:
+                x = convolution(x)
             return x
         case BatchNorm():
             return layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon, name=name)(x)
@@ -111,23 +111,23 @@ def _apply(x: Any, row: Resolved, making: _Making) -> Any:
         case Flatten():
             return layers.Flatten(name=name)(x)
         case Dense():
-            kernel = _weights(name, "kernel", making)
+            kernel = _weights(name, "kernel", options)
             return layers.Dense(layer.units, use_bias=layer.use_bias, kernel_initializer=kernel, name=name)(x)
         case Softmax():
             return layers.Activation("softmax", name=name, dtype="float32")(x)
         case Gate():
             half = row.output[-1]
-            opened = layers.Activation(layer.function, name=f"{name}_{layer.function}")(x[..., :half])
-            return layers.Multiply(name=name)([opened, x[..., half:]])
+            gate = layers.Activation(layer.function, name=f"{name}_{layer.function}")(x[..., :half])
+            return layers.Multiply(name=name)([gate, x[..., half:]])
         case Residual():
-            return layers.Add(name=name)([_chain(x, row.branch, making), _chain(x, row.shortcut, making)])
+            return layers.Add(name=name)([_chain(x, row.branch, options), _chain(x, row.shortcut, options)])
         case _:
             assert_never(layer)
 
 
-def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
-    """The Keras layers of a convolution, in the order in which they are called."""
-    layers = making.layers
+def _convolution(name: str, layer: ConvLayer, options: _Options) -> list[Any]:
+    """Create the Keras layers of a convolution, in the order of their calls."""
+    layers = options.layers
     match layer:
         case SeparableConv():
             return [
@@ -139,8 +139,8 @@ def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
                     dilation_rate=layer.dilation,
                     depth_multiplier=layer.depth_multiplier,
                     use_bias=layer.use_bias,
-                    depthwise_initializer=_weights(name, "depthwise", making),
-                    pointwise_initializer=_weights(name, "pointwise", making),
+                    depthwise_initializer=_weights(name, "depthwise", options),
+                    pointwise_initializer=_weights(name, "pointwise", options),
                     name=name,
                 )
             ]
@@ -151,7 +151,7 @@ def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
                     padding=layer.padding,
                     dilation_rate=(layer.dilation, 1),
                     use_bias=False,
-                    depthwise_initializer=_weights(name, "vertical", making),
+                    depthwise_initializer=_weights(name, "vertical", options),
                     name=f"{name}_vertical",
                 ),
                 layers.SeparableConv2D(
@@ -161,8 +161,8 @@ def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
                     padding=layer.padding,
                     dilation_rate=(1, layer.dilation),
                     use_bias=layer.use_bias,
-                    depthwise_initializer=_weights(name, "horizontal", making),
-                    pointwise_initializer=_weights(name, "pointwise", making),
+                    depthwise_initializer=_weights(name, "horizontal", options),
+                    pointwise_initializer=_weights(name, "pointwise", options),
                     name=name,
                 ),
             ]
@@ -175,7 +175,7 @@ def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
                     padding=layer.padding,
                     dilation_rate=layer.dilation,
                     use_bias=layer.use_bias,
-                    kernel_initializer=_weights(name, "kernel", making),
+                    kernel_initializer=_weights(name, "kernel", options),
                     name=name,
                 )
             ]
@@ -183,7 +183,7 @@ def _convolution(name: str, layer: ConvLayer, making: _Making) -> list[Any]:
             assert_never(layer)
 
 
-def _weights(name: str, part: str, making: _Making) -> Any:
-    """The initialiser of a part of a layer's weights."""
-    config = {"seed": derive(making.seed, "weights", name, part)}
-    return keras.initializers.get({"class_name": making.initializer, "config": config})
+def _weights(name: str, part: str, options: _Options) -> Any:
+    """Create the initialiser of a part of a layer's weights."""
+    config = {"seed": derive(options.seed, "weights", name, part)}
+    return keras.initializers.get({"class_name": options.initializer, "config": config})

@@ -1,6 +1,6 @@
-"""Everything about a training that is not the network: optimizer, schedule, augmentation, initialiser.
+"""Recipe of one training: optimizer, schedule, augmentation, initialiser.
 
-A `Recipe` is one training; a `RecipeSpace`, the [recipe] table of a study file, may leave some of it to be searched.
+`search.spaces.recipe.RecipeSpace`, the [recipe] table of a study file, may leave some of it to be searched.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Constant(BaseModel):
-    """The learning rate as it is."""
+    """Constant learning rate."""
 
     model_config = _FORBID
     kind: Literal["constant"] = Field(default="constant", description="A constant learning rate.")
 
 
 class InverseTime(BaseModel):
-    """learning_rate / (1 + rate * epoch), stepped once an epoch."""
+    """Inverse time decay: learning_rate / (1 + rate * epoch), stepped once an epoch."""
 
     model_config = _FORBID
     kind: Literal["inverse-time"] = Field(default="inverse-time", description="learning_rate / (1 + rate * epoch).")
@@ -42,14 +42,14 @@ class InverseTime(BaseModel):
 
 
 class Cosine(BaseModel):
-    """From learning_rate to 0 along half a cosine, every step (Loshchilov and Hutter, "SGDR", 2017)."""
+    """Half a cosine from learning_rate to 0, by steps (Loshchilov and Hutter, "SGDR", 2017)."""
 
     model_config = _FORBID
     kind: Literal["cosine"] = Field(default="cosine", description="From learning_rate to 0 along half a cosine.")
 
 
 class OneCycle(BaseModel):
-    """From learning_rate / start up to learning_rate over `warmup` of all steps, then along half a cosine to 0.
+    """Linear rise from learning_rate / start over `warmup` of all steps, then half a cosine to 0.
 
     (Smith and Topin, "Super-convergence", 2019.)
     """
@@ -67,7 +67,7 @@ class OneCycle(BaseModel):
 
 
 class Linear(BaseModel):
-    """Straight up to learning_rate over `warmup` of all steps, then straight down to 0."""
+    """Linear rise to learning_rate over `warmup` of all steps, then linear decay to 0."""
 
     model_config = _FORBID
     kind: Literal["linear"] = Field(default="linear", description="Straight up to learning_rate, then straight down to 0.")
@@ -77,7 +77,7 @@ class Linear(BaseModel):
 
 
 class Plateau(BaseModel):
-    """Times `factor` whenever the validation loss has not fallen for `patience` epochs."""
+    """Multiplication by `factor` whenever the validation loss has not fallen for `patience` epochs."""
 
     model_config = _FORBID
     kind: Literal["plateau"] = Field(
@@ -96,9 +96,9 @@ Schedule = Annotated[Constant | InverseTime | Cosine | OneCycle | Linear | Plate
 
 
 class Augment(BaseModel):
-    """How training images are varied, each image anew each time it is seen; validation images never are.
+    """Augmentation of training images, anew each time an image is used; validation images are never augmented.
 
-    `flip = "alternating"` turns half of the images in the first pass and from then on every image in every other pass.
+    `flip = "alternating"` flips half of the images in the first pass, and then every image in every other pass.
     """
 
     model_config = _FORBID
@@ -126,7 +126,7 @@ class Augment(BaseModel):
 
 
 def strengthened(augment: Augment, strength: float) -> Augment:
-    """The augmentation with all that has an extent (not flips and passes) times `strength`, as far as its fields reach."""
+    """Multiply all extents of an augmentation (not flips and passes) by `strength`, clipped to the limits of the fields."""
     shares = {name: min(round(getattr(augment, name) * strength, 10), 0.99) for name in ("shift", "zoom")}
     pixels = {name: round(getattr(augment, name) * strength) for name in ("crop", "cutout")}
     return Augment(
@@ -141,14 +141,14 @@ def strengthened(augment: Augment, strength: float) -> Augment:
 
 
 def as_tuple(value: Any) -> Any:
-    """What JSON and TOML give as a list, for a field that is strictly a tuple."""
+    """Convert a list of JSON or TOML for a strict tuple field."""
     if not isinstance(value, list | tuple):
         raise ValueError(f"must be a list, not {value!r}")
     return tuple(value)
 
 
 class Recipe(BaseModel):
-    """One training, complete."""
+    """Complete recipe of one training."""
 
     model_config = _FORBID
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
@@ -172,7 +172,7 @@ class Recipe(BaseModel):
     augment: Augment = Augment()
 
     @model_validator(mode="after")
-    def _restarts_can_be(self) -> Recipe:
+    def _check_restarts(self) -> Recipe:
         if list(self.restarts) != sorted({epoch for epoch in self.restarts if epoch < self.epochs}):
             raise ValueError(f"restarts must ascend and lie before the last epoch, {self.epochs}, not {list(self.restarts)}")
         if self.restarts and not isinstance(self.schedule, DECAYING):
@@ -181,9 +181,9 @@ class Recipe(BaseModel):
 
 
 def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step (from 0) of the whole training; a plateau's cuts are left to the loop.
+    """Learning rate of a step (from 0) of the training, without the cuts of a plateau schedule.
 
-    With restarts the schedule runs its whole course up to each of them, and begins anew (Loshchilov and Hutter, 2017).
+    With restarts the schedule runs in full up to each of them, and then begins anew (Loshchilov and Hutter, 2017).
     """
     peak = recipe.learning_rate
     here = bisect_right(recipe.restarts, step // steps_per_epoch)
@@ -206,9 +206,6 @@ def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
             return peak
 
 
-# --- the recipe of a study, parts of it searched ---------------------------------------------------------------------
-
-
 _NOT_SEARCHED = (
     "epochs",
     "ema",
@@ -223,7 +220,8 @@ _NOT_SEARCHED = (
 
 
 def label(part: BaseModel) -> str:
-    """A schedule or an augmentation in a few words, such as `inverse-time, rate 0.319`: its value as a parameter."""
-    given = part.model_dump(exclude_defaults=True)
-    words = [f"{name} {value}" if not isinstance(value, bool) else name for name, value in given.items()]
-    return ", ".join([*([part.kind] if "kind" in type(part).model_fields else []), *words]) or "none"  # type: ignore[attr-defined]
+    """Short text for a schedule or an augmentation, such as `inverse-time, rate 0.319`: its value as a parameter."""
+    changed = part.model_dump(exclude_defaults=True)
+    parts = [str(part.kind)] if "kind" in type(part).model_fields else []  # type: ignore[attr-defined]
+    parts += [name if isinstance(value, bool) else f"{name} {value}" for name, value in changed.items()]
+    return ", ".join(parts) or "none"

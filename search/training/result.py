@@ -1,4 +1,4 @@
-"""What a training is to those that ask for one, whoever trains: its log, what it leaves, and how it can end early."""
+"""Result types and errors of a training, independent of the backend."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def memory_ends_the_trial(batch_size: int) -> Iterator[None]:
 class Epoch:
     """One row of a training log; the learning rate is that of the epoch's last step.
 
-    Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights move. With a moving
-    average in the recipe the validation figures are the average's, and those of the raw weights stand beside them.
+    Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights change. With a moving
+    average in the recipe the validation figures are those of the average, and the `raw_` ones those of the weights.
     """
 
     epoch: int  # from 1
@@ -83,7 +83,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training leaves: its log, and the weights of the epoch with the best validation accuracy."""
+    """A finished training: its log, and the weights of the epoch with the best validation accuracy."""
 
     history: tuple[Epoch, ...]
     best: Epoch
@@ -95,5 +95,5 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """All that the training took: compiling, epochs, checkpoints."""
+        """Duration of the training with compilation and checkpoints."""
         return self.compile_seconds + self.checkpoint_seconds + sum(epoch.seconds for epoch in self.history)

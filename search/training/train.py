@@ -1,7 +1,7 @@
-"""Trains one network under one recipe. Knows nothing of Optuna or studies; the arithmetic is in `search.engine`.
+"""Training loop of one network under one recipe; the arithmetic is in `search.training.engine`.
 
-Every random draw comes from (seed, epoch), so that the same seed on the same machine, versions and threads gives the same
-training, also when it was stopped after any epoch and taken up again from its checkpoint.
+All random numbers come from (seed, epoch): the same seed on the same machine, versions and threads gives the same training,
+also when it was stopped after any epoch and resumed from its checkpoint. On a GPU this needs `recipe.deterministic`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def fit(
     """Train the network for all epochs of the recipe, the partial last batch of each included.
 
     Args:
-        checkpoint: written after each epoch; where it holds an earlier part of this very training, that is gone on with.
-        on_epoch: called after each epoch, those taken from a checkpoint included; the training ends with it if it says True.
+        checkpoint: written after each epoch; if it holds an earlier part of the same training, that is resumed.
+        on_epoch: called after each epoch, those from a checkpoint included; the training ends if it returns True.
         on_step: called with (steps done, steps in all) after each compiled call: about once a second.
 
     Raises:
@@ -57,7 +57,7 @@ def fit(
 
 
 def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:
-    """How the recipe prepares pixels; statistics are those of the training images."""
+    """Preprocessing of pixels by the recipe, with the statistics of the training images."""
     if not recipe.normalize:
         return Pixels()
     mean, std = channel_statistics(data.x_train)
@@ -73,13 +73,13 @@ def accuracy(
     *,
     flip_average: bool = False,
 ) -> float:
-    """The share of images, uint8 (n, height, width, channels), that a trained network tells right.
+    """Accuracy of a trained network on images, uint8 (n, height, width, channels).
 
     Args:
-        flip_average: by the mean of its probabilities for an image and for its mirror image.
+        flip_average: average the probabilities of each image and of its mirror image.
     """
-    found = probabilities(architecture, weights, pixels, images, flip_average=flip_average)
-    return float((found.argmax(axis=1) == labels).mean())
+    predicted = probabilities(architecture, weights, pixels, images, flip_average=flip_average).argmax(axis=1)
+    return float((predicted == labels).mean())
 
 
 def probabilities(
@@ -90,15 +90,15 @@ def probabilities(
     *,
     flip_average: bool = False,
 ) -> npt.NDArray[np.float32]:
-    """What a trained network says of images, uint8 (n, height, width, channels): (n, classes), each row adds up to 1."""
+    """Class probabilities (n, classes) by a trained network for images, uint8 (n, height, width, channels)."""
     model = build(architecture)
     model.set_weights(list(weights))
     model = flip_averaged(model) if flip_average else model
-    said = []
+    batches = []
     for first in range(0, len(images), EVALUATION_BATCH):
         batch = pixels.apply(images[first : first + EVALUATION_BATCH])
-        said.append(np.asarray(model(batch, training=False), np.float32))
-    return np.concatenate(said)
+        batches.append(np.asarray(model(batch, training=False), np.float32))
+    return np.concatenate(batches)
 
 
 def _fit(
@@ -116,10 +116,11 @@ def _fit(
     history: list[Epoch] = []
     best: tuple[Epoch, Weights] | None = None
     plateau, checkpoint_seconds, stop = _PlateauCuts(recipe), 0.0, False
-    if found := checkpoints.read(checkpoint, identity):
-        engine.restore(found.state)
-        history = [Epoch(**row) for row in found.history]
-        best = history[found.best], found.best_weights
+    stored = checkpoints.read(checkpoint, identity)
+    if stored is not None:
+        engine.restore(stored.state)
+        history = [Epoch(**row) for row in stored.history]
+        best = history[stored.best], stored.best_weights
         for epoch in history:
             plateau.see(epoch.val_loss)
             stop = bool(on_epoch(epoch))
@@ -139,8 +140,15 @@ def _fit(
         _check("validation loss", ranked[0], number, plan.steps)
         seen = len(plan.order)
         epoch = Epoch(
-            *(number + 1, sums.loss / seen, sums.correct / seen, *ranked, float(plan.rates[-1]), time.monotonic() - started),
-            *(raw if recipe.ema else ()),
+            epoch=number + 1,
+            loss=sums.loss / seen,
+            accuracy=sums.correct / seen,
+            val_loss=ranked[0],
+            val_accuracy=ranked[1],
+            learning_rate=float(plan.rates[-1]),
+            seconds=time.monotonic() - started,
+            raw_val_loss=raw[0] if recipe.ema else None,
+            raw_val_accuracy=raw[1] if recipe.ema else None,
         )
         history.append(epoch)
         if best is None or epoch.val_accuracy > best[0].val_accuracy:
@@ -157,9 +165,9 @@ def _fit(
     return Training(tuple(history), *best, pixels, policy, engine.compile_seconds, checkpoint_seconds)
 
 
-def _check(what: str, value: float, epoch: int, step: int) -> None:
+def _check(name: str, value: float, epoch: int, step: int) -> None:
     if not math.isfinite(value):
-        raise TrialOver(Outcome.DIVERGED, f"the {what} became {value} in epoch {epoch + 1}, by step {step}")
+        raise TrialOver(Outcome.DIVERGED, f"the {name} became {value} in epoch {epoch + 1}, by step {step}")
 
 
 class CallLength:
@@ -181,7 +189,7 @@ class CallLength:
 
 
 class _PlateauCuts:
-    """The factor that a plateau schedule has come to; 1 for every other schedule."""
+    """Current factor of a plateau schedule; 1 for every other schedule."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.schedule = recipe.schedule
@@ -204,10 +212,10 @@ class _PlateauCuts:
 def open_engine(
     architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str
 ) -> Engine:
-    """Build and compile a training of the network on the present backend.
+    """Build and compile a training of the network on the current backend.
 
     Args:
-        seed: of the initial weights; every other random draw comes with the plan of an epoch.
+        seed: of the initial weights; all other random numbers come with the plan of an epoch.
         dtype: Keras dtype policy of compute, "float32" or "mixed_bfloat16"; weights are float32 in both.
     """
     if recipe.deterministic:

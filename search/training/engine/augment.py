@@ -1,7 +1,7 @@
-"""Variation of training images inside the compiled step: flip, crop, shift / zoom / rotation, cutout, mixup.
+"""Augmentation of training images inside the compiled step: flip, crop, shift / zoom / rotation, cutout, mixup.
 
-Images are (batch, height, width, channels), the batch of any size; lengths are pixels, angles degrees. Nothing here draws:
-what is random is handed in, `DRAWS` numbers from [0, 1) for an image, and each use has its columns whatever else is on.
+Images are (batch, height, width, channels); lengths are pixels, angles degrees. Random numbers are arguments: `DRAWS` values
+from [0, 1) for an image, of which each operation has its own columns, whatever else is enabled.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _CROP, _WARP, _CUTOUT = slice(0, 2), slice(2, 7), slice(7, 9)
 DRAWS = 9  # crop: top, left; warp: rotation, zoom y, zoom x, shift y, shift x; cutout: centre y, centre x
 
 
-def augment(images: Any, flipped: Any, uniform: Any, how: Augment, pixels: Pixels) -> Any:
+def augment(images: Any, flipped: Any, uniform: Any, options: Augment, pixels: Pixels) -> Any:
     """Vary and normalise a batch: pixel values (n, h, w, c) in, float32 of the same shape out; mixup is left to the step.
 
     Args:
-        flipped: bool (n,), used only if `how` flips.
+        flipped: bool (n,), used only if `options` flips.
         uniform: float32 (n, DRAWS).
     """
-    if how.flip:
+    if options.flip:
         images = flip(images, flipped)
-    if how.crop:
-        images = crop(images, how.crop, uniform[:, _CROP])
+    if options.crop:
+        images = crop(images, options.crop, uniform[:, _CROP])
     images = normalize(images, pixels)
-    if how.shift or how.zoom or how.rotation:
-        images = warp(images, how.shift, how.zoom, how.rotation, uniform[:, _WARP])
-    if how.cutout:
-        images = cutout(images, how.cutout, uniform[:, _CUTOUT])
+    if options.shift or options.zoom or options.rotation:
+        images = warp(images, options.shift, options.zoom, options.rotation, uniform[:, _WARP])
+    if options.cutout:
+        images = cutout(images, options.cutout, uniform[:, _CUTOUT])
     return images
 
 
@@ -48,16 +48,16 @@ def normalize(images: Any, pixels: Pixels) -> Any:
 
 
 def flip(images: Any, flipped: Any) -> Any:
-    """The images (n, h, w, c) whose `flipped`, bool (n,), is true, left for right."""
+    """Flip the images (n, h, w, c) for which `flipped`, bool (n,), is true left to right."""
     _, height, width, _ = images.shape
     columns = _range(width)
     return _gather(images, _range(height)[None], ops.where(flipped[:, None], width - 1 - columns, columns))
 
 
 def crop(images: Any, border: int, uniform: Any) -> Any:
-    """A window of the image's size out of the image (n, h, w, c) with a reflected border of that many pixels.
+    """Crop each image (n, h, w, c) to its own size from the image with a reflected border of `border` pixels.
 
-    `uniform` (n, 2) places its top and its left, each at one of 2 * border + 1 offsets. The border is never built.
+    `uniform` (n, 2) selects top and left, each out of 2 * border + 1 offsets. The border is never built.
     """
     _, height, width, _ = images.shape
     offset = _whole(uniform, 2 * border + 1) - border
@@ -67,9 +67,9 @@ def crop(images: Any, border: int, uniform: Any) -> Any:
 
 
 def warp(images: Any, shift: float, zoom: float, rotation: float, uniform: Any) -> Any:
-    """Rotated by up to `rotation` degrees, each axis zoomed by 1 +- `zoom`, then shifted by up to `shift` of its length.
+    """Rotate by up to `rotation` degrees, zoom each axis by 1 +- `zoom`, then shift by up to `shift` of its length.
 
-    Images are float (n, h, w, c), turned and zoomed about their centre; `uniform` is (n, 5): rotation, zoom y, zoom x,
+    Images are float (n, h, w, c), rotated and zoomed about their centre; `uniform` is (n, 5): rotation, zoom y, zoom x,
     shift y, shift x. Bilinear, and beyond the image its nearest edge, as in the classic Keras ImageDataGenerator that the
     published nets were trained with.
     """
@@ -92,10 +92,10 @@ def warp(images: Any, shift: float, zoom: float, rotation: float, uniform: Any) 
 
 
 def cutout(images: Any, side: int, uniform: Any) -> Any:
-    """A square of `side` pixels set to 0, the mean of normalised images, around a pixel anywhere in the image.
+    """Set a square of `side` pixels around a random pixel of each image to 0, the mean of normalised images.
 
-    Images are float (n, h, w, c); `uniform` (n, 2) is the centre's y and x; what of the square lies beyond the image is
-    lost. (DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.)
+    Images are float (n, h, w, c); `uniform` (n, 2) is the centre's y and x; the square is cut off at the image's edge.
+    (DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.)
     """
     _, height, width, _ = images.shape
 
@@ -109,7 +109,7 @@ def cutout(images: Any, side: int, uniform: Any) -> Any:
 
 
 def mixup(images: Any, targets: Any, share: Any) -> tuple[Any, Any]:
-    """`share` of each image (n, h, w, c) and of its one-hot target (n, classes), the rest of the batch in reverse order.
+    """Mix `share` of each image (n, h, w, c) and one-hot target (n, classes) with the rest of the batch in reverse order.
 
     (Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond empirical risk minimization", 2018.)
     """
@@ -118,7 +118,7 @@ def mixup(images: Any, targets: Any, share: Any) -> tuple[Any, Any]:
 
 
 def _gather(images: Any, rows: Any, columns: Any) -> Any:
-    """The pixels at `rows` (n or 1, h) and `columns` (n, w) of each image, as one gather of whole pixels from the batch."""
+    """Take the pixels at `rows` (n or 1, h) and `columns` (n, w) of each image, by one gather of pixels from the batch."""
     _, height, width, channels = images.shape
     first = _range(ops.shape(images)[0])[:, None] * height
     index = (first + rows)[:, :, None] * width + columns[:, None, :]
@@ -126,7 +126,7 @@ def _gather(images: Any, rows: Any, columns: Any) -> Any:
 
 
 def _take(rows: Any, index: Any) -> Any:
-    """Rows of a table by their non-negative index."""
+    """Take rows of a table by non-negative index."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

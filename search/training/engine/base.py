@@ -1,4 +1,4 @@
-"""What `search.training.train` asks of an engine, and the choice of one: by the backend that Keras is set to."""
+"""Protocol of the training engines, and the parts that all of them share."""
 
 from __future__ import annotations
 
@@ -18,38 +18,41 @@ UNDECAYED = ("bias", "gamma", "beta")  # parts of the names of weights without w
 
 
 class Sums(NamedTuple):
-    """Over the images of an epoch so far, as the weights were in each step."""
+    """Sums over the images of an epoch so far, with the weights of each step."""
 
     loss: float
     correct: float
 
 
 class Engine(Protocol):
-    """A network in training, all of it on the device: images, weights, optimizer."""
+    """A network in training with its images, weights and optimizer on the device."""
 
-    compile_seconds: float  # that tracing and compiling took, before the first step
+    compile_seconds: float  # of tracing and compiling, before the first step
 
     def begin(self, plan: EpochPlan) -> None:
-        """Hand over what the next steps are made of, and start the sums anew."""
+        """Set the plan of the next steps, and reset the sums."""
 
     def train(self, first: int, last: int) -> Sums:
-        """Steps first to last (exclusive) of the epoch, in one compiled call; the sums since `begin`, however it is cut."""
+        """Run the steps first to last (exclusive) of the epoch in one compiled call; the sums since `begin`.
+
+        The result does not depend on how an epoch is divided into calls.
+        """
 
     def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
-        """Mean loss and accuracy on the validation images, of the weights or of their moving average."""
+        """Mean loss and accuracy on the validation images, with the weights or their moving average."""
 
     def weights(self, *, averaged: bool = False) -> Arrays:
-        """The weights or their moving average, float32, in the order of Keras' `get_weights()`."""
+        """Copy the weights or their moving average, float32, in the order of Keras' `get_weights()`."""
 
     def state(self) -> Arrays:
-        """All that the next epoch depends on: weights, optimizer, moving average."""
+        """Copy the state that the next epoch depends on: weights, optimizer, moving average."""
 
     def restore(self, state: Arrays) -> None:
-        """Go on from what `state` gave."""
+        """Restore a state that `state` returned."""
 
 
 def optimizer_of(recipe: Recipe) -> Any:
-    """Keras' optimizer; weight decay is decoupled and of kernels only, clipping by the norm over all weights together."""
+    """Create Keras' optimizer; weight decay is decoupled and of kernels only, clipping by the global norm."""
     common: dict[str, Any] = {"global_clipnorm": recipe.clip_norm or None, "weight_decay": recipe.weight_decay or None}
     match recipe.optimizer:
         case "adam":
@@ -79,7 +82,7 @@ def losses(targets: Any, probabilities: Any, recipe: Recipe) -> Any:
 
 
 def class_weights_of(data: Dataset, recipe: Recipe) -> npt.NDArray[np.float32] | None:
-    """The weight of each class (classes,), None where all weigh the same by the recipe.
+    """Weight of each class (classes,) in the loss; None if the recipe weighs all the same.
 
     "balanced" is n / (classes * n of the class) over the training images, as in scikit-learn, after King and Zeng, "Logistic
     regression in rare events data", 2001.
@@ -94,7 +97,7 @@ VALIDATION_BATCH = 500
 
 
 class Validation(NamedTuple):
-    """Validation images in equal batches; the last is filled up with images that count 0."""
+    """Validation images in equal batches; the last is padded with images that count 0."""
 
     images: npt.NDArray[np.uint8]  # (batches * size, height, width, channels)
     targets: npt.NDArray[np.float32]  # (batches * size, classes)
@@ -104,11 +107,11 @@ class Validation(NamedTuple):
 
 
 def validation_of(data: Dataset) -> Validation:
-    """The validation images of a data set, as one compiled call takes them."""
+    """Arrange the validation images of a data set for one compiled call."""
     n = len(data.x_val)
     batches = -(-n // VALIDATION_BATCH)
     size = -(-n // batches)
-    filled = np.minimum(np.arange(batches * size), n - 1)
-    targets = np.eye(data.classes, dtype=np.float32)[data.y_val[filled]]
+    padded = np.minimum(np.arange(batches * size), n - 1)
+    targets = np.eye(data.classes, dtype=np.float32)[data.y_val[padded]]
     counts = (np.arange(batches * size) < n).astype(np.float32)
-    return Validation(data.x_val[filled], targets, counts, batches, size)
+    return Validation(data.x_val[padded], targets, counts, batches, size)

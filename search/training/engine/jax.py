@@ -1,4 +1,4 @@
-"""The engine on JAX: compiled calls from state to state, the loop over steps inside, on images that lie on the device."""
+"""The engine on JAX: compiled calls from state to state with the loop over steps inside, on images on the device."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ SHIFTED = {
 
 
 class JaxDraws:
-    """Counter-based random numbers: no state to keep or to restore. XLA's own generator, several times as fast as Threefry.
+    """Counter-based random numbers by XLA's own generator, several times as fast as Threefry; no state to save.
 
-    Repeatable on one kind of device and one version of XLA, which may draw otherwise than another.
+    Repeatable on one kind of device and one version of XLA.
     """
 
     def at(self, seed: Any, step: Any) -> None:
@@ -55,7 +55,7 @@ class JaxDraws:
 
 
 class State(NamedTuple):
-    """All that one step hands to the next; `train` gives the arrays away, so that the new ones take their place."""
+    """State from step to step; `train` donates the arrays, so that the new ones reuse their memory."""
 
     trainable: list[Any]
     rest: list[Any]  # of the weights: batch norm's moving averages
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def _on_device(data: Dataset) -> tuple[Any, ...]:
-    """The data set's images and one-hot targets, put on the device once for all trainings of a process."""
+    """Copy the images and one-hot targets of a data set to the device, once for all trainings of a process."""
     targets = np.eye(data.classes, dtype=np.float32)[data.y_train]
     validation = validation_of(data)
     return (jnp.array(data.x_train), jnp.array(targets)), validation, tuple(map(jnp.array, validation[:3]))
@@ -84,7 +84,7 @@ def _on_device(data: Dataset) -> tuple[Any, ...]:
 class JaxEngine:
     """See `search.training.engine.base.Engine`.
 
-    The Keras model only tells the network's form: its own weights stay as drawn.
+    The Keras model only defines the network: its own weights keep their initial values.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class JaxEngine:
         self.model = build(architecture, seed=seed, initializer=recipe.initializer, layers=layers, dtype=dtype)
         self.optimizer = optimizer_of(recipe)
         self.optimizer.build(self.model.trainable_variables)
-        self._rate = _place(self.optimizer.learning_rate, self.optimizer.variables)
-        self._done = _place(self.optimizer.iterations, self.optimizer.variables)
+        self._rate = _index(self.optimizer.learning_rate, self.optimizer.variables)
+        self._done = _index(self.optimizer.iterations, self.optimizer.variables)
         weights = [*self.model.trainable_variables, *self.model.non_trainable_variables]
-        self._order = [_place(weight, weights) for weight in self.model.weights]
+        self._order = [_index(weight, weights) for weight in self.model.weights]
         self._state = State(
             _copies(self.model.trainable_variables),
             _copies(self.model.non_trainable_variables),
@@ -140,7 +140,7 @@ class JaxEngine:
     def weights(self, *, averaged: bool = False) -> Arrays:
         trainable, rest = self._parts(averaged)
         both = [*trainable, *rest]
-        return [np.array(both[place]) for place in self._order]
+        return [np.array(both[index]) for index in self._order]
 
     def state(self) -> Arrays:
         return [np.array(value) for value in jax.tree.leaves(self._state)]
@@ -149,13 +149,13 @@ class JaxEngine:
         self._state = jax.tree.unflatten(jax.tree.structure(self._state), _copies(state))
 
     def batch(self, step: int) -> tuple[Any, Any]:
-        """The images float32 (n, h, w, c) and targets (n, classes) that a step trains on."""
+        """Images float32 (n, h, w, c) and targets (n, classes) of a step."""
         size = self.recipe.batch_size if step < self._full else self._remainder
         images, targets = self._prepare(self._plan, self.data, jnp.int32(step), size)
         return images, targets
 
     def _compile(self, size: int) -> Any:
-        """Steps on batches of one size; how many steps is left open."""
+        """Compile the loop over any number of steps on batches of one size."""
         steps = jax.jit(functools.partial(self._steps, size), donate_argnums=0)
         return self._compiled(steps, (self._state, self._sums), self._plan, self.data, np.int32(0), np.int32(0))
 
@@ -166,11 +166,11 @@ class JaxEngine:
 
     def _batch(self, plan: Plan, data: Any, step: Any, size: int) -> tuple[Any, Any]:
         self.draws.at(plan.seed, step)
-        how, place = self.recipe.augment, step * self.recipe.batch_size
-        chosen, flipped = (lax.dynamic_slice_in_dim(values, place, size) for values in (plan.order, plan.flipped))
+        options, first = self.recipe.augment, step * self.recipe.batch_size
+        chosen, flipped = (lax.dynamic_slice_in_dim(values, first, size) for values in (plan.order, plan.flipped))
         images, targets = (values[chosen] for values in data)
-        images = augment(images, flipped, self.draws.uniform([size, DRAWS], AUGMENT_STREAM), how, self.pixels)
-        return mixup(images, targets, plan.shares[step]) if how.mixup else (images, targets)
+        images = augment(images, flipped, self.draws.uniform([size, DRAWS], AUGMENT_STREAM), options, self.pixels)
+        return mixup(images, targets, plan.shares[step]) if options.mixup else (images, targets)
 
     def _steps(self, size: int, carried: Any, plan: Plan, data: Any, first: Any, last: Any) -> Any:
         def body(step: Any, carried: Any) -> Any:
@@ -209,7 +209,7 @@ class JaxEngine:
             x, y, n = (lax.dynamic_slice_in_dim(values, index * size, size) for values in (images, targets, counts))
             probabilities, _ = self.model.stateless_call(trainable, rest, normalize(x, self.pixels), training=False)
             new = (losses(y, probabilities, self.recipe), _hits(y, probabilities), 1)
-            return tuple(total + jnp.sum(one * n) for total, one in zip(totals, new, strict=True))
+            return tuple(total + jnp.sum(value * n) for total, value in zip(totals, new, strict=True))
 
         return lax.fori_loop(0, self.validation.batches, body, (jnp.float32(0),) * 3)
 
@@ -222,12 +222,12 @@ class JaxEngine:
 
 
 def _copies(values: Any) -> list[Any]:
-    """On the device, in memory of their own: what is given away to a compiled step must be no one else's."""
+    """Copy arrays to the device: those donated to a compiled step must not be shared."""
     return [jnp.array(getattr(value, "value", value)) for value in values]
 
 
-def _place(variable: Any, variables: list[Any]) -> int:
-    return next(place for place, one in enumerate(variables) if one is variable)
+def _index(variable: Any, variables: list[Any]) -> int:
+    return next(index for index, candidate in enumerate(variables) if candidate is variable)
 
 
 def _hits(targets: Any, probabilities: Any) -> Any:

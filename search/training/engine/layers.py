@@ -1,7 +1,7 @@
-"""Layers that compute what Keras' own do, faster; the weights are the same, in the same order.
+"""Faster equivalents of Keras layers for training, with the same weights in the same order.
 
-They take their random numbers from `Draws`, so that a training can be repeated and taken up again. They exist only while a
-network trains: what is kept and exported is standard Keras.
+They take their random numbers from `Draws`, so that a training can be repeated and resumed. They exist only during training:
+stored and exported models consist of standard Keras layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Draws(Protocol):
     """Random numbers inside a compiled step: the same for the same (seed of the epoch, step, stream)."""
 
     def at(self, seed: Any, step: Any) -> None:
-        """Set the step that what follows is drawn for; scalars, perhaps symbolic."""
+        """Select the step for the next calls; scalars, possibly symbolic."""
 
     def uniform(self, shape: Any, stream: int) -> Any:
         """float32 in [0, 1)."""
@@ -32,7 +32,7 @@ class Draws(Protocol):
 
 
 def dropout_of(draws: Draws) -> type[keras.layers.Layer]:
-    """A Dropout layer on these draws.
+    """Create a Dropout layer class that uses these draws.
 
     A value is dropped where 16 random bits fall below rate * 65536, half the random words that floats take; the rest is
     scaled by the share that is so kept, which differs from 1 - rate by less than 1e-5.
@@ -54,14 +54,17 @@ def dropout_of(draws: Draws) -> type[keras.layers.Layer]:
 
 
 class ShiftedSeparableConv2D(keras.layers.SeparableConv2D):  # type: ignore[misc]
-    """The depthwise half as a sum of k * k shifted products, which XLA fuses; grouped convolutions are slow there."""
+    """Separable convolution whose depthwise half is a sum of k * k shifted products.
+
+    XLA fuses those; its grouped convolutions are slow.
+    """
 
     def call(self, inputs: Any) -> Any:
         return _pointwise(self, shifted_depthwise(self, inputs, ops.cast(self.depthwise_kernel, inputs.dtype)))
 
 
 class ShiftedDepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]
-    """The same on its own."""
+    """Depthwise convolution as a sum of shifted products."""
 
     def call(self, inputs: Any) -> Any:
         x = shifted_depthwise(self, inputs, ops.cast(self.kernel, inputs.dtype))
@@ -69,7 +72,10 @@ class ShiftedDepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc
 
 
 class ShiftedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
-    """As comparisons of shifted images: XLA's windows and their gradients are slow. Of equals the first has it, as there."""
+    """Max pooling by comparisons of shifted images, as XLA's windows and their gradients are slow.
+
+    Of equal values the first gets the gradient, as in Keras.
+    """
 
     def call(self, inputs: Any) -> Any:
         first, *others = _windows(self, inputs, self.pool_size, (1, 1), -math.inf)
@@ -80,13 +86,13 @@ def shifted_depthwise(layer: Any, inputs: Any, kernel: Any) -> Any:
     """Depthwise convolution (n, h, w, c) by (rows, columns, c, multiplier) with the layer's stride, dilation and padding."""
     rows, columns, channels, multiplier = kernel.shape
     windows = _windows(layer, inputs, (rows, columns), layer.dilation_rate, 0.0)
-    places = itertools.product(range(rows), range(columns))
-    total = sum(window[..., None] * kernel[place] for window, place in zip(windows, places, strict=True))
+    positions = itertools.product(range(rows), range(columns))
+    total = sum(window[..., None] * kernel[position] for window, position in zip(windows, positions, strict=True))
     return ops.reshape(total, (-1, *windows[0].shape[1:3], channels * multiplier))
 
 
 def _windows(layer: Any, inputs: Any, size: tuple[int, int], dilation: tuple[int, int], fill: float) -> list[Any]:
-    """What lies under each element, row by row, of the layer's kernel of that size: (n, output height, output width, c)."""
+    """The inputs (n, output height, output width, c) under each element, row by row, of a kernel of that size."""
     (rows, columns), (stride_y, stride_x), (dilation_y, dilation_x) = size, layer.strides, dilation
     height, top, bottom = _extent(inputs.shape[1], rows, stride_y, dilation_y, layer.padding)
     width, left, right = _extent(inputs.shape[2], columns, stride_x, dilation_x, layer.padding)
@@ -105,7 +111,7 @@ def _pointwise(layer: Any, x: Any) -> Any:
 
 
 def _extent(size: int, kernel: int, stride: int, dilation: int, padding: str) -> tuple[int, int, int]:
-    """(output size, pixels of padding before, after), as TensorFlow has them."""
+    """(output size, padding before, padding after) in pixels, as in TensorFlow."""
     reach = (kernel - 1) * dilation + 1
     if padding == "valid":
         return (size - reach) // stride + 1, 0, 0
