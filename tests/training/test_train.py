@@ -259,7 +259,7 @@ def test_the_best_weights_are_a_copy_of_that_epoch(
     accuracies = [0.1, 0.9, 0.3, 0.9]
 
     def keep(epoch: Epoch) -> None:
-        kept.append([np.array(weight) for weight in opened[0].model.get_weights()])
+        kept.append([weight.copy() for weight in opened[0].weights()])
 
     def evaluate(self: Any, *, averaged: bool = False) -> tuple[float, float]:
         return 1.0, accuracies[len(kept)]

@@ -86,10 +86,15 @@ class FlatWeights:
         parts = dict[int, npt.NDArray[Any]]()
         for vector, members in zip(vectors, self.members, strict=False):
             ends = itertools.accumulate(math.prod(member.shape) for member in members)
-            for member, part in zip(members, np.split(keras.ops.convert_to_numpy(vector), list(ends)[:-1]), strict=True):
+            for member, part in zip(members, np.split(to_array(vector), list(ends)[:-1]), strict=True):
                 parts[id(member)] = part.reshape(member.shape)
         return parts
 
 
 def _joined(arrays: Sequence[Any]) -> npt.NDArray[Any]:
-    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(array)) for array in arrays])
+    return np.concatenate([np.ravel(to_array(array)) for array in arrays])
+
+
+def to_array(variable: Any) -> npt.NDArray[Any]:
+    """Copy a variable of Keras or TensorFlow, or an array, to the host."""
+    return np.array(variable.value if isinstance(variable, keras.Variable) else variable)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +23,7 @@ from search.training import device
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
 from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
 from search.training.engine.epoch import EpochPlan
-from search.training.engine.flat import FlatWeights
+from search.training.engine.flat import FlatWeights, to_array
 from search.training.engine.tensorflow_layers import TensorFlowDraws, layers_of
 from search.training.model import build
 from search.training.recipe import Recipe
@@ -60,7 +59,7 @@ class TensorFlowEngine:
         self.flat = FlatWeights(self.model)
         self.optimizer = optimizer_of(recipe)
         self.optimizer.build(self.flat.trainable)
-        self.averages = [tf.Variable(vector.numpy()) for vector in self.flat.vectors] if recipe.ema else []
+        self.averages = [tf.Variable(vector.value) for vector in self.flat.vectors] if recipe.ema else []
         self.images, self.targets, self.validation, *self.validation_tensors = _on_device(data)
         self.full_steps, self.remainder = divmod(seen, recipe.batch_size)
         steps = self.full_steps + bool(self.remainder)
@@ -102,7 +101,7 @@ class TensorFlowEngine:
         """Weights, the optimizer's variables and the moving average, as Keras orders them for single weights."""
         iterations, rate, *slots = self.optimizer.variables
         averages = self.flat.split(self.averages) if self.averages else []
-        scalars = [keras.ops.convert_to_numpy(variable) for variable in (iterations, rate)]
+        scalars = [to_array(iterations), to_array(rate)]
         return [*self.weights(), *scalars, *self.flat.split_slots(slots), *averages]
 
     def restore(self, state: Arrays) -> None:
