@@ -123,7 +123,7 @@ def test_row_10_a_full_disk_stops_the_run_with_its_reason_and_keeps_the_checkpoi
 
 def test_row_11_a_torn_checkpoint_is_noticed_and_the_one_before_it_used(crashed: Crashed) -> None:
     for index in (2, 3):
-        assert f"candidate-{index}.npz: passed over, as it is damaged" in crashed.storm.log
+        assert f"candidate-{index}.npz: skipped, the checkpoint is damaged" in crashed.storm.log
         assert len(history_of(crashed.storm, last_of(crashed.trials, index))) == 4
 
 

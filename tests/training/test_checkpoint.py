@@ -470,7 +470,7 @@ def test_a_pickle_in_a_checkpoint_is_not_opened(tmp_path: Path) -> None:
 WRITER = """
 import os, signal, sys, time
 from pathlib import Path
-from search import checkpoint
+from search.training import checkpoint
 from tests.training.test_checkpoint import some
 path = Path(sys.argv[1])
 for turn in range(12):
