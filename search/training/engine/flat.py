@@ -95,6 +95,9 @@ def _joined(arrays: Sequence[Any]) -> npt.NDArray[Any]:
     return np.concatenate([np.ravel(to_array(array)) for array in arrays])
 
 
-def to_array(variable: Any) -> npt.NDArray[Any]:
+def to_array(value: Any) -> npt.NDArray[Any]:
     """Copy a variable of Keras or TensorFlow, or an array, to the host."""
-    return np.array(variable.value if isinstance(variable, keras.Variable) else variable)
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    variable = value.value if isinstance(value, keras.Variable) else value
+    return np.array(variable.numpy())
