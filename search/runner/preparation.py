@@ -85,7 +85,7 @@ def _device_text(trainer: Trainer, data: Dataset, config: StudyConfig) -> str:
     """The device in a line, with a remark where it is too slow for the data."""
     text = trainer.prepare()
     note = cpu_note(len(data.y_train), data.input_shape, config.recipe.epochs) if "on the CPU" in text else None
-    return f"{text}: {note}" if note else text
+    return f"{text}; {note}" if note else text
 
 
 def _read_data(run: Run, reporter: Reporter) -> Dataset:

@@ -179,7 +179,10 @@ def test_each_verb_that_imports_keras_without_training_hides_the_gpus() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if "prepare_device" in path.read_text(encoding="utf-8")
     ]
-    assert sorted(users) == ["search/cli/worker.py", "search/training/device.py", "search/tuning/forecast.py"]
+    assert sorted(users) == [
+        *("search/training/device.py", "search/training/trainer.py"),
+        "search/tuning/forecast.py",
+    ]
 
 
 def test_what_a_converter_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
