@@ -8,8 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
+import pytest
 from tests.support.progress import show_progress
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     show_progress(config)
 """

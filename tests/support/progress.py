@@ -6,6 +6,8 @@ Takes the place of pytest's row of dots where the tests are many; a failure is n
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -28,12 +30,14 @@ class ProgressLines:
     def _total(self) -> int:
         return self._reporter._session.testscollected if self._reporter._session else 0
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """No dot for a test that passed; everything else as ever."""
-        if report.passed and report.when == "call" and self._total > FEW:
-            return "passed", "", "PASSED"
-        return None
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Generator[None, Any, Any]:
+        """Leave out the letter of each test, whatever became of it."""
+        status = yield
+        if self._total <= FEW:
+            return status
+        category, _, word = status
+        return category, "", word
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
