@@ -87,12 +87,13 @@ class TensorFlowEngine:
         return Sums(*self.sums.numpy().tolist())
 
     def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
+        if not averaged:
+            return self._measure()
         raw = [tf.identity(vector.value) for vector in self.flat.vectors]
-        if averaged:
-            self._assign(self.averages)
-        loss, hits, count = (float(total) for total in self._evaluate(tf.constant(self.validation.batches)))
+        self._assign(self.averages)
+        measured = self._measure()
         self._assign(raw)
-        return loss / count, hits / count
+        return measured
 
     def weights(self, *, averaged: bool = False) -> Arrays:
         return self.flat.split(self.averages if averaged else self.flat.vectors)
@@ -190,6 +191,10 @@ class TensorFlowEngine:
         decay = tf.minimum(self.recipe.ema, done / (done + 9))  # short at first, so that the start is forgotten
         for average, vector in zip(self.averages, self.flat.vectors, strict=True):
             average.assign_add((vector.value - average) * (1 - decay))
+
+    def _measure(self) -> tuple[float, float]:
+        loss, hits, count = (float(total) for total in self._evaluate(tf.constant(self.validation.batches)))
+        return loss / count, hits / count
 
     def _validate(self, batches: Any) -> Any:
         images, targets, counts = self.validation_tensors

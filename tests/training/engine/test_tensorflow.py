@@ -233,6 +233,28 @@ def test_steps_may_be_cut_into_calls_at_will(digits: Dataset) -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
+def test_graphs_for_batches_of_one_size_compute_the_same(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As traced for a GPU: one graph for full batches, one for the partial last batch."""
+    layers = tuple(layer for layer in PYRAMID.layers if not isinstance(layer, Dropout))  # other masks on a GPU
+    network = replace(PYRAMID, layers=layers)
+    recipe = Recipe.model_validate({"epochs": 1, "batch_size": 40, "ema": 0.9} | RECIPES["augmented"])
+    plan = plan_epoch(recipe, len(digits.x_train), 5, 0)
+    outcomes = []
+    for is_accelerated in (False, True):
+        monkeypatch.setattr("search.training.device.is_accelerated", lambda found=is_accelerated: found)
+        engine = engine_of(digits, recipe, network)
+        engine.begin(plan)
+        engine.train(0, 3)
+        sums = engine.train(3, 4)
+        outcomes.append((len(engine._train), sums, whole(engine.state()), engine.evaluate(averaged=True)))
+    (one, sums, state, measured), (two, sums_by_size, state_by_size, measured_by_size) = outcomes
+    assert (one, two) == (1, 2)
+    assert sums_by_size == pytest.approx(sums, rel=CLOSE)
+    assert measured_by_size == pytest.approx(measured, rel=CLOSE)
+    assert apart(state_by_size, state) < CLOSE
+
+
 def test_the_partial_last_batch_is_trained_on(digits: Dataset) -> None:
     recipe = Recipe(epochs=1, batch_size=149)
     engine = engine_of(digits, recipe)
