@@ -2,13 +2,13 @@
 
     python benchmarks/full_study.py cifar10_100k_residual --data CIFAR.npz --out RUN --minutes 9.5
 
-Repeated until it ends with status 0: each slice goes on where the last one was stopped, in the same epoch, from RUN alone,
+Repeated until it ends with status 0: each slice resumes where the last one was stopped, in the same epoch, from RUN alone,
 which may be carried from one machine to the next between them. A slice that ends before the study does has status 75. Under
 KERAS_BACKEND=jax it needs no TensorFlow. Options after `--` go to `run` in every slice: `-- --workers 4`, `-- --trials 8`.
 
-In RUN/results lies at the end what is committed under studies/NAME: `leaderboard.json`, `finals.json`, `curves.json`
-(the logs of the base and of the best trials), `best_model.py`, `best_model.json`, `report.md`,
-and `forecast.json` of the first slice.
+At the end RUN/results holds the files that are committed under studies/NAME: `leaderboard.json`, `finals.json`,
+`curves.json` (the logs of the base and of the best trials), `best_model.py`, `best_model.json`, `report.md`, and
+`forecast.json` of the first slice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CURVES = 10  # of so many of the best trials
 
 
 class SliceOver(Exception):
-    """The time of this slice is used up; the next one goes on."""
+    """The time of this slice is used up; the next one resumes."""
 
 
 class Slice:
@@ -62,7 +62,7 @@ class Slice:
         try:
             out, _ = process.communicate(timeout=left)
         except subprocess.TimeoutExpired:
-            process.terminate()  # no SIGINT, which whoever runs in the background ignores
+            process.terminate()  # no SIGINT, which processes in the background ignore
             process.communicate()
             raise SliceOver from None
         if process.returncode:
@@ -84,7 +84,7 @@ def main() -> None:
     try:
         go_on(Slice(asked.study, asked.out.resolve(), asked.minutes), asked, sys.argv[cut + 1 :])
     except SliceOver:
-        print("This slice is over; everything is kept, and the same command goes on.", flush=True)
+        print("This slice is over; everything is kept, and the same command resumes it.", flush=True)
         sys.exit(NOT_DONE)
 
 

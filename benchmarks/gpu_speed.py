@@ -1,4 +1,4 @@
-"""Seconds an epoch on a GPU: which form of the depthwise convolution, at what precision, and how many trials at once?
+"""Seconds an epoch on a GPU, by form of the depthwise convolution, precision and number of parallel trials.
 
     KERAS_BACKEND=jax python benchmarks/gpu_speed.py --data CIFAR.npz --json OUT.json [--images 50000] [--epochs 3]
 
@@ -116,8 +116,8 @@ def measure(net: str, form: str, precision: str, asked: argparse.Namespace) -> d
         _, accuracy = engine.evaluate()
         epochs.append(time.monotonic() - started)
     loss = sums.loss / len(plan.order)
-    told = {"device": device, "loss": loss, "val_accuracy": accuracy}
-    return {"epochs": epochs, "compile_seconds": engine.compile_seconds} | told
+    outcome = {"device": device, "loss": loss, "val_accuracy": accuracy}
+    return {"epochs": epochs, "compile_seconds": engine.compile_seconds} | outcome
 
 
 def network(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Does a long study's memory stay flat? The resident memory of the worker after each of many trainings, with recycling.
+"""Resident memory of the worker after each of many trainings of a study, with recycling.
 
     python benchmarks/memory.py [--trials 60] [--json FILE]
 

@@ -69,9 +69,9 @@ def machine() -> dict[str, Any]:
     rates["matmul_gflop_per_cpu_second"] = 2 * 2048**3 / statistics.median(times) / 1e9
     rates["copy_gbyte_per_cpu_second"] = 2 * big.nbytes / statistics.median(copies) / 1e9
     versions = {"python": platform.python_version(), "keras": keras.__version__, "tensorflow": tf.__version__}
-    told = {"processor": processor(), "cores": len(os.sched_getaffinity(0))} | versions | rates
-    print(json.dumps(told), flush=True)
-    return told
+    facts = {"processor": processor(), "cores": len(os.sched_getaffinity(0))} | versions | rates
+    print(json.dumps(facts), flush=True)
+    return facts
 
 
 def processor() -> str:

@@ -1,4 +1,4 @@
-"""What `test_engine_jax` runs in a process of its own: `python jax_side.py FOLDER`, with KERAS_BACKEND in the environment.
+"""Checks that test_jax.py runs in a process of their own: `python jax_side.py FOLDER`, with KERAS_BACKEND set.
 
 On JAX every check runs, and its failure or null is printed as JSON; on TensorFlow only a training. Both leave the batches
 that they trained on in FOLDER.
@@ -49,7 +49,7 @@ NETWORK: list[dict[str, Any]] = [
 ]
 IMAGES, BATCH, LAST, STEPS = 40, 15, 5, 6  # 2 passes make five full batches and one of 5
 MIXED = Augment(passes=2, flip=True, mixup=0.4)
-DRAWN = Augment(crop=1, rotation=20, cutout=3)
+AUGMENTED = Augment(crop=1, rotation=20, cutout=3)
 RECIPES = {
     "sgd": Recipe(
         batch_size=BATCH,
@@ -103,11 +103,12 @@ class Masked(keras.layers.Layer):
         return inputs * self.mask[: inputs.shape[0]] if training else inputs
 
     def draw(self, engine: Any, plan: EpochPlan, step: int, size: int) -> None:
-        drawn = []
-        for seed, place, stream in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
-            engine.draws.at(plan.seed + seed, step + place)
-            drawn.append(np.array(engine.draws.bits([size, *self.mask.shape[1:]], derive(0, "dropout", self.name) + stream)))
-        bits, *others = drawn
+        masks = []
+        for seed, later, other in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
+            engine.draws.at(plan.seed + seed, step + later)
+            stream = derive(0, "dropout", self.name) + other
+            masks.append(np.array(engine.draws.bits([size, *self.mask.shape[1:]], stream)))
+        bits, *others = masks
         assert not any((bits == other).mean() > 0.1 for other in others), "not all of seed, step and stream count"
         kept = bits >= round(self.rate * 65536)
         assert abs(kept.mean() - (1 - self.rate)) < 0.15
@@ -241,7 +242,7 @@ def measured() -> None:
 
 def small() -> None:
     """Less than one batch of images, varied by what the step draws, in bfloat16: trained on all the same."""
-    recipe = RECIPES["sgd"].model_copy(update={"batch_size": 100, "augment": DRAWN})
+    recipe = RECIPES["sgd"].model_copy(update={"batch_size": 100, "augment": AUGMENTED})
     engine, plan = opened(recipe, "mixed_bfloat16")
     images = np.array(engine.batch(0)[0])
     still = PIXELS.apply(toy()[1].x_train[plan.order])

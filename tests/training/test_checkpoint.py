@@ -1,4 +1,4 @@
-"""A training taken up again: the same to the bit, from a whole file of its own or from the start."""
+"""Resumed trainings: bit-equal from an intact checkpoint of the same training, otherwise from the start."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ class Chain:
     def train(self, first: int, last: int) -> Sums:
         for step in range(first, last):
             seen = [*self.plan.order[:9].tolist(), *self.plan.flipped[:9].astype(int).tolist()]
-            drawn = np.random.default_rng([self.plan.seed, step, *seen]).random(3)
-            self.momentum = self.momentum * 0.5 + drawn * self.plan.rates[step] * self.plan.shares[step]
+            sampled = np.random.default_rng([self.plan.seed, step, *seen]).random(3)
+            self.momentum = self.momentum * 0.5 + sampled * self.plan.rates[step] * self.plan.shares[step]
             self.steps = self.steps + 1
             self.loss += float(self.momentum.sum())
         return Sums(self.loss, self.loss / 100)
@@ -353,10 +353,10 @@ def test_where_files_have_no_second_names_the_one_before_is_kept_too(
 ) -> None:
     """FAT, and some network file systems."""
 
-    def refuse(*words: object) -> None:
+    def fail(*words: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(Path, "hardlink_to", fail)
     begun(pretence.run, pretence.path, 3)
     previous = pretence.path.with_name(".one.previous.npz")
     assert [len(checkpoint_of(path)["history"]) for path in (pretence.path, previous)] == [3, 2]

@@ -179,8 +179,8 @@ REACHES: list[tuple[Layer, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("layer", "name", "expected"), REACHES, ids=[f"{one[1]}-{i}" for i, one in enumerate(REACHES)])
 def test_a_field_of_a_record_reaches_keras(layer: Layer, name: str, expected: dict[str, Any]) -> None:
     config = build(net(layer)).get_layer(name).get_config()
-    told = {key: tuple(config[key]) if isinstance(config[key], list) else config[key] for key in expected}
-    assert told == expected
+    found_options = {key: tuple(config[key]) if isinstance(config[key], list) else config[key] for key in expected}
+    assert found_options == expected
 
 
 # --- what it computes ------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_the_canonical_form_computes_the_same(architecture: Architecture) -> Non
 
 
 def _scores(*layers: Layer, batch: Array) -> tuple[Array, Array]:
-    """What the last of these layers receives and what it puts out."""
+    """Inputs and outputs of the last of these layers."""
     architecture = net(*layers, side=batch.shape[1], channels=batch.shape[3])
     rows = resolve(architecture)[: len(layers)]
     model = build(architecture)

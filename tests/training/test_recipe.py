@@ -172,7 +172,7 @@ def test_a_plan_of_an_epoch_has_the_rates_of_its_restarts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"restarts": [2, 1]}, "restarts must ascend and lie before the last epoch, 8, not [2, 1]"),
         ({"restarts": [2, 2]}, "restarts must ascend"),
@@ -187,12 +187,12 @@ def test_a_plan_of_an_epoch_has_the_rates_of_its_restarts() -> None:
         ({"schedule": {"kind": "inverse-time", "rate": 0.3}}, "inverse-time does not decay to zero"),
     ],
 )
-def test_restarts_that_cannot_be_are_refused(changes: dict[str, Any], told: str) -> None:
+def test_impossible_restarts_are_rejected(changes: dict[str, Any], message: str) -> None:
     good = {"epochs": 8, "schedule": {"kind": "cosine"}, "restarts": [1, 7]}
     assert Recipe.model_validate(good).restarts == (1, 7)
     with pytest.raises(ValidationError) as caught:
         Recipe.model_validate(good | changes)
-    assert told in first_problem(caught.value, Recipe.model_fields)
+    assert message in first_problem(caught.value, Recipe.model_fields)
 
 
 def test_another_restart_is_another_training() -> None:
@@ -291,11 +291,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("record", [Recipe, RecipeSpace])
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_recipe_is_told_in_one_line(record: Any, case: str) -> None:
-    table, told = BAD[case]
+    table, message = BAD[case]
     with pytest.raises(ValidationError) as caught:
         record.model_validate(table)
     line = first_problem(caught.value, record.model_fields)
-    assert told in line
+    assert message in line
     assert len(line.splitlines()) == 1
 
 
@@ -326,7 +326,7 @@ def test_what_is_searched_is_a_parameter() -> None:
 
 def test_every_searchable_part_reaches_the_recipe() -> None:
     of = RecipeSpace.model_validate({"epochs": 7, **SEARCHED})
-    drawn = {f"recipe.{name}": value for name, value in (
+    sampled = {f"recipe.{name}": value for name, value in (
         ("batch_size", 256), ("optimizer", "sgd"), ("learning_rate", 0.05), ("weight_decay", 0.02),
         ("label_smoothing", 0.1), ("class_weights", "balanced"),
         ("clip_norm", 1.0), ("momentum", 0.85), ("initializer", "he_normal"), ("normalize", False),
@@ -344,8 +344,8 @@ def test_every_searchable_part_reaches_the_recipe() -> None:
         initializer="he_normal",
         normalize=False,
     )
-    assert complete(of, drawn, normalize=True) == expected
-    assert suggest(of, optuna.trial.FixedTrial(drawn), normalize=True) == expected
+    assert complete(of, sampled, normalize=True) == expected
+    assert suggest(of, optuna.trial.FixedTrial(sampled), normalize=True) == expected
 
 
 def test_each_optimizer_has_a_rate_of_its_own() -> None:
@@ -355,10 +355,10 @@ def test_each_optimizer_has_a_rate_of_its_own() -> None:
     }
     of = RecipeSpace.model_validate(table)
     assert list(parameters(of)) == ["recipe.optimizer", "recipe.learning_rate.adamw", "recipe.learning_rate.sgd"]
-    drawn: dict[str, Any] = {"recipe.learning_rate.adamw": 0.003, "recipe.learning_rate.sgd": 0.5}
+    sampled: dict[str, Any] = {"recipe.learning_rate.adamw": 0.003, "recipe.learning_rate.sgd": 0.5}
     for optimizer, rate in (("adamw", 0.003), ("sgd", 0.5)):
         expected = Recipe.model_validate({"optimizer": optimizer, "learning_rate": rate})
-        assert complete(of, drawn | {"recipe.optimizer": optimizer}, False) == expected
+        assert complete(of, sampled | {"recipe.optimizer": optimizer}, False) == expected
     assert complete(of, {}, False).learning_rate == 1e-4
     again = RecipeSpace.model_validate(of.model_dump(mode="json"))
     assert again == of
@@ -369,8 +369,8 @@ def test_a_searched_warmup_is_that_of_the_schedule() -> None:
     table = {"schedules": [{"kind": "one-cycle", "start": 10.0}, {"kind": "linear"}], "warmup": [0.1, 0.3]}
     of = RecipeSpace.model_validate(table)
     assert parameters(of)["recipe.warmup"] == Choices((0.1, 0.3))
-    drawn: dict[str, Any] = {"recipe.schedule": "linear", "recipe.warmup": 0.3}
-    assert complete(of, drawn, False) == Recipe(schedule=Linear(warmup=0.3))
+    sampled: dict[str, Any] = {"recipe.schedule": "linear", "recipe.warmup": 0.3}
+    assert complete(of, sampled, False) == Recipe(schedule=Linear(warmup=0.3))
     assert complete(of, {}, False) == Recipe(schedule=OneCycle(warmup=0.1, start=10.0))
     assert complete(RecipeSpace(schedule=Linear(warmup=0.2)), {}, False).schedule == Linear(warmup=0.2)
     assert RecipeSpace.model_validate(of.model_dump(mode="json")) == of
@@ -477,11 +477,11 @@ def test_several_schedules_and_augmentations_are_searched_by_their_labels() -> N
 def test_each_alternative_reaches_the_recipe() -> None:
     of, optuna_too = RecipeSpace.model_validate(ALTERNATIVES), optuna.trial.FixedTrial
     for schedule, augment in itertools.product(range(3), range(3)):
-        drawn = {"recipe.schedule": LABELS["schedule"][schedule], "recipe.augment": LABELS["augment"][augment]}
+        sampled = {"recipe.schedule": LABELS["schedule"][schedule], "recipe.augment": LABELS["augment"][augment]}
         expected = Recipe.model_validate(
             {"schedule": ALTERNATIVES["schedules"][schedule], "augment": ALTERNATIVES["augments"][augment]}
         )
-        assert complete(of, drawn, False) == suggest(of, optuna_too(drawn), False) == expected
+        assert complete(of, sampled, False) == suggest(of, optuna_too(sampled), False) == expected
     assert complete(of, {}, False) == Recipe()  # the first of each
 
 
@@ -580,9 +580,9 @@ SEARCHED_BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", SEARCHED_BAD)
 def test_a_bad_search_is_told_in_one_line(case: str) -> None:
-    table, told = SEARCHED_BAD[case]
+    table, message = SEARCHED_BAD[case]
     with pytest.raises(ValidationError) as caught:
         RecipeSpace.model_validate(table)
     line = first_problem(caught.value, RecipeSpace.model_fields)
-    assert told in line
+    assert message in line
     assert len(line.splitlines()) == 1

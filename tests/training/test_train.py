@@ -70,7 +70,7 @@ def same(training: Training, other: Training) -> bool:
     return figures[0] == figures[1] and weights[0] == weights[1] and training.best.epoch == other.best.epoch
 
 
-def told(network: Architecture, weights: Any, data: Dataset, recipe: Recipe, images: str = "val") -> tuple[float, float]:
+def measured(network: Architecture, weights: Any, data: Dataset, recipe: Recipe, images: str = "val") -> tuple[float, float]:
     """Mean loss and accuracy of a standard Keras model with these weights."""
     model = build(network)
     model.set_weights(list(weights))
@@ -82,7 +82,7 @@ def told(network: Architecture, weights: Any, data: Dataset, recipe: Recipe, ima
 
 
 class Recorder:
-    """Stands in for an engine: keeps what it is given, and answers as it is told."""
+    """Stand-in for an engine: keeps its arguments, and answers as configured."""
 
     def __init__(
         self, answers: Callable[[int], float] = lambda step: 1.0, val_losses: Any = (), accuracies: Any = ()
@@ -245,7 +245,7 @@ def test_the_best_is_the_first_with_the_highest_validation_accuracy(digits: Data
 def test_the_best_weights_give_the_best_figures_in_a_standard_model(ema: float, digits: Dataset) -> None:
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.01, normalize=True, ema=ema, label_smoothing=0.1)
     training = trained(digits, recipe, SMALL)
-    loss, accuracy = told(SMALL, training.best_weights, digits, recipe)
+    loss, accuracy = measured(SMALL, training.best_weights, digits, recipe)
     assert loss == pytest.approx(training.best.val_loss, rel=1e-4)
     assert accuracy == pytest.approx(training.best.val_accuracy, abs=1e-6)
     assert training.pixels == pixels_of(digits, recipe)
@@ -254,7 +254,7 @@ def test_the_best_weights_give_the_best_figures_in_a_standard_model(ema: float, 
 def test_the_best_weights_are_a_copy_of_that_epoch(
     digits: Dataset, opened: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever comes after the best epoch leaves them as they were."""
+    """Later epochs do not change them."""
     kept: list[Arrays] = []
     accuracies = [0.1, 0.9, 0.3, 0.9]
 
@@ -279,7 +279,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_images(how: Augment, digits: 
     """The weights do not move, so that every batch, and the partial last one, has the loss of the first weights."""
     recipe = Recipe(batch_size=128, augment=how, **STILL)
     (epoch,) = trained(digits, recipe).history
-    loss, accuracy = told(LINEAR, build(LINEAR, seed=0).get_weights(), digits, recipe, "train")
+    loss, accuracy = measured(LINEAR, build(LINEAR, seed=0).get_weights(), digits, recipe, "train")
     assert epoch.loss == pytest.approx(loss, rel=1e-4)
     assert epoch.accuracy == pytest.approx(accuracy, abs=1e-6)
 
@@ -445,8 +445,8 @@ def test_a_recipe_that_normalises_does_so_by_the_training_images_alone(digits: D
     assert training.pixels.mean == pytest.approx(mean.tolist())
     assert training.pixels.std == pytest.approx(std.tolist())
     first = build(LINEAR, seed=0).get_weights()
-    assert training.best.val_loss == pytest.approx(told(LINEAR, first, shifted, recipe)[0], rel=1e-4)
-    assert training.best.loss == pytest.approx(told(LINEAR, first, shifted, recipe, "train")[0], rel=1e-4)
+    assert training.best.val_loss == pytest.approx(measured(LINEAR, first, shifted, recipe)[0], rel=1e-4)
+    assert training.best.loss == pytest.approx(measured(LINEAR, first, shifted, recipe, "train")[0], rel=1e-4)
     assert pixels_of(digits, Recipe()).mean == ()
 
 
@@ -546,8 +546,8 @@ def test_labels_are_smoothed_in_the_loss(smoothing: float, digits: Dataset) -> N
     recipe = Recipe(batch_size=300, label_smoothing=smoothing, **STILL)
     (epoch,) = trained(digits, recipe).history
     first = build(LINEAR, seed=0).get_weights()
-    assert epoch.loss == pytest.approx(told(LINEAR, first, digits, recipe, "train")[0], rel=1e-4)
-    assert epoch.val_loss == pytest.approx(told(LINEAR, first, digits, recipe)[0], rel=1e-4)
+    assert epoch.loss == pytest.approx(measured(LINEAR, first, digits, recipe, "train")[0], rel=1e-4)
+    assert epoch.val_loss == pytest.approx(measured(LINEAR, first, digits, recipe)[0], rel=1e-4)
 
 
 # --- average and precision -------------------------------------------------------------------------------------------
@@ -570,8 +570,10 @@ def test_an_average_of_the_weights_is_what_is_ranked_and_kept(digits: Dataset, f
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
         assert np.abs(apart - expected).max() > 1e-4
     for epoch, (averaged, weights) in zip(training.history, ends, strict=True):
-        assert (epoch.val_loss, epoch.val_accuracy) == pytest.approx(told(SMALL, averaged, digits, recipe), rel=1e-3)
-        assert (epoch.raw_val_loss, epoch.raw_val_accuracy) == pytest.approx(told(SMALL, weights, digits, recipe), rel=1e-3)
+        assert (epoch.val_loss, epoch.val_accuracy) == pytest.approx(measured(SMALL, averaged, digits, recipe), rel=1e-3)
+        assert (epoch.raw_val_loss, epoch.raw_val_accuracy) == pytest.approx(
+            measured(SMALL, weights, digits, recipe), rel=1e-3
+        )
 
 
 def test_the_average_decides_best_and_plateau_and_not_the_raw_weights(digits: Dataset, recorded: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an epoch is made of: every image once a pass, and all of it from (seed, epoch) alone."""
+"""Plans of epochs: every image once a pass, and everything from (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_order_is_another_in_each_pass_epoch_and_seed() -> None:
 
 @given(recipes(), st.integers(1, 40), SEEDS, st.integers(0, 5))
 def test_seed_and_epoch_decide_everything(recipe: Recipe, images: int, seed: int, epoch: int) -> None:
-    """Nothing of the epochs before goes into one: a training is taken up again after any."""
+    """An epoch does not depend on those before it: a training can resume after any."""
     first = arrays(plan_epoch(recipe, images, seed, epoch))
     plan_epoch(recipe, images, seed, epoch + 1)
     assert arrays(plan_epoch(recipe, images, seed, epoch)) == first

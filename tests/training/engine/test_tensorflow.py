@@ -170,8 +170,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 def test_each_step_is_keras_own(name: str, network: Architecture, unbalanced: Dataset) -> None:
     """Loss, and what the step changes in weights, batch norm's averages and the optimizer's memory; 20 steps of a training.
 
-    Where a value stands within rounding of the edge of a ReLU or ties in a max pool, its gradient goes one way or the other:
-    that may happen in one step or two, and is then still small.
+    A value within rounding of the edge of a ReLU, or a tie in a max pool, may change a gradient: that happens in one step or
+    two at most, and the error is then still small.
     """
     recipe = Recipe.model_validate({"epochs": 6, "batch_size": 40} | RECIPES[name])
     engine = engine_of(unbalanced, recipe, network)
@@ -370,7 +370,7 @@ print(*used)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc, which Linux has")
 def test_memory_grows_little_with_each_training() -> None:
-    """What does grow is given back when the worker is recycled, after search.recycle_after trials."""
+    """The rest is released when the worker is recycled, after search.recycle_after trials."""
     words = [sys.executable, "-c", TRAIN, "8"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

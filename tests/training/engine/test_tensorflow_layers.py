@@ -143,13 +143,13 @@ def test_shifted_products_are_the_depthwise_convolution(
 def test_draws_depend_on_seed_step_and_stream_alone() -> None:
     draws = TensorFlowDraws()
 
-    def drawn(seed: int, step: int, stream: int) -> bytes:
+    def numbers(seed: int, step: int, stream: int) -> bytes:
         draws.at(seed, step)
         return bytes(draws.uniform([8], stream).numpy().tobytes() + draws.bits([3, 3], stream).numpy().tobytes())
 
     places = [(seed, step, stream) for seed in (0, 1, 2**31 - 1) for step in (0, 1, 400) for stream in (0, 1, 2**31 - 1)]
-    assert len({drawn(*place) for place in places}) == len(places)
-    assert [drawn(*place) for place in places] == [drawn(*place) for place in places]
+    assert len({numbers(*place) for place in places}) == len(places)
+    assert [numbers(*place) for place in places] == [numbers(*place) for place in places]
 
 
 def test_bits_are_even_and_do_not_depend_on_their_neighbours() -> None:
