@@ -197,7 +197,7 @@ class Trap:
 
 TRAP = pickle.dumps(Trap(), protocol=2)
 CIFAR = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
-HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(64)
+HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(64) + b"model_config"
 LAMBDA = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
 END = '{"kind": "global_average_pool"}, {"kind": "dense", "units": 10}, {"kind": "softmax"}'
 
@@ -300,7 +300,7 @@ HOSTILE: dict[str, tuple[str, Make, tuple[str, ...]]] = {
     # models
     "HDF5": ("import {folder}/a.h5", file("a.h5", HDF5), ("a.h5", "keras.models.load_model")),
     "HDF5 under another name": ("import {folder}/a.keras", file("a.keras", HDF5), ("HDF5 is not imported",)),
-    "pickled model": ("import {folder}/a.pkl", file("a.pkl", TRAP), ("never loaded, as loading runs what is in it",)),
+    "pickled model": ("import {folder}/a.pkl", file("a.pkl", TRAP), ("never loaded, as loading runs the code in it",)),
     "pickle under a model's name": ("import {folder}/a.keras", file("a.keras", TRAP), ("pickle is not imported",)),
     "Lambda": (
         "import {folder}/a.keras --to {out}",

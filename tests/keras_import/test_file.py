@@ -120,11 +120,13 @@ def test_a_call_that_keras_2_counted_outside_the_model_is_found() -> None:
 
 # --- other files -----------------------------------------------------------------------------------------------------
 
-HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(64)
+WEIGHTS = b"\x89HDF\r\n\x1a\n" + bytes(64)
+HDF5 = WEIGHTS + b"model_config" + bytes(64)
 OTHERS: dict[str, tuple[str, bytes, str]] = {
     "HDF5": ("net.h5", HDF5, "keras.models.load_model('net.h5').save('net.keras')"),
     "HDF5 under another name": ("net.keras", HDF5, "HDF5 is not imported"),
-    "pickle": ("net.pkl", pickle.dumps({"class_name": "Sequential"}), "never loaded, as loading runs what is in it"),
+    "HDF5 of weights": ("weights.h5", WEIGHTS, "holds no layers; pass the .keras file of the whole model"),
+    "pickle": ("net.pkl", pickle.dumps({"class_name": "Sequential"}), "never loaded, as loading runs the code in it"),
     "pickle under another name": ("net.json", pickle.dumps([1]), "pickle is not imported"),
     "PyTorch": ("net.pt", b"x", "PyTorch is not imported"),
     "ONNX": ("net.onnx", b"x", "holds operations and no layers"),
@@ -149,6 +151,19 @@ def test_other_files_are_refused_with_the_remedy(case: str, tmp_path: Path, run:
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert hint in err and str(tmp_path / name) in err
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.slow
+def test_files_of_keras_in_hdf5_get_the_remedy_that_works(tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
+    model.save(tmp_path / "model.h5")
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(UserError, match=r"load_model\('model.h5'\)"):
+        read_model(tmp_path / "model.h5")
+    with pytest.raises(UserError, match="HDF5 of weights alone is not imported; it holds no layers"):
+        read_model(tmp_path / "model.weights.h5")
 
 
 def test_folders_pipes_and_what_is_not_there_are_refused(tmp_path: Path) -> None:
