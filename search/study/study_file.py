@@ -74,7 +74,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
 
 def _given(names: object, path: Path) -> dict[str, Any]:
     """The networks of a fixed space, read from their files now: a stored configuration is then complete by itself."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in names if isinstance(names, list) else [names]:
         if isinstance(name, str):
             file = path.parent / name if is_file(name) else REFERENCES / f"{name}.json"
@@ -83,7 +83,9 @@ def _given(names: object, path: Path) -> dict[str, Any]:
                 raise UserError(
                     f"{path}: space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
                 )
-            found[safe_name(file.stem)] = to_dict(architectures.load(file))
+            own, network = safe_name(file.stem), to_dict(architectures.load(file))
+            if found.setdefault(own, network) != network:
+                raise UserError(f"{path}: space.network: two networks are called {own!r}; rename one of the files")
     return {"network": list(found) if isinstance(names, list) else next(iter(found), names), "networks": found}
 
 

@@ -710,6 +710,20 @@ def test_with_rungs_the_base_takes_the_schedule_of_the_study_and_no_other_refere
         assert told == reference.recipe.model_copy(update={"epochs": 8})
 
 
+def test_different_networks_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The name in a study is the file's, with a `_` for each character that no file name of the study may have."""
+    base, other = ((STUDIES / name).read_bytes() for name in ("quickstart/base.json", "references/eip-b.json"))
+    begin, end = STUDY.index("blocks ="), STUDY.index("[recipe]")
+    text = f'{STUDY[:begin]}kind = "fixed"\nnetwork = ["a b.json", "a_b.json"]\n{STUDY[end:]}'
+    (tmp_path / "a b.json").write_bytes(base)
+    (tmp_path / "a_b.json").write_bytes(other)
+    with pytest.raises(UserError, match="two networks are called 'a_b'; rename one of the files"):
+        load(written(tmp_path, text), {"search.trials": 1})
+    (tmp_path / "a_b.json").write_bytes(base)
+    config = load(written(tmp_path, text), {"search.trials": 1})
+    assert list(config.space.networks) == ["a_b"]  # type: ignore[union-attr]
+
+
 def test_a_study_of_given_networks_holds_them(tmp_path: Path) -> None:
     """So that it goes on when a file of one has gone; by the name of the file, where it is one."""
     (tmp_path / "my net.json").write_bytes((STUDIES / "quickstart" / "base.json").read_bytes())
