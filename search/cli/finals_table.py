@@ -1,4 +1,4 @@
-"""Shows the finals of a study in the terminal, as wide as it is: what has no room is left out, and said to be."""
+"""Terminal table of finals; columns that do not fit the terminal are left out and named."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Columns = dict[str, list[str]]
 
 
 def print_finals(console: Console, run: Run, found: FinalsResult) -> None:
-    """The finalists by their mean, each against the base and the leader, the verdict, and what to know to read them."""
+    """Print the finalists by mean accuracy, their differences to base and leader, the verdict, and notes."""
     if found.finalists:
         table, left_out = _fitted(console, run, found)
         console.print(table)
         if left_out:
-            _say(console, f"Left out for want of room: {', '.join(left_out)}; a wider terminal or --json has them.")
+            _say(console, f"Columns left out for lack of room: {', '.join(left_out)}; a wider terminal or --json has them.")
     for name, reason in found.failed.items():
         _say(console, f"{name} did not train on every seed and is compared with none: {reason.rstrip('.')}.")
     _say(console, verdict(found)[0].upper() + verdict(found)[1:])
@@ -34,7 +34,7 @@ def print_finals(console: Console, run: Run, found: FinalsResult) -> None:
 
 
 def _notes(run: Run, found: FinalsResult) -> list[str]:
-    """How to read the table, a line for each thing that is so here."""
+    """Notes that explain the table, one line each."""
     compared = [one for two in found.finalists for one in (two.against_base, two.against_leader) if one]
     lines = []
     if compared:
@@ -64,7 +64,7 @@ def _notes(run: Run, found: FinalsResult) -> list[str]:
 
 
 def _fitted(console: Console, run: Run, found: FinalsResult) -> tuple[Table, list[str]]:
-    """The table with all columns that the console has room for, and the names of those left out."""
+    """The table with the columns that fit the console, and the names of those left out."""
     columns = _columns(found)
     spare = [name for name in SPARE if name in columns]
     tries: list[tuple[int, box.Box | None, int]] = [(0, box.HEAVY_HEAD, 1), (0, None, 2)]  # left out, look, padding
@@ -91,7 +91,7 @@ def _table(run: Run, found: FinalsResult, columns: Columns, look: box.Box | None
 
 
 def _columns(found: FinalsResult) -> Columns:
-    """The cells of each column, by its name."""
+    """Cells of each column, by its name."""
     on_test, all_of = found.measure == "test_accuracy", found.finalists
     columns = {
         "": [one.name for one in all_of],

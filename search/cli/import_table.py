@@ -1,4 +1,4 @@
-"""What an import read, how the network stands to the rules of a task, and the architecture file that comes of it."""
+"""Terminal output and JSON of an import: the network, the rules of a task that it meets, remarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.keras_import.convert import Imported
 
 
 def print_import(console: Console, imported: Imported, findings: Sequence[Finding]) -> None:
-    """The network layer by layer where it could be read, then every rule with its edits, then what was left out."""
+    """Print the network if it was read whole, then each rule with its edits, then layers read as others or left out."""
     if imported.architecture and not imported.problems:
         print_network(console, imported.architecture)
         console.print()
@@ -40,7 +40,7 @@ def print_import(console: Console, imported: Imported, findings: Sequence[Findin
 
 
 def to_json(imported: Imported, findings: Sequence[Finding]) -> dict[str, Any]:
-    """The same as plain values; `network` is null where not all of it is known."""
+    """The import as plain values; `network` is None if a layer is not known."""
     known = imported.architecture if not imported.problems else None
     return {
         "network": summarize(known) if known else None,

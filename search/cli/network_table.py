@@ -1,4 +1,4 @@
-"""The table of a network in the terminal: parted where the size of its maps changes, with bars for shares of parameters."""
+"""Terminal table of a network, in sections of equal map size, with bars for shares of parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EIGHTHS = "▏▎▍▌▋▊▉█"
 
 
 class _Signs(NamedTuple):
-    """How branches and bars are drawn."""
+    """Characters for branches and bars."""
 
     branch: str
     shortcut: str
@@ -36,7 +36,7 @@ _ASCII = _Signs("| ", ": ", "+ ", "#")  # where the terminal has no more
 
 
 def print_network(console: Console, architecture: Architecture, int8: Mapping[str, Any] | None = None) -> None:
-    """A network layer by layer; a receptive field that exceeds the image is marked.
+    """Print a network layer by layer; receptive fields larger than the image are marked.
 
     Args:
         int8: costs of its int8 form, see `search.budget.summary.summarize`; None leaves them out.
@@ -74,7 +74,7 @@ def _int8_words(int8: Mapping[str, Any]) -> str:
 
 
 def _measured(console: Console, table: Table) -> Measurement:
-    """What the table needs, however narrow the terminal is."""
+    """Width of the table, independent of that of the terminal."""
     return Measurement.get(console, console.options.update(max_width=10_000), table)
 
 
@@ -123,7 +123,7 @@ def _lead(row: LayerRow, signs: _Signs) -> str:
 
 
 def _bar(share: float, width: int, eighths: str) -> str:
-    """A bar of at most `width` letters; something is never shown as nothing."""
+    """A bar of at most `width` letters, and at least one eighth of a letter for a positive share."""
     steps = math.ceil(share * width * len(eighths))
     whole, rest = divmod(steps, len(eighths))
     return eighths[-1] * whole + (eighths[rest - 1] if rest else "")
@@ -134,7 +134,7 @@ def _percent(value: int, whole: int) -> str:
 
 
 def _short(macs: int) -> str:
-    """Three digits: `1.34M`."""
+    """A count in three digits: `1.34M`."""
     for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if macs >= 0.9995 * unit:
             return f"{macs / unit:.3g}{letter}" if macs < 999.5 * unit else f"{macs / unit:,.0f}{letter}"

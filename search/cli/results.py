@@ -1,4 +1,4 @@
-"""The verbs that look at a study: top, show, report, dashboard."""
+"""Commands that show a study: top, show, report, dashboard."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 def top(
     study: Study,
-    whole: Annotated[bool, typer.Option("--all", help="of hundreds of trials not only the head")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="print all trials; default: the first 200")] = False,
     pareto: Pareto = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """The leaderboard against the base; with --pareto what no other candidate beats in accuracy and price."""
+    """The leaderboard against the base; with --pareto the front of accuracy against costs."""
     from search.study import run as studies
 
     found = studies.find(study, out, storage)
@@ -42,9 +42,9 @@ def top(
 
 def show(
     network: Annotated[str, typer.Argument(help="a reference, an architecture file (JSON), or a study")],
-    number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
-    svg: Annotated[Path | None, typer.Option(help="draw it into this file instead", dir_okay=False)] = None,
-    html: Annotated[Path | None, typer.Option(help="a page with the drawing and the table, instead", dir_okay=False)] = None,
+    number: Annotated[int | None, typer.Argument(help="number of a trial; default: the best of the study")] = None,
+    svg: Annotated[Path | None, typer.Option(help="draw the network into this file instead", dir_okay=False)] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with drawing and table instead", dir_okay=False)] = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
@@ -79,13 +79,11 @@ def show(
 
 def report(
     study: Study,
-    to: Annotated[
-        Path | None, typer.Option(help="the folder to write to, instead of the run folder", file_okay=False)
-    ] = None,
+    to: Annotated[Path | None, typer.Option(help="folder to write to; default: the run folder", file_okay=False)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """The write-up: report.html, a page that opens offline, and report.md with logs and checklist."""
+    """Write report.html, a page that opens offline, and report.md with training logs and checklist."""
     from report.dashboard.publish import publish_files
     from report.write import write_reports
     from search.study import run as studies
@@ -128,7 +126,7 @@ def _board(found: Run) -> dict[str, Any]:
 
 
 def _front(found: Run, pareto: list[str] | None) -> dict[str, Any]:
-    """The front of these prices, or of those that the study minimises."""
+    """Front of these cost metrics, or of those that the study minimises."""
     from report.pareto import front_board
     from search.study.pareto import check_metrics
     from search.study.records import outline
@@ -139,7 +137,7 @@ def _front(found: Run, pareto: list[str] | None) -> dict[str, Any]:
 
 
 def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
-    """The leaderboard and, of a study of several objectives, its front."""
+    """Print the leaderboard and, of a study with several objectives, its front."""
     from report.pareto import front_board
     from report.tables import leaderboard, refusal_words
     from search.cli.tables import print_front, print_leaderboard

@@ -1,4 +1,4 @@
-"""The verbs that train: run, finals, and the worker that `run` starts."""
+"""Commands that train: run, finals, and the worker process that both start."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from search.cli.options import (
     Images,
     Out,
     PerGpu,
+    RayAddress,
     Seed,
     Storage,
     Study,
@@ -39,17 +40,16 @@ def run(
     seed: Seed = None,
     batch_size: BatchSize = None,
     reference: Annotated[
-        list[str] | None, typer.Option(help="train this known network for the leaderboard, and no candidates")
+        list[str] | None,
+        typer.Option(help="train this reference, and no candidates; may be given several times"),
     ] = None,
     workers: Workers = None,
     trials_per_gpu: PerGpu = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="train on this Ray cluster (auto: the one of this machine)")
-    ] = None,
+    ray_address: RayAddress = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Start or resume a study, or join one: train the base, then candidates until N of them are trained."""
+    """Start, resume or join a study: train the base, then candidates until the study has its number of trials."""
     from search.cli.progress import RunView
     from search.runner.job import make_order
     from search.runner.placement import idle_gpus, plan_shares
@@ -82,18 +82,18 @@ def run(
 
 def finals(
     study: Study,
-    top: Annotated[int, typer.Option(help="how many of the best to train again", min=1)] = 5,
-    seeds: Annotated[int, typer.Option(help="fresh seeds, the same for all", min=1)] = 5,
-    control: Annotated[str | None, typer.Option(help="random: a random search of equal cost beside them")] = None,
-    again: Annotated[bool, typer.Option("--again", help="read the test images another time")] = False,
-    only_show: Annotated[bool, typer.Option("--show", help="what they came to; train and read nothing")] = False,
+    top: Annotated[int, typer.Option(help="number of the best candidates to train again", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="number of fresh seeds, the same for all finalists", min=1)] = 5,
+    control: Annotated[str | None, typer.Option(help="random: compare with a random search of equal cost as well")] = None,
+    again: Annotated[bool, typer.Option("--again", help="read the test images another time; reports say so")] = False,
+    only_show: Annotated[bool, typer.Option("--show", help="show the results of earlier finals; train nothing")] = False,
     as_json: AsJson = False,
     workers: Workers = None,
     trials_per_gpu: PerGpu = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Train the best few and the base again on fresh seeds; means, intervals, verdict; the test set, once."""
+    """Train the best candidates and the base again on fresh seeds: means, intervals, verdict, and the test images once."""
     from search.cli.finals_table import ENOUGH_SEEDS
     from search.cli.progress import RunView
     from search.finals import results as confirmation
@@ -120,9 +120,7 @@ def finals(
             supervise(found, make_order(found, finals=FinalsOrder(top, seeds, control is not None, again)), view, each)
     confirmed = confirmation.load_results(found)
     if confirmed is None:
-        raise UserError(
-            f"{study}: no finals have been held to their end; hold them with: python -m search finals {found.called}"
-        )
+        raise UserError(f"{study}: no finals are complete; run them with: python -m search finals {found.called}")
     if as_json:
         return print_json(confirmation.to_json(found, confirmed))
     from search.cli.finals_table import print_finals
@@ -131,14 +129,14 @@ def finals(
 
 
 def worker() -> None:
-    """Train trials as ordered on standard input (started by `run`)."""
+    """Train trials as the job on standard input says (started by `run`)."""
     from search.cli.worker import ReportPublisher, main
 
     main(ReportPublisher())
 
 
 def _winner_text(run: Run) -> str:
-    """Where the winner's files are, and the items of the checklist that it does not meet."""
+    """Items of the task's checklist that the winner does not meet, and the place of its files."""
     from report.markdown.report import checks
     from report.tables import leaderboard
     from search.budget.cost import compute_cost

@@ -1,4 +1,4 @@
-"""Leaderboards, networks and spaces as tables for the terminal."""
+"""Terminal tables of leaderboards, search spaces, exports and fronts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to la
 
 
 def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig, *, whole: bool = False) -> None:
-    """The leaderboard as a table, of a long one the head."""
+    """Print the leaderboard, of a long one the first `SHOWN` trials."""
     table = Table(title=f"{board['study']}: under {config.budget.words}", title_justify="left")
     for column in ("rank", "trial", "params", "best", "epoch", "last", "against base", "seconds"):
         table.add_column(column, justify="left" if column == "trial" else "right")
@@ -74,7 +74,7 @@ def _seconds(value: float | None) -> str:
 
 
 def print_survey(console: Console, name: str, budget: int, found: Survey, timed: Forecast | None = None) -> None:
-    """What a space holds, with a histogram of its sizes, and how long the study takes."""
+    """Print the survey of a space with a histogram of its sizes, and the forecast of a study's time."""
     low, high = found.interval
     console.print(
         f"{name}: {found.share_that_fits:.1%} of {found.draws:,} random draws fit under {budget:,} parameters\n"
@@ -115,14 +115,14 @@ def _from_to(low: float, high: float) -> str:
 
 
 def _moment(then: float, now: float) -> str:
-    """A moment in local time, by the minute, with its day where that is not today."""
+    """A time of day in local time, with the date unless it is today."""
     end, today = time.localtime(then), time.localtime(now)
     day = "" if end[:3] == today[:3] else time.strftime("on %A %d %B ", end)
     return day + time.strftime("at %H:%M", end)
 
 
 def print_exported(console: Console, done: Exported) -> None:
-    """The files in columns, then what is to be known of them."""
+    """Print the exported files in columns, then remarks on them."""
     rows = list(_rows(done))
     columns = [[row[index] for row in rows] for index in range(4)]
     used = [index for index, cells in enumerate(columns) if index == 0 or any(cells[1:])]
@@ -171,7 +171,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def print_front(console: Console, front: Front) -> None:
-    """The front as a table, by rising price."""
+    """Print a front as a table, by rising cost."""
     title, cells = f"{front['study']}: the front of accuracy against {', '.join(front['prices'])}", front_table(front)
     styles = ["" if row[0] else "bold" if row[1] == "base" else "dim" for row in cells.rows]
     _print(console, cells, title, styles, left="trial")
@@ -179,7 +179,7 @@ def print_front(console: Console, front: Front) -> None:
 
 
 def print_taken(console: Console, exported: ExportedFront, folder: Path) -> None:
-    """The exported networks as a table, and what is to be known of them."""
+    """Print the networks of an exported front as a table, then remarks on them."""
     _print(console, exported.table, f"{folder}", [""] * len(exported.table.rows), left="")
     _say(console, f"Listed in {INDEX} and {WORDS} there; each network is in a folder of its own.")
     if exported.outdated:

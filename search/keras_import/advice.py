@@ -1,4 +1,4 @@
-"""A network held against the rules of a task: each rule that it breaks, with the smallest edits that mend it, priced."""
+"""Rules of a task that a network meets or breaks, with the smallest edits that mend it and their cost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from search.text import format_shape
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a task asks of a candidate."""
+    """Rules that a task sets for its networks."""
 
     budget: Budget
     input: tuple[int, int, int]
@@ -39,7 +39,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule, whether it holds, what shows it, and what would mend it."""
+    """A rule with its result, the evidence, and edits that would mend the network."""
 
     rule: str
     holds: bool
@@ -48,7 +48,7 @@ class Finding:
 
 
 def rules_of(study: str, budget: int | None) -> Rules:
-    """The rules of a study, with another budget if one is given.
+    """Read the rules of a study, with another budget if one is given.
 
     Raises:
         UserError: there is no such study, or its images cannot be read.
@@ -60,7 +60,7 @@ def rules_of(study: str, budget: int | None) -> Rules:
 
 
 def judge(imported: Imported, rules: Rules) -> list[Finding]:
-    """Every rule in turn; where layers are unknown the others are judged of the nearest network, if there is one."""
+    """Check all rules; with unknown layers the other rules are checked on the nearest network, if there is one."""
     problems, alike = imported.problems, dict[tuple[str, str], list[str]]()
     for one in problems:
         alike.setdefault((one.rule, one.edit), []).append(one.where)
@@ -168,7 +168,7 @@ def _budget(network: Architecture, budget: Budget, rows: list[Resolved], names: 
 
 
 def _reductions(network: Architecture, rows: list[Resolved], names: dict[str, str]) -> Iterator[tuple[str, Architecture]]:
-    """Edits that leave all widths, each on top of those before it."""
+    """Yield edits that keep all widths, each applied after those before it."""
     plain = [layer for layer in walk(network.layers) if isinstance(layer, Conv)]
     if plain:
         smaller = rebuilt(network, lambda layer: (separated(layer) if isinstance(layer, Conv) else layer,))
@@ -186,7 +186,7 @@ def _reductions(network: Architecture, rows: list[Resolved], names: dict[str, st
 
 
 def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
-    """The largest scale of all widths but the head's that fits, in words."""
+    """Text of the edit that scales all widths but the head's by the largest factor that fits."""
     begin = "then widths" if after else "widths"
     found = scaled_to_fit(network, budget)
     if found is None:
@@ -200,7 +200,7 @@ def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
 
 
 def _listed(places: list[str]) -> str:
-    """`Conv2D conv2d_1, conv2d_2`: Keras' class once, where all are of one."""
+    """Names of layers in one list: `Conv2D conv2d_1, conv2d_2` for layers of one class."""
     kinds = {place.split(" ")[0] for place in places}
     rest = places[1:] if len(kinds) > 1 else [place.split(" ", 1)[-1] for place in places[1:]]
     return ", ".join((*places[:1], *rest))

@@ -1,4 +1,4 @@
-"""Edits of a network: layers replaced, convolutions separated, all widths scaled to fit a budget."""
+"""Edits of a network: replace layers, separate convolutions, scale all widths to fit a budget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HALVINGS = 60  # of an interval of scales: to the last bit of a float
 
 
 def scaled_to_fit(network: Architecture, budget: Budget) -> tuple[Architecture, dict[int, int]] | None:
-    """The network with all widths but the head's times the largest factor at which it fits, and the widths.
+    """Scale all widths but the head's by the largest factor that fits the budget; returns network and widths.
 
     Equal widths stay equal, and multiples of 8 where all are. With gates, which halve, they keep their proportions exactly.
 
@@ -67,7 +67,7 @@ def scaled_to_fit(network: Architecture, budget: Budget) -> tuple[Architecture, 
 
 
 def head_of(network: Architecture) -> Layer | None:
-    """The layer that gives a value for each class."""
+    """The last layer with a width, which gives one value per class; None if there is none."""
     return next((layer for layer in reversed(network.layers) if width_of(layer)), None)
 
 
@@ -96,7 +96,7 @@ def separated(layer: Conv) -> SeparableConv:
 
 
 def rebuilt(network: Architecture, change: Change) -> Architecture:
-    """The network with each layer but residuals replaced by those that it is changed to."""
+    """The network with each layer, except residuals, replaced by the result of `change`."""
 
     def chain(layers: tuple[Layer, ...]) -> Iterator[Layer]:
         for layer in layers:

@@ -1,4 +1,4 @@
-"""Writes an imported network to an architecture file."""
+"""Architecture file of an imported network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def write_architecture(imported: Imported, model: Path, to: Path | None, *, near
     """Write the architecture file, by default NAME.json in the current folder.
 
     Args:
-        nearest: write the network with the edits made, where it holds what no architecture file can.
-        replace: write over a file that is there and holds something else.
+        nearest: write the nearest network if the model has layers that no architecture can hold.
+        replace: overwrite a file with other content.
 
     Raises:
-        UserError: not all of the model is known, or the file is there or cannot be written.
+        UserError: a layer is not known, or the file exists or cannot be written.
     """
     mended = all(problem.mended for problem in imported.problems)
     if imported.architecture is None or (imported.problems and not (nearest and mended)):

@@ -318,7 +318,7 @@ def test_the_table_fits_and_says_what_it_leaves_out(protocol: str, width: int, t
     assert "…" not in text
     names = ["params", "mean", "spread", "search", "gap", "again" if protocol == "holdout" else "last"]
     header = re.findall(r"\w+", " ".join(lines[1:4]))
-    left_out = re.findall(r"\w+", " ".join(re.findall(r"Left out for want of room: ([^;]*);", " ".join(lines))))
+    left_out = re.findall(r"\w+", " ".join(re.findall(r"Columns left out for lack of room: ([^;]*);", " ".join(lines))))
     for name in names:
         assert (name in header) != (name in left_out), name
     if width >= 60:
