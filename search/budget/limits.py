@@ -110,10 +110,16 @@ class Budget(_MetricLimits):
         """True if any network that fits still fits with narrower layers."""
         return all(METRICS[name].is_monotone for name in self.limits)
 
+    def bound(self, metric: str) -> str:
+        """A limit in words: `under 100,000`, or `at most 65,536` where it is the device's memory."""
+        limit = self.limits[metric]
+        declared = getattr(self, metric)
+        return f"under {limit:,}" if declared is not None and declared <= limit else f"at most {limit - 1:,}"
+
     @property
     def words(self) -> str:
-        """`100,000 parameters`, and the other limits."""
-        limits = [f"{limit:,} {METRICS[name].full_label}" for name, limit in self.limits.items()]
+        """`100,000 parameters`, and the other limits, to be read after "under"."""
+        limits = [f"{self.bound(name).removeprefix('under ')} {METRICS[name].full_label}" for name in self.limits]
         if self.receptive_field is not None:
             limits += self.receptive_field.descriptions
         return " and ".join([", ".join(limits[:-1]), limits[-1]] if len(limits) > 1 else limits)
@@ -133,7 +139,7 @@ class Budget(_MetricLimits):
         for name, limit in self.limits.items():
             value = METRICS[name].compute(cost)
             if value >= limit:
-                return Breach(_rule(name), f"{value:,} {METRICS[name].full_label}, the budget is under {limit:,}")
+                return Breach(_rule(name), f"{value:,} {METRICS[name].full_label}, the budget is {self.bound(name)}")
         return None
 
     def file_breach(self, costs: Mapping[str, int]) -> Breach | None:
@@ -146,7 +152,7 @@ class Budget(_MetricLimits):
             if name in costs and costs[name] >= limit:
                 label = METRICS[name].full_label
                 return Breach(
-                    _rule(name), f"the trained network takes {costs[name]:,} {label}, the budget is under {limit:,}"
+                    _rule(name), f"the trained network takes {costs[name]:,} {label}, the budget is {self.bound(name)}"
                 )
         return None
 

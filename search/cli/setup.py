@@ -24,7 +24,7 @@ def plan(
     probe: Annotated[bool, typer.Option("--probe", help="time a few trainings on this machine, about a minute")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What the space holds: the share that fits the budget, smallest and largest net; with --probe the time it takes."""
+    """Survey the space: the share that fits the budget, smallest and largest network; with --probe a forecast of time."""
     from search.data.dataset import shape_of
     from search.study.dataset import load_study_data
     from search.study.survey import survey_space

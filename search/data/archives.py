@@ -1,9 +1,9 @@
 """Image arrays from untrusted files: .npz, and the four official forms of CIFAR.
 
-Nothing in a file is executed, nothing is written to disk, and sizes are bounded before memory is taken: numpy's own
-reader runs without pickles, the pickles of CIFAR's Python version meet stand-ins for the five names that they use, and an
-archive's members are read by their exact names as a stream. Whether the arrays make a data set is for
-`search.data.dataset` to say.
+Nothing in a file is executed, nothing is written to disk, and sizes are bounded before memory is taken: NumPy's own
+reader runs without pickles, the pickles of CIFAR's Python version are read with stand-ins for the five names that they use,
+and an archive's members are read by their exact names as a stream. `search.data.checks` checks that the arrays make a data
+set.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Arrays(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How an official archive is cut into files, and what reads one: (n, 32, 32, 3) uint8 and (n,) labels."""
+    """Files of an official archive, and the function that reads one: (n, 32, 32, 3) uint8 and (n,) labels."""
 
     official: str
     folder: str
@@ -95,7 +95,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def is_official(path: Path) -> bool:
-    """Whether a folder holds any of the files of CIFAR's official archives."""
+    """True if a folder holds any of the files of CIFAR's official archives."""
     return any(is_file(path / name) for name in _NAMES)
 
 
@@ -217,7 +217,7 @@ def _check_member(path: Path, name: str, size: int) -> None:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that refuses to unpack more than LARGEST_TAR: a header may declare any length, and tarfile believes it."""
+    """Stream that unpacks at most LARGEST_TAR bytes: a header may declare any length, and tarfile believes it."""
 
     def __init__(self, path: Path, stream: IO[bytes] | gzip.GzipFile) -> None:
         self._path, self._stream, self._left = path, stream, LARGEST_TAR
@@ -231,7 +231,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _official(path: Path, files: dict[str, bytes]) -> Arrays:
-    layout = max(_LAYOUTS, key=lambda one: sum(name in files for name in (*one.train, one.test)))
+    layout = max(_LAYOUTS, key=lambda layout: sum(name in files for name in (*layout.train, layout.test)))
     if missing := [name for name in (*layout.train, layout.test) if name not in files]:
         if not files:
             raise UserError(f"{path}: holds none of CIFAR's files; pass {ACCEPTED}")
@@ -309,7 +309,7 @@ _OPERATIONS = (
 
 
 class _Unpickler(pickle._Unpickler):
-    """Admits the five names in CIFAR's pickles, each as a stand-in that only keeps bytes, and operations that write them.
+    """Unpickler of the five names in CIFAR's pickles, each as a stand-in that only keeps bytes, and of few operations.
 
     Stand-ins, because numpy trusts the state of a pickled dtype and can be led to read any address by it. The
     interpreted unpickler, because the compiled one takes as much memory as a memo index asks for. Few operations and plain

@@ -22,7 +22,7 @@ _KEPT_FIRST = ("test", "val", "train")  # where one copy of several is kept: the
 
 @dataclass(frozen=True)
 class Copies:
-    """How many images are copies; all counts are of images."""
+    """Counts of images that are copies."""
 
     within: int = 0  # beyond the first of each, in the same part
     across: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of the second part, equal to one of the first

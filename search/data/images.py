@@ -33,7 +33,7 @@ class DamagedImage(UserError):
 
 @dataclass(frozen=True)
 class Options:
-    """How images are read: with three channels, or one with `grayscale`.
+    """Options of reading images: with three channels, or one with `grayscale`.
 
     `background`, `classes` and `bits` are for folders of images, not for array files.
     """
@@ -45,7 +45,7 @@ class Options:
     bits: int | None = None  # of the values in 16-bit grey images, such as 12; None: all 16
 
     def describe(self) -> str:
-        """How an image is to be read where the network is used, in words."""
+        """The reading of an image, in words, for use of the network elsewhere."""
         words = [
             "read in grey (ITU-R 601)" if self.grayscale else "read in colour",
             f"transparent pixels on {self.background}",

@@ -1,4 +1,4 @@
-"""How pixels are prepared for a network: divided by 255, then normalised per channel where a recipe asks for it."""
+"""Preprocessing of pixels: division by 255, then normalisation per channel where a recipe asks for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pixels:
             raise ValueError(f"std is {list(self.std)}, every channel's must be above 0")
 
     def describe(self) -> str:
-        """One line for people."""
+        """One line in words."""
         words = "float32 pixels divided by 255"
         if not self.mean:
             return words
@@ -46,13 +46,13 @@ class Pixels:
         return scaled
 
     def quantized(self, channels: int, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
-        """What an int8 network takes for each value of a pixel, int8 (channels, 256): real = (int8 - zero_point) * scale."""
+        """The int8 input for each value of a pixel, int8 (channels, 256): real = (int8 - zero_point) * scale."""
         values = np.repeat(np.arange(256, dtype=np.uint8)[:, None], channels, axis=1)
         rounded = np.rint(self.apply(values[None, None]) / np.float32(scale))[0, 0] + zero_point
         return np.ascontiguousarray(np.clip(rounded, -128, 127).astype(np.int8).T)
 
     def describe_int8(self, channels: int, scale: float, zero_point: int) -> str:
-        """One line for people: how a pixel 0 to 255 becomes what an int8 network takes."""
+        """The map of a pixel 0 to 255 to the int8 input, as a formula in one line."""
         if is_shifted(self.quantized(channels, scale, zero_point)):
             return "int8 = pixel - 128"
         real = "pixel / 255"
@@ -80,5 +80,5 @@ class Pixels:
 
 
 def is_shifted(table: npt.NDArray[np.int8]) -> bool:
-    """Whether an int8 network takes every pixel less 128, as it does where pixels are only divided by 255."""
+    """True if the int8 input is the pixel less 128, as where pixels are only divided by 255."""
     return bool((table == np.arange(-128, 128)).all())

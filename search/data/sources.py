@@ -47,7 +47,7 @@ Decode = Callable[[NDArray[np.int64]], ReadImages]  # images from their indices 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of a folder are read, beside what each becomes."""
+    """Options of reading the files of a folder that change no pixel."""
 
     skip_damaged: bool = False  # leave out files that cannot be decoded
     listing: Path | None = None  # a text file that names all that cannot be used

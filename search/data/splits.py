@@ -118,13 +118,13 @@ def held_out(
 
 
 def _holdout_bounds(labels: Labels, seed: int) -> tuple[NDArray[np.int64], int, int]:
-    """The order in which images are held out, and the fewest and most of them; every class has more than HELD_OUT."""
+    """The order of the holdout, and its smallest and largest size; every class must have more than HELD_OUT."""
     order = _stratified_order(labels, seed, _HOLDOUT)
     return order, _shortest(labels[order], HELD_OUT), len(labels) - _shortest(labels[order[::-1]], 1)
 
 
 def _more_images(whole: dict[str, Split] | None, holdout: float, seed: int) -> str:
-    """`at least 1,000 images`, out of which this share can be held out; empty where no number would do."""
+    """`at least 1,000 images`, of which this share can be held out; empty if there is no such number."""
     if whole is None:
         return ""
     labels = whole["train"].y

@@ -1,7 +1,7 @@
-"""study.toml to a StudyConfig: what a study asks for, checked once, here, with unknown keys refused.
+"""The configuration of a study as checked records, one for each table of a study file; unknown keys are rejected.
 
-The effective configuration (file and overrides, defaults filled in) is stored with the study; on resume only what cannot
-change a result may differ from it.
+The effective configuration (file and overrides, defaults filled in) is stored with the study; on resume only keys that
+cannot change a result may differ from it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 def _sides(value: object) -> object:
-    """One number stands for a square."""
+    """(height, width); one number stands for a square."""
     return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
 
 
@@ -124,12 +124,15 @@ class DataConfig(BaseModel):
 
     @property
     def options(self) -> Options:
-        """How the images of a path are read."""
+        """The options of reading the images of a path."""
         return Options(self.size, self.grayscale, self.background, self.classes, self.bits)
 
 
 class Rungs(BaseModel):
-    """After `first`, `first * factor`, ... epochs only about one in `factor` candidates goes on (successive halving)."""
+    """The [search.rungs] table: after `first`, `first * factor`, ... epochs about one in `factor` candidates continues.
+
+    (Successive halving: Jamieson and Talwalkar, 2016.)
+    """
 
     model_config = _STRICT
     first: Annotated[int, Field(ge=1)] = Field(description="Epochs before the first rung.")
@@ -138,7 +141,7 @@ class Rungs(BaseModel):
     )
 
     def before(self, epochs: int) -> tuple[int, ...]:
-        """The epochs at which a candidate may be pruned, in a training of so many."""
+        """The epochs at which a candidate may be pruned in a training of `epochs`."""
         found, rung = [], self.first
         while rung < epochs:
             found.append(rung)
@@ -182,7 +185,7 @@ class Directions(_MetricDirections):
 
 
 class SearchConfig(BaseModel):
-    """How to search, and how the worker process is kept in hand."""
+    """The [search] table: sampler, ranking, and supervision of the worker processes."""
 
     model_config = _STRICT
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
@@ -244,7 +247,7 @@ class SearchConfig(BaseModel):
 
 
 class StopConfig(BaseModel):
-    """When a study ends before it has its trials, and how long one of them may take; what is left out is no limit."""
+    """The [stop] table: limits at which a study ends early, and the time of one trial; a key left out is no limit."""
 
     model_config = _STRICT
     hours: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Wall-clock hours of one run.")
@@ -261,7 +264,7 @@ class StopConfig(BaseModel):
 
 
 class StudyConfig(BaseModel):
-    """One study, complete."""
+    """A study file, with its overrides and defaults."""
 
     model_config = _STRICT
     protocol: Literal["course", "holdout"] = Field(
@@ -314,24 +317,24 @@ class StudyConfig(BaseModel):
 
     @cached_property
     def parameters(self) -> dict[str, Domain]:
-        """Everything that is searched, by the name of its parameter: the same for every trial."""
+        """The domain of every searched parameter by name, the same for every trial."""
         repeats: dict[str, Domain] = {"repeat": Range(0, self.search.repeats - 1, 1)} if self.search.repeats > 1 else {}
         return repeats | parameters(self.space) | recipe_space.parameters(self.recipe)
 
     @property
     def measure(self) -> str:
-        """What is called the best accuracy of a network, in words."""
+        """The name of the accuracy that is ranked, in words."""
         return "validation accuracy" if self.search.rank_by == "float" else "validation accuracy in int8"
 
     @property
     def trials(self) -> int:
-        """How many trained trials the study asks for: what it says, the whole grid, or TRIALS."""
+        """Number of trained trials: as given, else the whole grid, else TRIALS."""
         whole = self.size if self.search.sampler == "grid" else TRIALS
         return self.search.trials or whole or TRIALS
 
     @property
     def size(self) -> int | None:
-        """How many points the search has; None where a range is continuous."""
+        """Number of points of the search; None where a range is continuous."""
         counts = [domain.count for domain in self.parameters.values()]
         return None if None in counts else math.prod(count or 0 for count in counts)
 

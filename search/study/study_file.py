@@ -31,7 +31,7 @@ from space import record_of
 
 
 def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | None = None) -> StudyConfig:
-    """Check a configuration; a fault in what the command line overrides is laid at the option's door.
+    """Check a configuration; a fault in an overridden key is reported under its option.
 
     Raises:
         UserError: the first rule that is broken, with its key and the nearest known one where a key is unknown.
@@ -48,7 +48,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
     """Read a study file, with some of its keys (`search.trials`) overridden.
 
     Raises:
-        UserError: the file is missing or no TOML, or `parse` refuses it.
+        UserError: the file is missing, no TOML, or breaks a rule.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
@@ -90,7 +90,7 @@ def _given(names: object, path: Path) -> dict[str, Any]:
 
 
 def is_file(name: object) -> bool:
-    """Whether a network is named by the path of its file and not as a reference."""
+    """True if a network is named by the path of its file and not as a reference."""
     return isinstance(name, str) and name.endswith(".json")
 
 
@@ -114,7 +114,7 @@ def find(study: str) -> tuple[str, Path]:
 
 
 def differences(stored: StudyConfig, asked: StudyConfig) -> list[str]:
-    """What keeps the asked configuration from going on with the stored one: `recipe.epochs is 5 here, not 50`."""
+    """Differences that keep a configuration from resuming the stored one: `recipe.epochs is 5 here, not 50`."""
     ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
     keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
     return [f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in keys]
@@ -130,7 +130,7 @@ def options_back(stored: StudyConfig, asked: StudyConfig) -> str | None:
 
 
 def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:
-    """Refuse what no key takes and Python can neither show nor look for: a thousand levels, a name with a zero byte."""
+    """Reject a thousand levels of nesting and names with a zero byte, which Python can neither print nor open."""
     level: list[Any] = [raw]
     for _ in range(DEEPEST):
         level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]

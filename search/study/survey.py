@@ -144,7 +144,7 @@ def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], class
     for name, limit in budget.limits.items():
         if least[name] >= limit:
             raise UserError(
-                f"budget: under {limit:,} {METRICS[name].full_label} is out of reach, the least found in the space is "
+                f"budget: {budget.bound(name)} {METRICS[name].full_label} is out of reach, the least found in the space is "
                 f"{least[name]:,}; ask for more, or lower the widths, blocks or resolution of the space"
             )
     raise UserError(

@@ -215,3 +215,14 @@ def test_batch_norms_that_do_not_fold_are_named() -> None:
     conv, bn, relu = SeparableConv(8), BatchNorm(), Activation("relu")
     assert compute_cost(net(conv, bn, relu)).lowered.unfolded == []
     assert compute_cost(net(conv, relu, bn, conv, relu, bn)).lowered.unfolded == ["batch_norm_1", "batch_norm_2"]
+
+
+def test_the_memory_of_a_device_is_told_as_it_is() -> None:
+    """65,536 bytes and not the strict limit above them; a limit of the study's own is strict."""
+    fit = budget(params=9_000, device="64KB/64KB")
+    both = "at most 65,536 bytes of flash in int8 and at most 65,536 bytes of arena in int8"
+    assert fit.words == f"9,000 parameters, {both}"
+    own = budget(params=9_000, device="64KB/64KB", flash_bytes=60_000)
+    assert own.words == "9,000 parameters, 60,000 bytes of flash in int8 and at most 65,536 bytes of arena in int8"
+    breach = budget(device="64KB/1KB").breach(reference("eip-b"), compute_cost(reference("eip-b")))
+    assert breach is not None and breach.reason.endswith("bytes of flash in int8, the budget is at most 1,024")

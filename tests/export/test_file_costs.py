@@ -61,7 +61,7 @@ def test_the_real_file_has_the_last_word() -> None:
 def test_a_candidate_whose_file_is_too_large_is_rejected_and_not_ranked(
     tmp_path: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reason = "the trained network takes 66,368 bytes of flash in int8, the budget is under 65,537"
+    reason = "the trained network takes 66,368 bytes of flash in int8, the budget is at most 65,536"
     breaches: list[Breach | None] = [Breach("over flash", reason), None, None]
     monkeypatch.setattr(objective, "find_breach", lambda *arguments: breaches.pop(0))
     bench = Bench(small_run(tmp_path / "run", search={"trials": 2}), pretence)
