@@ -32,6 +32,7 @@ from search.training.engine.epoch import EpochPlan
 from search.training.recipe import Augment, Recipe
 from search.tuning import forecast as probe
 from search.tuning.forecast import Forecast, Timing
+from tests.support.commands import search
 from tests.support.runs import STUDY
 
 ROOT = Path(__file__).parents[2]
@@ -227,11 +228,6 @@ FAULTS = {  # what is changed in the study file, options, what is told
 }
 
 
-def search(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "search", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_told_as_by_run(fault: str, tmp_path: Path) -> None:
@@ -240,16 +236,18 @@ def test_a_fault_is_told_as_by_run(fault: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(STUDY.replace(old, new) if old else STUDY)
     options = words.format(folder=tmp_path).split()
     planned = search("plan", tmp_path / "tiny.toml", "--probe", *options)
-    assert (planned.returncode, planned.stdout, planned.stderr.count("\n")) == (2, "", 1), planned
-    assert hint in planned.stderr
+    assert (planned.status, planned.out, planned.err.count("\n")) == (2, "", 1), planned
+    assert hint in planned.err
     run = search("run", tmp_path / "tiny.toml", "--out", tmp_path / "out", *options)
-    assert (run.returncode, run.stderr) == (2, planned.stderr)
+    assert (run.status, run.err) == (2, planned.err)
 
 
 @pytest.mark.slow
 def test_plan_probes_a_study_on_this_machine(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(STUDY)
-    done = search("plan", tmp_path / "tiny.toml", "--probe", "--json", "--trials", "3", "--epochs", "2", "--images", "500")
+    words = ["plan", tmp_path / "tiny.toml", "--probe", "--json", "--trials", "3", "--epochs", "2", "--images", "500"]
+    command = [sys.executable, "-m", "search", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert list(found)[4:] == ["seconds_per_trial", "seconds_of_base", "forecast_seconds"]

@@ -72,13 +72,14 @@ def test_rungs_lie_at_first_times_powers_of_the_factor_before_the_last_epoch(fir
 # --- who passes ------------------------------------------------------------------------------------------------------
 
 
-def new_study(pruner: optuna.pruners.BasePruner) -> optuna.Study:
-    return optuna.create_study(direction="maximize", pruner=pruner, storage=storage())
+def new_study(pruner: optuna.pruners.BasePruner, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
+    """Create a study in memory, or in a storage."""
+    return optuna.create_study(direction="maximize", pruner=pruner, storage=storage)
 
 
 @cache
-def storage() -> ResilientStorage:
-    """In memory, as what it keeps is soon forgotten."""
+def database() -> ResilientStorage:
+    """A database in memory, for studies in which trials are requeued."""
     return ResilientStorage(optuna.storages.RDBStorage("sqlite:///:memory:"))
 
 
@@ -136,7 +137,7 @@ def test_interrupted_trials_and_their_retries_count_once(
 ) -> None:
     """A trial that is lost after some epoch, at a rung or past it, is there again: all is decided as if it had not been."""
     rungs, lengths = Rungs(first=1, factor=factor), []
-    study = new_study(RungPruner(rungs))
+    study = new_study(RungPruner(rungs), database())
     for index, curve in enumerate(curves):
         for _, epoch in (one for one in interruptions if one[0] == index):
             lost = study.ask()
@@ -157,7 +158,7 @@ def test_optunas_own_pruner_would_count_an_interrupted_trial_twice() -> None:
         optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         RungPruner(Rungs(first=1, factor=2)),
     ):
-        study = new_study(pruner)
+        study = new_study(pruner, database())
         for _ in range(3):
             trial = study.ask()
             trial.set_user_attr("index", 0)
