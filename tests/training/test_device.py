@@ -159,6 +159,28 @@ def test_a_build_for_gpus_is_known_by_its_packages(
 
 
 @pytest.mark.slow
+def test_every_layer_and_option_trains_with_deterministic_kernels() -> None:
+    """TensorFlow refuses an operation that has none at its first use; the choice holds for the process."""
+    code = """
+import numpy as np
+from tensorflow.python.framework.config import is_op_determinism_enabled
+from search.training.device import prepare_device, set_deterministic
+prepare_device()
+set_deterministic()
+assert is_op_determinism_enabled()
+from search.training.engine.epoch import plan_epoch
+from tests.support.programs import cases, engine_for
+for case in cases():
+    if case.name in ("residual", "pools") and case.policy == "float32":
+        engine = engine_for(case)
+        engine.begin(plan_epoch(case.recipe, 20, 0, 0))
+        assert np.isfinite(engine.train(0, 2).loss)
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_verbs_that_look_or_export_leave_gpus_alone() -> None:
     code = """
 import tensorflow as tf

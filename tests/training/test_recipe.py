@@ -586,3 +586,13 @@ def test_a_bad_search_is_told_in_one_line(case: str) -> None:
     line = first_problem(caught.value, RecipeSpace.model_fields)
     assert message in line
     assert len(line.splitlines()) == 1
+
+
+def test_deterministic_kernels_are_an_option_that_leaves_other_recipes_as_they_were() -> None:
+    """A stored study without the key keeps its digest, and a checkpoint its identity."""
+    space = RecipeSpace.model_validate({"deterministic": True})
+    assert complete(space, {}, False).deterministic
+    assert space.model_dump(mode="json")["deterministic"] is True
+    for record in (Recipe(), RecipeSpace()):
+        assert not record.deterministic
+        assert "deterministic" not in record.model_dump(mode="json")

@@ -678,3 +678,15 @@ def test_any_other_error_is_not_hidden(digits: Dataset, recorded: Any) -> None:
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
         recorded(digits, Recipe(epochs=1), answers=fail)
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_deterministic_kernels_are_chosen_if_the_recipe_says_so(
+    is_asked: bool, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[bool]()
+    monkeypatch.setattr(train, "set_deterministic", lambda: calls.append(True))
+    recipe = Recipe(deterministic=is_asked)
+    monkeypatch.setattr("search.training.engine.tensorflow.TensorFlowEngine", lambda *_, **__: None)
+    train.open_engine(LINEAR, digits, recipe, pixels_of(digits, recipe), seed=0, dtype="float32")
+    assert calls == [True] * is_asked
