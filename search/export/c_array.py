@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.data.preprocessing import Pixels, is_shifted
+from search.export.keras_source import printable
 from search.export.litert import Facts
 from search.networks.architecture import identifier
 
@@ -162,4 +163,5 @@ def _string(text: str) -> str:
 def _comments(lines: Sequence[str]) -> Iterator[str]:
     """Lines as comments; without a backslash (or its trigraph) at the end, which would continue the comment."""
     for line in lines:
-        yield f"// {''.join(letter if letter.isprintable() else ' ' for letter in line)}".replace("\\", "/").rstrip("/ ")
+        text = printable(line).replace("\\", "/").rstrip("/ ")
+        yield f"// {text}".rstrip()

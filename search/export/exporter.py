@@ -83,6 +83,8 @@ def export(
     Raises:
         UserError: a format is unknown or does not apply, the weights are another network's, or the folder cannot be written.
     """
+    if not architecture.name.isascii():  # a file name that is not UTF-8 has lone surrogates, which JSON does not admit
+        architecture = replace(architecture, name=architecture.name.encode(errors="replace").decode())
     subject = Subject(architecture, weights, pixels, recipe, facts, heading, stem, images)
     chosen, left_out = _choose(subject, formats)
     if weights is not None and chosen != [CARD]:

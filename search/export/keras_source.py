@@ -87,7 +87,7 @@ def _file(
 
 
 def _docstring(architecture: Architecture, cost: Cost, heading: Sequence[str], pixels: Pixels) -> Iterator[str]:
-    name = " ".join(_printable(architecture.name).replace('"', "'").split()) or "network"
+    name = " ".join(printable(architecture.name).replace('"', "'").split()) or "network"
     name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
     field = cost.receptive_field
     facts = {
@@ -97,14 +97,14 @@ def _docstring(architecture: Architecture, cost: Cost, heading: Sequence[str], p
         "Pixels": f"{pixels.describe()}; see `prepare`",
     }
     title = f"{name}: {format_shape(architecture.input)} images in, probabilities of {architecture.classes} classes out."
-    yield f'"""{_escaped(title)}'
+    yield f'"""{docstring_text(title)}'
     yield ""
     for key, words in facts.items():
         yield from textwrap.wrap(f"{key:<17}{words}", WIDTH, subsequent_indent=" " * 17)
     if heading:
         yield ""
     for line in heading:
-        yield from textwrap.wrap(_escaped(_printable(line)).rstrip(), WIDTH, break_long_words=False) or [""]
+        yield from textwrap.wrap(docstring_text(line).rstrip(), WIDTH, break_long_words=False) or [""]
     yield '"""'
 
 
@@ -158,10 +158,11 @@ def _input(architecture: Architecture) -> str:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with a space for every control character, line break and lone surrogate."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _escaped(text: str) -> str:
-    """The text as it may stand between triple quotes."""
-    return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+def docstring_text(text: str) -> str:
+    """The text as it may stand between triple double quotes, not directly before the closing ones."""
+    return printable(text).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')

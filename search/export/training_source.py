@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import dedent, indent
 
+from search.export.keras_source import docstring_text
 from search.training.recipe import Augment, Constant, Cosine, InverseTime, Linear, OneCycle, Plateau, Recipe
 
 _HEAD = '''\
@@ -37,7 +38,7 @@ def training_source(recipe: Recipe, *, policy: str = "float32", what: str = "The
     schedule = list(_schedule(recipe))
     imports = "import math\n\n" if any("math." in line for line in schedule) else ""
     head = _HEAD.format(
-        what=what, imports=imports, epochs=recipe.epochs, batch_size=recipe.batch_size,
+        what=docstring_text(what), imports=imports, epochs=recipe.epochs, batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
     )  # fmt: skip
     parts = [head.rstrip() + "".join(f"\n{line}" for line in _constants(recipe))]
