@@ -385,7 +385,7 @@ def test_given_networks_are_written_as_they_are_read(known: dict[str, Architectu
 EIP_C = to_dict(reference("eip-c"))
 
 BAD_FIXED: dict[str, tuple[dict[str, Any], str]] = {
-    "no network": ({}, "network: Field required"),
+    "no network": ({}, "network: is missing and required; add it"),
     "empty list": ({"network": []}, "network: an empty list has no value to choose"),
     "twice": ({"network": ["eip-c", "eip-c"]}, "network: ['eip-c', 'eip-c'] names a value twice"),
     "a number": ({"network": 3}, 'network: must be the name of a network, such as "eip-c", not 3'),
@@ -401,7 +401,7 @@ BAD_FIXED: dict[str, tuple[dict[str, Any], str]] = {
     "networks no table": ({"network": "a", "networks": 3}, "networks: Input should be a valid dictionary, not 3"),
     "network no table": ({"network": "a", "networks": {"a": 3}}, "networks.a: Input should be a valid dictionary, not 3"),
     "no JSON": ({"network": "a", "networks": {"a": {"name": {1}}}}, "networks.a.name: "),
-    "empty": ({"network": "a", "networks": {"a": {}}}, "networks.a: input: Field required"),
+    "empty": ({"network": "a", "networks": {"a": {}}}, "networks.a: input: is missing and required; add it"),
     "bad size": ({"network": "a", "networks": {"a": EIP_C | {"classes": 0}}}, "networks.a: input [32, 32, 3], classes 0"),
     "bad layer": (
         {"network": "a", "networks": {"a": EIP_C | {"layers": [{"kind": "conv", "filers": 3}]}}},
@@ -457,8 +457,12 @@ def test_a_table_of_no_kind_is_a_pyramid() -> None:
         ({"widht": 8}, ("space", "widht"), "space.widht: unknown key, did you mean 'width'?"),
         ({"kind": "pyramid", "width": 0}, ("space", "width"), "space.width: must be a whole number"),
         ({"pools": 9}, ("space",), "space: pools: 9 pools need as many blocks"),
-        ({"kind": "fixed"}, ("space", "network"), "space.network: Field required"),
-        ({"kind": "fixed", "network": "a", "networks": {"a": {}}}, ("space",), "space: networks.a: input: Field required"),
+        ({"kind": "fixed"}, ("space", "network"), "space.network: is missing and required; add it"),
+        (
+            {"kind": "fixed", "network": "a", "networks": {"a": {}}},
+            ("space",),
+            "space: networks.a: input: is missing and required; add it",
+        ),
         ({"kind": "fixd"}, ("space", "kind"), "space.kind: Input should be 'pyramid', 'residual' or 'fixed', not 'fixd'"),
         ({"kind": None}, ("space", "kind"), "space.kind: Input should be 'pyramid', 'residual' or 'fixed', not None"),
         (3, ("space",), "space: Input should be a valid dictionary"),

@@ -290,6 +290,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "recipe.precision": ("auto", "float32"),
     "recipe.initializer": ("glorot_uniform", "he_normal"),
     "recipe.normalize": (True, False),
+    "recipe.deterministic": (False, True),
     "recipe.schedule": ({"kind": "plateau", "factor": 0.5}, {"kind": "plateau", "factor": 0.4}),
     "recipe.schedules": ([COSINE, {"kind": "linear"}], [COSINE, {"kind": "constant"}], {"recipe.schedule": None}),
     "recipe.augment": ({"flip": True, "crop": 2}, {"flip": True, "crop": 3}),
