@@ -264,7 +264,7 @@ BAD_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "number is text": ("show {study} best --out {out}", ("number", "must be a whole number")),
     "export of the rejected": ("export {study} 1 --out {out}", ("1", "was not trained", "rejected")),
     "export of no reference": ("export {study} --reference eip-x --out {out}", ("eip-x",)),
-    "export form unknown": ("export eip-b --form onxx --to {new}", ("form 'onxx' is not known", "did you mean 'onnx'?")),
+    "export form unknown": ("export eip-b --form onxx --to {new}", ("--form onxx: no such format", "did you mean 'onnx'?")),
     "export of weights of none": (
         "export eip-b --form keras --to {new}",
         ("has not been trained", "--form py, add or json"),
@@ -276,7 +276,7 @@ BAD_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "front to export of no price": ("export {study} --pareto x --out {out} --to {new}", ("--pareto x", "macs", "params")),
     "front in no form": (
         "export {study} --pareto macs --form onxx --out {out} --to {new}",
-        ("form 'onxx' is not known, did you mean 'onnx'?",),
+        ("--form onxx: no such format, did you mean 'onnx'?",),
     ),
     "front and a trial": ("export {study} 0 --pareto macs --out {out}", ("--pareto", "no trial")),
     "front of a network": ("export eip-b --pareto macs --to {new}", ("--pareto", "pass a study")),
