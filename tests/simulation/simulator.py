@@ -30,10 +30,11 @@ from search.runner import trial as runner_trial
 from search.runner.trial import has_room, run_trial
 from search.storage import heartbeat, locks
 from search.storage.claims import claims_of
-from search.storage.database import open_storage, sqlite_url
+from search.storage.database import open_storage
 from search.storage.queue import begin
 from search.storage.recovery import recover, requeue
 from search.storage.resilient import ResilientStorage
+from search.storage.urls import sqlite_url
 from search.study.records import progress, records
 from search.training.result import Outcome
 from tests.simulation.invariants import changes, check_candidates, check_finals, note_changes
