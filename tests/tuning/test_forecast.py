@@ -287,7 +287,7 @@ def test_a_forecast_is_told_in_words(case: str, monkeypatch: pytest.MonkeyPatch)
     forecast, words, end = TOLD[case]
     monkeypatch.setattr("search.cli.tables.time.time", lambda: NOON)
     config = configured()
-    found = plan.survey(config.space, config.budget, (8, 8, 1), 10, draws=100)
+    found = plan.survey_space(config.space, config.budget, (8, 8, 1), 10, draws=100)
     console = Console(record=True, width=80, file=io.StringIO())
     print_survey(console, "study", 2_000, found, forecast)
     assert console.export_text().splitlines()[-2:] == [words, f"started now, it would end {end}"]
