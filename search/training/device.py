@@ -173,7 +173,7 @@ def dtype_policy(precision: str) -> str:
 
 def has_gpu_build() -> bool:
     """True if the installed backend can use an NVIDIA GPU, as far as its packages tell; nothing is imported."""
-    names = {str(package.metadata["Name"]).lower() for package in importlib.metadata.distributions()}
+    names = {str(package.metadata["Name"]).lower().replace("_", "-") for package in importlib.metadata.distributions()}
     if backend() == "jax":
         return any(name.startswith("jax-cuda") for name in names)
     return "tensorflow-cpu" not in names or "tensorflow" in names
