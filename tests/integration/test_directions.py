@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_its_own_objectives_alone(bench: Bench, tmp_path: Pat
     begun = run_of(tmp_path / "begun")  # and died before its configuration was stored
     storage = open_storage(begun.storage_url)
     optuna.create_study(storage=storage, study_name=begun.name, direction="maximize")
-    with pytest.raises(UserError, match=r"was begun with other search\.directions; pass --out"):
+    with pytest.raises(UserError, match=r"has other directions \(maximize, not maximize, minimize.*pass --out"):
         studies.create(begun, digits())
 
 

@@ -220,7 +220,7 @@ def sloping(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         found = Bench(small_run(tmp_path_factory.mktemp("sloping") / "run"), pretend(patch))
 
         def accuracy() -> float:
-            return float(0.3 + found.events[-1]["params"] // 300 / 10)
+            return float(0.3 + found.events[-1].params // 300 / 10)
 
         found.plays += [accuracy] * 7
         for _ in range(7):

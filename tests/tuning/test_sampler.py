@@ -525,7 +525,7 @@ RACED = [8, 16, 24, 32, 40, 48]
 PROPOSE = """
 import json, sys
 from pathlib import Path
-from tests import test_sampler as test
+from tests.tuning import test_sampler as test
 folder, sampler = sys.argv[1:]
 config = test.configured(test.TINY | {"width": test.RACED}, 10**6, search={"sampler": sampler})
 study = test.open_study(test.opened(Path(folder)))
