@@ -11,7 +11,6 @@ import typer
 from search.cli.console import console_of, is_study, network_of, print_json, short
 from search.cli.options import AsJson, Out, Pareto, Storage, Study
 from search.errors import UserError
-from search.study import records as study_records
 
 if TYPE_CHECKING:
     from search.study.run import Run
@@ -87,11 +86,12 @@ def report(
     from report.dashboard.publish import publish_files
     from report.write import write_reports
     from search.study import run as studies
+    from search.study.records import records
     from search.training.device import load_backend
 
     found = studies.find(study, out, storage)
     opened = studies.load(found)
-    studies.best(found, study_records.records(opened.candidates))  # refuse before TensorFlow is loaded
+    studies.best(found, records(opened.candidates))  # refuse before TensorFlow is loaded
     load_backend()
     for path in write_reports(found, opened, to):
         print(short(path))

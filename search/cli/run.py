@@ -25,7 +25,6 @@ from search.cli.options import (
 )
 from search.cli.results import print_top
 from search.errors import UserError
-from search.study import records as study_records
 
 if TYPE_CHECKING:
     from search.study.run import Run
@@ -101,12 +100,13 @@ def finals(
     from search.runner.placement import plan_shares
     from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
+    from search.study.records import outline
 
     if control not in (None, "random"):
         raise UserError(f"--control: must be random, not {control!r}")
     found = studies.find(study, out, storage)
     if not only_show:
-        studies.best(found, study_records.outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
+        studies.best(found, outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
         confirmation.check_unread(found, again)
         each = plan_shares(workers, trials_per_gpu)
         console = console_of(stderr=as_json, log=found.folder / LOG)
@@ -140,13 +140,14 @@ def _winner_text(run: Run) -> str:
     from report.markdown.report import checks
     from report.tables import leaderboard
     from search.budget.cost import compute_cost
+    from search.study.records import outline
     from search.study.run import best, load, network_of
     from search.study.trained import is_here
 
     studies = load(run)
-    candidates = study_records.outline(studies.candidates)
+    candidates = outline(studies.candidates)
     number = best(run, candidates).number
-    network, board = network_of(run, number), leaderboard(run, candidates, study_records.outline(studies.references))
+    network, board = network_of(run, number), leaderboard(run, candidates, outline(studies.references))
     missed = [check for check in checks(run.config, network, compute_cost(network).params, board) if not check.holds]
     lines = [f"Not met by the winner: {check.asked} ({check.evidence})." for check in missed]
     if is_here(run, number):
