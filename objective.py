@@ -22,6 +22,7 @@ from search.budget.metrics import METRICS
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import StudyStopped
+from search.export.card import network_digest
 from search.export.file_costs import find_breach
 from search.export.int8 import int8_accuracy
 from search.files import Weights, is_full
@@ -178,7 +179,9 @@ class Objective:
                 on_epoch=monitor.on_epoch,
                 on_step=monitor.on_step,
             )
-            set_trial_attributes(trial, {names.EPOCHS: len(training.history)})  # fails here if the trial was requeued
+            digest = network_digest(architecture, training.best_weights)
+            results = {names.EPOCHS: len(training.history), names.NETWORK: digest}
+            set_trial_attributes(trial, results)  # fails here if the trial was requeued
             save_training(context.folder / assignment.folder, architecture, recipe, training)
             best = self._score(trial, assignment, training)
         except TrialOver as over:
@@ -203,10 +206,14 @@ class Objective:
             flipped = _flip_averaged_accuracy(assignment.architecture, training, data)
             set_trial_attributes(trial, {names.FLIP_VAL_ACCURACY: flipped})
         best = training.best.val_accuracy
-        if search.rank_by == "float" or len(training.history) < assignment.recipe.epochs:
+        if not self._is_int8_measured(assignment, training):
             return best
         set_trial_attributes(trial, {names.FLOAT_VAL_ACCURACY: best})
         return self.context.measure(assignment.architecture, training.best_weights, training.pixels, data.x_val, data.y_val)
+
+    def _is_int8_measured(self, assignment: Assignment, training: Training) -> bool:
+        """True if the best accuracy is that after int8 conversion; of a pruned trial it is always the float accuracy."""
+        return self.context.config.search.rank_by == "int8" and len(training.history) == assignment.recipe.epochs
 
     def _record(self, trial: optuna.Trial, assignment: Assignment, training: Training, best: float) -> float:
         """Store the scores and the outcome of a training; return the best accuracy.
@@ -220,7 +227,8 @@ class Objective:
             names.BEST_EPOCH: training.best.epoch,
             names.FINAL_VAL_ACCURACY: final,
         }
-        if self.context.base_accuracy is not None:
+        is_comparable = self.context.config.search.rank_by == "float" or self._is_int8_measured(assignment, training)
+        if self.context.base_accuracy is not None and is_comparable:
             scores[names.DELTA_VS_BASE] = best - self.context.base_accuracy
         set_trial_attributes(trial, scores)
         ending: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.tables import Table, leaderboard
+from report.tables import Table, accuracy_cells, accuracy_columns, leaderboard
 from search.study.pareto import add_costs, select_front
 from search.study.records import Record, ranked
 from search.study.run import Opened, Studies
@@ -30,6 +30,7 @@ def front_board(study: Opened, metrics: Sequence[str], studies: Studies | None =
         "study": study.run.name,
         "prices": list(metrics),
         "trained": board["counts"]["trained"],
+        **({"ranked_by": board["ranked_by"]} if "ranked_by" in board else {}),
         "base": board["base"] and board["base"] | _costs(base, metrics),
         "references": [row | _costs(known[row["name"]], metrics) for row in board["references"]],
         "trials": [rows[record.number] | _costs(record, metrics) for record in found],
@@ -40,10 +41,10 @@ def front_table(front: Front) -> Table:
     """The front as a table, the base and other references above it."""
     metrics = list(dict.fromkeys([*front["prices"], "params"]))
     best = front["base"] and front["base"]["best_val_accuracy"]
-    lines = [_cells("", "base", front["base"], metrics, None)] if front["base"] else []
-    lines += [_cells("", row["name"], row, metrics, best) for row in front["references"]]
-    lines += [_cells(str(row["rank"]), str(row["number"]), row, metrics, best) for row in front["trials"]]
-    return Table(("rank", "trial", *metrics, "best", "epoch", "last", "against base"), lines)
+    lines = [_cells(front, "", "base", front["base"], metrics, None)] if front["base"] else []
+    lines += [_cells(front, "", row["name"], row, metrics, best) for row in front["references"]]
+    lines += [_cells(front, str(row["rank"]), str(row["number"]), row, metrics, best) for row in front["trials"]]
+    return Table(("rank", "trial", *metrics, *accuracy_columns(front), "against base"), lines)
 
 
 def front_words(front: Front) -> str:
@@ -56,8 +57,9 @@ def _costs(record: Record | None, names: Sequence[str]) -> dict[str, int | None]
     return {name: record.cost(name) if record else None for name in names}
 
 
-def _cells(rank: str, name: str, row: Mapping[str, Any], metrics: Sequence[str], base: float | None) -> tuple[str, ...]:
+def _cells(
+    front: Front, rank: str, name: str, row: Mapping[str, Any], metrics: Sequence[str], base: float | None
+) -> tuple[str, ...]:
     costs = ("" if row[metric] is None else f"{row[metric]:,}" for metric in metrics)
-    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
     gap = "" if base is None else f"{100 * (row['best_val_accuracy'] - base):+.2f}"
-    return rank, name, *costs, best, str(row["best_epoch"] or ""), last, gap
+    return rank, name, *costs, *accuracy_cells(front, row), gap

@@ -20,8 +20,9 @@ from search.files import read_json
 from search.finals.results import FinalistResult, load_results
 from search.finals.statistics import Comparison
 from search.study.pareto import check_metrics
-from search.study.records import ranked
+from search.study.records import Record, ranked
 from search.study.run import Opened, load, network_of
+from search.study.trained import is_own_log
 
 Row = dict[str, Any]
 
@@ -77,14 +78,21 @@ def epochs(study: Opened) -> list[Row]:
 
     `trial` is a candidate's number or a reference's name; the other columns are those of `search.training.result.Epoch`.
     """
-    logs: list[tuple[int | str, str]] = [(name, f"references/{name}") for name in _references(study)]
-    logs += [(one.number, f"trials/{one.number}") for one in study.candidates]
+    logs: list[tuple[int | str, str, Record]] = [
+        (name, f"references/{name}", record)
+        for name in _references(study)
+        for record in study.references
+        if record.reference == name
+    ]
+    logs += [(record.number, f"trials/{record.number}", record) for record in study.candidates]
     found = []
-    for trial, place in logs:
+    for trial, folder, record in logs:
         try:
-            found += [{"trial": trial} | epoch for epoch in read_json(study.run.folder / place / "history.json")]
+            history = read_json(study.run.folder / folder / "history.json")
         except UserError:  # not trained to a verdict, or its files are missing
             continue
+        if is_own_log(history, record.curve):
+            found += [{"trial": trial} | epoch for epoch in history]
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from search.study.records import Record, base_accuracy, counts, ranked, refusals
@@ -23,10 +23,10 @@ def leaderboard(run: Run, candidates: list[Record], references: list[Record]) ->
 
     `base` is None until the base is trained; for a plain accuracy only its `best_val_accuracy` is set.
     """
-    base = base_accuracy(run.config, references)
+    base, is_int8 = base_accuracy(run.config, references), run.config.search.rank_by == "int8"
     name = run.config.base_name
     trained = {record.reference: record for record in reversed(ranked(references))}
-    opponent = _scores(trained[name]) if name in trained else {"params": None} | dict.fromkeys(_SCORES[1:])
+    opponent = _scores(trained[name], is_int8) if name in trained else {"params": None} | dict.fromkeys(_SCORES[1:])
     best_first = ranked(candidates)
     others = [record for record in candidates if record.outcome not in ("trained", *_HIDDEN)]
     others.sort(key=lambda one: (-one.epochs, -(one.best_val_accuracy or 0), one.number))  # pruned late before pruned early
@@ -34,14 +34,37 @@ def leaderboard(run: Run, candidates: list[Record], references: list[Record]) ->
         "study": run.name,
         "budget": {"params": run.config.budget.params},
         "base": None if base is None else opponent | {"best_val_accuracy": base},
-        "references": [{"name": key} | _scores(record) for key, record in trained.items() if key != name],
+        "references": [{"name": key} | _scores(record, is_int8) for key, record in trained.items() if key != name],
         "trials": [
-            *(_trial(record, base, rank) for rank, record in enumerate(best_first, 1)),
-            *(_trial(record, base, None) for record in others),
+            *(_trial(record, base, rank, is_int8) for rank, record in enumerate(best_first, 1)),
+            *(_trial(record, base, None, is_int8) for record in others),
         ],
         "counts": counts(candidates),
         "refusals": dict(refusals(candidates)),
-    }
+    } | ({"ranked_by": "int8"} if is_int8 else {})
+
+
+def accuracy_columns(board: Mapping[str, Any], last: str = "last") -> tuple[str, ...]:
+    """Names of the columns of `accuracy_cells`; in a study ranked by int8 accuracy each says which accuracy it is."""
+    if board.get("ranked_by") == "int8":
+        return "best in int8", "best in float", "epoch", f"{last} in float"
+    return "best", "epoch", last
+
+
+def accuracy_cells(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = "") -> tuple[str, ...]:
+    """Best accuracy, its epoch and the last epoch's accuracy of a row of a board.
+
+    In a study ranked by int8 accuracy the best epoch's float accuracy stands beside it, as the last epoch's is float too.
+    """
+    best, last = (_percent(row[key], missing) for key in ("best_val_accuracy", "final_val_accuracy"))
+    epoch = str(row["best_epoch"] or missing)
+    if board.get("ranked_by") == "int8":
+        return best, _percent(row.get("float_val_accuracy"), missing), epoch, last
+    return best, epoch, last
+
+
+def _percent(value: float | None, missing: str) -> str:
+    return missing if value is None else f"{value:.2%}"
 
 
 def refusal_words(candidates: list[Record]) -> str | None:
@@ -61,15 +84,22 @@ _SCORES = ("params", "best_val_accuracy", "best_epoch", "final_val_accuracy")
 _HIDDEN = ("rejected", "interrupted", "running")  # never built, or counted under the number of its retry
 
 
-def _scores(record: Record) -> dict[str, Any]:
-    return {key: getattr(record, key) for key in _SCORES}
+def _scores(record: Record, is_int8: bool) -> dict[str, Any]:
+    scores = {key: getattr(record, key) for key in _SCORES}
+    if not is_int8:
+        return scores
+    if record.float_val_accuracy is None and record.outcome != "trained":
+        # a pruned candidate: int8 accuracy was not measured, and the stored accuracy is the float one
+        return scores | {"best_val_accuracy": None, "float_val_accuracy": record.best_val_accuracy}
+    return scores | {"float_val_accuracy": record.float_val_accuracy}
 
 
-def _trial(record: Record, base: float | None, rank: int | None) -> dict[str, Any]:
-    best = record.best_val_accuracy
+def _trial(record: Record, base: float | None, rank: int | None, is_int8: bool) -> dict[str, Any]:
+    scores = _scores(record, is_int8)
+    best = scores["best_val_accuracy"]
     return (
         {"rank": rank, "number": record.number}
-        | _scores(record)
+        | scores
         | {
             "delta_vs_base": None if best is None or base is None else best - base,
             "epochs": record.epochs,

@@ -50,8 +50,8 @@ def main() -> None:
     _check("every form is exported", wanted <= there)
     measured = [card["forms"]["tflite"]["val_accuracy"], card["forms"]["int8"]["val_accuracy"]]
     trained = card["scores"]["best_val_accuracy"]
-    _check("a file in floats keeps the accuracy", abs(measured[0] - trained) < 0.005)
-    _check("one in integers keeps it nearly", abs(measured[1] - trained) < 0.05)
+    _check("the float32 file keeps the accuracy", abs(measured[0] - trained) < 0.005)
+    _check("the int8 file keeps it nearly", abs(measured[1] - trained) < 0.05)
     summary = subprocess.run(
         [sys.executable, str(folder / "out" / "best_model.py")], capture_output=True, text=True, check=True
     ).stdout

@@ -63,7 +63,11 @@ def evaluate_winner(findings: Findings) -> Predictions:
 
     from search.training.train import probabilities  # the first import of Keras
 
-    scores = probabilities(trained.architecture, list(trained.weights), trained.pixels, data.x_val)
+    try:
+        scores = probabilities(trained.architecture, list(trained.weights), trained.pixels, data.x_val)
+    except ValueError as error:  # of a trial of an earlier version, whose weights are known by the number of values alone
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"trial {findings.number}: the weights in its folder are another network's ({reason})") from None
     return summarize(scores, data)
 
 

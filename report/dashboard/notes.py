@@ -8,7 +8,7 @@ from typing import Any
 
 from report.markdown.formatting import against_base, escaped, layer_table, markdown, protocol_words, table
 from report.pareto import front_board, front_table, front_words
-from report.tables import leaderboard, refusal_words
+from report.tables import accuracy_cells, accuracy_columns, leaderboard, refusal_words
 from search.budget.limits import Budget
 from search.networks.architecture import Architecture
 from search.storage.attributes import REFUSED
@@ -120,8 +120,8 @@ def _score(attributes: Mapping[str, Any], budget: Budget) -> str:
     floats, how = attributes.get("float_val_accuracy"), " in int8" if "float_val_accuracy" in attributes else ""
     parts = [
         f"**{best:.2%}** validation accuracy{how} in epoch {attributes['best_epoch']} of {attributes['epochs']}",
-        *([f"{floats:.2%} in floats"] if floats is not None else []),
-        f"{last:.2%} in the last",
+        *([f"{floats:.2%} in float"] if floats is not None else []),
+        f"{last:.2%} in the last" + ("" if floats is None else " in float"),
     ]
     if (delta := attributes.get("delta_vs_base")) is not None:
         parts.append(against_base(delta))
@@ -133,12 +133,13 @@ def _first(board: Mapping[str, Any]) -> str:
     """First rows of the leaderboard, the base above them."""
     base, rows = board["base"], []
     if base:
-        rows.append(["", "base", *_cells(base), ""])
+        rows.append(["", "base", *_cells(board, base), ""])
     for trial in board["trials"][:FIRST]:
         gap = "" if trial["delta_vs_base"] is None else f"{100 * trial['delta_vs_base']:+.2f}"
         if trial["rank"]:
-            rows.append([str(trial["rank"]), str(trial["number"]), *_cells(trial), gap])
-    return table(("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base"), rows)
+            rows.append([str(trial["rank"]), str(trial["number"]), *_cells(board, trial), gap])
+    accuracies = accuracy_columns(board, last="last epoch")
+    return table(("rank", "trial", "params", *accuracies, "points against the base"), rows)
 
 
 def _front(run: Run, candidates: list[Record], references: list[Record]) -> str | None:
@@ -152,10 +153,9 @@ def _front(run: Run, candidates: list[Record], references: list[Record]) -> str 
     return f"{escaped(front_words(front))}\n\n{markdown(front_table(shown))}{more}"
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(board: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     params = "" if row["params"] is None else f"{row['params']:,}"
-    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
-    return [params, best, str(row["best_epoch"] or ""), last]
+    return [params, *accuracy_cells(board, row)]
 
 
 def _best_line(board: Mapping[str, Any]) -> str:

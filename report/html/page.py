@@ -115,6 +115,8 @@ def _tiles(findings: Findings, fresh: Confirmed) -> Iterator[str]:
         size = "" if base["params"] is None else f", {base['params']:,} parameters"
         base_text = f"the base has {base['best_val_accuracy']:.2%}{size}"
     epoch = f"in epoch {best['best_epoch']} of {best['epochs']}, {best['final_val_accuracy']:.2%} in the last"
+    if findings.run.config.search.rank_by == "int8":
+        epoch += f" in float; {best['float_val_accuracy']:.2%} in float in the best"
     points = "" if delta is None else f"{100 * delta:+.2f} points"
     yield _tile(f"Best {findings.run.config.measure}", f"{best['best_val_accuracy']:.2%}", epoch)
     yield _tile("Parameters", f"{best['params']:,}", f"the budget is under {limit:,}", markup.bar(best["params"] / limit))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,10 @@ from search.files import read_json, write_text
 from search.networks.architecture import Architecture
 from search.networks.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
 from search.study.config import StudyConfig
+from search.study.records import Record
 from search.study.references import named
 from search.study.run import Opened, Run, Studies
+from search.study.trained import is_own_log
 
 MOST_EPOCHS = 50  # most epochs of one training that the task allows
 SUMMARY_WIDTH = 100
@@ -78,8 +80,9 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None, fold
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
         f"## The winner as Keras sees it\n\n```text\n{summary}\n```",
         f"## Checklist\n\n{checklist(checks(run.config, network, params, board))}",
-        f"## Training log of the base\n\n{_log(run, base and f'references/{base}/history.json')}",
-        f"## Training log of trial {found.number}\n\n{_log(run, f'trials/{found.number}/history.json')}",
+        f"## Training log of the base\n\n{_log(found, found.references, base, f'references/{base}')}",
+        f"## Training log of trial {found.number}\n\n"
+        f"{_log(found, found.candidates, found.number, f'trials/{found.number}')}",
         f"## What was asked\n\n{_asked(run.config, found.data)}",
     ]
     write_text(path := (folder or run.folder) / "report.md", "\n\n".join(sections) + "\n")
@@ -161,11 +164,19 @@ def checklist(found: Iterable[Check]) -> str:
     return table(("", "asked", "found"), rows, align=":--")
 
 
-def _log(run: Run, name: str | None) -> str:
-    if name is None:
+def _log(found: Findings, records: Sequence[Record], trial: str | int | None, folder: str) -> str:
+    """The training log of a reference by name or of a candidate by number."""
+    if trial is None:
         return "The base is a plain accuracy: there is no log of it."
+    name = f"{folder}/history.json"
+    curves = [
+        record.curve for record in records if trial in (record.reference, record.number) and record.outcome == "trained"
+    ]
     try:
-        epochs = [[epoch[key] for key in _LOG] for epoch in read_json(run.folder / name)]
+        history = read_json(found.run.folder / name)
+        epochs = [[epoch[key] for key in _LOG] for epoch in history]
+        if not any(is_own_log(history, curve) for curve in curves):
+            return f"The log in the run folder ({escaped(name)}) is another trial's."
         top = max(epochs, key=lambda epoch: epoch[4])[0]
         rows = [[form.format(value) for form, value in zip(_LOG.values(), epoch, strict=True)] for epoch in epochs]
     except (UserError, KeyError, TypeError, ValueError):

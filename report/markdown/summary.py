@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from report.markdown.formatting import against_base
-from report.tables import Table
+from report.tables import Table, accuracy_cells, accuracy_columns
 from search.errors import UserError
 from search.finals.results import FinalsResult
 from search.study.config import StudyConfig, flat, hardly_learnt
@@ -100,16 +100,17 @@ def confirmation(found: FinalsResult | None, number: int, command: str) -> Confi
 def leaderboard_table(board: Board) -> Table:
     """Leaderboard: base, other references, candidates by rank, then unranked ones."""
     best = board["base"]["best_val_accuracy"] if board["base"] else None
-    lines = [("", *_scores("base", board["base"]), "", "")] if board["base"] else []
+    lines = [("", *_scores(board, "base", board["base"]), "", "")] if board["base"] else []
     for row in board["references"]:
         gap = "" if best is None else f"{100 * (row['best_val_accuracy'] - best):+.2f}"
-        lines.append(("", *_scores(row["name"], row), gap, ""))
+        lines.append(("", *_scores(board, row["name"], row), gap, ""))
     for row in board["trials"]:
         gap = "" if row["delta_vs_base"] is None else f"{100 * row['delta_vs_base']:+.2f}"
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
         last = seconds if row["rank"] else row["outcome"].replace("_", " ")
-        lines.append((str(row["rank"] or ""), *_scores(str(row["number"]), row), gap, last))
-    return Table(("rank", "trial", "params", "best", "epoch", "last epoch", "points against the base", "seconds"), lines)
+        lines.append((str(row["rank"] or ""), *_scores(board, str(row["number"]), row), gap, last))
+    accuracies = accuracy_columns(board, last="last epoch")
+    return Table(("rank", "trial", "params", *accuracies, "points against the base", "seconds"), lines)
 
 
 def counts_words(board: Board) -> str:
@@ -119,11 +120,14 @@ def counts_words(board: Board) -> str:
 
 def base_table(config: StudyConfig, board: Board) -> Table:
     """Table of a base network: results of this run and published ones."""
-    rows = [_scores("this run", board["base"])] if board["base"] else []
+    rows = [_scores(board, "this run", board["base"])] if board["base"] else []
     with contextlib.suppress(UserError):  # the file may have been removed since
         if published := named(str(config.base)).published:
-            rows.append(_scores("published", {"params": None} | published.model_dump()))
-    return Table(("", "params", "best", "epoch", "last epoch"), rows)
+            log: dict[str, Any] = {"params": None} | published.model_dump()
+            if "ranked_by" in board:  # a published accuracy is that of the floats
+                log |= {"best_val_accuracy": None, "float_val_accuracy": published.best_val_accuracy}
+            rows.append(_scores(board, "published", log))
+    return Table(("", "params", *accuracy_columns(board, last="last epoch")), rows)
 
 
 def settings(config: StudyConfig) -> str:
@@ -131,7 +135,6 @@ def settings(config: StudyConfig) -> str:
     return "\n".join(f"{key} = {json.dumps(value)}" for key, value in flat(config.dump()))
 
 
-def _scores(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+def _scores(board: Board, name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     params = "" if row["params"] is None else f"{row['params']:,}"
-    best, last = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("best_val_accuracy", "final_val_accuracy"))
-    return name, params, best, str(row["best_epoch"] or ""), last
+    return name, params, *accuracy_cells(board, row)

@@ -72,13 +72,18 @@ class Row:
         spent = time.monotonic() - self.started
         return spent / self.share_done - spent if self.trial and self.share_done > 0.02 else None
 
-    def parts(self) -> list[str]:
-        """The text of the worker's line, in parts."""
+    def parts(self, is_int8: bool) -> list[str]:
+        """The text of the worker's line, in parts.
+
+        Args:
+            is_int8: the study ranks by int8 accuracy, which is measured after the last epoch.
+        """
         if self.trial is None:
             return [self.text]
         parts = [self.name, f"{self.trial.params:,} params"]
         if self.epoch:
-            return [*parts, f"epoch {self.epoch.epoch}/{self.epoch.epochs}, accuracy {self.epoch.val_accuracy:.2%}"]
+            measure = "float accuracy" if is_int8 else "accuracy"
+            return [*parts, f"epoch {self.epoch.epoch}/{self.epoch.epochs}, {measure} {self.epoch.val_accuracy:.2%}"]
         return [*parts, f"first epoch ({self.share_done:.0%} of the trial)"]
 
 
@@ -95,6 +100,7 @@ class RunView:
         self.base: float | None = None
         self.best: tuple[float, int] | None = None  # accuracy, number of the trial
         self.device = ""
+        self.is_int8 = False  # ranked by int8 accuracy
         self.away = -AWAY_SECONDS  # when it was last said
         self.seconds: list[float] = []  # that each trained candidate took
 
@@ -153,6 +159,7 @@ class RunView:
     # --- events ---
 
     def _device(self, event: DeviceReady) -> None:
+        self.is_int8 = event.rank_by == "int8"
         if event.text != self.device:  # every fresh worker reports it again
             self.device = event.text
             self._say(escape(f"{event.text[0].upper()}{event.text[1:]}."))
@@ -202,7 +209,8 @@ class RunView:
         elif event.outcome != Outcome.TRAINED:
             self._say(f"{row.name}: [red]{event.outcome.replace('_', ' ')}[/], {reason}")
         else:
-            best = row.best_accuracy
+            best = row.best_accuracy if event.best_val_accuracy is None else event.best_val_accuracy
+            kind = "" if event.float_val_accuracy is None else f" in int8, {event.float_val_accuracy:.2%} in float"
             if not row.is_reference:
                 self.trained += 1
                 self.seconds.append(seconds)
@@ -212,7 +220,7 @@ class RunView:
             tally = "" if self.phase else f", {self.rejected} rejected"
             count = "" if row.is_reference else f"  [dim]{self.trained}/{self.goal}{tally}[/]"
             compiling = f"{event.compile_seconds or 0.0:.0f} s to compile"
-            self._say(f"{row.name}: {params}, best {best:.2%}{against}, {seconds:.0f} s ({compiling}){count}")
+            self._say(f"{row.name}: {params}, best {best:.2%}{kind}{against}, {seconds:.0f} s ({compiling}){count}")
         row.trial, row.text = None, "begins the next"
 
     def _say(self, text: str) -> None:
@@ -232,8 +240,11 @@ class RunView:
                     row.text if row.text.startswith("w") else f"{self.trained}/{self.goal} trained, {self.rejected} rejected"
                 )
                 return Text(self.phase or idle, style="dim")
-            return _line([*row.parts(), *self._whole()])
-        shown = [_line([f"  {worker}", *row.parts()], dim=not row.trial) for worker, row in enumerate(rows[:MOST_ROWS])]
+            return _line([*row.parts(self.is_int8), *self._whole()])
+        shown = [
+            _line([f"  {worker}", *row.parts(self.is_int8)], dim=not row.trial)
+            for worker, row in enumerate(rows[:MOST_ROWS])
+        ]
         more = [_line([f"  and {len(rows) - MOST_ROWS} more workers"], dim=True)] if len(rows) > MOST_ROWS else []
         return Group(*shown, *more, _line([*([self.phase] if self.phase else []), *self._whole()]))
 
@@ -242,7 +253,7 @@ class RunView:
         parts = []
         if self.best:
             gap = f" ({100 * (self.best[0] - self.base):+.2f} against the base)" if self.base else ""
-            parts.append(f"best so far {self.best[0]:.2%}{gap}")
+            parts.append(f"best so far {self.best[0]:.2%}{' in int8' if self.is_int8 else ''}{gap}")
         parts.append(f"{self.trained}/{self.goal} trained")
         if (left := self._seconds_left()) is not None:
             parts.append(f"about {format_clock(left)} left")

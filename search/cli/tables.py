@@ -27,19 +27,25 @@ SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to la
 def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig, *, whole: bool = False) -> None:
     """Print the leaderboard, of a long one the first `SHOWN` trials."""
     table = Table(title=f"{board['study']}: under {config.budget.words}", title_justify="left")
-    for column in ("rank", "trial", "params", "best", "epoch", "last", "against base", "seconds"):
+    for column in ("rank", "trial", "params", *tables.accuracy_columns(board), "against base", "seconds"):
         table.add_column(column, justify="left" if column == "trial" else "right")
     if board["base"]:
-        table.add_row("", "base", *_cells(board["base"]), "", "", style="bold")
+        table.add_row("", "base", *_cells(board, board["base"]), "", "", style="bold")
     for reference in board["references"]:
-        table.add_row("", reference["name"], *_cells(reference), _points(board, reference), "")
+        table.add_row("", reference["name"], *_cells(board, reference), _points(board, reference), "")
     trials = board["trials"] if whole else board["trials"][:SHOWN]
     for trial in trials:
         if trial["rank"] is None:
-            table.add_row("", str(trial["number"]), *_cells(trial), "", trial["outcome"].replace("_", " "), style="dim")
+            table.add_row(
+                "", str(trial["number"]), *_cells(board, trial), "", trial["outcome"].replace("_", " "), style="dim"
+            )
         else:
             table.add_row(
-                str(trial["rank"]), str(trial["number"]), *_cells(trial), _points(board, trial), _seconds(trial["seconds"])
+                str(trial["rank"]),
+                str(trial["number"]),
+                *_cells(board, trial),
+                _points(board, trial),
+                _seconds(trial["seconds"]),
             )
     console.print(table)
     if more := len(board["trials"]) - len(trials):
@@ -47,7 +53,10 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     console.print(counts, highlight=False)
     if config.search.rank_by == "int8":
-        console.print("best and against base: of the networks in int8; last: of the last epoch, in floats.", highlight=False)
+        console.print(
+            "in int8: of the converted network, computed as TensorFlow Lite Micro does; against base: in int8.",
+            highlight=False,
+        )
     if config.protocol == "course":
         alike = "comparable with the published logs, and " if config.data.name == "cifar10" else ""
         console.print(
@@ -55,18 +64,14 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
         )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(board: dict[str, Any], row: dict[str, Any]) -> list[str]:
     params = "-" if row["params"] is None else f"{row['params']:,}"
-    return [params, _percent(row["best_val_accuracy"]), str(row["best_epoch"] or "-"), _percent(row["final_val_accuracy"])]
+    return [params, *tables.accuracy_cells(board, row, missing="-")]
 
 
 def _points(board: dict[str, Any], row: dict[str, Any]) -> str:
     best = row["best_val_accuracy"]
     return "-" if not board["base"] or best is None else f"{100 * (best - board['base']['best_val_accuracy']):+.2f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
 
 
 def _seconds(value: float | None) -> str:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objective import Context, Objective, checkpoint_path
 from search.budget.cost import compute_cost
 from search.errors import UserError
-from search.files import Weights, read_weights
+from search.files import Weights
 from search.finals.control import search_at_random, without_rungs
 from search.finals.results import HELD, FinalsRecord, check_unread, read_records, trainings, trainings_of
 from search.networks.architecture import Architecture, fingerprint
@@ -33,6 +33,7 @@ from search.study import references
 from search.study.config import StopConfig
 from search.study.records import ranked, records
 from search.study.run import Run, Studies, sibling
+from search.study.trained import own_weights
 from search.training import checkpoint
 from search.training.recipe import Recipe
 from search.tuning.candidate import DataFacts
@@ -204,7 +205,10 @@ def _read_weights(
     """Trained weights by finalist and seed, of the finalists that were trained on every seed."""
     trials = trainings(study)
     return {
-        finalist.name: [read_weights(context.folder / f"{finalist.name}-{seed}" / "weights.npz") for seed in range(seeds)]
+        finalist.name: [
+            own_weights(context.folder / f"{finalist.name}-{seed}", trials[finalist.name, seed], finalist.architecture)
+            for seed in range(seeds)
+        ]
         for finalist in finalists
         if all(trials[finalist.name, seed].state == TrialState.COMPLETE for seed in range(seeds))
     }

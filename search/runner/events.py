@@ -36,6 +36,7 @@ class DeviceReady:
 
     text: str
     data: str
+    rank_by: Literal["float", "int8"] = "float"  # the accuracy by which the study ranks
     event: Literal["device"] = "device"
 
 
@@ -158,6 +159,8 @@ class TrialEnded:
     reason: str | None = None
     seconds: float | None = None
     compile_seconds: float | None = None
+    best_val_accuracy: float | None = None  # by which the study ranks
+    float_val_accuracy: float | None = None  # of the best epoch, in a study that ranks by int8 accuracy
     event: Literal["end"] = "end"
 
 

@@ -66,7 +66,7 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         worker=order.worker,
         on_wait=lambda reason: reporter.send(DatabaseUnavailable(reason)),
     )
-    reporter.send(DeviceReady(_device_text(trainer, data, config), data.summary()))
+    reporter.send(DeviceReady(_device_text(trainer, data, config), data.summary(), config.search.rank_by))
     objective = Objective(
         Context(config, data, run.folder, order.worker),
         claims_of(studies.candidates),

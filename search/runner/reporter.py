@@ -64,7 +64,7 @@ class Reporter(Observer):
     def trial_ended(self, trial: optuna.Trial, architecture: Architecture | None) -> None:
         self.annotate(trial, architecture)
         attributes = trial.user_attrs
-        copied = (names.REASON, names.SECONDS, names.COMPILE_SECONDS)
+        copied = (names.REASON, names.SECONDS, names.COMPILE_SECONDS, names.BEST_VAL_ACCURACY, names.FLOAT_VAL_ACCURACY)
         known = {name: attributes[name] for name in copied if name in attributes}
         self.send(TrialEnded(trial.number, Outcome(attributes[names.OUTCOME]), **known))
 

@@ -43,6 +43,7 @@ BEST_EPOCH = "best_epoch"
 FINAL_VAL_ACCURACY = "final_val_accuracy"  # of the last epoch
 FLOAT_VAL_ACCURACY = "float_val_accuracy"  # of the best epoch, where the ranked accuracy is that after int8 conversion
 FLIP_VAL_ACCURACY = "flip_val_accuracy"  # of the best epoch's weights, averaged over each image and its mirror image
+NETWORK = "network_sha256"  # of the trained network, by which files of another trial are recognised
 DELTA_VS_BASE = "delta_vs_base"
 REFUSED = "refused"  # number of proposals that the sampler rejected before this one, by the rule that they broke
 REFUSED_PARAMS = "refused_params"  # parameters of the first of them

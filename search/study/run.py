@@ -302,7 +302,7 @@ def verdict(run: Run, number: int | None) -> str:
     flipped = record.flip_val_accuracy
     apart = "" if flipped is None else f"; {flipped:.2%} with flip averaging, which is not ranked"
     floats = record.float_val_accuracy
-    best_one = f"{record.best_val_accuracy:.2%}" + ("" if floats is None else f" in int8, {floats:.2%} in floats,")
+    best_one = f"{record.best_val_accuracy:.2%}" + ("" if floats is None else f" in int8, {floats:.2%} in float,")
     return (
         f"trained: best {best_one} in epoch {record.best_epoch} of {record.epochs}, "
         f"rank {ranked(candidates).index(record) + 1}{apart}"

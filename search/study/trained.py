@@ -1,4 +1,7 @@
-"""Trained networks of a run, loaded from the storage and the run folder for export."""
+"""Trained networks of a run, loaded from the storage and the run folder for export.
+
+Files that belong to another trial are rejected: each trial keeps the digest of its trained network.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
+from search.budget.cost import compute_cost
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
+from search.export.card import network_digest
 from search.files import read_json, read_weights, write_json, write_weights
-from search.networks.architecture import Architecture, from_json, to_dict
+from search.networks.architecture import Architecture, fingerprint, from_json, to_dict
+from search.storage.attributes import FINGERPRINT, NETWORK
 from search.study import dataset
 from search.study.records import base_accuracy, records
-from search.study.run import DATA, Run, Studies, best, load
+from search.study.run import DATA, Run, Studies, best, load, network_of
 from search.training.recipe import Recipe
 from search.training.result import Training
 
@@ -56,7 +63,7 @@ def candidate(run: Run, number: int | None = None, studies: Studies | None = Non
         studies: the run's open studies, which saves a second reading.
 
     Raises:
-        UserError: there is no such trial, it was not trained, or its files are gone.
+        UserError: there is no such trial, it was not trained, or its files are missing or another trial's.
     """
     studies = studies or load(run)
     if number is None:
@@ -68,19 +75,22 @@ def candidate(run: Run, number: int | None = None, studies: Studies | None = Non
         outcome = trials[number].user_attrs.get("outcome", trials[number].state.name.lower())
         told = f"python -m search show {run.called or run.name} {number}"
         raise UserError(f"{run.name} {number}: this trial was not trained ({outcome}); see: {told}")
-    return _trained(run, studies, trials[number], run.folder / "trials" / str(number), f"{run.name}-{number}")
+    own_fingerprint = fingerprint(network_of(run, number, studies))
+    folder = run.folder / "trials" / str(number)
+    return _trained(run, studies, trials[number], folder, f"{run.name}-{number}", own_fingerprint)
 
 
 def reference(run: Run, name: str) -> Trained:
     """Load a reference that the run has trained, by name.
 
     Raises:
-        UserError: it has not been trained in this run, or its files are gone.
+        UserError: it has not been trained in this run, or its files are missing or another's.
     """
     studies = load(run)
     for trial in studies.references.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         if trial.user_attrs.get("reference") == name:
-            return _trained(run, studies, trial, run.folder / "references" / name, name)
+            folder, own_fingerprint = run.folder / "references" / name, trial.user_attrs.get(FINGERPRINT)
+            return _trained(run, studies, trial, folder, name, own_fingerprint)
     raise UserError(f"{name}: not trained in {run.folder}; train it with: {run.command} --reference {name}")
 
 
@@ -106,7 +116,9 @@ def images(run: Run, path: Path | None = None) -> Dataset:
     return data
 
 
-def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name: str) -> Trained:
+def _trained(
+    run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name: str, own_fingerprint: str | None
+) -> Trained:
     attributes, data = trial.user_attrs, studies.candidates.user_attrs[DATA]
     scores = {key: attributes[key] for key in ("best_val_accuracy", "best_epoch", "final_val_accuracy", "epochs", "seconds")}
     if "float_val_accuracy" in attributes:
@@ -127,12 +139,44 @@ def _trained(run: Run, studies: Studies, trial: FrozenTrial, folder: Path, name:
         f"{scores['epochs']}, on {images}.",
         f"Trained on {data['summary']}.",
     ]
-    trained = read_json(folder / "training.json")
-    return Trained(
-        replace(from_json(json.dumps(trained["architecture"])), name=name),
-        read_weights(folder / "weights.npz"),
-        Pixels.from_dict(trained["pixels"]),
-        trained["recipe"],
-        facts,
-        heading,
+    training = read_json(folder / "training.json")
+    try:
+        network, pixels = from_json(json.dumps(training["architecture"])), Pixels.from_dict(training["pixels"])
+        recipe = training["recipe"]
+    except (LookupError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"{folder / 'training.json'}: damaged ({type(error).__name__}); take another trial") from None
+    if own_fingerprint is not None and fingerprint(network) != own_fingerprint:
+        raise _not_its_own(folder, f"the network {fingerprint(network)}", own_fingerprint)
+    return Trained(replace(network, name=name), own_weights(folder, trial, network), pixels, recipe, facts, heading)
+
+
+def own_weights(folder: Path, trial: FrozenTrial, network: Architecture) -> list[npt.NDArray[Any]]:
+    """Read the weights in a trial's folder.
+
+    Trials of earlier versions have no digest of their network; their weights must have as many values as the network.
+
+    Raises:
+        UserError: they cannot be read, or are another network's.
+    """
+    weights = read_weights(folder / "weights.npz")
+    if own := trial.user_attrs.get(NETWORK):
+        if (digest := network_digest(network, weights)) != own:
+            raise _not_its_own(folder, f"the trained network {digest[:16]}", own[:16])
+        return weights
+    values, params = sum(array.size for array in weights), compute_cost(network).params
+    if values != params:
+        raise _not_its_own(folder, f"weights of {values:,} values", f"a network of {params:,}")
+    return weights
+
+
+def is_own_log(epochs: Sequence[Mapping[str, Any]], curve: Sequence[float]) -> bool:
+    """True if a history is that of the trial with this curve of validation accuracies."""
+    accuracies = [epoch["val_accuracy"] for epoch in epochs]
+    return len(accuracies) == len(curve) and np.allclose(accuracies, curve, rtol=0, atol=1e-9)
+
+
+def _not_its_own(folder: Path, content: str, expected: str) -> UserError:
+    return UserError(
+        f"{folder}: holds {content}, and {expected} was trained there: the files are another trial's; put its own back, "
+        "or take another trial"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -132,3 +133,21 @@ def test_a_database_that_is_away_is_told_now_and_then(monkeypatch: pytest.Monkey
         clock.seconds = 1000 + later
         tell(view, (0, DatabaseUnavailable("no route")))
     assert printed(view).count("The database is away (no route)") == 2
+
+
+def test_a_study_ranked_by_int8_says_of_each_accuracy_which_it_is() -> None:
+    def int8_end(number: int, best: float, floats: float) -> Sent:
+        worker, event = end(0, number)
+        assert isinstance(event, TrialEnded)
+        return worker, replace(event, best_val_accuracy=best, float_val_accuracy=floats)
+
+    ready = (0, DeviceReady("training on paper", "some images", "int8"))
+    view = tell(view_of(1), ready, found(), trial(0, 1), epoch(0, 1, 0.26))
+    view.base = 0.10
+    assert "epoch 1/4, float accuracy 26.00%" in shown(view)[0]
+    tell(view, int8_end(1, best=0.24, floats=0.26))
+    assert "best 24.00% in int8, 26.00% in float, +14.00 against the base" in printed(view)
+    tell(view, trial(0, 2), epoch(0, 1, 0.25))
+    assert "best so far 24.00% in int8 (+14.00 against the base)" in shown(view)[0]
+    tell(view, int8_end(2, best=0.23, floats=0.25))
+    assert view.best == (0.24, 1)

@@ -50,7 +50,7 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("integers")
     (folder / "small.toml").write_text(STUDY, encoding="utf-8")
     said = search("run", folder / "small.toml", "--out", folder / "run")
-    assert "best and against base: of the networks in int8" in said
+    assert "in int8: of the converted network" in said and "against base: in int8" in said
     exported = commands.search("export", folder / "small.toml", "--out", folder / "run", "--form", "int8", "--to", folder)
     assert exported.status == 0, exported.err
     search("finals", folder / "small.toml", "--out", folder / "run", "--top", "1", "--seeds", "1")
