@@ -342,8 +342,8 @@ def test_images_that_moved_are_named_anew_and_others_refused(tmp_path: Path) -> 
     arrays = {"x_train": digits.x_train, "y_train": digits.y_train, "x_test": digits.x_val, "y_test": digits.y_val}
     np.savez(tmp_path / "set.npz", **arrays)
     run = small_run(tmp_path / "run", data={"path": str(tmp_path / "set.npz")}, protocol="course")
-    studies.create(run, winner.dataset.read(run.config))
-    assert winner.images(run).fingerprint == winner.dataset.read(run.config).fingerprint
+    studies.create(run, winner.dataset.load_study_data(run.config))
+    assert winner.images(run).fingerprint == winner.dataset.load_study_data(run.config).fingerprint
     (tmp_path / "set.npz").rename(tmp_path / "moved.npz")
     with pytest.raises(UserError, match=r"set\.npz: no such file"):
         winner.images(run)
