@@ -118,7 +118,7 @@ def zips(draw: Draw) -> bytes:
 
 
 def _pickled(protocol: int = 2, **more: Any) -> bytes:
-    batch = {b"data": np.zeros((10, 3072), np.uint8), b"labels": list(range(10))} | more
+    batch = {b"data": np.random.default_rng(0).integers(0, 256, (10, 3072), np.uint8), b"labels": list(range(10))} | more
     return pickle.dumps(batch, protocol)
 
 

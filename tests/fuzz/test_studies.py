@@ -54,8 +54,8 @@ TEXTS = [to_toml(one) for one in ORIGINALS]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder to fuzz in, with surveys of few draws."""
     home = tmp_path_factory.mktemp("studies")
-    for name in ("base.json", "gated-97k.json"):
-        (home / name).write_bytes(next(STUDIES.glob(f"*/{name}")).read_bytes())
+    for path in (STUDIES / "quickstart" / "base.json", next(STUDIES.glob("*/gated-97k.json"))):
+        (home / path.name).write_bytes(path.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search.study.survey, "DRAWS", 20)
         patch.setattr(search.study.survey, "survey_space", partial(search.study.survey.survey_space, draws=20))
