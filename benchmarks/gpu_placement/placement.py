@@ -1,4 +1,4 @@
-"""Where is each node of a training step placed on a machine with a GPU, and how many bytes cross between host and device?
+"""Placement of every node of a training step on a GPU machine, and the bytes that cross to and from the device.
 
     .venv-gpu/bin/python -m benchmarks.gpu_placement.placement FAKE_GPU.so [--network eip-b] [--recipe everything]
         [--policy float32] [--every] [--nodes]

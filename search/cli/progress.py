@@ -249,7 +249,7 @@ class RunView:
         return Group(*shown, *more, _line([*([self.phase] if self.phase else []), *self._whole()]))
 
     def _whole(self) -> list[str]:
-        """What is said of the whole run."""
+        """Text on the run as a whole."""
         parts = []
         if self.best:
             gap = f" ({100 * (self.best[0] - self.base):+.2f} against the base)" if self.base else ""

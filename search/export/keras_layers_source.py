@@ -78,7 +78,7 @@ def commented(lines: Sequence[Line], indent: str) -> Iterator[str]:
 
 
 class _Writing(NamedTuple):
-    """What all statements are written with."""
+    """Shared settings of all statements."""
 
     initializer: str
     shared: set[str]  # names of the convolutions that later ones share their weights with

@@ -57,7 +57,7 @@ def onnx_model(
 
 
 def outputs(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What the file makes of prepared images."""
+    """Outputs of the file for prepared images."""
     import onnxruntime  # type: ignore[import-untyped]
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

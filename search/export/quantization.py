@@ -38,7 +38,7 @@ def quantizable(architecture: Architecture, weights: Weights) -> keras.Model:
 
 @dataclass(frozen=True)
 class _Ways:
-    """What becomes of the normalisations that the converter does not fold, by name."""
+    """Replacements of the normalisations that the converter does not fold, by name."""
 
     into: dict[str, str]  # after a relu: its factor goes through it into this convolution, as |s| relu(x) = relu(|s| x)
     signed: set[str]  # those of them that have a negative factor somewhere
@@ -80,12 +80,12 @@ def _convolves(row: Resolved | None) -> bool:
 
 
 def _shares(row: Resolved) -> bool:
-    """Whether other convolutions have its weights too."""
+    """True if other convolutions share its weights."""
     return isinstance(row.layer, ConvLayer) and bool(row.layer.weights)
 
 
 def _scale(norm: Any) -> npt.NDArray[np.float32]:
-    """What a batch normalisation multiplies each channel by."""
+    """Factor of a batch normalisation for each channel."""
     return np.asarray(norm.gamma / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon), np.float32)
 
 
@@ -113,7 +113,7 @@ class _Layers:
 
 
 class _Shift(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """What is left of a batch normalisation whose factor was applied before."""
+    """Remainder of a batch normalisation whose factor was applied before."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return inputs + (self.beta - self.moving_mean * _factor(self))

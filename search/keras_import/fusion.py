@@ -89,7 +89,7 @@ def _convolutions(items: Sequence[Item]) -> list[Convolution]:
 
 
 def _step(first: Convolution, following: Sequence[Convolution], findings: Findings) -> tuple[int, Step | None]:
-    """How many of the following convolutions belong to the layer of the first, and the layer.
+    """Number of following convolutions that belong to the layer of the first, and the layer.
 
     The layer is None where none computes the same, which is recorded as a problem.
     """

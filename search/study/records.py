@@ -38,7 +38,7 @@ FAILED = (Outcome.FAILED, Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.TIMED
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one trial; accuracies are fractions."""
+    """Stored facts of one trial; accuracies are fractions."""
 
     number: int
     reference: str | None
@@ -88,19 +88,19 @@ def ranked(found: list[Record]) -> list[Record]:
 
 
 def counts(found: list[Record]) -> dict[str, int]:
-    """How many trials were trained, pruned at a rung, rejected (within the sampler too) and failed."""
+    """Number of trials trained, pruned at a rung, rejected (within the sampler too) and failed."""
     seen = Counter[str](Outcome.FAILED if record.outcome in FAILED else record.outcome for record in found)
     seen[Outcome.REJECTED] += refusals(found).total()
     return {outcome: seen[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
 
 
 def progress(found: list[Record]) -> int:
-    """How many trials count towards the number that the study asks for."""
+    """Number of trials that count towards the number that the study asks for."""
     return sum(record.outcome in COUNTED for record in found)
 
 
 def refusals(found: list[Record]) -> Counter[str]:
-    """How many proposals the sampler refused, by the rule that they broke."""
+    """Number of proposals rejected by the sampler, by the rule that they broke."""
     told = Counter[str]()
     for record in found:
         if record.outcome != Outcome.INTERRUPTED:  # its retry has them too
@@ -109,7 +109,7 @@ def refusals(found: list[Record]) -> Counter[str]:
 
 
 def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None:
-    """What a candidate has to beat: the base's best validation accuracy, None while it has not been trained."""
+    """Accuracy to beat: the base's best validation accuracy, None while it has not been trained."""
     if isinstance(config.base, float):
         return config.base
     name = config.base_name

@@ -294,7 +294,7 @@ def network_of(run: Run, number: int | None = None, studies: Studies | None = No
 
 
 def verdict(run: Run, number: int | None) -> str:
-    """What became of a candidate, in a line; without a number of the best."""
+    """Outcome of a candidate in one line; of the best if no number is given."""
     candidates = outline(load(run).candidates)
     record = best(run, candidates) if number is None else next(one for one in candidates if one.number == number)
     if record.outcome != "trained" or record.best_val_accuracy is None:
