@@ -122,7 +122,8 @@ def prepare_device() -> Device:
     """Set up the backend for repeatable trainings that share the machine, and describe the device.
 
     Must come before the first operation. One inter-op thread makes batch norm's update order, and so the training,
-    repeatable on a CPU; memory growth, and no preallocation under JAX, let several processes share a GPU.
+    repeatable on a CPU; memory growth, and no preallocation under JAX, let several processes share a GPU. Where TensorFlow
+    has computed before, as in a notebook, its settings stay as they were.
 
     Raises:
         UserError: Keras cannot be used, see `configure_keras`.
@@ -196,10 +197,11 @@ def _tensorflow_devices() -> tuple[str, list[str]]:
     """(library with its version, names of the GPUs)."""
     import tensorflow as tf
 
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     cards = tf.config.list_physical_devices("GPU")
-    for card in cards:
-        tf.config.experimental.set_memory_growth(card, True)
+    with suppress(RuntimeError):  # TensorFlow has computed in this process already, as in a notebook: its settings are final
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        for card in cards:
+            tf.config.experimental.set_memory_growth(card, True)
     names = [str(tf.config.experimental.get_device_details(card).get("device_name", "GPU")) for card in cards]
     return f"TensorFlow {tf.__version__}", names
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +28,6 @@ from search.runner.reporter import NullPublisher, Reporter
 from search.study.config import StopConfig
 from search.study.records import FAILED, Record, counts, progress, records
 from search.study.references import Reference
-from search.training import device
 from search.training.result import Outcome, TrialOver
 from search.training.trainer import KerasTrainer
 from search.tuning.stopping import LimitReached, Limits, trials_since_best
@@ -272,7 +270,7 @@ def test_what_ends_a_search_does_not_end_its_finals(
         return most
 
     monkeypatch.setattr(finals, "search_at_random", search_at_random)
-    monkeypatch.setattr(device, "prepare_device", lambda: SimpleNamespace(description="none"))
+    monkeypatch.setattr(KerasTrainer, "prepare", lambda trainer: "no device")
     run = small_run(tmp_path / "run", stop={"hours": 1, "device_hours": 1, "accuracy": 0.1, "trial_minutes": 1})
     order = replace(make_order(run, finals=FinalsOrder(control=True)), seconds_left=0.0)
     assert worker.work(order, Reporter(lambda event: None), NullPublisher(), KerasTrainer()) == Recycle()
