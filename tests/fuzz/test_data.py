@@ -1,6 +1,6 @@
 """Data files of any content, through `plan --data` and the reader: a data set, or one line that says what is wrong.
 
-Bytes damaged at random are in tests/data/test_dataset.py and tests/data/test_images.py; here they are such that more of a
+Bytes damaged at random are in tests/data/test_archives.py and tests/data/test_images.py; here they are such that more of a
 reader believes them: whole files that hold the wrong arrays, archives whose checksums hold, pickles with other operations,
 folders of files.
 
