@@ -7,7 +7,8 @@ one joint space.
 
 `suggest` asks a trial for the parameters and builds the architecture; `encode` finds the parameters of a given architecture.
 Edit the [space] table of a study file to search elsewhere. To add a kind, write a class with the members of
-`search.spaces.base.SearchSpace` and enter it in `KINDS`.
+`search.spaces.base.SearchSpace` and enter it in `KINDS`; or name it in the study file, `kind = "cells.py:Cells"`, see
+`search.spaces.own`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BaseModel, PlainSerializer, PlainValidator, SerializationIn
 from pydantic_core import PydanticCustomError
 
 from search.networks.architecture import Architecture
+from search.spaces import own
 from search.spaces.base import NotInSpace, SearchSpace
 from search.spaces.domains import Domain, Trial, Value
 from search.spaces.fixed import Fixed
@@ -55,30 +57,39 @@ class _Table(BaseModel):
     @field_validator("kind")
     @classmethod
     def _is_known(cls, value: object) -> object:
-        if isinstance(value, str) and value in KINDS:
+        if own.is_own(value) or (isinstance(value, str) and value in KINDS):
             return value
-        *others, last = map(repr, KINDS)
+        *others, last = [*map(repr, KINDS), "'FILE.py:CLASS'"]
         raise PydanticCustomError(
             "literal_error", "Input should be {expected}", {"expected": f"{', '.join(others)} or {last}"}
         )
 
 
 def record_of(table: object) -> type[BaseModel]:
-    """The class that a [space] table is read as, by its kind; a pyramid if that is missing or unknown."""
+    """The class that a [space] table is read as, by its kind; a pyramid if that is missing or unknown.
+
+    Raises:
+        ValueError: the kind names a file that cannot be used.
+    """
     kind = table.get("kind") if isinstance(table, Mapping) else None
+    if isinstance(kind, str) and own.is_own(kind):
+        return own.load(kind)
     return KINDS.get(kind, Pyramid) if isinstance(kind, str) else Pyramid
 
 
 def _read(raw: object) -> object:
-    if isinstance(raw, tuple(KINDS.values())):
+    if isinstance(raw, BaseModel) and (isinstance(raw, tuple(KINDS.values())) or own.kind_of(raw)):
         return raw
     if isinstance(raw, Mapping):
         _Table.model_validate(raw)
+        if own.is_own(raw.get("kind")):
+            return record_of(raw).model_validate({key: value for key, value in raw.items() if key != "kind"})
     return record_of(raw).model_validate(raw)
 
 
 def _write(space: BaseModel, info: SerializationInfo) -> dict[str, Any]:
-    return space.model_dump(mode=info.mode)
+    kind = own.kind_of(space)
+    return ({} if kind is None else {"kind": kind}) | space.model_dump(mode=info.mode)
 
 
 # Not a pydantic union, which puts the kind into the location of an error: `space.pyramid.width`.

@@ -36,6 +36,7 @@ ORDER = (  # each imports itself and what stands before it, also inside function
     "search.finals",
     "report",
     "search.cli",
+    "search.api",
     "search.__main__",
 )
 REPORT_ORDER = (

@@ -16,6 +16,7 @@ from search.errors import UserError, first_place, first_problem, nearest
 from search.files import safe_name
 from search.networks import architecture as architectures
 from search.networks.architecture import to_dict
+from search.spaces import own
 from search.study.config import (
     DEEPEST,
     FREE,
@@ -65,6 +66,8 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
         data["path"] = str((path.parent / data["path"]).resolve())
     if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:
         raw["space"] = table | _given(table.get("network"), path)
+    if isinstance(table := raw.get("space"), dict) and own.is_own(table.get("kind")):
+        raw["space"] = table | {"kind": _pinned(table["kind"], path)}
     for key, value in (overrides or {}).items():
         table, _, name = key.partition(".")
         if isinstance(raw.setdefault(table, {}), dict):
@@ -87,6 +90,14 @@ def _given(names: object, path: Path) -> dict[str, Any]:
             if found.setdefault(own, network) != network:
                 raise UserError(f"{path}: space.network: two networks are called {own!r}; rename one of the files")
     return {"network": list(found) if isinstance(names, list) else next(iter(found), names), "networks": found}
+
+
+def _pinned(kind: str, path: Path) -> str:
+    """The kind of a user's own space with the absolute path and the digest of its file."""
+    try:
+        return own.pin(kind, path.parent)
+    except ValueError as error:
+        raise UserError(f"{path}: space.{error}") from None
 
 
 def is_file(name: object) -> bool:

@@ -451,6 +451,9 @@ def test_a_table_of_no_kind_is_a_pyramid() -> None:
     assert record_of({"width": 8}) is record_of({"kind": ["fixed"]}) is record_of(3) is Pyramid
 
 
+NO_KIND = "Input should be 'pyramid', 'residual', 'fixed' or 'FILE.py:CLASS'"
+
+
 @pytest.mark.parametrize(
     ("table", "place", "told"),
     [
@@ -463,8 +466,16 @@ def test_a_table_of_no_kind_is_a_pyramid() -> None:
             ("space",),
             "space: networks.a: input: is missing and required; add it",
         ),
-        ({"kind": "fixd"}, ("space", "kind"), "space.kind: Input should be 'pyramid', 'residual' or 'fixed', not 'fixd'"),
-        ({"kind": None}, ("space", "kind"), "space.kind: Input should be 'pyramid', 'residual' or 'fixed', not None"),
+        (
+            {"kind": "fixd"},
+            ("space", "kind"),
+            f"space.kind: {NO_KIND}, not 'fixd'",
+        ),
+        (
+            {"kind": None},
+            ("space", "kind"),
+            f"space.kind: {NO_KIND}, not None",
+        ),
         (3, ("space",), "space: Input should be a valid dictionary"),
     ],
 )

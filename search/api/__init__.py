@@ -1,0 +1,1 @@
+"""Studies from Python: the same code as the command line, for scripts and notebooks."""
