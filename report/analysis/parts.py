@@ -85,6 +85,18 @@ def parts(searched: Space, drawn: Mapping[str, Value], shape: tuple[int, int, in
             return blocks(space.build(searched, drawn, shape, classes))
 
 
+def outline(net: Net, part: str) -> str:
+    """The network in one line: `5 blocks: 24-32|48-48|64`, widths in channels, a bar for each pool."""
+    if not net.parts:
+        return ""
+    text = ""
+    for index, made in enumerate(net.parts):
+        joint = "" if index == 0 else "|" if net.parts[index - 1].is_pooled else "-"
+        text += f"{joint}{made.width}" + (f"x{made.blocks}" if made.blocks > 1 else "")
+    text += "|" if net.parts[-1].is_pooled else ""
+    return f"{len(net.parts)} {part}{'' if len(net.parts) == 1 else 's'}: {text}"
+
+
 def blocks(network: Architecture) -> tuple[Part, ...]:
     """Blocks of a plain stack, without a convolution that serves as the head."""
     found = []

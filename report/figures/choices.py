@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from plotly.graph_objects import Figure
@@ -12,9 +12,10 @@ from report.analysis.importance import Importance
 from report.analysis.marginal import Marginal
 from report.analysis.parts import Net, Part
 from report.colours import GREY
-from report.figures.finals import BEST, POINTS, WORST, faint, legend_entry, with_spans
-from report.figures.style import axis, count_axis, drawn
+from report.figures.finals import BEST, POINTS, WORST, legend_entry, with_spans
+from report.figures.style import axis, count_axis, drawn, faint
 
+FEW, FADED = 5, 0.35  # networks below which a median is faded, and its opacity
 LINES = 12  # largest group of which each network is drawn
 MOST = 20  # choices drawn
 ROW = 26  # pixels of one line of a chart
@@ -26,27 +27,53 @@ _GROUPS: tuple[tuple[Group, str, str, str], ...] = (("worst", WORST, "dash", "di
 
 
 def along(one: Contrast, value: Callable[[Part], float], what: str, part: str) -> Figure:
-    """Draw a value by part for both groups: medians, quartiles as a band, single networks where they are few."""
+    """Draw a value by part for both groups: medians, quartiles as a band, single networks where they are few.
+
+    Medians of fewer than `FEW` networks are faded; the numbers of networks stand below the axis.
+    """
     traces: list[dict[str, Any]] = []
+    profiles = {group: profile(getattr(one, group), value) for group, *_ in _GROUPS}
     for group, colour, dash, symbol in _GROUPS:
         nets: Sequence[Net] = getattr(one, group)
-        spots = profile(nets, value)
+        spots = profiles[group]
         traces += [_band(spots, colour), *(_single(nets, value, colour) if len(nets) <= LINES else [])]
+        many = [spot for spot in spots if spot.n >= FEW]  # a deeper part is in fewer networks
+        few = spots[max(len(many) - 1, 0) :]
+        look = {"color": colour, "dash": dash, "width": 2.5}
+        if len(few) > 1 or not many:
+            fading = _quiet([spot.place for spot in few], [spot.middle for spot in few])
+            traces.append(fading | {"mode": "lines", "line": look | {"color": faint(colour, FADED)}})
+        traces.append(
+            _quiet([spot.place for spot in many], [spot.middle for spot in many]) | {"mode": "lines", "line": look}
+        )
         traces.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers",
+                "mode": "markers",
                 "name": f"{group} {len(nets):,}",
                 "legendrank": 1 if group == "best" else 2,
                 "x": [spot.place for spot in spots],
                 "y": [spot.middle for spot in spots],
-                "line": {"color": colour, "dash": dash, "width": 2.5},
-                "marker": {"symbol": symbol, "size": 8},
+                "marker": {
+                    "symbol": symbol,
+                    "size": 8,
+                    "color": colour,
+                    "opacity": [1.0 if spot.n >= FEW else FADED for spot in spots],
+                },
                 "customdata": [_spot_words(spot) for spot in spots],
-                "hovertemplate": f"{group}, {part} %{{x}}: middle %{{y:.4~g}}%{{customdata}}<extra></extra>",
+                "hovertemplate": f"{group}, {part} %{{x}}: median %{{y:.4~g}}%{{customdata}}<extra></extra>",
             }
         )
-    return drawn(what, traces, _parts(one, part), axis(what, rangemode="tozero"))
+    return drawn(what, traces, _parts(one, part) | _counted(one, profiles, part), axis(what, rangemode="tozero"))
+
+
+def _counted(one: Contrast, profiles: Mapping[Group, Sequence[Spot]], part: str) -> dict[str, Any]:
+    """Ticks with the number of networks of both groups that have the part."""
+    places = list(range(1, one.deepest + 1))
+    counts = {group: {spot.place: spot.n for spot in spots} for group, spots in profiles.items()}
+    texts = [f"{place}<br>{counts['best'].get(place, 0)} | {counts['worst'].get(place, 0)}" for place in places]
+    title = {"text": f"{part}<br>below: networks that have it, best | worst"}
+    return {"tickvals": places, "ticktext": texts, "title": title}
 
 
 def _band(spots: Sequence[Spot], colour: str) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import quantiles
 from typing import Literal
 
 from search.study import references as known
@@ -14,6 +15,7 @@ from search.study.records import Record, base_accuracy, ranked
 from search.study.run import Run
 
 DECIMALS = 4  # decimals of an accuracy: a hundredth of a percent
+FEWEST = 5  # curves at an epoch for which their spread is shown
 PRUNED = "pruned_at_rung"
 REJECTED = "rejected as a trial"  # rule of a rejected trial, which is no draw of the sampler
 
@@ -25,6 +27,16 @@ class Curve:
     name: str
     role: Literal["base", "reference", "candidate", "published"]
     accuracies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and middle 80 % of the accuracies (fractions) of several trainings at one epoch."""
+
+    epoch: int
+    low: float
+    middle: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,27 @@ def curves(run: Run, candidates: list[Record], references: list[Record], top: in
     found += [Curve(f"trial {record.number}", "candidate", rounded(record.curve)) for record in best]
     found += [Curve(name, "reference", accuracies) for name, accuracies in networks.items()]
     return found + _published(run.config)
+
+
+def other_curves(candidates: list[Record], top: int = 5) -> list[Curve]:
+    """Curves of the candidates that are not among the best, trained or pruned, by number."""
+    best = {record.number for record in ranked(candidates)[:top]}
+    return [
+        Curve(f"trial {record.number}", "candidate", rounded(record.curve))
+        for record in candidates
+        if record.number not in best and record.outcome in ("trained", PRUNED) and record.curve
+    ]
+
+
+def middle_band(curves: Sequence[Curve]) -> list[Spread]:
+    """Spread of the curves by epoch, over those that reached it; epochs that fewer than five reached are left out."""
+    spreads = []
+    for epoch in range(1, max(len(row.accuracies) for row in curves) + 1):
+        values = [row.accuracies[epoch - 1] for row in curves if len(row.accuracies) >= epoch]
+        if len(values) >= FEWEST:
+            tenths = quantiles(values, n=10, method="inclusive")
+            spreads.append(Spread(epoch, *rounded((tenths[0], tenths[4], tenths[-1]))))
+    return spreads
 
 
 def _published(config: StudyConfig) -> list[Curve]:

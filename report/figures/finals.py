@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure
 
 from report.analysis.mistakes import Predictions
 from report.colours import COLOURS, GREY
-from report.figures.style import GRID, axis, drawn, level
+from report.figures.style import GRID, axis, drawn, faint, level
 from search.finals.results import FinalistResult, FinalsResult
 
 BEST, WORST = COLOURS[1], COLOURS[0]
@@ -127,8 +127,3 @@ def legend_entry(name: str, colour: str, symbol: str) -> dict[str, Any]:
     """Legend entry for one of two colours in a trace."""
     marker = {"color": colour, "symbol": symbol, "size": 11}
     return {"type": "scatter", "mode": "markers", "name": name, "x": [None], "y": [None], "marker": marker}
-
-
-def faint(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"

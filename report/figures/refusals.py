@@ -32,12 +32,14 @@ def refusals(run: Run, candidates: list[Record]) -> Figure | None:
         looks[rule] = {"color": LIMIT, "pattern": {"shape": SHAPES[place % len(SHAPES)]}}
     budget, last = run.config.budget.params, groups[-1].last
     bars = [_bars(rule, groups, look) for rule, look in looks.items()]
-    trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
-    proposals = count_axis("proposals", max(sum(group.by_rule.values()) for group in groups))
+    trials = count_axis("trial number", last) | {"range": [-0.5, last + 0.5]}
+    width = groups[0].last - groups[0].first + 1
+    unit = "proposals per trial" if width == 1 else f"proposals per {width} trials"
+    proposals = count_axis(unit, max(sum(group.by_rule.values()) for group in groups))
     if not sizes:
         return drawn("Rejected before training", bars, trials, proposals, barmode="stack", bargap=0.15)
     below = [
-        _sizes("refused", sizes, "x-thin", RULES["over budget"]),
+        _sizes("rejected", sizes, "x-thin", RULES["over budget"]),
         _sizes("trained", trained, "circle", TRAINED),
     ]
     return drawn(
@@ -73,7 +75,7 @@ def _sizes(name: str, found: Sequence[Size], symbol: str, colour: str) -> dict[s
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"size of what was {name}",
+        "name": f"{name}, by size",
         "x": [size.trial for size in shown],
         "y": [size.params for size in shown],
         "yaxis": "y2",

@@ -48,9 +48,9 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def accuracy_axis(values: Sequence[float], title: str = "validation accuracy") -> dict[str, Any]:
-    """Options of an accuracy axis (fractions shown in percent), with a decimal if values are close."""
+    """Options of an accuracy axis (fractions shown in percent), with decimals if values are close."""
     spread = max(values) - min(values) if values else 1.0
-    return axis(title, tickformat=".0%" if spread > 0.1 else ".1%")
+    return axis(title, tickformat=".0%" if spread > 0.1 else ".1%" if spread > 0.01 else ".2%")
 
 
 def count_axis(title: str, last: int) -> dict[str, Any]:
@@ -65,6 +65,42 @@ def log_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]
     fine = [factor * power for power in powers for factor in (1, 2, 5) if low <= log10(factor * power) <= high]
     ticks = fine if len(fine) <= 5 else [power for power in powers if low <= log10(power) <= high]
     return axis(title, type="log", range=[low, high], tickvals=ticks, tickformat="~s") | more
+
+
+def beyond(limit: float, end: float) -> dict[str, Any]:
+    """Shaded area of a cost axis beyond a limit."""
+    return {
+        "type": "rect",
+        "layer": "below",
+        "xref": "x",
+        "yref": "paper",
+        "x0": limit,
+        "x1": end,
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": faint(GREY, 0.15),
+        "line": {"width": 0},
+    }
+
+
+def end_label(text: str, x: float, y: float, colour: str, *, is_above: bool) -> dict[str, Any]:
+    """Label at the right end of a line, above or below it."""
+    return {
+        "text": text,
+        "x": x,
+        "y": y,
+        "xanchor": "right",
+        "yanchor": "bottom" if is_above else "top",
+        "yshift": 4 if is_above else -4,
+        "showarrow": False,
+        "font": {"color": colour, "size": 13},
+    }
+
+
+def faint(colour: str, opacity: float) -> str:
+    """A colour with transparency."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
 
 
 def level(value: float, text: str, *, upright: bool = False, **more: Any) -> dict[str, Any]:

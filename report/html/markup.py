@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from typing import Any, NamedTuple
 
@@ -106,6 +109,12 @@ def bar(share: float, kind: str = "") -> str:
 def script_data(value: Any) -> str:
     """JSON escaped for a script element: it can neither close the element nor open a comment."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def packed(text: str) -> str:
+    """Text as gzip in base64, which the page's script unpacks: a third of the size of minified JavaScript."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _class(kind: str) -> str:

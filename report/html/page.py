@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page, report.html, that opens offline: plotly and every number are inside.
+"""The report of a run as one HTML page, report.html, that opens offline: plotly (gzip) and every number are inside.
 
 The page loads nothing: its content security policy forbids it, also if a name in it contains markup. `report.css` and
 `report.js` beside this file are inlined. The script element `leaderboard` holds the output of `top --json`.
@@ -46,7 +46,8 @@ def page(findings: Findings, predictions: Predictions | str) -> str:
         results.leaderboard(findings),
         results.finals(findings),
         results.curves(findings),
-        results.costs(findings),
+        results.progress(findings),
+        results.costs(findings, candidates),
         results.winner(findings),
         results.mistakes(findings, predictions),
         insights.effects(findings),
@@ -76,7 +77,7 @@ def page(findings: Findings, predictions: Predictions | str) -> str:
             f"<footer>Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>python -m search report</code>.</footer>",
             "</main></div>",
             f'<script type="application/json" id="leaderboard">{markup.script_data(findings.board)}</script>',
-            f"<script>{get_plotlyjs()}</script>",
+            f'<script type="application/gzip" id="plotly">{markup.packed(get_plotlyjs())}</script>',
             f"<script>{_beside('report.js')}</script>",
             "</body></html>",
         ]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from plotly.graph_objects import Figure
+
 from report import pareto as fronts
 from report.analysis.findings import Findings
 from report.analysis.mistakes import Predictions, most_confused, picture
+from report.analysis.parts import Net, outline, part_of
 from report.figures import curves as figures
 from report.figures import finals as charts
+from report.figures.progress import progress as draw_progress
 from report.html import markup
 from report.html.markup import Section
 from report.markdown import effects as evidence
@@ -72,20 +76,47 @@ def finals(findings: Findings) -> Section:
 def curves(findings: Findings) -> Section:
     """Validation accuracy by epoch."""
     known = findings.run, findings.candidates, findings.references
-    words = "Validation accuracy by epoch: base dashed, best trials in colour, others dash-dotted, published logs dotted."
-    return Section("curves", "Learning curves", markup.figure(figures.learning_curves(*known), words, height=460))
+    plot = figures.learning_curves(*known)
+    low = plot.layout.yaxis.range[0]
+    published = " Published logs, dotted with one symbol each, are of the test images." if _has_published(plot) else ""
+    words = (
+        "Validation accuracy by epoch: the winner in colour, the base dashed, the next best in blue, other candidates grey."
+        f"{published} The axis begins at {low:.0%}, so that differences at the end show: first epochs may lie below."
+    )
+    return Section("curves", "Learning curves", markup.figure(plot, words, height=480))
 
 
-def costs(findings: Findings) -> Section:
-    """Section on accuracy against each cost metric, with its Pareto front as a table."""
+def _has_published(plot: Figure) -> bool:
+    return any(", published" in (trace.name or "") for trace in plot.data)
+
+
+def progress(findings: Findings) -> Section:
+    """Section on the course of the search."""
+    plot = draw_progress(findings.run, findings.candidates, findings.references)
+    words = (
+        "Each candidate in the order of the trials, and the best so far. Triangles on the lower edge are less accurate than "
+        "the axis shows."
+    )
+    return Section("progress", "Progress of the search", markup.figure(plot, words))
+
+
+def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
+    """Section on accuracy against each cost metric, with its Pareto front as a table.
+
+    Args:
+        candidates: their networks, for the hover text.
+    """
     config = findings.run.config
+    networks = {net.number: outline(net, part_of(config.space)) for net in candidates}
     names = config.recorded_metrics
     known = add_costs(Opened(findings.run, findings.candidates, findings.references), names, findings.studies)
     parts = [_front(known, config.cost_metrics)] if config.cost_metrics else list[str]()
     for name in names:
         metric, front = METRICS[name], fronts.front_board(known, (name,))
-        words = f"Best validation accuracy against {metric.axis}; the line is the best to be had with no more."
-        parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(figures.accuracy_by_cost(*known, name), words)]
+        words = f"Best validation accuracy against {metric.axis}; the line is the highest accuracy at no higher cost."
+        words += " Shaded: beyond the budget." if name in config.budget.limits else ""
+        plot = figures.accuracy_by_cost(*known, name, networks=networks)
+        parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, words)]
         n, label = len(front["trials"]), f"The front of accuracy against {metric.label}"
         table = markup.table(fronts.front_table(front), label, left=(1,))
         parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))

@@ -14,6 +14,7 @@ from plotly.graph_objects import Figure
 from report.figures import curves as figures
 from report.figures import data as rows
 from report.figures.data import REJECTED, Refusals, Size
+from report.figures.progress import progress
 from report.figures.style import COLOURS, GREY, log_axis
 from search.storage.urls import sqlite_url
 from search.study import config as configs
@@ -80,7 +81,8 @@ def test_published_logs_are_shown_for_all_of_cifar10_alone() -> None:
     assert rows.curves(cifar(overrides={"data.images": 5_000}), [], []) == []
     assert rows.curves(hand_made(), [], []) == []
     traces = plain(figures.learning_curves(cifar(), [], []))["data"]
-    assert [one["name"] for one in traces if one.get("showlegend", True)] == ["published, test images (6)"]
+    assert [one["name"].partition(" (")[0] for one in traces] == [row.name for row in told]
+    assert len({one["marker"]["symbol"] for one in traces}) == len(told), "each log has its own symbol"
 
 
 def test_the_learning_curves_stay_small() -> None:
@@ -88,15 +90,51 @@ def test_the_learning_curves_stay_small() -> None:
     found = [record(number, 0.5, curve=curve, epochs=50) for number in range(9)]
     figure = figures.learning_curves(hand_made(), found, [record(0, 0.9, reference="base", curve=curve)])
     traces = plain(figure)["data"]
-    assert [trace["name"] for trace in traces] == ["base (61.35%)", *(f"trial {n} (61.35%)" for n in range(5))]
+    trials = [f"trial {n} (61.35%)" for n in range(5)]
+    assert [one["name"] for one in traces] == [
+        "other candidates (4)", "base (61.35%)", *trials[1:], "next best (4)", trials[0],
+    ]  # fmt: skip
     assert traces[1]["x"] == list(range(1, 51))
-    assert len({trace["line"]["color"] for trace in traces}) == 6
-    assert len(figure.to_json()) < 6_000
+    assert traces[-1]["line"]["color"] == COLOURS[0] and traces[1]["line"]["dash"] == "dash"
+    assert [one["name"] for one in traces if one.get("showlegend", True)] == [
+        "other candidates (4)", "base (61.35%)", "next best (4)", "trial 0 (61.35%)",
+    ]  # fmt: skip
+    assert len(figure.to_json()) < 9_000
+
+
+def test_winner_and_base_are_labelled_at_their_ends_on_two_sides() -> None:
+    found, base = [record(number, 0.5 + number / 100) for number in range(3)], [record(0, 0.9, reference="base")]
+    labels = plain(figures.learning_curves(hand_made(), found, base))["layout"]["annotations"]
+    assert [(one["text"], one["yanchor"]) for one in labels] == [("base", "bottom"), ("trial 2", "top")]
+    assert all(one["x"] == len(found[0].curve) and one["xanchor"] == "right" for one in labels)
+
+
+def test_the_accuracy_axis_shows_where_the_curves_differ() -> None:
+    """It leaves the first epochs out, and no highlighted curve near its end."""
+    curves = [tuple(end * (1 - 0.9 * 0.8**epoch) for epoch in range(50)) for end in (0.80, 0.84, 0.85)]
+    found = [record(number, max(curve), curve=curve, epochs=50) for number, curve in enumerate(curves)]
+    low, high = plain(figures.learning_curves(hand_made(), found, []))["layout"]["yaxis"]["range"]
+    assert 0.75 < low < 0.8 and 0.85 < high < 0.87
+    assert all(low < value < high for curve in curves for value in curve[38:])
+
+
+def test_of_many_candidates_the_middle_four_fifths_are_a_band() -> None:
+    curves = [(0.1 * number / 40, 0.5 + 0.1 * number / 40) for number in range(41)]
+    found = [record(number, curve[1], curve=curve, epochs=2) for number, curve in enumerate(curves)]
+    found += [pruned(50 + number, 0.4) for number in range(3)]
+    figure = figures.learning_curves(hand_made(), found, [], top=1)
+    band, median = trace(figure, "middle 80 % of other candidates (43)"), trace(figure, "their median")
+    spreads = rows.middle_band(rows.other_curves(found, 1))
+    assert [spread.epoch for spread in spreads] == [1, 2]
+    assert spreads[1].low == pytest.approx(0.5, abs=0.02) and spreads[1].high == pytest.approx(0.59, abs=0.01)
+    assert band["x"] == [1, 2, 2, 1] and median["y"] == [spread.middle for spread in spreads]
+    assert rows.middle_band([rows.Curve("one", "candidate", (0.1, 0.2))] * 4) == [], "too few for a spread"
 
 
 def test_a_study_without_trials_has_empty_figures() -> None:
     run = hand_made()
     assert plain(figures.learning_curves(run, [], []))["data"] == []
+    assert plain(progress(run, [], []))["data"] == []
     assert plain(figures.accuracy_by_cost(run, [], [], "params"))["data"] == []
     assert plain(figures.accuracy_by_cost(run, [], [], "macs"))["data"] == []
     assert figures.refusals(run, []) is None
@@ -138,11 +176,34 @@ def test_trained_points_are_filled_and_pruned_ones_hollow() -> None:
     assert filled["marker"]["color"] == COLOURS[1] and hollow["marker"]["color"] == "rgba(0,0,0,0)"
 
 
-def test_the_front_is_that_of_the_trained_and_goes_on_to_the_edge() -> None:
+def test_the_front_is_that_of_the_trained_and_ends_at_the_budget() -> None:
     figure = figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "params")
-    front, edge = trace(figure, "Pareto front"), plain(figure)["layout"]["xaxis"]["range"][1]
-    assert (front["x"], front["y"]) == ([5_000, 7_000, edge], [0.8, 0.9, 0.9])
-    assert trace(figures.accuracy_by_cost(hand_made(), FOUND, [], "macs"), "Pareto front")["x"][:2] == [700, 800]
+    front = trace(figure, "Pareto front")
+    assert (front["x"], front["y"]) == ([5_000, 7_000, 8_000], [0.8, 0.9, 0.9])
+    macs = figures.accuracy_by_cost(hand_made(), FOUND, [], "macs")
+    assert trace(macs, "Pareto front")["x"] == [700, 800, plain(macs)["layout"]["xaxis"]["range"][1]]
+
+
+def test_the_winner_is_a_labelled_star_with_the_interval_of_its_accuracy() -> None:
+    noise = figures.Noise(0.88, 0.915, "95 % of one training")
+    figure = figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "params", noise=noise)
+    star = trace(figure, "winner: trial 1 (90.00%; 95 % of one training)")
+    assert (star["x"], star["y"], star["text"], star["marker"]["symbol"]) == ([7_000], [0.9], ["trial 1"], "star")
+    assert (star["error_y"]["array"], star["error_y"]["arrayminus"]) == ([0.015], [0.02])
+    assert "error_y" not in trace(figures.accuracy_by_cost(hand_made(), FOUND, [], "params"), "winner")
+
+
+def test_the_hover_text_names_the_network() -> None:
+    figure = figures.accuracy_by_cost(hand_made(), FOUND, [], "params", networks={0: "2 blocks: 8-16"})
+    points = trace(figure, "trained (3)")
+    assert points["customdata"] == [[0, "2 blocks: 8-16"], [1, ""], [2, ""]]
+    assert "%{customdata[1]}" in points["hovertemplate"]
+
+
+def test_beyond_the_budget_is_shaded() -> None:
+    shade, line = plain(figures.accuracy_by_cost(hand_made(), FOUND, [], "params"))["layout"]["shapes"]
+    assert (shade["type"], shade["x0"], line["x0"]) == ("rect", 8_000, 8_000)
+    assert line["line"] == {"color": GREY, "width": 2}
 
 
 def test_a_base_far_over_the_budget_is_at_the_edge_with_its_cost_and_a_level() -> None:
@@ -154,7 +215,11 @@ def test_a_base_far_over_the_budget_is_at_the_edge_with_its_cost_and_a_level() -
     assert (at_edge["x"], at_edge["y"], at_edge["marker"]["symbol"]) == ([high], [0.88], "triangle-right")
     assert "82,090" in at_edge["hovertemplate"]
     assert trace(figure, "base (88.00%, 82,090 parameters)")["line"]["dash"] == "dash"
-    lines = {shape["label"]["text"]: (shape["x0"], shape["x1"], shape["y0"], shape["y1"]) for shape in layout["shapes"]}
+    lines = {
+        shape["label"]["text"]: (shape["x0"], shape["x1"], shape["y0"], shape["y1"])
+        for shape in layout["shapes"]
+        if shape["type"] == "line"
+    }
     assert lines == {"base": (0, 1, 0.88, 0.88), "budget 8,000": (8_000, 8_000, 0, 1)}
     own = trace(figure, "own")
     assert (own["x"], own["text"], own["marker"]["symbol"]) == ([7_500], ["own"], "diamond-open")
@@ -164,8 +229,29 @@ def test_multiply_adds_have_no_budget_line_and_a_plain_accuracy_no_marker() -> N
     layout = plain(figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "macs"))["layout"]
     assert [shape["label"]["text"] for shape in layout["shapes"]] == ["base"]
     figure = figures.accuracy_by_cost(hand_made(base=0.84), FOUND, [], "params")
-    assert [shape["label"]["text"] for shape in plain(figure)["layout"]["shapes"]] == ["accuracy to beat", "budget 8,000"]
-    assert not any("text" in one for one in plain(figure)["data"])
+    texts = [shape["label"]["text"] for shape in plain(figure)["layout"]["shapes"] if "label" in shape]
+    assert texts == ["accuracy to beat", "budget 8,000"]
+    assert [one["text"] for one in plain(figure)["data"] if "text" in one] == [["trial 1"]], "the winner alone"
+
+
+# --- progress of the search ------------------------------------------------------------------------------------------
+
+
+def test_the_progress_is_each_candidate_and_the_best_so_far() -> None:
+    figure = progress(hand_made(), FOUND, OPPONENTS)
+    best, trained = trace(figure, "best so far"), trace(figure, "trained (3)")
+    assert (best["x"], best["y"]) == ([0, 1, 3], [0.8, 0.9, 0.9]), "up to the last trial"
+    assert (trained["x"], trained["y"]) == ([0, 1, 2], [0.8, 0.9, 0.85])
+    assert trace(figure, "pruned at a rung (1)")["x"] == [3]
+    assert [shape["label"]["text"] for shape in plain(figure)["layout"]["shapes"]] == ["base"]
+
+
+def test_candidates_far_below_the_others_lie_on_the_edge_of_the_progress() -> None:
+    found = [record(number, 0.8 + number / 1_000) for number in range(20)] + [record(20, 0.1)]
+    figure = progress(hand_made(), found, [])
+    trained, low = trace(figure, "trained"), plain(figure)["layout"]["yaxis"]["range"][0]
+    assert low > 0.79 and trained["y"][-1] == low and trained["customdata"][-1] == 0.1
+    assert trained["marker"]["symbol"][-1] == "triangle-down" and trained["marker"]["symbol"][10] == "circle"
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -207,8 +293,9 @@ def test_refusals_are_stacked_by_rule_above_the_sizes_and_the_budget() -> None:
     assert trace(figure, "over budget (8)")["y"] == [7, 1, 0]
     assert trace(figure, "same network (2)")["y"] == [0, 2, 0]
     assert trace(figure, f"{REJECTED} (1)")["y"] == [0, 0, 1]
-    assert trace(figure, "size of what was refused")["y"] == [9_000, 12_000, 8_500, 9_000]
+    assert trace(figure, "rejected, by size")["y"] == [9_000, 12_000, 8_500, 9_000]
     assert plain(figure)["layout"]["barmode"] == "stack"
+    assert plain(figure)["layout"]["yaxis"]["title"]["text"] == "proposals per trial"
     (budget,) = plain(figure)["layout"]["shapes"]
     assert (budget["y0"], budget["yref"], budget["label"]["text"]) == (8_000, "y2", "budget 8,000")
 
@@ -264,12 +351,14 @@ def many() -> dict[str, Figure]:
         "params": figures.accuracy_by_cost(run, found, base, "params"),
         "macs": figures.accuracy_by_cost(run, found, base, "macs"),
         "refusals": refused_figure,
+        "progress": progress(run, found, base),
     }
 
 
 def test_two_thousand_trials_make_small_figures(many: dict[str, Figure]) -> None:
     sizes = {name: len(figure.to_json()) for name, figure in many.items()}
-    assert sizes["curves"] < 12_000 and sizes["params"] < 48_000 and sizes["macs"] < 54_000 and sizes["refusals"] < 24_000
+    assert sizes["curves"] < 14_000 and sizes["params"] < 48_000 and sizes["macs"] < 54_000 and sizes["refusals"] < 24_000
+    assert sizes["progress"] < 72_000
 
 
 def test_many_points_are_drawn_by_webgl_and_few_are_not(many: dict[str, Figure]) -> None:
@@ -286,7 +375,7 @@ def test_every_figure_reads_on_light_and_on_dark(many: dict[str, Figure]) -> Non
         assert "template" not in layout or len(json.dumps(layout["template"])) < 100
     assert contrast(GREY, "#FFFFFF") > 4 and contrast(GREY, "#121212") > 4
     for colour in COLOURS:
-        assert contrast(colour, "#FFFFFF") > 2 and contrast(colour, "#121212") > 3, colour
+        assert contrast(colour, "#FFFFFF") >= 3 and contrast(colour, "#121212") >= 3, colour
 
 
 def contrast(one: str, other: str) -> float:
