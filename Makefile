@@ -2,7 +2,7 @@
 # make test    set up, then every test
 # GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages cannot share one
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench venv ray lock clean
+.PHONY: help run test lint bench venv ray tensorboard mlflow lock clean
 
 ifdef GPU
 VENV := .venv-gpu
@@ -30,9 +30,9 @@ help:
 venv:
 	@$(ENVIRONMENT)
 
-# Ray, to train on an existing cluster: an extra, in the environment that is there.
-ray:
-	@$(ENVIRONMENT) --extra requirements-ray.txt
+# Extras, in the environment that is there: Ray to train on an existing cluster, and two experiment trackers.
+ray tensorboard mlflow:
+	@$(ENVIRONMENT) --extra requirements-$@.txt
 
 run: venv
 	$(BIN)/python -m search run quickstart
@@ -54,7 +54,8 @@ WITH := --extra notebook --extra onnx --extra postgres --extra test
 lock:
 	$(COMPILE) --extra cpu $(WITH) --output-file requirements.txt
 	$(COMPILE) --extra gpu $(WITH) --output-file requirements-gpu.txt
-	$(COMPILE) --extra ray --constraint requirements.txt --output-file requirements-ray.txt
+	for extra in ray tensorboard mlflow; do \
+		$(COMPILE) --extra $$extra --constraint requirements.txt --output-file requirements-$$extra.txt || exit 1; done
 
 clean:
 	rm -rf .venv .venv-gpu studies/*/run .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,6 +32,7 @@ ORDER = (  # each imports itself and what stands before it, also inside function
     "search.tuning",
     "search.keras_import",
     "objective",
+    "search.tracking",
     "search.runner",
     "search.finals",
     "report",

@@ -22,6 +22,7 @@ from search.study.dataset import load_study_data
 from search.study.records import counts, progress, ranked, records
 from search.study.references import Reference
 from search.study.run import Run, Studies, create
+from search.tracking.trackers import with_trackers
 from search.training.device import cpu_note
 from search.training.result import Outcome
 from search.training.trainer import Trainer
@@ -71,7 +72,7 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         Context(config, data, run.folder, order.worker),
         claims_of(studies.candidates),
         Limits(config.stop, order.seconds_left, config.cost_metrics),
-        reporter,
+        with_trackers(reporter, config.log, run.name, run.folder),
         trainer,
     )
     if not order.finals:

@@ -34,6 +34,7 @@ REFERENCES = STUDIES / "references"
 FREE = frozenset(
     {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"}
     | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
+    | {"log.to"}
 )
 LARGEST_SIDE = 1024  # of an image, in pixels
 DEEPEST = 50  # tables and lists inside each other in a study file
@@ -263,6 +264,15 @@ class StopConfig(BaseModel):
     trial_minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Minutes that one trial may take.")
 
 
+class LogConfig(BaseModel):
+    """The [log] table: experiment trackers that receive a copy of every trial."""
+
+    model_config = _STRICT
+    to: Annotated[tuple[Literal["tensorboard", "mlflow"], ...], BeforeValidator(as_tuple)] = Field(
+        default=(), description="Trackers that trials are copied to; each is an extra: make tensorboard, make mlflow."
+    )
+
+
 class StudyConfig(BaseModel):
     """A study file, with its overrides and defaults."""
 
@@ -277,6 +287,8 @@ class StudyConfig(BaseModel):
     recipe: RecipeSpace = Field(default=RecipeSpace(), description="Training recipe.")
     search: SearchConfig = Field(default=SearchConfig(), description="Search settings.")
     stop: StopConfig = Field(default=StopConfig(), description="Limits on the study.")
+    # Left out of a stored configuration where it says nothing, so that it is the same as that of earlier versions.
+    log: LogConfig = Field(default=LogConfig(), exclude_if=lambda log: not log.to, description="Copies of every trial.")
 
     @field_validator("base", mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from search.budget.limits import Budget, FieldBounds
 from search.spaces.base import SearchSpace
 from search.spaces.domains import Choices, Dimension, Range
 from search.spaces.recipe import RecipeSpace
-from search.study.config import DataConfig, Directions, Rungs, SearchConfig, StopConfig, StudyConfig
+from search.study.config import DataConfig, Directions, LogConfig, Rungs, SearchConfig, StopConfig, StudyConfig
 from search.training.recipe import SCHEDULES, Augment
 from space import KINDS
 
@@ -37,6 +37,7 @@ TABLES: dict[tuple[str, str | None], type[BaseModel]] = {  # by (dotted name, ki
     ("search.rungs", None): Rungs,
     ("search.directions", None): Directions,
     ("stop", None): StopConfig,
+    ("log", None): LogConfig,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ def check_before_loading(config: StudyConfig, wanted: tuple[str, ...] = ()) -> N
     Raises:
         UserError: a network is missing or breaks a rule of the study, or no network of the space fits the budget.
     """
+    _require_trackers(config)
     if wanted:
         named = [references.find(name) for name in wanted]
     else:
@@ -59,6 +61,13 @@ def check_networks(
     for reference in networks.references:
         references.check(reference, data_name, facts.input_shape, facts.classes)
     return [(known.name, _parameters_of(config, known, facts)) for known in networks.warm_start]
+
+
+def _require_trackers(config: StudyConfig) -> None:
+    """Raise UserError where a tracker of the study is not installed."""
+    for name in config.log.to:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"log.to: {name} is not installed; make {name} adds it to the environment, or leave it out")
 
 
 def base_recipe_note(config: StudyConfig) -> str | None:

@@ -99,6 +99,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "search.recycle_after": (20, 21),
     "search.stall_minutes": (15.0, 16.0),
     "search.grace_minutes": (2.0, 3.0),
+    "log.to": ((), ("tensorboard",)),
     "stop.hours": (None, 2.0),
     "stop.device_hours": (3.0, 4.0),
     "stop.accuracy": (0.9, 0.8),
@@ -108,6 +109,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
 MAY_CHANGE = {
     *("data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"),
     *("stop.hours", "stop.device_hours", "stop.accuracy", "stop.patience"),
+    "log.to",
 }
 
 
@@ -124,7 +126,7 @@ def _changed(key: str, which: int) -> StudyConfig:
 
 
 def test_every_key_that_there_is_is_tried() -> None:
-    assert set(OTHERS) == set(KEYS) - {"data", "budget", "space", "recipe", "search", "stop"}
+    assert set(OTHERS) == set(KEYS) - {"data", "budget", "space", "recipe", "search", "stop", "log"}
     assert FREE == MAY_CHANGE
 
 
@@ -132,6 +134,7 @@ def test_keys_that_came_later_are_stored_only_where_they_say_something() -> None
     """So that the digest of a study, and what is stored of it, is what earlier versions made of it."""
     later = {"bits", "skip_damaged", "drop_copies"}
     assert not later & parse(plain_study(), "study").dump()["data"].keys()
+    assert "log" not in parse(plain_study(), "study").dump()
     own = {"path": "/srv/a", "bits": 12, "skip_damaged": True, "drop_copies": True}
     dumped = parse(plain_study(data=own), "study").dump()
     assert later <= dumped["data"].keys()

@@ -13,6 +13,7 @@ from search.errors import UserError
 from search.spaces.recipe import RecipeSpace
 from search.study.config import (
     DataConfig,
+    LogConfig,
     Rungs,
     SearchConfig,
     StopConfig,
@@ -74,6 +75,7 @@ KEYS = [
     *(f"search.{key}" for key in SearchConfig.model_fields),
     *(f"search.rungs.{key}" for key in Rungs.model_fields),
     *(f"stop.{key}" for key in StopConfig.model_fields),
+    *(f"log.{key}" for key in LogConfig.model_fields),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Copies of the progress of trials for experiment trackers: TensorBoard and MLflow, each an optional extra."""
