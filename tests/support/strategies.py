@@ -244,6 +244,7 @@ def narrow(layers: tuple[Layer, ...], filters: int = 2) -> tuple[Layer, ...]:
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
+DECAYS = (Cosine(), OneCycle(), OneCycle(warmup=0.6, start=3.0), Linear(), Linear(warmup=0.5), Linear(warmup=0.999))
 SCHEDULES = (Constant(), InverseTime(rate=0.3), Cosine(), OneCycle(), Linear(), Linear(warmup=0.4), Plateau())
 
 
