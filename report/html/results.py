@@ -19,6 +19,7 @@ from report.html.markup import Section
 from report.markdown import effects as evidence
 from report.markdown.summary import base_table, confirmation, counts_words, leaderboard_table
 from report.network.drawing import network_svg
+from report.network.layout import View
 from report.tables import Table
 from search.budget.metrics import METRICS
 from search.study.pareto import add_costs
@@ -137,14 +138,21 @@ def _front(known: Opened, metrics: Sequence[str]) -> str:
 def winner(findings: Findings) -> Section:
     """The winner layer by layer."""
     words = (
-        f"Trial {findings.number} from its input down: the size of each output, how many input pixels each way it can see, "
-        "its parameters and multiply-adds with a bar each."
+        f"Trial {findings.number} from its input down: boxes as wide as their channels, strips below them for normalisation, "
+        "activation and dropout; output size, receptive field in input pixels, parameters and multiply-adds."
     )
     flipped = next(record.flip_val_accuracy for record in findings.candidates if record.number == findings.number)
     if flipped is not None:
         words += f" With flip averaging, which is reported separately and never ranked, it reaches {flipped:.2%}."
-    drawing = markup.scrolling(network_svg(findings.network), f"Trial {findings.number}, layer by layer")
-    return Section("winner", f"The winner: trial {findings.number}", markup.paragraph(words) + drawing)
+    label = f"Trial {findings.number}, layer by layer"
+    network = findings.network
+    folded, compact, full = (network_svg(network, view) for view in (View.FOLDED, View.COMPACT, View.FULL))
+    parts = [
+        markup.paragraph(words),
+        f'<div class="broad">{markup.scrolling(folded, label)}</div><div class="narrow">{compact}</div>',
+        markup.details("Every layer by itself", markup.scrolling(full, f"{label}, nothing folded")),
+    ]
+    return Section("winner", f"The winner: trial {findings.number}", "".join(parts))
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------

@@ -21,9 +21,11 @@ from report.network.layout import (
     Columns,
     Layout,
     Place,
+    View,
     above,
     arrange,
     middle,
+    short_name,
     typeset,
     typeset_shape,
 )
@@ -76,23 +78,23 @@ class _Scale(NamedTuple):
     largest_macs: int
 
 
-def network_svg(architecture: Architecture) -> str:
+def network_svg(architecture: Architecture, view: View = View.FULL) -> str:
     """Draw the network at the size of its text; a page can scroll or scale it by the class `network-drawing`.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
     """
-    layout, total = arrange(architecture), compute_cost(architecture)
+    layout, total = arrange(architecture, view), compute_cost(architecture)
     rows = [place.row for place in layout.places]
     scale = _Scale(total, max(row.params for row in rows), max(row.macs for row in rows))
     name, width = _name(architecture), round(layout.columns.end)
     label = f"{name}, layer by layer: {total.params:,} parameters, {total.macs:,} multiply-adds"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="network-drawing" role="img" aria-label="{escape(label)}"',
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="network-drawing {view.value}" role="img" aria-label="{escape(label)}"',
         f'viewBox="0 0 {width} {layout.height}" width="{width}" height="{layout.height}">',
         f"<title>{escape(_printable(architecture.name) or name)}</title>",
         f"<style>{_STYLE}</style>",
-        *_heading(name, architecture, total, layout.columns),
+        *_heading(name, architecture, total, layout),
         *_bands(architecture, layout),
         *_wires(layout),
         *_input(architecture, layout),
@@ -106,22 +108,23 @@ def network_svg(architecture: Architecture) -> str:
 # --- parts of the drawing --------------------------------------------------------------------------------------------
 
 
-def _heading(name: str, architecture: Architecture, total: Cost, columns: Columns) -> Iterator[str]:
-    field = total.receptive_field
-    facts = [f"{total.params:,} parameters, {total.trainable_params:,} of them trained"]
-    facts += [f"{total.macs:,} multiply-adds per image"]
-    if field:
+def _heading(name: str, architecture: Architecture, total: Cost, layout: Layout) -> Iterator[str]:
+    field, columns, is_compact = total.receptive_field, layout.columns, layout.view is View.COMPACT
+    facts = [
+        f"{total.params:,} parameters"
+        if is_compact
+        else f"{total.params:,} parameters, {total.trainable_params:,} of them trained"
+    ]
+    facts += [f"{total.macs:,} multiply-adds" + ("" if is_compact else " per image")]
+    if field and not is_compact:
         facts += [f"receptive field {typeset_shape((field, field))} of {typeset_shape(architecture.input[:2])}"]
     yield _text(MARGIN, 26, name, "title")
     yield _text(MARGIN, 46, " · ".join(facts), "quiet")
     yield _text(MARGIN, TOP - 14, "map", "head")
     yield _text(columns.name, TOP - 14, "layer", "head")
-    numbers = {
-        "output": columns.output,
-        "receptive field": columns.field,
-        "parameters": columns.params,
-        "multiply-adds": columns.macs,
-    }
+    numbers = {"parameters": columns.params}
+    if not is_compact:
+        numbers |= {"output": columns.output, "receptive field": columns.field, "multiply-adds": columns.macs}
     for column, right in numbers.items():
         yield _text(right, TOP - 14, column, "head", right=True)
 
@@ -157,22 +160,43 @@ def _input(architecture: Architecture, layout: Layout) -> Iterator[str]:
 def _layer(place: Place, layout: Layout, scale: _Scale) -> Iterator[str]:
     row, y, columns = place.row, middle(place.line), layout.columns
     colour, total = _colour(row.layer), scale.total
-    yield f"<g><title>{escape(_hint(row, total))}</title>"
-    yield from _symbol(row, layout.lanes[place.lane], y, layout)
-    options = f'<tspan class="quiet" dx="8">{escape(typeset(row.options))}</tspan>'
-    yield _text(columns.name + 14 * len(row.path), y + 4, row.name, more=options)
+    yield f"<g><title>{escape(_hint(place, total))}</title>"
+    yield from _symbol(row, layout.lanes[place.lane], y - 1.5 * len(place.folded), layout, 3 * len(place.folded))
+    yield from _followers(place, layout, y)
+    left = columns.name + 14 * len(row.path)
+    if layout.view is View.COMPACT:
+        yield _text(left, y + 4, typeset(short_name(place)))
+        yield _text(columns.params, y + 4, f"{row.params:,}" if row.params else "", right=True)
+    else:
+        yield _text(left, y + 4, row.name, more=f'<tspan class="quiet" dx="8">{escape(typeset(place.options))}</tspan>')
+        yield from _numbers(row, y, columns, scale, colour)
+    yield "</g>"
+
+
+def _numbers(row: LayerRow, y: float, columns: Columns, scale: _Scale, colour: str) -> Iterator[str]:
     yield _text(columns.output, y + 4, typeset(row.output_text), right=True)
     if row.receptive_field is not None:
         yield _text(columns.field, y + 4, typeset(row.field_text()), right=True)
     if row.params:
-        yield from _bar(columns.params, y, row.params, scale.largest_params, total.params, colour)
+        yield from _bar(columns.params, y, row.params, scale.largest_params, scale.total.params, colour)
     if row.macs:
-        yield from _bar(columns.macs, y, row.macs, scale.largest_macs, total.macs, colour)
-    yield "</g>"
+        yield from _bar(columns.macs, y, row.macs, scale.largest_macs, scale.total.macs, colour)
 
 
-def _symbol(row: LayerRow, x: float, y: float, layout: Layout) -> Iterator[str]:
-    """Symbol of a layer: a box as wide as its output, a trapezoid for a pool, two halves for a gate, a node for a sum."""
+def _followers(place: Place, layout: Layout, y: float) -> Iterator[str]:
+    """Thin strips below the box of a layer: the layers folded into its line."""
+    x, width = layout.lanes[place.lane], layout.width(place.row.output)
+    for index, row in enumerate(place.folded):
+        top = y + 10 - 3 * (len(place.folded) - index)
+        yield f'<rect x="{x - width / 2:.1f}" y="{top}" width="{width:.1f}" height="2" fill="{_colour(row.layer)}"/>'
+
+
+def _symbol(row: LayerRow, x: float, y: float, layout: Layout, less: int = 0) -> Iterator[str]:
+    """Symbol of a layer: a box as wide as its output, a trapezoid for a pool, two halves for a gate, a node for a sum.
+
+    Args:
+        less: pixels by which a box is lower, for the strips below it.
+    """
     colour, width = _colour(row.layer), layout.width(row.output)
     match row.layer:
         case Residual():
@@ -189,7 +213,7 @@ def _symbol(row: LayerRow, x: float, y: float, layout: Layout) -> Iterator[str]:
             points = f"M{x - width / 2:.1f} {y - 8}h{width:.1f}l{-slope:.1f} 16h{2 * slope - width:.1f}z"
             yield f'<path d="{points}" fill="{colour}"/>'
         case SeparableConv() | SpatialSeparableConv() | Conv() | Dense() | Softmax():
-            yield _box(x, y, width, 18, colour)
+            yield _box(x, y, width, 18 - less, colour)
         case BatchNorm() | Activation() | Dropout():
             yield _box(x, y, width, 8, colour)
         case _:
@@ -228,12 +252,13 @@ def _total(total: Cost, layout: Layout) -> Iterator[str]:
     y, columns = middle(len(layout.places)) + 8, layout.columns
     yield _text(columns.name, y, "total", "size")
     yield _text(columns.params, y, f"{total.params:,}", "size", right=True)
-    yield _text(columns.macs, y, f"{total.macs:,}", "size", right=True)
+    if layout.view is not View.COMPACT:
+        yield _text(columns.macs, y, f"{total.macs:,}", "size", right=True)
 
 
 def _box(x: float, y: float, width: float, height: int, colour: str) -> str:
     """A box centred on a point."""
-    left, top = f"{x - width / 2:.1f}", y - height // 2
+    left, top = f"{x - width / 2:.1f}", f"{y - height / 2:g}"
     return f'<rect x="{left}" y="{top}" width="{width:.1f}" height="{height}" rx="2" fill="{colour}"/>'
 
 
@@ -245,9 +270,10 @@ def _text(x: float, y: float, words: str, kind: str = "", *, right: bool = False
     return f'<text x="{x:.1f}" y="{y:.0f}"{options}>{escape(words)}{more}</text>'
 
 
-def _hint(row: LayerRow, total: Cost) -> str:
+def _hint(place: Place, total: Cost) -> str:
     """Text shown while the pointer is on a layer."""
-    parts = [row.name, typeset(row.options), f"{typeset_shape(row.input)} to {typeset(row.output_text)}"]
+    row = place.row
+    parts = [row.name, typeset(place.options), f"{typeset_shape(row.input)} to {typeset(row.output_text)}"]
     if row.params:
         parts.append(f"{row.params:,} parameters ({format_share(row.params, total.params)})")
     if row.macs:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from report.network.drawing import network_svg
-from report.network.layout import Layout, arrange, typeset, typeset_shape
+from report.network.layout import Layout, View, arrange, typeset, typeset_shape
 from report.network.page import network_html, write_drawings
 from search.__main__ import main
 from search.budget.cost import compute_cost, compute_layer_cost
@@ -37,8 +37,8 @@ DEEP = net(
 )
 
 
-def drawn(architecture: Architecture) -> ElementTree.Element:
-    return ElementTree.fromstring(network_svg(architecture))
+def drawn(architecture: Architecture, view: View = View.FULL) -> ElementTree.Element:
+    return ElementTree.fromstring(network_svg(architecture, view))
 
 
 def texts(picture: ElementTree.Element) -> list[str]:
@@ -73,9 +73,9 @@ def test_a_reference_is_drawn_with_its_layers_and_costs(name: str) -> None:
 
 
 @settings(max_examples=60)
-@given(architectures())
-def test_any_network_is_drawn_inside_its_frame(network: Architecture) -> None:
-    picture = drawn(network)
+@given(architectures(), st.sampled_from(View))
+def test_any_network_is_drawn_inside_its_frame(network: Architecture, view: View) -> None:
+    picture = drawn(network, view)
     _, _, width, height = map(float, picture.attrib["viewBox"].split())
     for box in picture.iter(f"{SVG}rect"):
         left, top, wide, high = (float(box.attrib[key]) for key in ("x", "y", "width", "height"))
@@ -85,15 +85,42 @@ def test_any_network_is_drawn_inside_its_frame(network: Architecture) -> None:
 
 
 @settings(max_examples=60)
-@given(architectures())
-def test_wires_cross_no_box_of_another_lane(network: Architecture) -> None:
-    layout = arrange(network)
+@given(architectures(), st.sampled_from(View))
+def test_wires_cross_no_box_of_another_lane(network: Architecture, view: View) -> None:
+    layout = arrange(network, view)
     for skip in layout.skips:
         x = layout.lanes[skip.aside]
         for line, left, right in boxes(layout):
             if skip.first <= line < skip.last and layout.places[line].lane != skip.aside:
                 assert not left < x < right
-    assert all(left > 60 and right < layout.columns.name for _, left, right in boxes(layout))
+    assert all(left >= view.gutter - 1 and right < layout.columns.name for _, left, right in boxes(layout))
+
+
+@settings(max_examples=60)
+@given(architectures())
+def test_folding_loses_no_layer_and_no_cost(network: Architecture) -> None:
+    full, folded = arrange(network), arrange(network, View.FOLDED)
+    assert sum(1 + len(place.folded) for place in folded.places) == len(full.places)
+    assert [place.line for place in folded.places] == list(range(len(folded.places)))
+    for cost in ("params", "macs"):
+        assert sum(getattr(place.row, cost) for place in folded.places) == getattr(compute_cost(network), cost)
+    assert len(folded.skips) == len(full.skips)
+    for skip, whole in zip(folded.skips, full.skips, strict=True):
+        assert folded.places[skip.last].row.name == full.places[whole.last].row.name, "a shortcut ends at its own sum"
+
+
+def test_a_convolution_takes_its_norm_and_activation_into_its_line() -> None:
+    network = reference("eip-c-late")
+    lines = [place for place in arrange(network, View.FOLDED).places if isinstance(place.row.layer, SeparableConv)]
+    assert lines[0].options == "16 filters, 3x3 · dropout 0.05, norm, relu"
+    words = texts(drawn(network, View.FOLDED))
+    assert not any(word.startswith(("batch_norm", "activation", "dropout")) for word in words)
+    assert "separable conv 16, 3×3" in texts(drawn(network, View.COMPACT))
+
+
+def test_a_compact_drawing_fits_a_phone() -> None:
+    for name in REFERENCES:
+        assert float(drawn(reference(name), View.COMPACT).attrib["width"]) <= 360
 
 
 def test_sums_gates_and_bands_are_drawn() -> None:
