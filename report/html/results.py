@@ -138,7 +138,7 @@ def _front(known: Opened, metrics: Sequence[str]) -> str:
 def winner(findings: Findings) -> Section:
     """The winner layer by layer."""
     words = (
-        f"Trial {findings.number} from its input down: boxes as wide as their channels, strips below them for normalisation, "
+        f"Trial {findings.number} from its input down: boxes as wide as their channels, strips for normalisation, "
         "activation and dropout; output size, receptive field in input pixels, parameters and multiply-adds."
     )
     flipped = next(record.flip_val_accuracy for record in findings.candidates if record.number == findings.number)

@@ -90,7 +90,8 @@ def network_svg(architecture: Architecture, view: View = View.FULL) -> str:
     name, width = _name(architecture), round(layout.columns.end)
     label = f"{name}, layer by layer: {total.params:,} parameters, {total.macs:,} multiply-adds"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="network-drawing {view.value}" role="img" aria-label="{escape(label)}"',
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="network-drawing {view.value}" role="img"',
+        f'aria-label="{escape(label)}"',
         f'viewBox="0 0 {width} {layout.height}" width="{width}" height="{layout.height}">',
         f"<title>{escape(_printable(architecture.name) or name)}</title>",
         f"<style>{_STYLE}</style>",

@@ -187,7 +187,7 @@ def test_a_percent_sign_stays_with_its_number(page: Parsed) -> None:
 
 
 def test_the_winner_and_its_mistakes_are_shown(found: Findings, page: Parsed) -> None:
-    assert page.named("svg", **{"class": "network-drawing"})
+    assert page.named("svg", **{"class": "network-drawing folded"})
     pictures, worst = page.named("img"), answers().worst
     assert len(pictures) == len(worst) == 24
     assert [one["alt"] for one in pictures] == [f"an image of class {CIFAR10_CLASSES[one.truth]}" for one in worst]
