@@ -59,10 +59,13 @@ class ReportPublisher:
         from search.export.exporter import QUICK
 
         self._draw.now(run, studies)
+        exported = None
         if trained.is_here(run, best(run, records(studies.candidates)).number):
-            write(trained.candidate(run, studies=studies), run.folder, formats=QUICK).require_all()
+            exported = write(trained.candidate(run, studies=studies), run.folder, formats=QUICK)
         write_reports(run, studies)
         publish_files(studies.candidates, run.folder)
+        if exported is not None:
+            exported.require_all()  # last, so that a format that fails does not cost the reports
 
 
 def main(publisher: Publisher, trainer: Trainer | None = None) -> NoReturn:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
-from search.errors import UserError, nearest
+from search.errors import StudyStopped, UserError, nearest
 from search.export.card import Files, file_digest, files_of, network_digest
 from search.export.formats import ADD, CARD, INT8, KERAS, ONNX, PY, TFLITE, C, Format
 from search.export.subject import Subject
@@ -41,10 +41,12 @@ class Exported:
         """Raise if a format failed.
 
         Raises:
-            RuntimeError: names the first of them and the reason.
+            StudyStopped: names the first of them and the reason. Another attempt would fail in the same way.
         """
         for name, reason in self.failed.items():
-            raise RuntimeError(f"export: {name}: {reason}")
+            raise StudyStopped(
+                f"export: {name}: {reason}; all trials are stored, and the verb export writes the other formats"
+            )
 
 
 class _FormatFailed(Exception):

@@ -221,7 +221,7 @@ def _window(rows: tuple[Resolved, ...], axis: int) -> _Window:
 
 
 def _layer_window(row: Resolved, axis: int) -> _Window | None:
-    """Window of one layer; None if each output depends on the input at its own position alone."""
+    """Window of one layer; None if an output depends on its own position alone, or has no position."""
     match row.layer:
         case SeparableConv(kernel=size) | SpatialSeparableConv(kernel=size) | Conv(kernel=size) as layer:
             reach, stride = (size - 1) * layer.dilation + 1, layer.stride
@@ -232,8 +232,12 @@ def _layer_window(row: Resolved, axis: int) -> _Window | None:
             padded_stride = stride
         case Residual():
             return _union(row.branch, row.shortcut, axis, row.output[axis])
-        case _:
+        case BatchNorm() | Activation() | Dropout() | Gate():
             return None
+        case GlobalAveragePool() | Flatten() | Dense() | Softmax():
+            return None
+        case _:
+            assert_never(row.layer)
     before = _padding_before(row.input[axis], reach, padded_stride) if layer.padding == "same" else 0
     return _Window(-before, reach - 1 - before, stride)
 

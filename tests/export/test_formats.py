@@ -16,7 +16,7 @@ from optuna.artifacts import get_all_artifact_meta
 
 from search.data.dataset import load_dataset
 from search.data.preprocessing import Pixels
-from search.errors import UserError
+from search.errors import StudyStopped, UserError
 from search.export import litert
 from search.export.card import files_of
 from search.export.exporter import FORMATS, QUICK, Exported, export
@@ -278,7 +278,7 @@ def test_a_form_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any) -
     done = everything(tmp_path, formats=["tflite"])
     assert done.failed == {"tflite": "cannot be written (TensorFlow Lite's converter cannot express it)"}
     assert not list(tmp_path.iterdir())
-    with pytest.raises(RuntimeError, match=r"^export: tflite: cannot be written \(TensorFlow Lite's converter"):
+    with pytest.raises(StudyStopped, match=r"^export: tflite: cannot be written \(TensorFlow Lite's converter"):
         done.require_all()
 
 
