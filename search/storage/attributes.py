@@ -45,6 +45,7 @@ FLOAT_VAL_ACCURACY = "float_val_accuracy"  # of the best epoch, where the ranked
 FLIP_VAL_ACCURACY = "flip_val_accuracy"  # of the best epoch's weights, averaged over each image and its mirror image
 NETWORK = "network_sha256"  # of the trained network, by which files of another trial are recognised
 DELTA_VS_BASE = "delta_vs_base"
+PROPOSAL = "proposal"  # reason of the sampler's choice, with the predicted accuracy; see `search.tuning.bayes`
 REFUSED = "refused"  # number of proposals that the sampler rejected before this one, by the rule that they broke
 REFUSED_PARAMS = "refused_params"  # parameters of the first of them
 

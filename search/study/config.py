@@ -192,7 +192,10 @@ class SearchConfig(BaseModel):
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="Trained candidates, those pruned at a rung included. Left out: 20, or the whole grid."
     )
-    sampler: Literal["tpe", "random", "nsga2", "grid"] = Field(default="tpe", description="Sampler of candidates.")
+    sampler: Literal["tpe", "random", "bayes", "nsga2", "grid"] = Field(
+        default="tpe",
+        description="Sampler of candidates; bayes learns accuracy from features of the networks and recipes themselves.",
+    )
     fit: Literal["reject", "fill"] = Field(
         default="reject",
         description="Candidates over the budget are rejected, or widths are scaled to the largest network under it (fill).",
@@ -230,7 +233,7 @@ class SearchConfig(BaseModel):
     def _goes_together(self) -> SearchConfig:
         if self.rungs and self.sampler in ("nsga2", "grid"):
             why = "learns nothing from a pruned trial" if self.sampler == "nsga2" else "wants all of its cells in full"
-            raise ValueError(f"rungs: the {self.sampler} sampler {why}; take tpe or random, or leave rungs out")
+            raise ValueError(f"rungs: the {self.sampler} sampler {why}; take bayes, tpe or random, or leave rungs out")
         if self.directions and self.rungs:
             raise ValueError(
                 "directions: rungs prune by accuracy alone, and would end the small networks of a front; leave rungs out"

@@ -21,11 +21,12 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.spaces.domains import Domain, Value
-from search.storage.attributes import INDEX, KEY, OUTCOME, REASON, REFUSED, REFUSED_PARAMS
+from search.storage.attributes import INDEX, KEY, OUTCOME, PROPOSAL, REASON, REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims
 from search.storage.optuna_internals import StudyView, base_storage_of, trial_id_of
 from search.study.config import StudyConfig
 from search.training.result import Outcome
+from search.tuning.bayes import BayesSampler
 from search.tuning.candidate import DataFacts, Rejection, fits, judge
 from search.tuning.scaling import LOOK_AHEAD, largest_that_fits
 
@@ -45,6 +46,8 @@ class Exhausted(Exception):
 
 def make_sampler(config: StudyConfig, data: DataFacts, claims: Claims, *, seed: int) -> BudgetedSampler:
     """The sampler that a study asks for, seeded for one trial."""
+    if config.search.sampler == "bayes":
+        return BudgetedSampler(BayesSampler(config, data, seed=seed), config, data, claims, seed=seed)
     return BudgetedSampler(inner_sampler(config.search.sampler, seed), config, data, claims, seed=seed)
 
 
@@ -87,6 +90,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         self._generator = random.Random(seed)
         self._is_grid = config.search.sampler == "grid"
         self._fills = config.search.fit == "fill"
+        self._reason: dict[str, Any] | None = None  # of the last proposal, where the inner sampler has one
         self._domains = config.parameters
         self._distributions: dict[str, BaseDistribution] = {
             name: domain.distribution() for name, domain in self._domains.items()
@@ -121,8 +125,10 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
                 continue
             is_new = all(claimed.get(key, index) == index for key in (proposal.key, proposal.earlier_key))
             if is_new and self._claims.claim(proposal.key, index):
+                attributes: dict[str, Any] = {PROPOSAL: self._reason} if self._reason else {}
                 if rejected:
-                    _store(study, trial, {REFUSED: dict(rejected), REFUSED_PARAMS: sizes[:KEPT]})
+                    attributes |= {REFUSED: dict(rejected), REFUSED_PARAMS: sizes[:KEPT]}
+                _store(study, trial, attributes)
                 return values
             if self._is_grid and proposal.key not in seen:  # another trial's cell, which has stored the count before it
                 seen.add(proposal.key)
@@ -176,8 +182,14 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
     def _random_proposals(self, study: optuna.Study, trial: FrozenTrial, fixed: Values) -> Iterator[Values]:
         view: Any = StudyView(study, _without_curves) if self._config.cost_metrics else study
         for _ in range(SAMPLED):
-            sampled = self._inner.sample_relative(view, trial, self._distributions)
-            yield self._filled(self._uniform() | self._config.declared(sampled) | fixed, fixed)
+            if isinstance(self._inner, BayesSampler):  # its candidates fit, at a share of the budget that it has chosen
+                sampled = self._inner.sample_relative(study, trial, self._distributions)
+                self._reason = self._inner.proposal.to_dict() if self._inner.proposal else None
+                yield self._uniform() | sampled | fixed
+            else:
+                sampled = self._inner.sample_relative(view, trial, self._distributions)
+                yield self._filled(self._uniform() | self._config.declared(sampled) | fixed, fixed)
+        self._reason = None
         for _ in range(UNIFORM):
             yield self._filled(self._uniform() | fixed, fixed)
         for _ in range(SCALED):

@@ -82,7 +82,7 @@ TABLES = st.fixed_dictionaries(
             optional={
                 "trials": st.integers(1, 99),
                 "seed": st.integers(0, 2**63 - 1),
-                "sampler": st.sampled_from(["tpe", "random", "nsga2"]),
+                "sampler": st.sampled_from(["tpe", "random", "bayes", "nsga2"]),
                 "fit": st.sampled_from(["reject", "fill"]),
                 "warm_start": st.lists(st.sampled_from(["eip-c", "own.json"]), max_size=2),
             },

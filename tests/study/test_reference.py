@@ -52,7 +52,7 @@ def test_every_default_is_toml_and_is_the_default(key: Key) -> None:
 
 
 def test_values_say_what_is_accepted_and_what_may_be_searched() -> None:
-    assert KEYS["search", None, "sampler"].values == '"tpe", "random", "nsga2", "grid"'
+    assert KEYS["search", None, "sampler"].values == '"tpe", "random", "bayes", "nsga2", "grid"'
     assert KEYS["data", None, "holdout"].values == "number above 0 and below 1"
     assert KEYS["space", "pyramid", "kernel"].values == "a whole number from 1 to 64; per block or net"
     assert KEYS["recipe", None, "optimizer"][3:5] == ("one of adam, adamw, sgd", True)

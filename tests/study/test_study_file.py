@@ -86,7 +86,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     ),
     "rungs for nsga2": (
         _rungs("first = 1", 'sampler = "nsga2"'),
-        ("rungs: the nsga2 sampler learns nothing from a pruned trial", "take tpe or random, or leave rungs out"),
+        ("rungs: the nsga2 sampler learns nothing from a pruned trial", "take bayes, tpe or random, or leave rungs out"),
     ),
     "rungs in a grid": (
         _rungs("first = 1", 'sampler = "grid"'),

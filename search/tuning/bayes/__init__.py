@@ -1,0 +1,5 @@
+"""Bayesian optimisation on networks: a surrogate of accuracy over features of the resolved network and its recipe."""
+
+from search.tuning.bayes.sampler import BayesSampler
+
+__all__ = ["BayesSampler"]

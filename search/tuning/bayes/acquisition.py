@@ -1,0 +1,101 @@
+"""Value of a candidate before it is trained: expected improvement of the accuracy, or of the front beside costs."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.budget.cost import Cost
+from search.budget.metrics import METRICS
+from search.tuning.bayes.surrogate import Array, Prediction
+
+OVERHEAD = 0.3  # multiply-adds of the median candidate, which the fixed time of a training amounts to
+
+
+def expected_improvement(prediction: Prediction, best: float | Array) -> Array:
+    """Expected improvement over `best` (Jones, Schonlau and Welch, 1998), in units of accuracy; shape as the prediction."""
+    from scipy.special import ndtr
+
+    z = (prediction.mean - best) / prediction.deviation
+    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    improvement: Array = prediction.deviation * (z * ndtr(z) + density)
+    return np.maximum(improvement, 0.0)
+
+
+def relative_time(costs: Sequence[Cost], reference: Sequence[Cost]) -> Array:
+    """Time of training each network relative to the median of the reference networks.
+
+    It is computed from multiply-adds rather than measured, so that proposals do not depend on the load of a machine.
+    """
+    median = float(np.median([cost.macs for cost in reference]))
+    return np.array([(cost.macs / median + OVERHEAD) / (1 + OVERHEAD) for cost in costs])
+
+
+@dataclass(frozen=True)
+class Front:
+    """Expected growth of the area under a front, accuracy over the logarithm of a cost that is known exactly.
+
+    With several metrics a proposal takes one random weighting of them, as in ParEGO (Knowles, 2006).
+
+    Attributes:
+        weights: of the metrics.
+        low, high: of the weighted cost over which the area extends.
+        steps: costs of the front, ascending, each with the accuracy that is reached up to it.
+        floor: accuracy below the front's first point.
+    """
+
+    metrics: tuple[str, ...]
+    weights: tuple[float, ...]
+    low: float
+    high: float
+    steps: tuple[tuple[float, float], ...]
+    floor: float
+
+    @classmethod
+    def of(
+        cls,
+        metrics: tuple[str, ...],
+        costs: Sequence[Cost],
+        accuracies: Sequence[float],
+        pool: Sequence[Cost],
+        generator: random.Random,
+    ) -> Front:
+        """The front of observed networks.
+
+        Args:
+            accuracies: posterior means of the observed networks.
+            pool: candidates, which bound the costs together with the observed networks.
+        """
+        shares = [generator.expovariate(1.0) for _ in metrics]
+        weights = tuple(share / sum(shares) for share in shares)
+        weighted = [_weighted(cost, metrics, weights) for cost in costs]
+        every = weighted + [_weighted(cost, metrics, weights) for cost in pool]
+        steps = list[tuple[float, float]]()
+        for cost, accuracy in sorted(zip(weighted, accuracies, strict=True)):
+            if not steps or accuracy > steps[-1][1]:
+                steps.append((cost, accuracy))
+        return cls(metrics, weights, min(every), max(every), tuple(steps), min(accuracies))
+
+    def expected_growth(self, costs: Sequence[Cost], prediction: Prediction) -> Array:
+        """Expected growth of the mean accuracy over all admitted costs: expected improvement over each step of the front.
+
+        A candidate can raise the front from its own cost on only.
+        """
+        own = np.array([_weighted(cost, self.metrics, self.weights) for cost in costs])
+        starts = [self.low, *(cost for cost, _ in self.steps)]
+        levels = [self.floor, *(accuracy for _, accuracy in self.steps)]
+        ends = [*starts[1:], self.high]
+        growth = np.zeros(len(own))
+        for start, end, level in zip(starts, ends, levels, strict=True):
+            length = np.maximum(end - np.maximum(start, own), 0.0)
+            growth += length * expected_improvement(prediction, level)
+        return growth / max(self.high - self.low, 1e-9)
+
+
+def _weighted(cost: Cost, metrics: Sequence[str], weights: Sequence[float]) -> float:
+    pairs = zip(metrics, weights, strict=True)
+    return sum(weight * math.log2(METRICS[name].compute(cost) + 1) for name, weight in pairs)

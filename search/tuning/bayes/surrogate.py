@@ -1,0 +1,242 @@
+"""Gaussian process on features: Matern 5/2 with a length scale for each group of features, a linear part, and noise.
+
+(Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006: chapter 5 for the marginal likelihood and its
+gradient, section 5.4.2 for leave-one-out predictions from one inverse.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search.tuning.bayes.features import Features
+
+Array = npt.NDArray[np.float64]
+
+FITTED = 200  # observations that hyperparameters are fitted to, which takes time with their third power
+CLIPPED = 3.0  # standard deviations below the median: accuracies of failed trainings would hide all other differences
+EXTREME = 4.0  # standard deviations at which features are clipped
+JITTER = 1e-6
+PRIORS = {  # of the logarithms: mean and standard deviation, for observations of unit variance
+    "smooth": (math.log(0.8), 0.7),
+    "length": (math.log(1.5), 0.8),
+    "linear": (math.log(0.4), 0.9),
+    "noise": (math.log(0.4), 0.7),
+}
+STARTS = ((0.0, 0.0, 0.0, 0.0), (-0.7, 0.0, -1.0, 0.8))  # offsets from the priors' means
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Features as standardised columns; those that do not vary in the sample are left out."""
+
+    names: tuple[str, ...]
+    mean: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, sample: Sequence[Features]) -> Scaling:
+        """The scaling under which the columns of this sample have mean 0 and variance 1."""
+        names = sorted({name for features in sample for name in features})
+        table = _table(names, sample)
+        deviation = table.std(axis=0)
+        varying = deviation > 1e-9
+        kept = tuple(name for name, varies in zip(names, varying, strict=True) if varies)
+        return cls(kept, table.mean(axis=0)[varying], deviation[varying])
+
+    def __call__(self, sample: Sequence[Features]) -> Array:
+        """Rows of columns, shape (len(sample), len(names))."""
+        scaled = (_table(self.names, sample) - self.mean) / self.deviation
+        return np.clip(scaled, -EXTREME, EXTREME)
+
+    @property
+    def groups(self) -> list[npt.NDArray[np.intp]]:
+        """Indices of the columns of each group."""
+        heads = [name.partition(".")[0] for name in self.names]
+        return [np.flatnonzero([head == group for head in heads]) for group in dict.fromkeys(heads)]
+
+
+def _table(names: Sequence[str], sample: Sequence[Features]) -> Array:
+    return np.array([[features.get(name, 0.0) for name in names] for features in sample]).reshape(len(sample), len(names))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Posterior of the accuracy itself, without the noise of one training; a value for each row."""
+
+    mean: Array
+    deviation: Array
+
+
+class Surrogate:
+    """A Gaussian process fitted to observations.
+
+    Args:
+        x: standardised features, shape (n, columns).
+        y: accuracies, shape (n,).
+        variance: of each observation beyond the noise of a training, such as that of a forecast of a pruned trial.
+    """
+
+    def __init__(self, scaling: Scaling, x: Array, y: Array, variance: Array | None = None) -> None:
+        self.scaling, self._x = scaling, x
+        self._groups = scaling.groups
+        middle, self._unit = float(np.median(y)), _robust_deviation(y)
+        clipped = np.maximum(y, middle - CLIPPED * self._unit)
+        self._offset = float(clipped.mean())
+        self._unit = max(float(clipped.std()), 1e-9)
+        self._y = (clipped - self._offset) / self._unit
+        self._extra = np.zeros(len(y)) if variance is None else variance / self._unit**2
+        self._theta = self._fit()
+        self._condition()
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one training's accuracy around the network's own."""
+        return float(np.exp(self._theta[-1])) * self._unit
+
+    def predict(self, x: Array) -> Prediction:
+        """Posterior at rows of standardised features."""
+        from scipy.linalg import solve_triangular
+
+        cross = self._kernel(self._distances(x, self._x), x @ self._x.T / max(x.shape[1], 1))
+        halfway = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
+        smooth, linear = np.exp(2 * self._theta[0]), np.exp(2 * self._theta[-2])
+        prior = smooth + linear * (x**2).sum(axis=1) / max(x.shape[1], 1)
+        variance = np.maximum(prior - (halfway**2).sum(axis=0), 1e-12)
+        return Prediction(self._offset + self._unit * (cross @ self._weights), self._unit * np.sqrt(variance))
+
+    def conditioned(self, x: Array, y: Array) -> Surrogate:
+        """The process with further observations under the same hyperparameters, such as those of trials in training."""
+        other = object.__new__(Surrogate)
+        other.scaling, other._groups, other._offset, other._unit = self.scaling, self._groups, self._offset, self._unit
+        other._theta = self._theta
+        other._x = np.vstack([self._x, x])
+        other._y = np.concatenate([self._y, (y - self._offset) / self._unit])
+        other._extra = np.concatenate([self._extra, np.zeros(len(y))])
+        other._condition()
+        return other
+
+    def explained(self) -> float:
+        """Share of the variance that is explained of observations left out one at a time; at most 1, 0 or less for none.
+
+        The hyperparameters have seen them, so that it is a little above 0 for noise.
+        """
+        inverse = self._inverse()
+        errors, n = (inverse @ self._y) / np.diag(inverse), len(self._y)
+        others = (self._y.sum() - self._y) / (n - 1)  # mean of the others, which a constant model predicts
+        return float(1 - (errors**2).sum() / max(((self._y - others) ** 2).sum(), 1e-12))
+
+    # --- fitting ---
+
+    def _fit(self) -> Array:
+        """Hyperparameters of the highest posterior density: log amplitudes, length scales and noise."""
+        from scipy.optimize import minimize
+
+        chosen = np.linspace(0, len(self._y) - 1, min(len(self._y), FITTED)).round().astype(int)
+        x, y, extra = self._x[chosen], self._y[chosen], self._extra[chosen]
+        squares, products = self._distances(x, x), x @ x.T / max(x.shape[1], 1)
+        groups = len(self._groups)
+        names = ["smooth", *["length"] * groups, "linear", "noise"]
+        centre = np.array([PRIORS[name][0] for name in names])
+        width = np.array([PRIORS[name][1] for name in names])
+        bounds = [(middle - 4 * sigma, middle + 4 * sigma) for middle, sigma in zip(centre, width, strict=True)]
+        best, lowest = centre, math.inf
+        for smooth, length, linear, noise in STARTS:
+            start = centre + np.array([smooth, *[length] * groups, linear, noise])
+            result = minimize(
+                _negative_log_posterior,
+                start,
+                args=(squares, products, y, extra, centre, width),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"maxiter": 60},
+            )
+            if result.fun < lowest:
+                best, lowest = result.x, float(result.fun)
+        return best
+
+    def _condition(self) -> None:
+        from scipy.linalg import cho_solve, cholesky
+
+        n = len(self._y)
+        products = self._x @ self._x.T / max(self._x.shape[1], 1)
+        covariance = self._kernel(self._distances(self._x, self._x), products)
+        covariance[np.diag_indices(n)] += np.exp(2 * self._theta[-1]) + self._extra + JITTER
+        self._factor: Array = cholesky(covariance, lower=True, check_finite=False)
+        self._weights: Array = cho_solve((self._factor, True), self._y, check_finite=False)
+
+    def _inverse(self) -> Array:
+        from scipy.linalg import cho_solve
+
+        inverse: Array = cho_solve((self._factor, True), np.eye(len(self._y)), check_finite=False)
+        return inverse
+
+    def _distances(self, a: Array, b: Array) -> list[Array]:
+        """Mean squared difference over the columns of each group, each of shape (len(a), len(b))."""
+        return [_squares(a[:, group], b[:, group]) / len(group) for group in self._groups]
+
+    def _kernel(self, squares: list[Array], products: Array) -> Array:
+        smooth, linear = np.exp(2 * self._theta[0]), np.exp(2 * self._theta[-2])
+        radius = _radius(squares, self._theta[1:-2])
+        matern: Array = smooth * (1 + radius + radius**2 / 3) * np.exp(-radius) + linear * products
+        return matern
+
+
+def _negative_log_posterior(
+    theta: Array, squares: list[Array], products: Array, y: Array, extra: Array, centre: Array, width: Array
+) -> tuple[float, Array]:
+    """Negative log posterior density of the hyperparameters, and its gradient."""
+    from scipy.linalg import LinAlgError, cho_solve, cholesky
+
+    smooth, linear, noise = np.exp(2 * theta[0]), np.exp(2 * theta[-2]), np.exp(2 * theta[-1])
+    radius = _radius(squares, theta[1:-2])
+    decay = np.exp(-radius)
+    matern, diagonal = smooth * (1 + radius + radius**2 / 3) * decay, np.diag_indices(len(y))
+    covariance = matern + linear * products
+    covariance[diagonal] += noise + extra + JITTER
+    offset = (theta - centre) / width
+    try:
+        factor = cholesky(covariance, lower=True, check_finite=False)
+    except LinAlgError:
+        return 1e25, offset / width
+    weights = cho_solve((factor, True), y, check_finite=False)
+    inverse = cho_solve((factor, True), np.eye(len(y)), check_finite=False)
+    outer = inverse - np.outer(weights, weights)
+    value = 0.5 * y @ weights + np.log(np.diag(factor)).sum() + 0.5 * (offset**2).sum()
+    slope = smooth * (5 / 3) * (1 + radius) * decay * outer
+    lengths = [
+        0.5 * (slope * square).sum() * np.exp(-2 * length) for square, length in zip(squares, theta[1:-2], strict=True)
+    ]
+    gradient = np.array(
+        [
+            (outer * matern).sum(),
+            *lengths,
+            linear * (outer * products).sum(),
+            noise * np.trace(outer),
+        ]
+    )
+    return float(value), gradient + offset / width
+
+
+def _radius(squares: list[Array], lengths: Array) -> Array:
+    """sqrt(5) times the distance in length scales."""
+    total = sum(square * np.exp(-2 * length) for square, length in zip(squares, lengths, strict=True))
+    radius: Array = np.sqrt(np.maximum(5 * np.asarray(total), 0.0))
+    return radius
+
+
+def _squares(a: Array, b: Array) -> Array:
+    squares: Array = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
+    return np.maximum(squares, 0.0)
+
+
+def _robust_deviation(y: Array) -> float:
+    """Standard deviation of the better half around the median, which failed trainings do not widen."""
+    median = np.median(y)
+    upper = y[y >= median] - median
+    return max(float(np.sqrt((upper**2).mean())), 1e-9)
