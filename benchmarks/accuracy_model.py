@@ -1,9 +1,9 @@
-"""Accuracy of every point of the table's spaces: tree ensembles fitted to the table of trainings.
+"""Accuracy of every point of the table's spaces: trees and neural networks fitted to the table of trainings.
 
     python benchmarks/accuracy_model.py        # cross-validated fit of every model, per space
 
-The features are the sampled parameters as they are, those that the network does not use missing, and the resolved
-convolutions from the first on and from the last back. The sampler under test uses a Gaussian process on summaries of the
+The features are the sampled parameters as they are, those that the network does not use missing, and the resolved network
+as a profile over its relative depth. The sampler under test uses a Gaussian process on summaries of the
 network, so that neither the family of models nor the features are shared.
 """
 
@@ -13,9 +13,10 @@ import math
 import os
 import statistics
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from ground_spaces import SPACES, candidate, study
+from ground_spaces import EPOCHS, IMAGES, SIDE, SPACES, candidate, study
 from table import read_table
 
 from search.budget.cost import compute_layer_cost
@@ -31,9 +32,10 @@ from search.networks.geometry import flatten
 from search.spaces.domains import Choices, Value
 from search.tuning.candidate import Candidate
 
-FROM_FIRST, FROM_LAST = 7, 4  # convolutions that are described from either end
+PROFILE = (0.0, 0.25, 0.5, 0.75, 1.0)  # relative depths at which width, resolution and cost are described
 FOLDS, REPEATED_FOLDS = 10, 1
-BOOSTINGS, TREES = 4, 200
+BOOSTINGS, NETWORKS = 3, 5
+MISSING, EXTREME = -5.0, 4.0
 
 Row = dict[str, Any]
 Predict = Callable[[Any], Any]  # features (n, d) to accuracies (n,)
@@ -52,12 +54,36 @@ class AccuracyModel:
         return float(self.predict(np.array([features(self.space, proposal, values)]))[0])
 
 
-@lru_cache(maxsize=4)
+@cache
 def accuracy_model(space: str) -> AccuracyModel:
     """The model of one space, fitted to all its networks."""
     rows = rows_of_space(space)
     x, y = data(space, rows)
     return AccuracyModel(space, ensemble(x, y), seed_deviation(rows))
+
+
+@dataclass(frozen=True)
+class LongModel:
+    """Accuracy at the end of a long training from the true accuracy at its rung: a line, and a deviation of the network."""
+
+    offset: float
+    slope: float
+    own_deviation: float
+    noise: float  # of the final accuracy; the table holds no repeats of it, and half of that at the rung is assumed
+
+
+@cache
+def long_model(space: str) -> LongModel:
+    """The line through the long trainings of one space, corrected for the noise of the accuracies at the rung."""
+    rows = rows_of_space(space)
+    at_rung, final = np.array([(row["long"][1], row["long"][-1]) for row in rows if row["long"]]).T
+    noise = seed_deviation(rows)
+    covariance = np.cov(at_rung, final)
+    slope = covariance[0, 1] / max(covariance[0, 0] - noise**2, covariance[0, 0] / 4)
+    own = covariance[1, 1] - slope * covariance[0, 1] - (noise / 2) ** 2
+    return LongModel(
+        float(final.mean() - slope * at_rung.mean()), float(slope), math.sqrt(max(own, (noise / 4) ** 2)), noise / 2
+    )
 
 
 def rows_of_space(space: str) -> list[Row]:
@@ -94,16 +120,14 @@ def features(space: str, proposal: Candidate, values: Mapping[str, Value]) -> li
         numbers.append(math.log(value) if getattr(domain, "log", False) and used(name) else float(value))
     rows = [row for _, row in flatten(proposal.cost.resolved)]
     weighted = [row for row in rows if compute_layer_cost(row).macs][:-1]
-    for row in [*_padded(weighted[:FROM_FIRST], FROM_FIRST), *_padded(weighted[: -FROM_LAST - 1 : -1], FROM_LAST)]:
-        if row is None:
-            numbers += [math.nan] * 3
-        else:
-            cost = compute_layer_cost(row)
-            numbers += [math.log2(row.output[-1]), math.log2(row.output[0]), math.log2(cost.macs)]
+    for share in PROFILE:
+        row = weighted[round(share * (len(weighted) - 1))]
+        numbers += [math.log2(row.output[-1]), math.log2(row.output[0]), math.log2(compute_layer_cost(row).macs)]
     recipe, cost = proposal.recipe, proposal.cost
-    counts = [sum(row.layer.kind == kind for row in rows) for kind in ("batch_norm", "max_pool", "average_pool", "dropout")]
-    totals = [math.log2(cost.params), math.log2(cost.macs), len(weighted), math.log(recipe.learning_rate)]
-    return [*numbers, *counts, *totals, math.log2(cost.largest_activation), float(cost.receptive_field or 0)]
+    steps = IMAGES * EPOCHS / recipe.batch_size
+    totals = [math.log2(cost.params), math.log2(cost.macs), len(weighted), math.log2(cost.largest_activation)]
+    pace = [math.log2(recipe.learning_rate), math.log2(recipe.learning_rate * steps), float(recipe.optimizer == "sgd")]
+    return [*numbers, *totals, *pace, math.log2(cost.receptive_field or SIDE)]
 
 
 def _used(space: str, values: Mapping[str, Value]) -> Callable[[str], bool]:
@@ -124,40 +148,53 @@ def _used(space: str, values: Mapping[str, Value]) -> Callable[[str], bool]:
     return used
 
 
-def _padded(rows: Sequence[Any], count: int) -> list[Any]:
-    return [*rows, *[None] * (count - len(rows))]
-
-
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
 def boosting(x: Any, y: Any) -> Predict:
-    """Gradient boosting of shallow trees, averaged over a few seeds."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
+    """Gradient boosting of shallow trees, averaged over a few seeds; missing values below every other."""
+    from sklearn.ensemble import GradientBoostingRegressor
 
-    varying = np.array([len(np.unique(column[~np.isnan(column)])) > 1 for column in x.T])
-    models = [
-        HistGradientBoostingRegressor(
-            max_iter=220, learning_rate=0.06, max_leaf_nodes=8, min_samples_leaf=8, l2_regularization=1.0, max_features=0.3,
-            random_state=seed,
-        ).fit(x[:, varying], y)
-        for seed in range(BOOSTINGS)
-    ]  # fmt: skip
-    return lambda rows: np.mean([model.predict(rows[:, varying]) for model in models], axis=0)
+    settings = {"n_estimators": 300, "learning_rate": 0.05, "max_depth": 3, "min_samples_leaf": 4}
+    settings |= {"subsample": 0.6, "max_features": 0.2}
+    filled = np.nan_to_num(x, nan=MISSING)
+    models = [GradientBoostingRegressor(random_state=seed, **settings).fit(filled, y) for seed in range(BOOSTINGS)]
+    return lambda rows: np.mean([model.predict(np.nan_to_num(rows, nan=MISSING)) for model in models], axis=0)
 
 
-def forest(x: Any, y: Any) -> Predict:
-    """Extremely randomized trees; missing values below every other."""
-    from sklearn.ensemble import ExtraTreesRegressor
+def neural_networks(x: Any, y: Any) -> Predict:
+    """Small regularised neural networks, averaged; a missing value is the mean of the others and a feature of its own."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
 
-    model = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
-    model.fit(np.nan_to_num(x, nan=-5.0), y)
-    return lambda rows: model.predict(np.nan_to_num(rows, nan=-5.0))
+    missing = np.isnan(x)
+    means, can_miss = np.nan_to_num(np.nanmean(np.where(missing.all(axis=0), 0.0, x), axis=0)), missing.any(axis=0)
+
+    def table(rows: Any) -> Any:
+        absent = np.isnan(rows)
+        return np.hstack([np.where(absent, means, rows), absent[:, can_miss]])
+
+    known = table(x)
+    middle, deviation = known.mean(axis=0), np.maximum(known.std(axis=0), 1e-9)
+
+    def scaled(rows: Any) -> Any:
+        return np.clip((table(rows) - middle) / deviation, -EXTREME, EXTREME)
+
+    offset, unit = y.mean(), y.std()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is a setting
+        models = [
+            MLPRegressor(
+                hidden_layer_sizes=(64, 32), alpha=1.0, max_iter=120, learning_rate_init=0.003, random_state=seed
+            ).fit(scaled(x), (y - offset) / unit)
+            for seed in range(NETWORKS)
+        ]
+    return lambda rows: offset + unit * np.mean([model.predict(scaled(rows)) for model in models], axis=0)
 
 
 def ensemble(x: Any, y: Any) -> Predict:
-    """Mean of boosting and forest."""
-    parts = [boosting(x, y), forest(x, y)]
+    """Mean of boosting and neural networks."""
+    parts = [boosting(x, y), neural_networks(x, y)]
     return lambda rows: np.mean([part(rows) for part in parts], axis=0)
 
 
@@ -201,7 +238,7 @@ def main() -> None:
         noise = seed_deviation(rows)
         print(f"{space}: n {len(y)}, mean {y.mean():.3f}, sd {y.std(ddof=1):.4f}, best {y.max():.3f}, seed sd {noise:.4f}")
         print(f"  largest possible R2 {1 - noise**2 / y.var(ddof=1):.3f}")
-        for name, fit in (("boosting", boosting), ("forest", forest), ("ensemble", ensemble)):
+        for name, fit in (("boosting", boosting), ("networks", neural_networks), ("ensemble", ensemble)):
             print(" ", name, {key: round(value, 3) for key, value in cross_validated(x, y, fit).items()}, flush=True)
 
 

@@ -81,15 +81,20 @@ Values = dict[str, Value]
 
 
 @cache
-def study(space: str, budget: int, sampler: str = "random", fit: str = "reject") -> StudyConfig:
-    """The configuration of a study of this space under this number of parameters."""
+def study(space: str, budget: int, sampler: str = "random", fit: str = "reject", rungs: bool = False) -> StudyConfig:
+    """The configuration of a study of this space under this number of parameters.
+
+    Args:
+        rungs: train for LONG_EPOCHS, with a rung after EPOCHS.
+    """
+    search: dict[str, Any] = {"sampler": sampler, "fit": fit}
     raw = {
         "base": 0.1,
         "data": {"name": "cifar10", "normalize": True},
         "budget": {"params": budget, "macs": MACS},
         "space": SPACES[space],
-        "recipe": RECIPES[space] | {"epochs": EPOCHS},
-        "search": {"sampler": sampler, "fit": fit},
+        "recipe": RECIPES[space] | {"epochs": LONG_EPOCHS if rungs else EPOCHS},
+        "search": search | ({"rungs": {"first": EPOCHS, "factor": 3}} if rungs else {}),
     }
     return study_file.parse(raw, "benchmarks/ground_spaces.py")
 

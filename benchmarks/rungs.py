@@ -1,13 +1,12 @@
 """Epochs saved and candidates lost by rungs: the same candidates trained in full and with rungs, on CIFAR-10.
 
     python benchmarks/rungs.py train --data CIFAR.npz --out benchmarks/rungs.json
-    python benchmarks/rungs.py short --data CIFAR.npz --out benchmarks/short_trainings.json --candidates 48
     python benchmarks/rungs.py tell --out benchmarks/rungs.json
 
 `train` gives each candidate one schedule over all epochs, and a second training whose schedule decays to zero by each rung
 and begins anew; none is stopped, so that what Optuna's successive halving would have done can be told in any order of the
-candidates (`tell`). `short` trains to the first rung only: what benchmarks/search_methods.py fits its accuracy model to.
-Images are averaged down to 16x16 so that a CPU can train enough of them; what is finished in OUT is not trained again.
+candidates (`tell`). Images are averaged down to 16x16 so that a CPU can train enough of them; what is finished in OUT is not
+trained again.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ RECIPE: dict[str, Any] = {
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", choices=("train", "short", "tell"))
+    options.add_argument("what", choices=("train", "tell"))
     options.add_argument("--data", type=Path, help="CIFAR-10 as .npz; without it Keras downloads it")
     options.add_argument("--candidates", type=int, default=12)
     options.add_argument("--out", type=Path, required=True)
@@ -61,9 +60,7 @@ def main() -> None:
     data = small_images(asked.data)
     for number, values in enumerate(candidates(asked.candidates)):
         if number >= len(found):
-            found.append(
-                {"values": values} | (both(values, number, data) if asked.what == "train" else short(values, number, data))
-            )
+            found.append({"values": values} | both(values, number, data))
             write_json(asked.out, found)
             print(
                 number,
@@ -129,11 +126,6 @@ def both(values: dict[str, Any], number: int, data: Any) -> dict[str, Any]:
         "rungs": rungs["curve"],
         "seconds": full["seconds"] + rungs["seconds"],
     }
-
-
-def short(values: dict[str, Any], number: int, data: Any) -> dict[str, Any]:
-    """The curve of one candidate up to the first rung."""
-    return curve(values, number, data, RUNGS[0], ())
 
 
 def curve(values: dict[str, Any], number: int, data: Any, epochs: int, restarts: tuple[int, ...]) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""Ways to search: samplers that are compared by `search_methods.py`, those of the product and others."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from ground_spaces import FACTS, Values, candidate, draw, mutate
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from search.storage.claims import Claims
+from search.study.config import StudyConfig
+from search.tuning.bayes.features import network_features, recipe_features
+from search.tuning.candidate import canonical_recipe
+from search.tuning.sampler import STARTUP_TRIALS, BudgetedSampler, make_sampler
+
+POPULATION, TOURNAMENT = 20, 5  # of regularised evolution; a tenth of the usual 100 and 25 would leave no selection
+RANDOM_CANDIDATES, NEIGHBOUR_CANDIDATES, GOOD_SHARE = 60, 30, 0.2  # of TPE on features
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A sampler by its name in a study file, or one of this module; colours are Okabe and Ito's.
+
+    Attributes:
+        prunes: weak networks end at the rung of a long training, by the product's pruner; only in studies of long trainings.
+    """
+
+    name: str
+    sampler: str
+    fit: str
+    colour: str
+    dash: str = "solid"
+    inner: Callable[[str, int, int], optuna.samplers.BaseSampler] | None = None  # of (space, budget, seed)
+    prunes: bool = False
+
+    def make(self, config: StudyConfig, space: str, claims: Claims, seed: int) -> BudgetedSampler:
+        """Its sampler for one trial."""
+        if self.inner is None:
+            return make_sampler(config, FACTS, claims, seed=seed)
+        return BudgetedSampler(self.inner(space, config.budget.params, seed), config, FACTS, claims, seed=seed)
+
+
+class _Relative(optuna.samplers.BaseSampler):
+    """A sampler of whole points, inside `BudgetedSampler`."""
+
+    def __init__(self, space: str, budget: int, seed: int) -> None:
+        self.space, self.budget, self.generator = space, budget, random.Random(seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A point after the first trials; empty before, for a uniform draw."""
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return {} if len(complete) < STARTUP_TRIALS else self.propose(complete)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise NotImplementedError
+
+    def propose(self, complete: Sequence[FrozenTrial]) -> Values:
+        """The next point, from the complete trials."""
+        raise NotImplementedError
+
+
+class Evolution(_Relative):
+    """Regularised evolution (Real et al., "Regularized Evolution for Image Classifier Architecture Search", 2019).
+
+    A neighbour of the best of a few of the youngest networks.
+    """
+
+    def propose(self, complete: Sequence[FrozenTrial]) -> Values:
+        young = sorted(complete, key=lambda trial: trial.number)[-POPULATION:]
+        parent = max(self.generator.sample(young, min(TOURNAMENT, len(young))), key=lambda trial: trial.value or 0.0)
+        return mutate(self.space, self.budget, dict(parent.params), self.generator)
+
+
+class FeatureTpe(_Relative):
+    """Tree-structured Parzen estimator on the features of networks (Bergstra et al., 2011), over random candidates.
+
+    Densities of good and other networks are products of one Gaussian kernel density a feature, bandwidth by Scott's rule.
+    """
+
+    def propose(self, complete: Sequence[FrozenTrial]) -> Values:
+        ranked = sorted(complete, key=lambda trial: -(trial.value or 0.0))
+        good = max(2, math.ceil(GOOD_SHARE * len(ranked)))
+        ways = ("filled", "narrower", "uniform")
+        points = [draw(self.space, self.budget, ways[i % 3], self.generator) for i in range(RANDOM_CANDIDATES)]
+        parents = [dict(trial.params) for trial in ranked[:good]]
+        points += [mutate(self.space, self.budget, parents[i % good], self.generator) for i in range(NEIGHBOUR_CANDIDATES)]
+        described = [described_by(self.space, values) for values in [*[dict(t.params) for t in ranked], *points]]
+        table = feature_table(described)
+        ratio = density(table[: len(ranked)][:good], table[len(ranked) :]) - density(
+            table[good : len(ranked)], table[len(ranked) :]
+        )
+        return points[int(np.argmax(ratio))]
+
+
+def described_by(space: str, values: Values) -> dict[str, float]:
+    """The product's features of a candidate."""
+    proposal = candidate(space, values)
+    return network_features(proposal.cost) | recipe_features(canonical_recipe(proposal.recipe, FACTS))
+
+
+def feature_table(described: Sequence[dict[str, float]]) -> Any:
+    """Standardised features, shape (n, columns); those that do not vary are left out."""
+    names = sorted({name for features in described for name in features})
+    table = np.array([[features.get(name, 0.0) for name in names] for features in described])
+    deviation = table.std(axis=0)
+    return (table[:, deviation > 1e-9] - table.mean(axis=0)[deviation > 1e-9]) / deviation[deviation > 1e-9]
+
+
+def density(sample: Any, points: Any) -> Any:
+    """Logarithm of the product of kernel densities at points, shape (m,)."""
+    bandwidth = np.maximum(sample.std(axis=0), 0.2) * len(sample) ** -0.2
+    distances = (points[:, None, :] - sample[None, :, :]) / bandwidth
+    kernels = np.exp(-0.5 * distances**2) / bandwidth
+    return np.log(kernels.mean(axis=1) + 1e-6).sum(axis=1)
+
+
+class WidthCma(_Relative):
+    """Optuna's CMA-ES for the widths; everything else is drawn uniformly. Needs the package `cmaes`."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        from ground_spaces import study as configured
+
+        widths = configured(self.space, self.budget).space.widths
+        sampler = optuna.samplers.CmaEsSampler(
+            seed=self.generator.randrange(2**31), n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False
+        )
+        sampled: dict[str, Any] = sampler.sample_relative(study, trial, {name: search_space[name] for name in widths})
+        return sampled
+
+
+CONTENDERS = (
+    Contender("random, fill", "random", "fill", "#000000", "dash"),
+    Contender("random, reject", "random", "reject", "#999999", "dash"),
+    Contender("TPE, fill", "tpe", "fill", "#56B4E9"),
+    Contender("bayes", "bayes", "fill", "#D55E00"),
+    Contender("evolution", "random", "reject", "#009E73", "solid", Evolution),
+    Contender("TPE on features", "random", "reject", "#0072B2", "dot", FeatureTpe),
+    Contender("CMA-ES for widths", "random", "fill", "#E69F00", "dot", WidthCma),
+    Contender("random, rungs", "random", "fill", "#000000", "dot", prunes=True),
+    Contender("TPE, rungs", "tpe", "fill", "#56B4E9", "dot", prunes=True),
+    Contender("bayes, rungs", "bayes", "fill", "#D55E00", "dot", prunes=True),
+)
+BASE = CONTENDERS[0].name

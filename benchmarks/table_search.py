@@ -1,0 +1,154 @@
+"""Search methods that pick from the table of trainings itself: real accuracies, no model between.
+
+    python benchmarks/table_search.py [--seeds 40] [--trials 80] [--random-seeds 1000]       # writes table_search.json
+
+Each search picks networks of one space without replacement, the first ten at random, and sees the accuracy of their first
+training, noise included. Picked from: all networks of the table, or only those that were drawn at random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from accuracy_model import rows_of_space
+from ground_spaces import SPACES
+from search_contenders import GOOD_SHARE, density, described_by, feature_table
+
+from search.files import write_json
+from search.tuning.bayes.acquisition import expected_improvement
+from search.tuning.bayes.surrogate import Scaling, Surrogate
+from search.tuning.sampler import STARTUP_TRIALS
+
+OUT = Path(__file__).resolve().parent / "table_search.json"
+MARKS = (10, 15, 20, 30, 40, 80)
+TARGET_TRIALS = 40  # of random picks
+
+Features = Sequence[dict[str, float]]
+Pick = Callable[[Features, list[int], list[float], list[int]], int]  # features, picked, their scores, left: the next of them
+
+
+def by_gaussian_process(features: Features, picked: list[int], scores: list[float], left: list[int]) -> int:
+    """The largest expected improvement of the product's surrogate."""
+    scaling = Scaling.of(features)
+    surrogate = Surrogate(scaling, scaling([features[index] for index in picked]), np.array(scores))
+    best = float(surrogate.predict(scaling([features[index] for index in picked])).mean.max())
+    return left[int(np.argmax(expected_improvement(surrogate.predict(scaling([features[i] for i in left])), best)))]
+
+
+def by_parzen(features: Features, picked: list[int], scores: list[float], left: list[int]) -> int:
+    """The largest ratio of the densities of good and other networks."""
+    table = feature_table(features)
+    ranked = [picked[place] for place in np.argsort(-np.array(scores), kind="stable")]
+    good = max(2, round(GOOD_SHARE * len(ranked)))
+    ratio = density(table[ranked[:good]], table[left]) - density(table[ranked[good:]], table[left])
+    return left[int(np.argmax(ratio))]
+
+
+def by_forest(features: Features, picked: list[int], scores: list[float], left: list[int]) -> int:
+    """The largest expected improvement of a forest, whose spread over trees is taken for its uncertainty."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    from search.tuning.bayes.surrogate import Prediction
+
+    table = feature_table(features)
+    forest = ExtraTreesRegressor(60, min_samples_leaf=2, max_features=0.5, random_state=len(picked))
+    forest.fit(table[picked], scores)
+    trees = np.array([tree.predict(table[left]) for tree in forest.estimators_])
+    prediction = Prediction(trees.mean(axis=0), trees.std(axis=0) + 1e-6)
+    return left[int(np.argmax(expected_improvement(prediction, float(forest.predict(table[picked]).max()))))]
+
+
+WAYS: dict[str, Pick | None] = {
+    "random": None,
+    "bayes surrogate": by_gaussian_process,
+    "TPE on features": by_parzen,
+    "forest on features": by_forest,
+}
+
+
+def search(space: str, pool: str, way: str, seed: int, trials: int) -> list[float]:
+    """Best accuracy after each pick of one search."""
+    features, accuracies = pool_of(space, pool)
+    left = list(np.random.default_rng(seed).permutation(len(accuracies)))
+    picked, scores = list[int](), list[float]()
+    pick = WAYS[way]
+    for _ in range(min(trials, len(accuracies))):
+        index = left[0] if pick is None or len(picked) < STARTUP_TRIALS else pick(features, picked, scores, left)
+        left.remove(index)
+        picked.append(int(index))
+        scores.append(accuracies[index])
+    return list(np.maximum.accumulate(scores))
+
+
+def pool_of(space: str, pool: str) -> tuple[Features, list[float]]:
+    """Features and accuracies of the networks that are picked from."""
+    rows = [row for row in rows_of_space(space) if pool == "all" or row["origin"] != "neighbour"]
+    return [described_by(space, row["values"]) for row in rows], [row["accuracy"]["0"] for row in rows]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seeds", type=int, default=40)
+    options.add_argument("--random-seeds", type=int, default=200)
+    options.add_argument("--trials", type=int, default=80)
+    options.add_argument("--processes", type=int, default=os.cpu_count())
+    asked = options.parse_args()
+    results = []
+    with ProcessPoolExecutor(asked.processes) as executor:
+        for space in SPACES:
+            for pool in ("random draws", "all"):
+                curves = {}
+                for way in WAYS:
+                    seeds = range(asked.random_seeds if way == "random" else asked.seeds)
+                    jobs = [executor.submit(search, space, pool, way, seed, asked.trials) for seed in seeds]
+                    curves[way] = np.array([job.result() for job in jobs])
+                target = float(curves["random"][:, TARGET_TRIALS - 1].mean())
+                accuracies = pool_of(space, pool)[1]
+                print(
+                    f"{space}, {pool}: {len(accuracies)} networks, best {max(accuracies):.2%}, target {target:.2%}",
+                    flush=True,
+                )
+                for way, curve in curves.items():
+                    results.append(_summary(space, pool, way, curve, target))
+                    print(_line(results[-1]), flush=True)
+    write_json(OUT, results)
+
+
+def _summary(space: str, pool: str, way: str, curves: Any, target: float) -> dict[str, Any]:
+    mean = curves.mean(axis=0)
+    reached = np.flatnonzero(mean >= target)
+    return {
+        "space": space,
+        "pool": pool,
+        "way": way,
+        "searches": len(curves),
+        "best": {str(mark): round(float(mean[mark - 1]), 5) for mark in MARKS if mark <= len(mean)},
+        "standard_error": {
+            str(mark): round(statistics.stdev(curves[:, mark - 1].tolist()) / len(curves) ** 0.5, 5)
+            for mark in MARKS
+            if mark <= len(mean)
+        },
+        "trials_to_target": int(reached[0]) + 1 if len(reached) else None,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    scores = " / ".join(f"{100 * value:.2f}" for value in row["best"].values())
+    errors = " / ".join(f"{100 * value:.2f}" for value in row["standard_error"].values())
+    return f"  {row['way']:20} n {row['searches']:>4}  {scores}  (s.e. {errors})  target after {row['trials_to_target']}"
+
+
+if __name__ == "__main__":
+    main()
