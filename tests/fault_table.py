@@ -76,6 +76,15 @@ ROWS = {
         "the terminal closed (SIGHUP), or the reader of the output gone",
         "ends as with Ctrl-C, status 129; without a signal the run continues, its output in worker.log",
     ),
+    24: Row(
+        "the study, its database or its folder deleted, renamed or replaced during a run",
+        "the run stops at once with status 1 and names it, nothing is recreated; put back, the same command resumes",
+    ),
+    25: Row(
+        "a server with a wrong password, a dropped database, a failover to a read-only server",
+        "refused at once; the run stops at once; waited for",
+    ),
+    26: Row("a run folder that may only be read", "top, show, finals --show, export --to and report --to read it"),
 }
 
 

@@ -11,23 +11,29 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
+import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
 from search.data.dataset import Dataset, load_dataset
 from search.files import read_arrays
+from search.storage.database import open_storage
 from search.storage.recovery import SILENT
 from search.study.run import create, every
+from tests.fault_table import Results, record
 from tests.support.servers import PASSWORD, Server
-from tests.support.storms import SECONDS, Storm, children, finish, outcomes, write_base
+from tests.support.storms import ROOT, SECONDS, Storm, children, finish, outcomes, write_base
 
 HASTY = {"grace_minutes": 3 / 60}  # a trial counts as lost after three seconds without a heartbeat
 
@@ -236,6 +242,90 @@ def test_row_5_what_a_worker_tells_that_was_halted_for_too_long_is_refused_and_i
     storm.check(5)
     assert outcomes([trial for trial in storm.trials if trial.user_attrs["index"] == 1]) == ["interrupted", "trained"]
     assert storm.trials[1].user_attrs["reason"] == SILENT
+
+
+# --- what disappears -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["database", "folder", "study"])
+def test_row_24_a_run_stops_when_its_study_is_gone_and_goes_on_when_it_is_back(
+    what: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """It trained on, and lost all, or began a new study in silence."""
+    url = request.getfixturevalue("postgres").new_storage() if what == "folder" else None
+    storm = Storm(tmp_path / "storm", storage_url=url, recipe={"epochs": 9})
+    process = storm.begin("--workers", "2", EPOCH_SECONDS="0.3")
+    storm.wait_for(lambda trials: sum(len(trial.intermediate_values) >= 2 for trial in trials) == 2)
+    folder, database = storm.run.folder, storm.run.folder / "study.db"
+    match what:
+        case "database":
+            database.rename(folder / "moved.db")
+            expected = "study.db: the database was deleted or renamed"
+        case "folder":
+            folder.rename(tmp_path / "moved")
+            expected = "the run folder was deleted, renamed or replaced"
+        case _:
+            optuna.delete_study(study_name="tiny", storage=open_storage(storm.run.storage_url))
+            expected = "study 'tiny' was deleted from the database"
+    stopped = time.monotonic()
+    _, err = finish(process, 1)
+    assert time.monotonic() - stopped < 15
+    assert expected in err
+    if what == "study":
+        record({24: 1}, Results(0, 0))
+        assert "tiny" not in optuna.get_all_study_names(open_storage(storm.run.storage_url))
+        return
+    if what == "database":
+        assert not database.exists()
+        (folder / "moved.db").rename(database)
+    else:
+        assert not (folder / "config.json").exists()
+        shutil.rmtree(folder, ignore_errors=True)
+        (tmp_path / "moved").rename(folder)
+    storm.met[24] += 1
+    storm.start("--workers", "2")
+    storm.check(4)
+
+
+def test_row_26_commands_read_a_run_folder_that_may_only_be_read(tmp_path: Path) -> None:
+    """They failed with "attempt to write a readonly database"."""
+    if os.getuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and there is no setpriv to become another user")
+    storm = Storm(tmp_path / "storm", search={"trials": 2})
+    storm.start()
+    written = sorted((storm.run.folder, *storm.run.folder.rglob("*")))
+    before = {path: path.read_bytes() for path in written if path.is_file()}
+    (out := tmp_path / "out").mkdir(mode=0o777)
+    out.chmod(0o777)
+    for path in (*(one for one in tmp_path.parents if one.is_relative_to("/tmp/")), tmp_path, storm.folder):
+        path.chmod(path.stat().st_mode | 0o055)
+    for path in written:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        for words, status, expected in (
+            (["top", "--json"], 0, '"trained": 2'),
+            (["show", "0"], 0, "rank"),
+            (["finals", "--show"], 2, "no finals"),
+            (["export", "--to", str(out), "--form", "json"], 0, "best_model.json"),
+        ):
+            verb, *rest = words
+            asked = [verb, str(storm.folder / "tiny.toml"), *rest, "--out", str(storm.run.folder)]
+            done = as_other_user(asked)
+            assert done.returncode == status, (words, done.stderr)
+            assert expected in done.stdout + done.stderr, (words, done.stdout, done.stderr)
+    finally:
+        for path in written:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    assert {path: path.read_bytes() for path in storm.run.folder.rglob("*") if path.is_file()} == before
+    record({26: 4}, Results(0, 0))
+
+
+def as_other_user(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """`python -m search` by a user who may not write files of this one."""
+    other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+    command = [*other, sys.executable, "-m", "search", *words]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
 
 
 # --- a server --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from search.errors import UserError
 from search.storage.database import open_storage, storage_of
 from search.storage.failures import StudyGone
 from search.storage.queue import begin
+from tests.fault_table import Results, record, results
 from tests.support.servers import PASSWORD, Server, free_port
 
 PATIENCE = 60.0
@@ -31,7 +32,9 @@ PATIENCE = 60.0
     ],
     ids=["user", "password", "database", "host"],
 )
-def test_a_wrong_url_is_refused_at_once_even_by_a_worker(change: tuple[str, str], expected: str, postgres: Server) -> None:
+def test_row_25_a_wrong_url_is_refused_at_once_even_by_a_worker(
+    change: tuple[str, str], expected: str, postgres: Server
+) -> None:
     """It was waited for, for three minutes and without a word."""
     before, after = change
     url = postgres.url()
@@ -40,6 +43,7 @@ def test_a_wrong_url_is_refused_at_once_even_by_a_worker(change: tuple[str, str]
     with pytest.raises(UserError, match=expected):
         open_storage(f"{head}//{rest.replace(before, after, 1)}", patience=PATIENCE)
     assert time.monotonic() - started < PATIENCE / 4
+    record({25: 1}, Results(0, 0))
 
 
 def test_waiting_for_a_server_is_reported(postgres: Server) -> None:
@@ -65,7 +69,7 @@ def test_storages_that_cannot_be_opened_leave_no_connection_behind(postgres: Ser
     assert postgres.execute(count) == 0
 
 
-def test_a_failover_to_a_read_only_server_is_waited_for(postgres: Server) -> None:
+def test_row_25_a_failover_to_a_read_only_server_is_waited_for(postgres: Server) -> None:
     """It ended in a traceback."""
     url = postgres.new_storage()
     user, waits = make_url(url).username, list[str]()
@@ -88,9 +92,10 @@ def test_a_failover_to_a_read_only_server_is_waited_for(postgres: Server) -> Non
     (stored,) = study.get_trials()
     assert (stored.value, stored.intermediate_values) == (0.5, {1: 0.25})
     assert any("read-only" in reason for reason in waits)
+    record({25: 1}, results([stored]))
 
 
-def test_a_database_that_was_dropped_ends_a_run_at_once(postgres: Server, tmp_path: Path) -> None:
+def test_row_25_a_database_that_was_dropped_ends_a_run_at_once(postgres: Server, tmp_path: Path) -> None:
     """It was waited for, and then said that the same command goes on."""
     name = f"dropped_{secrets.token_hex(4)}"
     postgres.execute(f"CREATE DATABASE {name}")
@@ -103,3 +108,4 @@ def test_a_database_that_was_dropped_ends_a_run_at_once(postgres: Server, tmp_pa
     with pytest.raises(StudyGone, match="the database was dropped"):
         study.tell(trial, 0.5)
     assert time.monotonic() - started < PATIENCE / 4
+    record({25: 1}, Results(0, 0))
