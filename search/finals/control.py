@@ -25,6 +25,7 @@ from search.study.records import Record, progress, records, records_of
 from search.study.run import Run, Studies
 from search.study.study_file import parse
 from search.training.result import Outcome
+from search.tuning.candidate import renew_claims
 from search.tuning.sampler import Exhausted
 
 
@@ -36,7 +37,9 @@ def search_at_random(
     epochs = config.recipe.epochs
     cost = sum(record.epochs for record in _uninterrupted(records(studies.candidates)))
     context = replace(objective.context, config=config, folder=run.folder / "control")
-    objective = replace(objective, context=context, claims=claims_of(control))
+    claims = claims_of(control)
+    renew_claims(control, claims, config, context.facts)
+    objective = replace(objective, context=context, claims=claims)
     phase = f"control: a random search of at most {cost} epochs, as many as the study's"
 
     def has_room(trials: Trials, others: int) -> bool:

@@ -26,7 +26,7 @@ from search.tracking.trackers import with_trackers
 from search.training.device import cpu_note
 from search.training.result import Outcome
 from search.training.trainer import Trainer
-from search.tuning.candidate import DataFacts
+from search.tuning.candidate import DataFacts, renew_claims
 from search.tuning.checks import check_before_loading, check_networks
 from search.tuning.stopping import Limits
 
@@ -68,9 +68,11 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         on_wait=lambda reason: reporter.send(DatabaseUnavailable(reason)),
     )
     reporter.send(DeviceReady(_device_text(trainer, data, config), data.summary(), config.search.rank_by))
+    claims = claims_of(studies.candidates)
+    renew_claims(studies.candidates, claims, config, DataFacts.of(data))
     objective = Objective(
         Context(config, data, run.folder, order.worker),
-        claims_of(studies.candidates),
+        claims,
         Limits(config.stop, order.seconds_left, config.cost_metrics),
         with_trackers(reporter, config.log, run.name, run.folder),
         trainer,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import optuna
 
 import space
 from search.budget.cost import Cost, compute_cost
@@ -19,6 +20,8 @@ from search.data.dataset import Dataset
 from search.networks.architecture import Architecture, fingerprint
 from search.networks.layers import ArchitectureError
 from search.spaces.domains import Value
+from search.storage.attributes import INDEX, KEY
+from search.storage.claims import Claims
 from search.study.config import StudyConfig
 from search.training.recipe import Constant, InverseTime, Linear, Plateau, Recipe
 
@@ -55,15 +58,13 @@ class Candidate:
 
     Attributes:
         key: hash of everything that the training depends on, apart from its seed.
-        earlier_key: that of the recipe as it is written, which studies begun by earlier versions have stored.
-        repeat: the seed, where a grid repeats its cells; then a part of the keys.
+        repeat: the seed, where a grid repeats its cells; then a part of the key.
     """
 
     architecture: Architecture
     recipe: Recipe
     cost: Cost
     key: str
-    earlier_key: str
     repeat: int | None
 
 
@@ -91,9 +92,29 @@ def judge(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> 
         return Rejection(breach.rule, breach.reason, architecture, cost)
     recipe = config.recipe_of(values)
     repeat = int(values["repeat"]) if "repeat" in values else None
-    network = fingerprint(architecture)
-    key = _hash(network, canonical_recipe(recipe, data), data, repeat)
-    return Candidate(architecture, recipe, cost, key, _hash(network, recipe, data, repeat), repeat)
+    key = _hash(fingerprint(architecture), canonical_recipe(recipe, data), data, repeat)
+    return Candidate(architecture, recipe, cost, key, repeat)
+
+
+def renew_claims(study: optuna.Study, claims: Claims, config: StudyConfig, data: DataFacts) -> None:
+    """Claim the present keys of trials that an earlier version has stored under other keys.
+
+    Those were hashes of the recipe as it is written, idle values included, so that equal trainings had several.
+
+    Args:
+        claims: of this study.
+    """
+    claimed = claims.held()
+    for trial in study.get_trials(deepcopy=False):
+        values = config.declared(trial.params)
+        if KEY not in trial.user_attrs or values.keys() != config.parameters.keys():
+            continue
+        recipe = config.recipe_of(values)
+        if canonical_recipe(recipe, data) == recipe:  # its key has not changed
+            continue
+        proposal = judge(config, data, values)
+        if isinstance(proposal, Candidate) and proposal.key not in claimed:
+            claims.claim(proposal.key, trial.user_attrs[INDEX])
 
 
 def fits(config: StudyConfig, data: DataFacts, values: Mapping[str, Value]) -> bool:

@@ -123,8 +123,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
                 if proposal.cost:
                     sizes.append(proposal.cost.params)
                 continue
-            is_new = all(claimed.get(key, index) == index for key in (proposal.key, proposal.earlier_key))
-            if is_new and self._claims.claim(proposal.key, index):
+            if claimed.get(proposal.key, index) == index and self._claims.claim(proposal.key, index):
                 attributes: dict[str, Any] = {PROPOSAL: self._reason} if self._reason else {}
                 if rejected:
                     attributes |= {REFUSED: dict(rejected), REFUSED_PARAMS: sizes[:KEPT]}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.data import copies
 from search.data.copies import Copies, find_copies
 from search.data.dataset import load_dataset, without_copies
 from search.data.splits import Split
@@ -30,17 +31,17 @@ def splits_of(images: list[tuple[str, int, int]]) -> dict[str, Split]:
 
 @given(IMAGES)
 def test_copies_are_counted_and_marked(images: list[tuple[str, int, int]]) -> None:
-    copies, keep = find_copies(splits_of(images))
+    found, keep = find_copies(splits_of(images))
     by_content = defaultdict(list)
     for part, content, label in images:
         by_content[content].append((part, label))
     per_part = Counter((part, content) for part, content, _ in images)
-    assert copies.within == sum(count - 1 for count in per_part.values())
+    assert found.within == sum(count - 1 for count in per_part.values())
     for pair in (("train", "val"), ("train", "test"), ("val", "test")):
         both = [content for content in by_content if all((part, content) in per_part for part in pair)]
-        assert copies.across.get(pair, 0) == sum(per_part[pair[1], content] for content in both)
+        assert found.across.get(pair, 0) == sum(per_part[pair[1], content] for content in both)
     contradicting = {content for content, own in by_content.items() if len({label for _, label in own}) > 1}
-    assert copies.contradicting == sum(len(by_content[content]) for content in contradicting)
+    assert found.contradicting == sum(len(by_content[content]) for content in contradicting)
     kept = [
         (part, int(x), int(y))
         for part, split in splits_of(images).items()
@@ -50,15 +51,22 @@ def test_copies_are_counted_and_marked(images: list[tuple[str, int, int]]) -> No
     rank = ["test", "val", "train"]
     for part, content, _ in kept:
         assert rank.index(part) == min(rank.index(own) for own, _ in by_content[content])
-    assert bool(copies) == (len(by_content) < len(images))
-    assert (copies.describe() == "") == (not copies)
+    assert bool(found) == (len(by_content) < len(images))
+    assert (found.describe() == "") == (not found)
+
+
+def test_images_of_one_checksum_are_compared_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [("train", 1, 0), ("train", 1, 0), ("val", 1, 0), ("test", 2, 0), ("train", 2, 1), ("train", 3, 0)]
+    expected = find_copies(splits_of(images))[0]
+    monkeypatch.setattr(copies, "_checksums", lambda x: np.zeros(len(x), np.uint64))
+    assert find_copies(splits_of(images))[0] == expected
 
 
 def test_the_words_name_the_parts() -> None:
     images = [("train", 1, 0), ("train", 1, 0), ("val", 1, 0), ("test", 2, 0), ("train", 2, 1), ("train", 3, 0)]
-    copies, _ = find_copies(splits_of(images))
-    assert copies == Copies(1, {("train", "val"): 1, ("train", "test"): 1}, 2)
-    assert copies.describe() == (
+    found, _ = find_copies(splits_of(images))
+    assert found == Copies(1, {("train", "val"): 1, ("train", "test"): 1}, 2)
+    assert found.describe() == (
         "copies: 1 validation image equals a training image, 1 test image equals a training image, 1 repeats an image of "
         "the same part, 2 contradict each other (equal pixels, different classes)"
     )

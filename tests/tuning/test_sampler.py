@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 
 from search.seeds import derive
 from search.spaces.domains import Value
-from search.storage.attributes import REFUSED, REFUSED_PARAMS
+from search.storage.attributes import INDEX, KEY, REFUSED, REFUSED_PARAMS
 from search.storage.claims import Claims, claims_of
 from search.storage.database import open_storage
 from search.storage.queue import begin, next_index
@@ -26,7 +26,7 @@ from search.storage.resilient import ResilientStorage
 from search.storage.urls import sqlite_url
 from search.study.config import StudyConfig
 from search.study.study_file import parse
-from search.tuning.candidate import Candidate, DataFacts, Rejection, fits, judge
+from search.tuning.candidate import Candidate, DataFacts, Rejection, fits, judge, renew_claims
 from search.tuning.sampler import KEPT, BudgetedSampler, Exhausted, inner_sampler, points
 from space import widths
 from tests.support.runs import Bench, Pretence, pretence, small_run
@@ -314,12 +314,19 @@ def test_a_finite_space_is_proposed_whole_and_once(sampler: str, study: optuna.S
 
 
 def test_what_an_earlier_version_has_trained_is_not_trained_again(study: optuna.Study) -> None:
-    """Its key was of the recipe as it is written, the momentum of adam included."""
-    config = configured({"blocks": [1, 2], "width": 8, "pools": 0}, 10**6, recipe={"epochs": 1, "momentum": 0.8})
-    known, new = (judge(config, FACTS, {"blocks": blocks}) for blocks in (1, 2))
-    assert isinstance(known, Candidate) and isinstance(new, Candidate) and known.key != known.earlier_key
-    assert claims_of(study).claim(known.earlier_key, 7)
-    assert keys(config, propose(study, config)) == [new.key]
+    """Its keys were of the recipe as it is written, the momentum of adam included."""
+    recipe = {"epochs": 1, "momentum": [0.8, 0.9], "optimizer": ["adam", "adamw"]}
+    config = configured({"blocks": [1, 2], "width": 8, "pools": 0}, 10**6, recipe=recipe)
+    claims = claims_of(study)
+    for index, momentum in enumerate((0.8, 0.9)):  # the same training twice
+        values = {"blocks": 1, "recipe.momentum": momentum, "recipe.optimizer": "adam"}
+        distributions = {name: domain.distribution() for name, domain in config.parameters.items()}
+        attributes = {INDEX: index, KEY: f"earlier {index}"}
+        study.add_trial(create_trial(value=0.5, params=values, distributions=distributions, user_attrs=attributes))
+        assert claims.claim(f"earlier {index}", index)
+    renew_claims(study, claims, config, FACTS)
+    (proposed,) = propose(study, config)
+    assert proposed.params["blocks"] == 2
     with pytest.raises(Exhausted):
         propose(study, config)
 
