@@ -17,14 +17,13 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from search.budget.cost import Cost, compute_cost
-from search.budget.limits import Breach
 from search.budget.metrics import METRICS
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import StudyStopped
 from search.export.card import network_digest
 from search.export.file_costs import find_breach
-from search.export.int8 import int8_accuracy
+from search.export.int8 import Int8Network, int8_accuracy
 from search.files import Weights, is_full
 from search.networks.architecture import Architecture
 from search.seeds import derive
@@ -85,7 +84,7 @@ class Context:
     def measure(self, architecture: Architecture, weights: Weights, pixels: Pixels, images: Any, labels: Any) -> float:
         """Accuracy of a trained network as the study ranks it: in floats, or after int8 conversion."""
         if self.config.search.rank_by == "int8":
-            return int8_accuracy(architecture, list(weights), pixels, self.data, images, labels)
+            return int8_accuracy(Int8Network(architecture, list(weights), pixels, self.data), images, labels)
         from search.training.train import accuracy
 
         return accuracy(architecture, list(weights), pixels, images, labels)
@@ -101,6 +100,7 @@ class Assignment:
     folder: str  # within the context's folder
     seed_stream: tuple[str, int]
     is_candidate: bool = False  # may be pruned at a rung, and has a time limit
+    has_budget: bool = False  # its int8 file must be within the limits of the study
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Objective:
         seed_stream = ("candidate", index) if proposal.repeat is None else ("repeat", proposal.repeat)
         folder = f"trials/{trial.number}"
         assignment = Assignment(
-            proposal.architecture, proposal.recipe, proposal.cost, folder, seed_stream, is_candidate=True
+            proposal.architecture, proposal.recipe, proposal.cost, folder, seed_stream, is_candidate=True, has_budget=True
         )
         accuracy = self._train_and_score(trial, assignment)
         costs = tuple(float(METRICS[name].compute(proposal.cost)) for name in config.cost_metrics)
@@ -156,9 +156,14 @@ class Objective:
         return self._train_and_score(trial, assignment)
 
     def finalist(self, trial: optuna.Trial, architecture: Architecture, recipe: Recipe) -> float:
-        """Train a finalist from scratch on one of the fresh seeds that all finalists share."""
+        """Train a finalist from scratch on one of the fresh seeds that all finalists share.
+
+        Raises:
+            optuna.TrialPruned: the training diverged, or its int8 file breaks the budget, which the base need not meet.
+        """
         name, seed = trial.user_attrs[names.CONTENDER], trial.user_attrs[names.REPEAT]
-        assignment = Assignment(architecture, recipe, compute_cost(architecture), f"{name}-{seed}", ("finals", seed))
+        cost, folder, seed_stream = compute_cost(architecture), f"{name}-{seed}", ("finals", seed)
+        assignment = Assignment(architecture, recipe, cost, folder, seed_stream, has_budget=name != names.BASE)
         return self._train_and_score(trial, assignment)
 
     def _train_and_score(self, trial: optuna.Trial, assignment: Assignment) -> float:
@@ -183,7 +188,8 @@ class Objective:
             results = {names.EPOCHS: len(training.history), names.NETWORK: digest}
             set_trial_attributes(trial, results)  # fails here if the trial was requeued
             save_training(context.folder / assignment.folder, architecture, recipe, training)
-            best = self._score(trial, assignment, training)
+            network = Int8Network(architecture, training.best_weights, training.pixels, context.data)
+            best = self._score(trial, assignment, training, network)
         except TrialOver as over:
             self._end(trial, over.outcome, architecture, {names.SECONDS: monitor.seconds, names.REASON: over.reason})
             if over.outcome in (Outcome.DIVERGED, Outcome.TIMED_OUT):
@@ -197,9 +203,9 @@ class Objective:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             self._end(trial, Outcome.FAILED, architecture, {names.REASON: reason})
             raise TrialOver(Outcome.FAILED, reason) from error
-        return self._record(trial, assignment, training, best)
+        return self._record(trial, assignment, training, best, network)
 
-    def _score(self, trial: optuna.Trial, assignment: Assignment, training: Training) -> float:
+    def _score(self, trial: optuna.Trial, assignment: Assignment, training: Training, network: Int8Network) -> float:
         """The best validation accuracy, after int8 conversion of the best epoch's weights where that is ranked."""
         data, search = self.context.data, self.context.config.search
         if search.flip_average and assignment.is_candidate:
@@ -209,13 +215,15 @@ class Objective:
         if not self._is_int8_measured(assignment, training):
             return best
         set_trial_attributes(trial, {names.FLOAT_VAL_ACCURACY: best})
-        return self.context.measure(assignment.architecture, training.best_weights, training.pixels, data.x_val, data.y_val)
+        return int8_accuracy(network, data.x_val, data.y_val)
 
     def _is_int8_measured(self, assignment: Assignment, training: Training) -> bool:
         """True if the best accuracy is that after int8 conversion; of a pruned trial it is always the float accuracy."""
         return self.context.config.search.rank_by == "int8" and len(training.history) == assignment.recipe.epochs
 
-    def _record(self, trial: optuna.Trial, assignment: Assignment, training: Training, best: float) -> float:
+    def _record(
+        self, trial: optuna.Trial, assignment: Assignment, training: Training, best: float, network: Int8Network
+    ) -> float:
         """Store the scores and the outcome of a training; return the best accuracy.
 
         Raises:
@@ -239,18 +247,13 @@ class Objective:
             reason = f"{final:.2%} after {epochs} of {assignment.recipe.epochs} epochs, behind others at that rung"
             self._end(trial, Outcome.PRUNED_AT_RUNG, assignment.architecture, ending | {names.REASON: reason})
             raise optuna.TrialPruned(reason)
-        if assignment.is_candidate:
-            breach = self._find_breach(assignment.architecture, training)
+        if assignment.has_budget:
+            breach = find_breach(self.context.config.budget, network)
             if breach is not None:  # the prediction was too low; the file must fit, so the trial is not ranked
                 self._end(trial, Outcome.REJECTED, assignment.architecture, ending | {names.REASON: breach.reason})
                 raise optuna.TrialPruned(breach.reason)
         self._end(trial, Outcome.TRAINED, assignment.architecture, ending)
         return best
-
-    def _find_breach(self, architecture: Architecture, training: Training) -> Breach | None:
-        """The limit that the int8 file of a trained network breaks."""
-        context = self.context
-        return find_breach(context.config.budget, architecture, training.best_weights, training.pixels, context.data)
 
     def _reject(self, trial: optuna.Trial, reason: str, architecture: Architecture | None) -> NoReturn:
         self._end(trial, Outcome.REJECTED, architecture, {names.REASON: reason})

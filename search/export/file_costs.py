@@ -7,17 +7,12 @@ negative factors leaves an operator, and shared weights are stored once only whi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
-
-import numpy.typing as npt
 
 from search.budget.footprint import arena_bytes
 from search.budget.limits import Breach, Budget
 from search.budget.lowering import Constant, Lowered, Operator
-from search.data.dataset import Dataset
-from search.data.preprocessing import Pixels
-from search.networks.architecture import Architecture
+from search.export.int8 import Int8Network
 from search.training.device import no_tensorflow, not_installed
 
 MEASURED = ("flash_bytes", "arena_bytes")  # of a file, and named as in METRICS
@@ -25,25 +20,17 @@ MEASURED = ("flash_bytes", "arena_bytes")  # of a file, and named as in METRICS
 _CHANNELWISE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
-def find_breach(
-    budget: Budget, architecture: Architecture, weights: Sequence[npt.NDArray[Any]], pixels: Pixels, data: Dataset
-) -> Breach | None:
+def find_breach(budget: Budget, network: Int8Network) -> Breach | None:
     """The limit that the int8 file of a trained network breaks; None if it breaks none.
 
     Nothing is converted, and None returned, where the budget limits neither flash nor arena, or the converter is missing.
-
-    Args:
-        data: its training images give the ranges of the tensors.
 
     Raises:
         RuntimeError: the converter cannot express the network.
     """
     if not budget.limits.keys() & set(MEASURED) or no_tensorflow() or not_installed("ai_edge_litert"):
         return None
-    from search.export.tflite import calibration_images, int8_tflite
-
-    content = int8_tflite(architecture, weights, calibration_images(data.x_train, data.y_train), pixels)
-    return budget.file_breach(measure_costs(content))
+    return budget.file_breach(measure_costs(network.content))
 
 
 def measure_costs(content: bytes) -> dict[str, int]:

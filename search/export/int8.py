@@ -10,6 +10,8 @@ multiply-adds, against 1 ms.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,26 +37,35 @@ def require_converter() -> None:
         raise UserError(f'search.rank_by: "int8" {reason}; or rank by "float"')
 
 
-def int8_accuracy(
-    architecture: Architecture,
-    weights: Sequence[npt.NDArray[Any]],
-    pixels: Pixels,
-    data: Dataset,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
-) -> float:
-    """The share of images (n, height, width, channels) that the int8 network classifies correctly.
+@dataclass(frozen=True, eq=False)
+class Int8Network:
+    """A trained network that is converted to an int8 file once, when that is first needed."""
 
-    Args:
-        data: its training images give the ranges of the tensors.
+    architecture: Architecture
+    weights: Sequence[npt.NDArray[Any]]
+    pixels: Pixels
+    data: Dataset  # its training images give the ranges of the tensors
+
+    @cached_property
+    def content(self) -> bytes:
+        """The .tflite file.
+
+        Raises:
+            RuntimeError: the converter cannot express the network.
+        """
+        from search.export.tflite import calibration_images, int8_tflite
+
+        images = calibration_images(self.data.x_train, self.data.y_train)
+        return int8_tflite(self.architecture, self.weights, images, self.pixels)
+
+
+def int8_accuracy(network: Int8Network, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> float:
+    """The share of images (n, height, width, channels) that the int8 network classifies correctly.
 
     Raises:
         RuntimeError: the converter cannot express the network.
     """
-    from search.export.tflite import calibration_images, int8_tflite
-
-    content = int8_tflite(architecture, weights, calibration_images(data.x_train, data.y_train), pixels)
-    return float(np.mean(outputs(content, images, pixels).argmax(axis=1) == labels))
+    return float(np.mean(outputs(network.content, images, network.pixels).argmax(axis=1) == labels))
 
 
 def outputs(content: bytes, images: npt.NDArray[np.uint8], pixels: Pixels) -> npt.NDArray[np.float32]:

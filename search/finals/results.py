@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import UserError
 from search.finals.statistics import Comparison, rank, winners_curse
-from search.storage.attributes import BEST_VAL_ACCURACY, CONTENDER, FINAL_VAL_ACCURACY, OUTCOME, REASON, REPEAT
+from search.storage.attributes import BASE, BEST_VAL_ACCURACY, CONTENDER, FINAL_VAL_ACCURACY, OUTCOME, REASON, REPEAT
 from search.study.run import Run, every
 from search.training.result import Outcome
 
@@ -153,9 +153,9 @@ def _compare(
     run: Run, record: FinalsRecord, best: Mapping[str, list[float]], trials: Mapping[tuple[str, int], FrozenTrial]
 ) -> tuple[tuple[FinalistResult, ...], str | None]:
     """The finalists with their figures, and the leader's name; none where only the base is left."""
-    if not best.keys() - {"base"}:
+    if not best.keys() - {BASE}:
         return (), None
-    base = run.config.base if isinstance(run.config.base, float) else ("base" if "base" in best else None)
+    base = run.config.base if isinstance(run.config.base, float) else (BASE if BASE in best else None)
     tests = record.test or {}
     ranking = rank({name: tests.get(name, best[name]) for name in best}, base)
     against_base = {comparison.name: _without_constant(comparison) for comparison in ranking.against_base}

@@ -26,7 +26,7 @@ from search.runner.job import FinalsOrder
 from search.runner.loop import wait
 from search.runner.reporter import Reporter
 from search.runner.trial import run_trial
-from search.storage.attributes import ATTEMPT, CONTENDER, FINGERPRINT, INDEX, REFERENCE, REPEAT
+from search.storage.attributes import ATTEMPT, BASE, CONTENDER, FINGERPRINT, INDEX, REFERENCE, REPEAT
 from search.storage.queue import Queued, Trials, begin, next_index, queue
 from search.storage.recovery import drop_queued, recover
 from search.study import references
@@ -136,7 +136,7 @@ def _base(run: Run, studies: Studies) -> Finalist:
     trained = [record for record in ranked(records(studies.references)) if record.reference == base.name]
     score = trained[0].best_val_accuracy if trained else None
     recipe = references.recipe_of(without_rungs(run.config), base)
-    return Finalist("base", None, score, compute_cost(base.architecture).params, base.architecture, recipe)
+    return Finalist(BASE, None, score, compute_cost(base.architecture).params, base.architecture, recipe)
 
 
 def _best(run: Run, kind: str, study: optuna.Study, top: int, data: DataFacts) -> list[Finalist]:
@@ -188,7 +188,7 @@ def _conclude(study: optuna.Study, finalists: Sequence[Finalist], seeds: int, co
     stored = read_records(study)
     complete = [asdict(record) for record in stored if record.test]
     weights = _read_weights(study, finalists, seeds, context)  # before the test images, in case one cannot be read
-    if context.data.x_test is None or not weights.keys() - {"base"}:
+    if context.data.x_test is None or not weights.keys() - {BASE}:
         study.set_user_attr(HELD, [*complete, asdict(trained)])
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")

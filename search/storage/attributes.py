@@ -28,6 +28,7 @@ KEY = "key"  # hash of everything that its training depends on
 REFERENCE = "reference"  # name of the reference network
 FINGERPRINT = "fingerprint"  # of the reference network
 CONTENDER = "contender"  # name of the finalist
+BASE = "base"  # name of the base among the finalists
 REPEAT = "repeat"  # seed of a finalist
 WARM_START = "warm_start"  # name of the known network that was queued
 OUTCOME = "outcome"  # a `search.training.result.Outcome`

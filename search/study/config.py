@@ -308,10 +308,10 @@ class StudyConfig(BaseModel):
                     kind = f"the {schedule.kind} schedule"
                     raise ValueError(f"search.rungs: {kind} does not decay to zero by a rung; take {NAMES_OF_DECAYING}")
             if self.search.rungs.first >= self.recipe.epochs:
-                epochs = f"a training has {self.recipe.epochs} epochs"
-                rule = f"search.rungs: the first is after {self.search.rungs.first} epochs, and {epochs}"
+                first = self.search.rungs.first
                 raise ValueError(
-                    f"{rule}; take more than {self.search.rungs.first} epochs, a lower first, or leave rungs out"
+                    f"search.rungs: the first is after {first} epoch{'s' if first > 1 else ''}, and recipe.epochs is "
+                    f"{self.recipe.epochs}; take at least {first + 1} epochs, a lower first, or leave rungs out"
                 )
         functions = getattr(self.space, "activation", None)
         possible = functions.domains if isinstance(functions, Dimension) else ()

@@ -133,7 +133,7 @@ def find(study: str, out: Path | None, storage: str | None) -> Run:
     Raises:
         UserError: nothing has run in the folder yet, or its storage is elsewhere.
     """
-    name, _, folder = named(study, out)
+    name, path, folder = named(study, out)
     called = _called(study, out, storage)
     if not (folder / "config.json").is_file():
         raise UserError(f"{study}: nothing has run in {folder} yet; start it with: python -m search run {called}")
@@ -141,7 +141,8 @@ def find(study: str, out: Path | None, storage: str | None) -> Run:
     storage = anchored(storage) if storage else storage
     if storage is None and "***" in (stored["storage"] or ""):
         raise UserError(f"{folder}: this run is stored in {stored['storage']}; pass --storage with its password")
-    return Run(name, folder, _config(folder, stored), storage or stored["storage"] or sqlite_url(folder), called)
+    config = study_file.relocated(_config(folder, stored), path)
+    return Run(name, folder, config, storage or stored["storage"] or sqlite_url(folder), called)
 
 
 def create(

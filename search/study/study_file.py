@@ -32,7 +32,7 @@ from space import record_of
 
 
 def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | None = None) -> StudyConfig:
-    """Check a configuration; a fault in an overridden key is reported under its option.
+    """Check a configuration; a fault in an overridden key, or a rule that names one, is reported under its option.
 
     Raises:
         UserError: the first rule that is broken, with its key and the nearest known one where a key is unknown.
@@ -40,9 +40,10 @@ def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | No
     try:
         return StudyConfig.model_validate(dict(raw))
     except ValidationError as error:
-        key = ".".join(str(part) for part in first_place(error)[:2])
-        source = OPTIONS[key] if overridden and key in overridden else where
-        raise UserError(f"{source}: {_missing_table(error) or first_problem(error, _known(error, raw))}") from None
+        problem = _missing_table(error) or first_problem(error, _known(error, raw))
+        place = ".".join(str(part) for part in first_place(error)[:2])
+        faulty = [key for key in overridden or () if key == place or (not place and key in problem)]
+        raise UserError(f"{OPTIONS[faulty[0]] if faulty else where}: {problem}") from None
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
@@ -125,19 +126,71 @@ def find(study: str) -> tuple[str, Path]:
 
 
 def differences(stored: StudyConfig, asked: StudyConfig) -> list[str]:
-    """Differences that keep a configuration from resuming the stored one: `recipe.epochs is 5 here, not 50`."""
+    """Differences that keep a configuration from resuming the stored one: `recipe.epochs is 5 here, not 50`.
+
+    Files of networks are compared by name, as they may have moved together with the study file. A base is compared with
+    the trained one by its network when it is needed (`search.runner.references`).
+    """
     ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
-    keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
-    return [f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in keys]
+    return [
+        f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in _differing(ours, theirs)
+    ]
 
 
 def options_back(stored: StudyConfig, asked: StudyConfig) -> str | None:
     """The options that make the asked configuration the stored one, None where no options do."""
     ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
-    keys = [key for key in ours | theirs if key not in FREE and ours.get(key) != theirs.get(key)]
+    keys = _differing(ours, theirs)
     if not all(key in OPTIONS and ours.get(key) is not None for key in keys):
         return None
     return " ".join(f"{OPTIONS[key]} {ours[key]}" for key in keys)
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Keys that may not differ on resume, and do."""
+    return [
+        key
+        for key in {**ours, **theirs}
+        if key not in FREE and _without_folder(key, ours.get(key)) != _without_folder(key, theirs.get(key))
+    ]
+
+
+def _without_folder(key: str, value: Any) -> Any:
+    """A value with the names of network files in place of their paths."""
+    if key == "base" and is_file(value):
+        return Path(value).name
+    if key == "search.warm_start" and isinstance(value, list):
+        return [Path(name).name if is_file(name) else name for name in value]
+    return value
+
+
+def relocated(config: StudyConfig, path: Path) -> StudyConfig:
+    """A stored configuration with base and images where its study file has them now, if they are no longer where they were.
+
+    Args:
+        path: the study file; one that cannot be read changes nothing.
+    """
+    is_base_missing = isinstance(config.base, str) and is_file(config.base) and _is_gone(ROOT / config.base)
+    is_data_missing = config.data.path is not None and _is_gone(Path(config.data.path))
+    if not (is_base_missing or is_data_missing):
+        return config
+    try:
+        present = load(path)
+    except UserError:
+        return config
+    plain = config.dump()
+    if is_base_missing and _without_folder("base", present.base) == _without_folder("base", config.base):
+        plain["base"] = present.base
+    if is_data_missing and present.data.path is not None:
+        plain["data"]["path"] = present.data.path
+    return parse(plain, str(path))
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except (OSError, ValueError):  # it may be there, in a folder that cannot be read
+        return False
 
 
 def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from search.budget.limits import Breach, Budget
 from search.data.dataset import load_dataset
 from search.data.preprocessing import Pixels
 from search.export.file_costs import find_breach, measure_costs, read_graph
-from search.export.tflite import calibration_images, int8_tflite
+from search.export.int8 import Int8Network
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, GlobalAveragePool, Residual, SeparableConv, Softmax
 from search.runner.events import Done
@@ -38,14 +38,15 @@ NETWORK = Architecture(
 def test_the_real_file_has_the_last_word() -> None:
     data, pixels = load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None), Pixels()
     weights = [array + np.float32(0.1) for array in build(NETWORK, seed=1).get_weights()]
-    content = int8_tflite(NETWORK, weights, calibration_images(data.x_train, data.y_train), pixels)
+    network = Int8Network(NETWORK, weights, pixels, data)
+    content = network.content
     predicted, costs = compute_cost(NETWORK), measure_costs(content)
     graph = read_graph(content)
     assert (graph.sizes, graph.operators) == (predicted.lowered.sizes, predicted.lowered.operators)
     assert costs == {"flash_bytes": len(content), "arena_bytes": predicted.arena_bytes}
 
     def breach(**limits: int) -> Breach | None:
-        return find_breach(Budget.model_validate({"params": 10**6} | limits), NETWORK, weights, pixels, data)
+        return find_breach(Budget.model_validate({"params": 10**6} | limits), network)
 
     assert breach() is None
     assert breach(flash_bytes=len(content) + 1, arena_bytes=predicted.arena_bytes + 1) is None

@@ -78,7 +78,8 @@ def by_hand(folder: Path, part: str) -> float:
     )
     network, pixels = from_json(json.dumps(about["architecture"])), Pixels.from_dict(about["pixels"])
     images, labels = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
-    return integers.int8_accuracy(network, read_weights(folder / "weights.npz"), pixels, data, images, labels)
+    converted = integers.Int8Network(network, read_weights(folder / "weights.npz"), pixels, data)
+    return integers.int8_accuracy(converted, images, labels)
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from search.study.config import (
     FREE,
     StudyConfig,
 )
-from search.study.study_file import differences, find, options_back, parse
-from tests.support.study_files import COSINE, KEYS, plain_study, put_at_key
+from search.study.study_file import differences, find, load, options_back, parse, relocated
+from tests.support.study_files import COSINE, KEYS, STUDY, plain_study, put_at_key, write_study
 
 # Another value for every key that there is, two ways to write some: the first makes the study that is changed. Some go only
 # with others, which then stand third; None there: left out.
@@ -178,6 +178,34 @@ def test_a_difference_gives_the_key_and_both_values() -> None:
     assert "recipe.epochs is 2 here, not 3" in found
     assert "recipe.batch_size is 64 here, not 128" in found
     assert len(found) == 3
+
+
+def test_files_of_networks_may_move_with_their_study_file() -> None:
+    studies = [
+        plain_study(base=f"{folder}/base.json", search={"warm_start": ["eip-c", f"{folder}/own.json"]})
+        for folder in ("/old", "/new")
+    ]
+    first, moved = (parse(raw, "test") for raw in studies)
+    assert differences(first, moved) == []
+    for key, value in (("base", "/old/other.json"), ("base", "base"), ("warm_start", ["eip-c", "/old/another.json"])):
+        changed = first.dump()
+        (changed if key == "base" else changed["search"])[key] = value
+        assert len(differences(first, parse(changed, "test"))) == 1
+
+
+def test_what_has_moved_with_its_study_file_is_found_there(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    for name in ("base.json", "set.npz"):
+        (old / name).touch()
+    path = write_study(old, STUDY.replace('name = "digits"', 'path = "set.npz"'))
+    stored = load(path)
+    assert relocated(stored, path) is stored
+    old.rename(new)
+    found = relocated(stored, new / "study.toml")
+    assert (found.base, found.data.path) == (str(new / "base.json"), str(new / "set.npz"))
+    write_study(new, "no study file")
+    assert relocated(stored, new / "study.toml") is stored
 
 
 def test_a_difference_that_options_made_is_undone_with_those_options() -> None:

@@ -70,8 +70,8 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "first rung after the last epoch": (
         _rungs("first = 2"),
         (
-            "search.rungs: the first is after 2 epochs, and a training has 2 epochs",
-            "; take more than 2 epochs, a lower first, or leave rungs out",
+            "toml: search.rungs: the first is after 2 epochs, and recipe.epochs is 2",
+            "; take at least 3 epochs, a lower first, or leave rungs out",
         ),
     ),
     "rungs where the rate stays": (
@@ -239,6 +239,18 @@ def test_a_bad_override_is_laid_at_the_door_of_its_option(key: str, tmp_path: Pa
     text = one_line(caught)
     assert text.startswith(f"{OPTIONS[key]}: {key}: ")
     assert str(BAD[key]) in text
+
+
+def test_a_rule_over_several_keys_is_reported_under_the_option_that_it_names(tmp_path: Path) -> None:
+    """A study made smaller: the advice named the study file, in which nothing was to be changed."""
+    path = write_study(tmp_path, _rungs("first = 3")().replace(b"epochs = 2", b"epochs = 9"))
+    with pytest.raises(UserError) as caught:
+        load(path, {"search.trials": 3, "recipe.epochs": 1})
+    assert str(caught.value) == (
+        "--epochs: search.rungs: the first is after 3 epochs, and recipe.epochs is 1; take at least 4 epochs, a lower "
+        "first, or leave rungs out"
+    )
+    assert load(path, {"recipe.epochs": 4}).rungs == (3,)
 
 
 def test_a_fault_of_the_file_is_not_laid_at_an_options_door(tmp_path: Path) -> None:
