@@ -207,8 +207,11 @@ class _Crew:
     def _read(self, worker: _Worker, stream: IO[bytes]) -> None:
         with stream:
             for line in stream:
-                with contextlib.suppress(ValueError):  # a line cut off by the worker's death
+                try:
                     self.events.put((worker, decode_event(line)))
+                except ValueError:
+                    if line.endswith(b"\n"):  # else it was cut off by the end of the worker
+                        _log(self.run.folder / LOG, f"{worker.name}: not an event: {line[:200]!r}")
         self.events.put((worker, None))
 
     def _end(self, workers: list[_Worker], reason: str = STOPPED, outcome: Outcome = Outcome.INTERRUPTED) -> list[int]:
@@ -265,6 +268,11 @@ def _stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 def _has_begun(run: Run) -> bool:
     """True if the run has studies; before the first trial there are none."""
     return (run.folder / "config.json").is_file()
+
+
+def _log(log: Path, text: str) -> None:
+    with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
 
 
 def _last_line(log: Path) -> str:

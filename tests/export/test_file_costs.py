@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from search.budget.cost import compute_cost
 from search.budget.limits import Breach, Budget
 from search.data.dataset import load_dataset
 from search.data.preprocessing import Pixels
+from search.export import tflite
 from search.export.file_costs import find_breach, measure_costs, read_graph
-from search.export.int8 import Int8Network
+from search.export.int8 import Int8Network, int8_accuracy
+from search.export.tflite import int8_tflite
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, GlobalAveragePool, Residual, SeparableConv, Softmax
 from search.runner.events import Done
@@ -35,7 +38,14 @@ NETWORK = Architecture(
 
 
 @pytest.mark.slow
-def test_the_real_file_has_the_last_word() -> None:
+def test_the_real_file_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    conversions: list[Architecture] = []
+
+    def convert(architecture: Architecture, *arguments: Any) -> bytes:
+        conversions.append(architecture)
+        return int8_tflite(architecture, *arguments)
+
+    monkeypatch.setattr(tflite, "int8_tflite", convert)
     data, pixels = load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None), Pixels()
     weights = [array + np.float32(0.1) for array in build(NETWORK, seed=1).get_weights()]
     network = Int8Network(NETWORK, weights, pixels, data)
@@ -57,6 +67,8 @@ def test_the_real_file_has_the_last_word() -> None:
     )
     too_small = breach(arena_bytes=predicted.arena_bytes)
     assert too_small is not None and too_small.rule == "over arena"
+    int8_accuracy(network, data.x_val[:8], data.y_val[:8])
+    assert conversions == [NETWORK], "one conversion for budget and accuracy"
 
 
 def test_a_candidate_whose_file_is_too_large_is_rejected_and_not_ranked(

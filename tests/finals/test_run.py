@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+import objective
+from search.budget.limits import Breach
 from search.errors import UserError
 from search.finals.results import HELD, FinalsResult, check_unread, load_results
 from search.networks.architecture import fingerprint, from_json
@@ -226,6 +228,21 @@ def test_a_contender_that_fails_is_named_and_the_others_are_compared(outcome: An
     assert {len(one.test) for one in found.finalists} == {3}
     finals_bench.hold(2, 3, again=True)
     assert Counter(trial.state for trial in finals_bench.trials)[TrialState.COMPLETE] == 8  # it is not tried again
+
+
+def test_a_finalist_whose_file_breaks_a_limit_is_not_ranked_as_fitting(
+    finals_bench: FinalsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are new ones, and the file depends on them; the base has no budget."""
+    reason = "the trained network takes 66,368 bytes of flash in int8, the budget is at most 65,536"
+    breaches: list[Breach | None] = [None, Breach("over flash", reason), None, None]
+    monkeypatch.setattr(objective, "find_breach", lambda *arguments: breaches.pop(0))
+    assert finals_bench.hold(2, 2) == Done()
+    found = finals_bench.found
+    assert list(found.failed.values()) == [reason] and "base" not in found.failed
+    assert {one.name for one in found.finalists} == set(finals_bench.names) - found.failed.keys()
+    assert len(found.finalists) == 2
+    assert breaches == []
 
 
 def test_where_every_contender_fails_no_test_image_is_read(finals_bench: FinalsBench) -> None:

@@ -122,10 +122,25 @@ def test_each_worker_is_told_what_is_left_of_the_hours_of_the_run(tmp_path: Path
             assert 3600 >= left[0] > left[1] > left[2] > 3600 - SECONDS
 
 
-def test_a_torn_line_is_passed_over(stage: Stage) -> None:
-    stage.plays('print("{torn", flush=True); say(event="found", trials=3, done=0); say(event="done")')
+def test_a_line_that_is_no_event_is_logged_and_passed_over(stage: Stage) -> None:
+    stage.plays('print("{no event", flush=True); say(event="found", trials=3, done=0); say(event="done")')
     stage.supervise()
     assert stage.view.events == [StudyLoaded(trials=3, done=0)]
+    assert "not an event: b'{no event\\n'" in (stage.run.folder / "worker.log").read_text()
+
+
+def test_a_line_that_was_cut_off_by_the_end_of_its_worker_is_not_logged(stage: Stage) -> None:
+    crash = 'turn or (print("{torn", end="", flush=True), os._exit(3))'
+    stage.plays(f'say(event="found", trials=3, done=0); {crash}; say(event="done")')
+    stage.supervise()
+    assert "not an event" not in (stage.run.folder / "worker.log").read_text()
+
+
+def test_a_worker_that_crashes_before_any_trial_is_reported_with_the_last_line_of_its_log(stage: Stage) -> None:
+    stage.plays('sys.stderr.write("Traceback\\nImportError: no \\033[1mmodule\\n"); sys.stderr.flush(); os._exit(3)')
+    expected = r"crashed with exit status 3 before any trial: ImportError: no \?\[1mmodule; see .*worker\.log"
+    with pytest.raises(StudyStopped, match=expected):
+        stage.supervise()
 
 
 @pytest.mark.parametrize(("event", "error"), [("user_error", UserError), ("stopped", StudyStopped)])
