@@ -84,7 +84,11 @@ ROWS = {
         "a server with a wrong password, a dropped database, a failover to a read-only server",
         "refused at once; the run stops at once; waited for",
     ),
-    26: Row("a run folder that may only be read", "top, show, finals --show, export --to and report --to read it"),
+    26: Row(
+        "a run folder that may only be read, or whose disk is full",
+        "top, show, finals --show, export --to, report --to and dashboard read it",
+    ),
+    27: Row("a request to the dashboard without its token, or from another host", "status 403; nothing is read or deleted"),
 }
 
 

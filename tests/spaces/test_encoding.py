@@ -28,7 +28,7 @@ from search.networks.layers import (
 )
 from search.spaces.domains import Value
 from space import NotInSpace, Pyramid, encode, parameters
-from tests.spaces.test_space import CLASSES, INPUT, WIDE, built, given_networks, points, space
+from tests.support.pyramids import CLASSES, INPUT, WIDE, built, given_networks, points, space
 from tests.support.strategies import draw_values, drawn_points, reference
 
 

@@ -18,14 +18,8 @@ from search.networks.layers import (
 )
 from search.spaces.domains import Choices
 from space import AnySpace, Fixed, Pyramid, Space, build, parameters, record_of, suggest, widths
-from tests.support.pyramids import CLASSES, INPUT, WIDE, built
+from tests.support.pyramids import CLASSES, INPUT, WIDE, built, given_networks
 from tests.support.strategies import architectures, reference
-
-
-def given_networks(*names: str, **changes: Any) -> Fixed:
-    """A choice among known networks."""
-    known = {name: to_dict(reference(name)) for name in names}
-    return Fixed.model_validate({"kind": "fixed", "network": list(names), "networks": known, **changes})
 
 
 def test_one_given_network_leaves_nothing_to_sample() -> None:

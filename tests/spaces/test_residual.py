@@ -43,7 +43,7 @@ from search.training.model import build as build_model
 from search.tuning.scaling import largest_that_fits
 from space import NotInSpace, Pyramid, ResidualStages, build, depths, encode, parameters, record_of, suggest, widths
 from tests.budget.test_cost import check_against_keras
-from tests.spaces.test_space import values_of
+from tests.support.pyramids import values_of
 from tests.support.strategies import draw_values, reference, residual_points, residual_tables
 
 INPUT, CLASSES = (32, 32, 3), 10

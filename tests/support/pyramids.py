@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from search.networks.architecture import Architecture, fingerprint
+from search.networks.architecture import Architecture, fingerprint, to_dict
 from search.spaces.domains import Choices, Domain, Value
-from space import Pyramid, Space, build, parameters
-from tests.support.strategies import ORDERS
+from space import Fixed, Pyramid, Space, build, parameters
+from tests.support.strategies import ORDERS, reference
 
 INPUT, CLASSES = (32, 32, 3), 10
 
@@ -39,6 +39,12 @@ WIDE = Pyramid.model_validate(
 def space(**table: Any) -> Pyramid:
     """A small space: two blocks of 8 filters, no pools, unless the table says otherwise."""
     return Pyramid.model_validate({"blocks": 2, "width": 8, "pools": 0, **table})
+
+
+def given_networks(*names: str, **changes: Any) -> Fixed:
+    """A choice among known networks."""
+    known = {name: to_dict(reference(name)) for name in names}
+    return Fixed.model_validate({"kind": "fixed", "network": list(names), "networks": known, **changes})
 
 
 def built(of: Space, values: dict[str, Value]) -> Architecture:

@@ -17,7 +17,7 @@ from search.study.config import StudyConfig
 from search.study.study_file import parse
 from search.tuning.candidate import Candidate, DataFacts, Rejection, canonical_recipe, fits, judge
 from space import Fixed, Space, build, parameters
-from tests.spaces.test_space import given_networks
+from tests.support.pyramids import given_networks
 from tests.support.strategies import draw_values, drawn_points, net, reference
 
 FACTS = DataFacts((32, 32, 3), 10, "0" * 16)

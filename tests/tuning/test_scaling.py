@@ -18,7 +18,7 @@ from search.spaces.domains import Value
 from search.spaces.pyramid import MOST_BLOCKS
 from search.tuning.scaling import LISTED, LOOK_AHEAD, largest_that_fits
 from space import Pyramid, Space, parameters, widths
-from tests.spaces.test_space import WIDE, built, given_networks, space, values_of
+from tests.support.pyramids import WIDE, built, given_networks, space, values_of
 from tests.support.strategies import draw_values, drawn_points, reference
 
 Fits = Callable[[Mapping[str, Value]], bool]

@@ -40,6 +40,7 @@ from search.study import records as study_records
 from search.study import run as studies
 from search.study import study_file as study_files
 from search.study.run import Run
+from tests.fault_table import Results, record
 from tests.support.chromium import chromium
 from tests.support.runs import ROOT, copied, finished, study_file
 
@@ -138,24 +139,30 @@ def changing(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @slow
-def test_foreign_hosts_get_403_and_change_nothing(site: Site) -> None:
+def test_row_27_foreign_hosts_get_403_and_change_nothing(site: Site) -> None:
     path = f"/api/studies/{site.study_id}"
+    tries = 0
     for method in ("GET", "DELETE", "POST", "PUT"):
         assert site.ask(method, path, Host=f"evil.example:{site.port}")[0] == 403
+        tries += 1
     for method in ("DELETE", "GET"):
         assert site.ask(method, path, Host=f"localhost:{site.port}", Origin="http://evil.example")[0] == 403
+        tries += 1
     for host in (f"localhost:{site.port}", f"127.0.0.1:{site.port}", f"[::1]:{site.port}", "localhost:9000"):
         assert site.ask("GET", path, Host=host)[0] == 200
     assert site.ask("GET", "/dashboard", Host=f"localhost:{site.port}")[0] == 200
+    assert site.detail()["name"] == "tiny"
+    record({27: tries}, Results(0, 0))
 
 
 @slow
-def test_without_the_token_nothing_is_read_or_deleted(site: Site) -> None:
+def test_row_27_without_the_token_nothing_is_read_or_deleted(site: Site) -> None:
     path = f"/api/studies/{site.study_id}"
     for cookie in ("", f"{site.access.cookie}=guess"):
         assert site.ask("GET", path, Cookie=cookie)[0] == 403
         assert site.ask("DELETE", path, Cookie=cookie)[0] == 403
     assert site.detail()["name"] == "tiny"
+    record({27: 4}, Results(0, 0))
 
 
 @slow
