@@ -49,8 +49,8 @@ def front_table(front: Front) -> Table:
 
 def front_words(front: Front) -> str:
     """One-sentence description of the table."""
-    told, n = " and ".join(front["prices"]), len(front["trials"])
-    return f"{n:,} of {front['trained']:,} trained candidates: no other is as accurate and takes no more {told}."
+    metrics, n = " and ".join(front["prices"]), len(front["trials"])
+    return f"{n:,} of {front['trained']:,} trained candidates: no other is as accurate and takes no more {metrics}."
 
 
 def _costs(record: Record | None, names: Sequence[str]) -> dict[str, int | None]:

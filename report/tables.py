@@ -26,14 +26,15 @@ def leaderboard(run: Run, candidates: list[Record], references: list[Record]) ->
     base, is_int8 = base_accuracy(run.config, references), run.config.search.rank_by == "int8"
     name = run.config.base_name
     trained = {record.reference: record for record in reversed(ranked(references))}
-    opponent = _scores(trained[name], is_int8) if name in trained else {"params": None} | dict.fromkeys(_SCORES[1:])
+    base_scores = _scores(trained[name], is_int8) if name in trained else {"params": None} | dict.fromkeys(_SCORES[1:])
     best_first = ranked(candidates)
     others = [record for record in candidates if record.outcome not in ("trained", *_HIDDEN)]
-    others.sort(key=lambda one: (-one.epochs, -(one.best_val_accuracy or 0), one.number))  # pruned late before pruned early
+    # candidates pruned late come before those pruned early
+    others.sort(key=lambda record: (-record.epochs, -(record.best_val_accuracy or 0), record.number))
     return {
         "study": run.name,
         "budget": {"params": run.config.budget.params},
-        "base": None if base is None else opponent | {"best_val_accuracy": base},
+        "base": None if base is None else base_scores | {"best_val_accuracy": base},
         "references": [{"name": key} | _scores(record, is_int8) for key, record in trained.items() if key != name],
         "trials": [
             *(_trial(record, base, rank, is_int8) for rank, record in enumerate(best_first, 1)),
@@ -69,7 +70,7 @@ def _percent(value: float | None, missing: str) -> str:
 
 def refusal_words(candidates: list[Record]) -> str | None:
     """Text of the proposals rejected inside the sampler, by rule with a sample of sizes; None if there are none."""
-    told = [f"{count:,} {rule}" for rule, count in refusals(candidates).most_common()]
+    rules = [f"{count:,} {rule}" for rule, count in refusals(candidates).most_common()]
     sizes = sorted({size for record in candidates for size in record.refused_params})
     some = (
         [f"{sizes[round(index * (len(sizes) - 1) / (SAMPLE - 1))]:,}" for index in range(SAMPLE)]
@@ -77,7 +78,7 @@ def refusal_words(candidates: list[Record]) -> str | None:
         else [f"{size:,}" for size in sizes]
     )
     sample = f" (parameters of some: {', '.join(some)})" if some else ""
-    return f"{', '.join(told)}{sample}" if told else None
+    return f"{', '.join(rules)}{sample}" if rules else None
 
 
 _SCORES = ("params", "best_val_accuracy", "best_epoch", "final_val_accuracy")

@@ -97,15 +97,15 @@ _HOW_TO_READ = """\
 
 
 def _how_to_read(run: Run) -> str:
-    prices = run.config.cost_metrics
-    value = "Value 0**, *accuracy*" if prices else f"Value**, *{OBJECTIVE}*"
-    told = _HOW_TO_READ.format(value=value, references=escaped(f"{run.name}.references"))
-    if not prices:
-        return told
-    others = ", ".join(f"value {place} is {name}" for place, name in enumerate(prices, 1))
+    metrics = run.config.cost_metrics
+    value = "Value 0**, *accuracy*" if metrics else f"Value**, *{OBJECTIVE}*"
+    text = _HOW_TO_READ.format(value=value, references=escaped(f"{run.name}.references"))
+    if not metrics:
+        return text
+    others = ", ".join(f"value {index} is {name}" for index, name in enumerate(metrics, 1))
     return (
         f"- This study has several objectives: {others}, to be low while accuracy is to be high. **Best** trials of the "
-        f"dashboard are those of the front; where one list is needed, the most accurate come first.\n{told}"
+        f"dashboard are those of the front; where one list is needed, the most accurate come first.\n{text}"
     )
 
 
@@ -144,8 +144,8 @@ def _first(board: Mapping[str, Any]) -> str:
 
 def _front(run: Run, candidates: list[Record], references: list[Record]) -> str | None:
     """First rows of the front of a study of several objectives; None if there is no front."""
-    prices = run.config.cost_metrics
-    front = front_board(Opened(run, candidates, references), prices) if prices else {"trials": []}
+    metrics = run.config.cost_metrics
+    front = front_board(Opened(run, candidates, references), metrics) if metrics else {"trials": []}
     if not front["trials"]:
         return None
     shown, n = front | {"trials": front["trials"][:FRONT]}, len(front["trials"])

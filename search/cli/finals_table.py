@@ -19,42 +19,47 @@ SPARE = ("params", "again", "last", "in search", "spread")  # left out where the
 Columns = dict[str, list[str]]
 
 
-def print_finals(console: Console, run: Run, found: FinalsResult) -> None:
+def print_finals(console: Console, run: Run, results: FinalsResult) -> None:
     """Print the finalists by mean accuracy, their differences to base and leader, the verdict, and notes."""
-    if found.finalists:
-        table, left_out = _fitted(console, run, found)
+    if results.finalists:
+        table, left_out = _fitted(console, run, results)
         console.print(table)
         if left_out:
             _say(console, f"Columns left out for lack of room: {', '.join(left_out)}; a wider terminal or --json has them.")
-    for name, reason in found.failed.items():
+    for name, reason in results.failed.items():
         _say(console, f"{name} did not train on every seed and is compared with none: {reason.rstrip('.')}.")
-    _say(console, verdict(found)[0].upper() + verdict(found)[1:])
-    for line in _notes(run, found) if found.finalists else ():
+    _say(console, verdict(results)[0].upper() + verdict(results)[1:])
+    for line in _notes(run, results) if results.finalists else ():
         _say(console, line)
 
 
-def _notes(run: Run, found: FinalsResult) -> list[str]:
+def _notes(run: Run, results: FinalsResult) -> list[str]:
     """Notes that explain the table, one line each."""
-    compared = [one for two in found.finalists for one in (two.against_base, two.against_leader) if one]
+    compared = [
+        comparison
+        for finalist in results.finalists
+        for comparison in (finalist.against_base, finalist.against_leader)
+        if comparison
+    ]
     lines = []
     if compared:
         lines.append("±: 95 % interval, paired by seed; tie: chance can make it (Holm).")
-    if found.measure == "test_accuracy":
+    if results.measure == "test_accuracy":
         lines.append("In search, again: best validation accuracy then and now; gap: winner's curse.")
     else:
         lines.append("Last: mean of the last epochs; gap: in search less mean, the winner's curse.")
     if run.config.search.rank_by == "int8":
         lines.append("Of the networks in int8; only Last is of the trained floats.")
-    if any(one.name.startswith("control-") for one in found.finalists):
+    if any(finalist.name.startswith("control-") for finalist in results.finalists):
         lines.append("control: the best of a random search of as many epochs as the study's.")
-    if found.seeds > 1 and any(one.low is None for one in compared):
-        lines.append(f"±?: the same difference on all {found.seeds} seeds, too few to tell it from chance.")
-    if found.seeds < ENOUGH_SEEDS:
-        count = f"{found.seeds} seed{'s are' if found.seeds > 1 else ' is'} few"
-        options = f"--seeds {ENOUGH_SEEDS}{' --again' if found.test_read else ''}"
+    if results.seeds > 1 and any(comparison.low is None for comparison in compared):
+        lines.append(f"±?: the same difference on all {results.seeds} seeds, too few to tell it from chance.")
+    if results.seeds < ENOUGH_SEEDS:
+        count = f"{results.seeds} seed{'s are' if results.seeds > 1 else ' is'} few"
+        options = f"--seeds {ENOUGH_SEEDS}{' --again' if results.test_read else ''}"
         lines.append(f"{count}: take at least {ENOUGH_SEEDS} ({options}); what is trained is kept.")
-    if found.test_read:
-        read = ", and by --again at ".join(found.test_read)
+    if results.test_read:
+        read = ", and by --again at ".join(results.test_read)
         lines.append(f"The test images were read at {read}.")
     elif run.config.protocol == "course":
         lines.append(
@@ -63,56 +68,56 @@ def _notes(run: Run, found: FinalsResult) -> list[str]:
     return lines
 
 
-def _fitted(console: Console, run: Run, found: FinalsResult) -> tuple[Table, list[str]]:
+def _fitted(console: Console, run: Run, results: FinalsResult) -> tuple[Table, list[str]]:
     """The table with the columns that fit the console, and the names of those left out."""
-    columns = _columns(found)
+    columns = _columns(results)
     spare = [name for name in SPARE if name in columns]
     tries: list[tuple[int, box.Box | None, int]] = [(0, box.HEAVY_HEAD, 1), (0, None, 2)]  # left out, look, padding
     tries += [(count, None, 1) for count in range(len(spare) + 1)]
     for count, look, padding in tries:
         kept = {name: cells for name, cells in columns.items() if name not in spare[:count]}
-        table = _table(run, found, kept, look, padding)
+        table = _table(run, results, kept, look, padding)
         if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
             break
     return table, spare[:count]
 
 
-def _table(run: Run, found: FinalsResult, columns: Columns, look: box.Box | None, padding: int) -> Table:
-    seeds = f"{found.seeds} fresh seed{'s' if found.seeds > 1 else ''}"
-    measure = "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
+def _table(run: Run, results: FinalsResult, columns: Columns, look: box.Box | None, padding: int) -> Table:
+    seeds = f"{results.seeds} fresh seed{'s' if results.seeds > 1 else ''}"
+    measure = "test accuracy" if results.measure == "test_accuracy" else "best validation accuracy"
     title = f"{run.name}: finals on {seeds}, {measure}"
     around = (0, padding, 0, 1 if look else 0)
     table = Table(title=title, title_justify="left", box=look, padding=around, pad_edge=look is not None)
     for name in columns:
         table.add_column(name.replace(" ", "\n"), justify="right" if name else "left", vertical="bottom")
-    for one, *cells in zip(found.finalists, *columns.values(), strict=True):
-        table.add_row(*cells, style="bold" if one.name == found.leader else "")
+    for finalist, *cells in zip(results.finalists, *columns.values(), strict=True):
+        table.add_row(*cells, style="bold" if finalist.name == results.leader else "")
     return table
 
 
-def _columns(found: FinalsResult) -> Columns:
+def _columns(results: FinalsResult) -> Columns:
     """Cells of each column, by its name."""
-    on_test, all_of = found.measure == "test_accuracy", found.finalists
+    on_test, finalists = results.measure == "test_accuracy", results.finalists
     columns = {
-        "": [one.name for one in all_of],
-        "params": [f"{one.params:,}" for one in all_of],
-        "mean": [f"{one.mean:.2%}" for one in all_of],
-        "spread": ["-" if one.spread is None else f"{100 * one.spread:.2f}" for one in all_of],
-        "last": [] if on_test else [f"{mean(one.final_val):.2%}" for one in all_of],
-        "in search": ["-" if one.search_score is None else f"{one.search_score:.2%}" for one in all_of],
-        "again": [f"{mean(one.best_val):.2%}" for one in all_of] if on_test else [],
-        "gap": ["-" if one.winners_curse is None else f"{100 * one.winners_curse:+.2f}" for one in all_of],
-        "against base": [_versus(one.against_base) for one in all_of],
-        "against leader": [_versus(one.against_leader) for one in all_of],
+        "": [finalist.name for finalist in finalists],
+        "params": [f"{finalist.params:,}" for finalist in finalists],
+        "mean": [f"{finalist.mean:.2%}" for finalist in finalists],
+        "spread": ["-" if finalist.spread is None else f"{100 * finalist.spread:.2f}" for finalist in finalists],
+        "last": [] if on_test else [f"{mean(finalist.final_val):.2%}" for finalist in finalists],
+        "in search": ["-" if finalist.search_score is None else f"{finalist.search_score:.2%}" for finalist in finalists],
+        "again": [f"{mean(finalist.best_val):.2%}" for finalist in finalists] if on_test else [],
+        "gap": ["-" if finalist.winners_curse is None else f"{100 * finalist.winners_curse:+.2f}" for finalist in finalists],
+        "against base": [_versus(finalist.against_base) for finalist in finalists],
+        "against leader": [_versus(finalist.against_leader) for finalist in finalists],
     }
-    return {name: cells for name, cells in columns.items() if any(cells)}  # a lone contender has no leader to face
+    return {name: cells for name, cells in columns.items() if any(cells)}  # a single finalist is compared with no leader
 
 
-def _versus(one: Comparison | None) -> str:
-    if one is None:
+def _versus(comparison: Comparison | None) -> str:
+    if comparison is None:
         return ""
-    half = "?" if one.high is None else f"{100 * (one.high - one.difference):.2f}"
-    return f"{100 * one.difference:+.2f} ±{half}{' tie' if one.is_tie else ''}"
+    half = "?" if comparison.high is None else f"{100 * (comparison.high - comparison.difference):.2f}"
+    return f"{100 * comparison.difference:+.2f} ±{half}{' tie' if comparison.is_tie else ''}"
 
 
 def _say(console: Console, text: str) -> None:

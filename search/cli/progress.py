@@ -38,7 +38,7 @@ from search.text import format_clock
 from search.training.result import Outcome
 
 MOST_ROWS = 8  # of workers that are shown
-AWAY_SECONDS = 60.0  # between two lines that say that the database is away
+AWAY_SECONDS = 60.0  # between two lines that say that the database is unreachable
 
 
 @dataclass
@@ -180,7 +180,7 @@ class RunView:
     def _away(self, event: DatabaseUnavailable) -> None:
         if time.monotonic() - self.away > AWAY_SECONDS:
             self.away = time.monotonic()
-            self._say(f"[yellow]The database is away[/] ({escape(event.reason)}); what is told is kept until it is back.")
+            self._say(f"[yellow]Database unreachable[/] ({escape(event.reason)}); results are kept in memory, retrying.")
 
     def _found(self, event: StudyLoaded) -> None:
         self.goal, first = event.trials, not self.goal

@@ -27,16 +27,16 @@ def top(
     """The leaderboard against the base; with --pareto the front of accuracy against costs."""
     from search.study import run as studies
 
-    found = studies.find(study, out, storage)
+    run = studies.find(study, out, storage)
     if as_json:
-        front = _front(found, pareto) if pareto or found.config.cost_metrics else None
-        print_json(_board(found) | ({"front": front} if front else {}))
+        front = _front(run, pareto) if pareto or run.config.cost_metrics else None
+        print_json(_board(run) | ({"front": front} if front else {}))
     elif pareto:
         from search.cli.tables import print_front
 
-        print_front(console_of(), _front(found, pareto))
+        print_front(console_of(), _front(run, pareto))
     else:
-        print_top(found, console_of(), whole=whole)
+        print_top(run, console_of(), whole=whole)
 
 
 def show(
@@ -89,14 +89,14 @@ def report(
     from search.study.records import records
     from search.training.device import load_backend
 
-    found = studies.find(study, out, storage)
-    opened = studies.load(found)
-    studies.best(found, records(opened.candidates))  # refuse before TensorFlow is loaded
+    run = studies.find(study, out, storage)
+    opened = studies.load(run)
+    studies.best(run, records(opened.candidates))  # refuse before TensorFlow is loaded
     load_backend()
-    for path in write_reports(found, opened, to):
+    for path in write_reports(run, opened, to):
         print(short(path))
     if to is None:
-        publish_files(opened.candidates, found.folder)
+        publish_files(opened.candidates, run.folder)
 
 
 def dashboard(
@@ -112,31 +112,31 @@ def dashboard(
     from report.dashboard.server import serve
     from search.study import run as studies
 
-    found = studies.find(study, out, storage)
-    serve(found, port, on_ready=lambda text: print(text, flush=True), allow_hosts=allow_host or [])
+    run = studies.find(study, out, storage)
+    serve(run, port, on_ready=lambda text: print(text, flush=True), allow_hosts=allow_host or [])
 
 
-def _board(found: Run) -> dict[str, Any]:
+def _board(run: Run) -> dict[str, Any]:
     from report.tables import leaderboard
     from search.study.records import outline
     from search.study.run import load
 
-    loaded = load(found)
-    return leaderboard(found, outline(loaded.candidates), outline(loaded.references))
+    loaded = load(run)
+    return leaderboard(run, outline(loaded.candidates), outline(loaded.references))
 
 
-def _front(found: Run, pareto: list[str] | None) -> dict[str, Any]:
+def _front(run: Run, pareto: list[str] | None) -> dict[str, Any]:
     """Front of these cost metrics, or of those that the study minimises."""
     from report.pareto import front_board
     from search.study.pareto import check_metrics
     from search.study.records import outline
     from search.study.run import Opened, load
 
-    prices, loaded = check_metrics(pareto or found.config.cost_metrics), load(found)
-    return front_board(Opened(found, outline(loaded.candidates), outline(loaded.references)), prices, loaded)
+    metrics, loaded = check_metrics(pareto or run.config.cost_metrics), load(run)
+    return front_board(Opened(run, outline(loaded.candidates), outline(loaded.references)), metrics, loaded)
 
 
-def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
+def print_top(run: Run, console: Any, *, whole: bool = False) -> None:
     """Print the leaderboard and, of a study with several objectives, its front."""
     from report.pareto import front_board
     from report.tables import leaderboard, refusal_words
@@ -145,13 +145,13 @@ def print_top(found: Run, console: Any, *, whole: bool = False) -> None:
     from search.study.records import outline, ranked
     from search.study.run import DATA, Opened, load
 
-    loaded = load(found)
+    loaded = load(run)
     candidates, references = outline(loaded.candidates), outline(loaded.references)
-    print_leaderboard(console, leaderboard(found, candidates, references), found.config, whole=whole)
-    if prices := found.config.cost_metrics:
-        print_front(console, front_board(Opened(found, candidates, references), prices, loaded))
+    print_leaderboard(console, leaderboard(run, candidates, references), run.config, whole=whole)
+    if metrics := run.config.cost_metrics:
+        print_front(console, front_board(Opened(run, candidates, references), metrics, loaded))
     best = next((record.best_val_accuracy for record in ranked(candidates)), None)
     if note := majority_note(loaded.candidates.user_attrs[DATA], best):
         console.print(note, style="yellow", markup=False, highlight=False)
-    if refused := refusal_words(candidates):
-        console.print(f"Rejected before training: {refused}.", highlight=False)
+    if rejected := refusal_words(candidates):
+        console.print(f"Rejected before training: {rejected}.", highlight=False)

@@ -21,7 +21,7 @@ from search.study.survey import Survey
 from search.text import format_estimate
 from search.tuning.forecast import Forecast
 
-SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to lay out, and nobody reads it
+SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to lay out, and is not readable
 
 
 def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig, *, whole: bool = False) -> None:
@@ -78,36 +78,37 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def print_survey(console: Console, name: str, budget: int, found: Survey, timed: Forecast | None = None) -> None:
+def print_survey(console: Console, name: str, budget: int, survey: Survey, forecast: Forecast | None = None) -> None:
     """Print the survey of a space with a histogram of its sizes, and the forecast of a study's time."""
-    low, high = found.interval
+    low, high = survey.interval
     console.print(
-        f"{name}: {found.share_that_fits:.1%} of {found.draws:,} random draws fit under {budget:,} parameters\n"
-        f"95 % interval {low:.1%} to {high:.1%}; {found.proposals_per_second:,.0f} proposals a second\n"
-        f"smallest found {found.smallest_params:,}, largest that fits {found.largest_params_that_fit:,}, largest "
-        f"{found.largest_params:,}",
+        f"{name}: {survey.share_that_fits:.1%} of {survey.draws:,} random draws fit under {budget:,} parameters\n"
+        f"95 % interval {low:.1%} to {high:.1%}; {survey.proposals_per_second:,.0f} proposals a second\n"
+        f"smallest found {survey.smallest_params:,}, largest that fits {survey.largest_params_that_fit:,}, largest "
+        f"{survey.largest_params:,}",
         highlight=False,
     )
-    if set(found.broken) - {"over budget"}:
-        told = ", ".join(f"{count / found.draws:.1%} {rule}" for rule, count in found.broken.items())
-        console.print(f"refused, by the first rule that they break: {told}", highlight=False)
-    width = max(found.largest_params / 12, 1)
-    counts = Counter(min(int(size / width), 11) for size in found.sizes)
+    if set(survey.broken) - {"over budget"}:
+        shares = ", ".join(f"{count / survey.draws:.1%} {rule}" for rule, count in survey.broken.items())
+        console.print(f"rejected, by the first rule that they break: {shares}", highlight=False)
+    width = max(survey.largest_params / 12, 1)
+    counts = Counter(min(int(size / width), 11) for size in survey.sizes)
     for index in range(12):
-        share = counts[index] / max(len(found.sizes), 1)  # no draw may exist, and only the least networks do
+        share = counts[index] / max(len(survey.sizes), 1)  # no draw may exist, and only the least networks do
         fits = "green" if (index + 1) * width <= budget else "yellow" if index * width < budget else "dim"
         bar = "█" * round(share * 60)
         console.print(f"{index * width:>11,.0f} [{fits}]{bar}[/] {share:.1%}", highlight=False)
     hint = "[dim]--probe times a few trainings on this machine and forecasts the whole study[/]"
-    console.print(_forecast(timed, time.time()) if timed else hint, highlight=False)
+    console.print(_forecast(forecast, time.time()) if forecast else hint, highlight=False)
 
 
-def _forecast(timed: Forecast, now: float) -> str:
-    count = f"{timed.trials:,} trial{'s' if timed.trials > 1 else ''}"
-    base = "" if timed.seconds_of_base is None else f", the base {format_estimate(timed.seconds_of_base)}"
+def _forecast(forecast: Forecast, now: float) -> str:
+    count = f"{forecast.trials:,} trial{'s' if forecast.trials > 1 else ''}"
+    base = "" if forecast.seconds_of_base is None else f", the base {format_estimate(forecast.seconds_of_base)}"
     return (
-        f"about {format_estimate(timed.seconds)} on this machine ({count} of {_from_to(timed.cheap, timed.dear)}{base})\n"
-        f"started now, it would end {_moment(now + timed.seconds, now)}"
+        f"about {format_estimate(forecast.seconds)} on this machine "
+        f"({count} of {_from_to(forecast.cheap, forecast.dear)}{base})\n"
+        f"started now, it would end {_moment(now + forecast.seconds, now)}"
     )
 
 
@@ -143,9 +144,9 @@ def _rows(done: Exported) -> Iterator[tuple[str, str, str, str]]:
     yield "", "bytes", "accuracy", "against Keras"
     for form, paths in done.paths.items():
         facts = done.facts.get(form, {})
-        found, keras = facts.get("val_accuracy"), facts.get("keras_val_accuracy")
-        accuracy = "" if found is None else f"{found:.2%}"
-        against = "" if found is None else f"{100 * (found - keras):+.2f}"
+        measured, keras = facts.get("val_accuracy"), facts.get("keras_val_accuracy")
+        accuracy = "" if measured is None else f"{measured:.2%}"
+        against = "" if measured is None else f"{100 * (measured - keras):+.2f}"
         for path in paths:
             yield _short(path), f"{path.stat().st_size:,}", accuracy, against
 

@@ -55,7 +55,7 @@ class Record:
     refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
     refused_params: tuple[int, ...]  # parameters of a sample of them
     warm_start: str | None  # the known network that was queued
-    float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is its weights' in integers
+    float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is that of int8
     flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
     costs: Mapping[str, int] = field(default_factory=dict)  # other metrics than params and macs, as far as stored
 
@@ -71,41 +71,41 @@ def records(study: optuna.Study) -> list[Record]:
 
 
 def outline(study: optuna.Study) -> list[Record]:
-    """As `records`, with empty curves: in a fraction of the time, where thousands of trials have not been read yet."""
-    found = storage_of(study).get_outlines(study_id_of(study))
-    return [replace(_record(trial), epochs=epochs) for trial, epochs in found if trial.state != TrialState.WAITING]
+    """Same as `records` with empty curves, in a fraction of the time for thousands of trials that are not cached yet."""
+    outlines = storage_of(study).get_outlines(study_id_of(study))
+    return [replace(_record(trial), epochs=epochs) for trial, epochs in outlines if trial.state != TrialState.WAITING]
 
 
 def records_of(trials: Sequence[FrozenTrial]) -> list[Record]:
-    """Those of these trials that have been started."""
+    """Records of those of these trials that have been started."""
     return [_record(trial) for trial in trials if trial.state != TrialState.WAITING]
 
 
-def ranked(found: list[Record]) -> list[Record]:
-    """The trained ones, the best first: by best validation accuracy, then fewest parameters, then number."""
-    trained = [record for record in found if record.outcome == Outcome.TRAINED]
+def ranked(trials: list[Record]) -> list[Record]:
+    """Trained trials, the best first: by best validation accuracy, then fewest parameters, then number."""
+    trained = [record for record in trials if record.outcome == Outcome.TRAINED]
     return sorted(trained, key=lambda record: (-(record.best_val_accuracy or 0), record.params or 0, record.number))
 
 
-def counts(found: list[Record]) -> dict[str, int]:
+def counts(trials: list[Record]) -> dict[str, int]:
     """Number of trials trained, pruned at a rung, rejected (within the sampler too) and failed."""
-    seen = Counter[str](Outcome.FAILED if record.outcome in FAILED else record.outcome for record in found)
-    seen[Outcome.REJECTED] += refusals(found).total()
-    return {outcome: seen[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
+    totals = Counter[str](Outcome.FAILED if record.outcome in FAILED else record.outcome for record in trials)
+    totals[Outcome.REJECTED] += refusals(trials).total()
+    return {outcome: totals[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
 
 
-def progress(found: list[Record]) -> int:
+def progress(trials: list[Record]) -> int:
     """Number of trials that count towards the number that the study asks for."""
-    return sum(record.outcome in COUNTED for record in found)
+    return sum(record.outcome in COUNTED for record in trials)
 
 
-def refusals(found: list[Record]) -> Counter[str]:
-    """Number of proposals rejected by the sampler, by the rule that they broke."""
-    told = Counter[str]()
-    for record in found:
-        if record.outcome != Outcome.INTERRUPTED:  # its retry has them too
-            told.update(record.refused)
-    return told
+def refusals(trials: list[Record]) -> Counter[str]:
+    """Number of proposals that the sampler rejected, by the rule that they broke."""
+    rules = Counter[str]()
+    for record in trials:
+        if record.outcome != Outcome.INTERRUPTED:  # its retry inherits them
+            rules.update(record.refused)
+    return rules
 
 
 def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None:
@@ -145,5 +145,7 @@ def _outcome(trial: FrozenTrial) -> Outcome:
     if trial.state == TrialState.RUNNING:
         return Outcome.RUNNING
     outcome = Outcome(trial.user_attrs.get(OUTCOME, Outcome.FAILED))
-    late = trial.state == TrialState.FAIL and outcome in COUNTED  # of a worker that was taken for dead at that moment
+    late = (
+        trial.state == TrialState.FAIL and outcome in COUNTED
+    )  # stored by a worker that was considered dead at that moment
     return Outcome.INTERRUPTED if late else outcome

@@ -252,7 +252,7 @@ def _not_ours(run: Run, name: str) -> str:
 
 
 def _place(run: Run) -> str:
-    """Where the studies are stored."""
+    """The location of the studies, for messages: run folder or database URL."""
     return str(run.folder) if _external(run) is None else masked(run.storage_url)
 
 
@@ -287,8 +287,8 @@ def network_of(run: Run, number: int | None = None, studies: Studies | None = No
         raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
     data = studies.candidates.user_attrs[DATA]
     try:
-        drawn = run.config.declared(trials[number].params)
-        network = build(run.config.space, drawn, tuple(data["input"]), data["classes"])
+        values = run.config.declared(trials[number].params)
+        network = build(run.config.space, values, tuple(data["input"]), data["classes"])
     except KeyError:
         raise UserError(f"{run.name} {number}: this trial was stopped before its network was proposed") from None
     return replace(network, name=f"{run.name}-{number}")
@@ -297,7 +297,7 @@ def network_of(run: Run, number: int | None = None, studies: Studies | None = No
 def verdict(run: Run, number: int | None) -> str:
     """Outcome of a candidate in one line; of the best if no number is given."""
     candidates = outline(load(run).candidates)
-    record = best(run, candidates) if number is None else next(one for one in candidates if one.number == number)
+    record = best(run, candidates) if number is None else next(record for record in candidates if record.number == number)
     if record.outcome != "trained" or record.best_val_accuracy is None:
         return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}"
     flipped = record.flip_val_accuracy
@@ -318,14 +318,14 @@ def best(run: Run, candidates: list[Record]) -> Record:
     """
     if first := ranked(candidates):
         return first[0]
-    there = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts(candidates).items())
-    raise UserError(f"{run.name}: no candidate has been trained yet ({there}); go on with: {run.command}")
+    summary = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts(candidates).items())
+    raise UserError(f"{run.name}: no candidate has been trained yet ({summary}); resume with: {run.command}")
 
 
 def _name_objectives(study: optuna.Study, names: tuple[str, ...]) -> None:
-    """Optuna's and its dashboard's names of the values, by which they are also told apart here."""
+    """Name the objectives for Optuna and its dashboard; the names also identify them here."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # it is, since 3.2 of 2023
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # still marked so, since 3.2 of 2023
         study.set_metric_names(list(names))
 
 
@@ -338,7 +338,7 @@ def _write_config(run: Run) -> None:
 
 
 def _external(run: Run) -> str | None:
-    """Where the run is stored, password hidden, if not in its folder."""
+    """URL of the database, password hidden; None if the run is stored in its folder."""
     return None if run.storage_url == sqlite_url(run.folder) else masked(run.storage_url)
 
 
@@ -355,13 +355,13 @@ def _config(folder: Path, stored: dict[str, Any]) -> StudyConfig:
     return study_file.parse(stored["config"], str(folder / "config.json"))
 
 
-def _refuse_difference(where: Path | str, stored: StudyConfig, asked: StudyConfig, elsewhere: str = NEW_FOLDER) -> None:
-    found = study_file.differences(stored, asked)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        options = study_file.options_back(stored, asked)
-        back = f"go on with {options}" if options else "go on with what it has"
-        raise UserError(f"{where}: {found[0]}{more}; {back}, or pass {elsewhere}")
+def _refuse_difference(where: Path | str, stored: StudyConfig, requested: StudyConfig, elsewhere: str = NEW_FOLDER) -> None:
+    changed = study_file.differences(stored, requested)
+    if changed:
+        others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        options = study_file.options_back(stored, requested)
+        remedy = f"resume with {options}" if options else "resume with the stored values"
+        raise UserError(f"{where}: {changed[0]}{others}; {remedy}, or pass {elsewhere}")
 
 
 def _refuse_own_files(folder: Path) -> None:

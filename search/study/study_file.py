@@ -62,7 +62,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
     if is_file(raw.get("base")):
         raw["base"] = _portable((path.parent / raw["base"]).resolve())
     if isinstance(table := raw.get("search"), dict) and isinstance(names := table.get("warm_start"), list):
-        table["warm_start"] = [_portable((path.parent / one).resolve()) if is_file(one) else one for one in names]
+        table["warm_start"] = [_portable((path.parent / name).resolve()) if is_file(name) else name for name in names]
     if isinstance(data := raw.get("data"), dict) and isinstance(data.get("path"), str):
         data["path"] = str((path.parent / data["path"]).resolve())
     if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:
@@ -78,7 +78,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
 
 def _given(names: object, path: Path) -> dict[str, Any]:
     """The networks of a fixed space, read from their files now: a stored configuration is then complete by itself."""
-    found: dict[str, Any] = {}
+    networks: dict[str, Any] = {}
     for name in names if isinstance(names, list) else [names]:
         if isinstance(name, str):
             file = path.parent / name if is_file(name) else REFERENCES / f"{name}.json"
@@ -87,10 +87,10 @@ def _given(names: object, path: Path) -> dict[str, Any]:
                 raise UserError(
                     f"{path}: space.network: {name!r} is no reference, {nearest(name, known)}; or give an architecture file"
                 )
-            own, network = safe_name(file.stem), to_dict(architectures.load(file))
-            if found.setdefault(own, network) != network:
-                raise UserError(f"{path}: space.network: two networks are called {own!r}; rename one of the files")
-    return {"network": list(found) if isinstance(names, list) else next(iter(found), names), "networks": found}
+            stem, network = safe_name(file.stem), to_dict(architectures.load(file))
+            if networks.setdefault(stem, network) != network:
+                raise UserError(f"{path}: space.network: two networks are called {stem!r}; rename one of the files")
+    return {"network": list(networks) if isinstance(names, list) else next(iter(networks), names), "networks": networks}
 
 
 def _pinned(kind: str, path: Path) -> str:
@@ -197,10 +197,10 @@ def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:
     """Reject a thousand levels of nesting and names with a zero byte, which Python can neither print nor open."""
     level: list[Any] = [raw]
     for _ in range(DEEPEST):
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-        if wrong := [one for one in level if isinstance(one, str) and "\0" in one]:
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+        if wrong := [value for value in level if isinstance(value, str) and "\0" in value]:
             raise UserError(f"{path}: {wrong[0][:60]!r} holds a zero byte, which no name has; take it out")
-        level = [one for one in level if isinstance(one, dict | list)]
+        level = [value for value in level if isinstance(value, dict | list)]
     if level:
         raise UserError(f"{path}: tables and lists nest more than {DEEPEST} deep; a study file has a few levels")
 

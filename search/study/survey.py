@@ -51,10 +51,10 @@ def survey_space(
     least = check(space, budget, input_shape, classes)
     generator = random.Random(seed)
     sizes, fitting, broken = [], [], Counter[str]()
-    layers = drawn = 0
+    layers = sampled = 0
     started = time.perf_counter()
-    while drawn < draws and layers <= MOST_LAYERS:
-        drawn += 1
+    while sampled < draws and layers <= MOST_LAYERS:
+        sampled += 1
         values = {name: domain.draw(generator) for name, domain in space.parameters.items()}
         try:
             architecture = space.build(values, input_shape, classes)
@@ -70,15 +70,15 @@ def survey_space(
             fitting.append(cost.params)
     seconds = time.perf_counter() - started
     return Survey(
-        draws=drawn,
-        share_that_fits=len(fitting) / drawn,
-        interval=wilson(len(fitting), drawn),
+        draws=sampled,
+        share_that_fits=len(fitting) / sampled,
+        interval=wilson(len(fitting), sampled),
         broken=dict(broken.most_common()),
         smallest_params=min([least, *sizes]),
         largest_params_that_fit=max([least, *fitting]),
         largest_params=max([least, *sizes]),
         sizes=tuple(sizes),
-        proposals_per_second=drawn / seconds,
+        proposals_per_second=sampled / seconds,
     )
 
 

@@ -17,7 +17,7 @@ Weights = tuple[npt.NDArray[np.float32], ...]
 
 
 class Outcome(StrEnum):
-    """How a trial ended; the values are stored with the trial and shown to users."""
+    """Outcome of a trial; the values are stored with the trial and shown to users."""
 
     TRAINED = "trained"  # for all its epochs
     PRUNED_AT_RUNG = "pruned_at_rung"  # worse than others after the same epochs

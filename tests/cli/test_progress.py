@@ -132,7 +132,7 @@ def test_a_database_that_is_away_is_told_now_and_then(monkeypatch: pytest.Monkey
     for later in (0, 1, live.AWAY_SECONDS - 1, live.AWAY_SECONDS + 1, live.AWAY_SECONDS + 2):
         clock.seconds = 1000 + later
         tell(view, (0, DatabaseUnavailable("no route")))
-    assert printed(view).count("The database is away (no route)") == 2
+    assert printed(view).count("Database unreachable (no route)") == 2
 
 
 def test_a_study_ranked_by_int8_says_of_each_accuracy_which_it_is() -> None:

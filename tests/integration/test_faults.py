@@ -351,7 +351,7 @@ def test_rows_9_20_a_server_that_crashes_and_stays_away_loses_nothing_and_its_pa
     finally:
         postgres.start()
     out, err = finish(process)
-    assert "The database is away" in out
+    assert "Database unreachable" in out
     assert len(before) == 2
     for index, rows in before.items():
         assert len(meanwhile[index]) > len(rows) + 2  # epochs were trained while nobody could be told of them
