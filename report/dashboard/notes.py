@@ -11,9 +11,9 @@ from report.pareto import front_board, front_table, front_words
 from report.tables import accuracy_cells, accuracy_columns, leaderboard, refusal_words
 from search.budget.limits import Budget
 from search.networks.architecture import Architecture
-from search.storage.attributes import REFUSED
+from search.storage.attributes import PROPOSAL, REFUSED
 from search.study.config import StudyConfig
-from search.study.records import Record
+from search.study.records import Record, proposal_words
 from search.study.run import Opened, Run
 
 OBJECTIVE = "best validation accuracy"  # the dashboard's name for the value of a trial
@@ -34,6 +34,8 @@ def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any],
         line = _score(attributes, budget)
     else:
         line = f"**{outcome.replace('_', ' ').capitalize()}:** {escaped(attributes.get('reason', 'no reason given'))}"
+    reason = proposal_words(attributes.get(PROPOSAL, {}))
+    line += f"\n\n{escaped(reason[0].upper() + reason[1:])}." if reason else ""
     told = [f"{count:,} {rule}" for rule, count in attributes.get(REFUSED, {}).items()]
     refused = f"\n\nRejected before this network was proposed: {', '.join(told)}." if told else ""
     return _roomy(line + refused + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n")

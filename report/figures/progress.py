@@ -1,4 +1,4 @@
-"""Figure of the search: every candidate by trial, and the best so far."""
+"""Figure of the search: every candidate by trial, the best so far, and the gain that the sampler expected of each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from plotly.graph_objects import Figure
 from report.colours import COLOURS, GREY
 from report.figures import data as rows
 from report.figures.data import Point
-from report.figures.style import CLEAR, MANY, TRAINED, accuracy_axis, count_axis, drawn, level
+from report.figures.style import CLEAR, MANY, TRAINED, accuracy_axis, count_axis, drawn, level, log_axis
 from search.study.records import Record
 from search.study.run import Run
 
 BEST = COLOURS[0]
+EXPECTED = COLOURS[1]
+PANEL = 0.22  # share of the height for the expected gain, below the accuracies
+GAP = 0.1  # between the two
+LEAST_GAIN = 1e-5  # of accuracy, at which the axis of the expected gain ends
 LOWEST = 0.1  # share of the trained candidates that may lie below the axis
 
 
@@ -22,6 +26,7 @@ def progress(run: Run, candidates: list[Record], references: list[Record]) -> Fi
     """Best validation accuracy of each candidate in the order of the trials, the best so far as steps, the base as a level.
 
     The axis shows all but the lowest tenth of the trained candidates; those below it are triangles on its lower edge.
+    Where the sampler predicts accuracies, a panel below shows the gain that it expected of each trial, and the study's limit.
     """
     points = rows.points(run, candidates, references, "params")
     trained = [point for point in points if point.role == "candidate"]
@@ -34,14 +39,49 @@ def progress(run: Run, candidates: list[Record], references: list[Record]) -> Fi
         _dots(f"trained ({len(trained):,})", trained, low, is_hollow=False),
         _best_so_far(trained, last),
     ]
+    expected = _expected_gain(candidates)
+    accuracies = accuracy_axis([low, high], "best validation accuracy") | {"range": [low, high]}
+    shapes = [level(point.accuracy, point.name) for point in base if low <= point.accuracy <= high]
+    trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
+    panel: dict[str, Any] = {}
+    if expected["x"]:
+        traces.append(expected)
+        accuracies |= {"domain": [PANEL + GAP, 1]}
+        trials |= {"anchor": "y2"}
+        panel = {"yaxis2": _gain_axis(expected["y"])}
+        if run.config.stop.expected_gain is not None:
+            shapes.append(level(100 * run.config.stop.expected_gain, "stop.expected_gain") | {"yref": "y2"})
     return drawn(
         "Progress of the search",
         [trace for trace in traces if trace["x"]],
-        count_axis("trial", last) | {"range": [-0.5, last + 0.5]},
-        accuracy_axis([low, high], "best validation accuracy") | {"range": [low, high]},
-        shapes=[level(point.accuracy, point.name) for point in base if low <= point.accuracy <= high],
+        trials,
+        accuracies,
+        shapes=shapes,
         hovermode="closest",
+        **panel,
     )
+
+
+def _expected_gain(candidates: Sequence[Record]) -> dict[str, Any]:
+    """Gain in points of accuracy that the sampler expected of each trial when it proposed it."""
+    informed = [record for record in candidates if "expected_gain" in record.proposal]
+    gains = [(record.number, record.proposal["expected_gain"]) for record in informed]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "expected gain of the trial",
+        "x": [number for number, _ in gains],
+        "y": [round(100 * max(gain, LEAST_GAIN), 4) for _, gain in gains],
+        "yaxis": "y2",
+        "line": {"color": EXPECTED, "width": 1.5},
+        "marker": {"size": 4},
+        "hovertemplate": "trial %{x}: %{y:.2g} points expected<extra></extra>",
+    }
+
+
+def _gain_axis(points: Sequence[float]) -> dict[str, Any]:
+    """Logarithmic axis of the panel for the expected gain."""
+    return log_axis("gain, points", points, domain=[0, PANEL])
 
 
 def _range(points: Sequence[Point], base: Sequence[Point]) -> tuple[float, float]:

@@ -98,6 +98,11 @@ def progress(findings: Findings) -> Section:
         "Each candidate in the order of the trials, and the best so far. Triangles on the lower edge are less accurate than "
         "the axis shows."
     )
+    if any("expected_gain" in record.proposal for record in findings.candidates):
+        words += (
+            " The lower panel answers whether to go on: the gain over the best network so far that the sampler expected of "
+            "each trial when it proposed it, averaged over what the trial might have reached."
+        )
     return Section("progress", "Progress of the search", markup.figure(plot, words))
 
 

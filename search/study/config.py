@@ -33,7 +33,7 @@ REFERENCES = STUDIES / "references"
 # What may change on resume: no key of it can alter the result of a trial.
 FREE = frozenset(
     {"data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"}
-    | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience")}
+    | {f"stop.{rule}" for rule in ("hours", "device_hours", "accuracy", "patience", "expected_gain")}
     | {"log.to"}
 )
 LARGEST_SIDE = 1024  # of an image, in pixels
@@ -264,6 +264,11 @@ class StopConfig(BaseModel):
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Trained trials in a row without a better one."
     )
+    expected_gain: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        exclude_if=_is_default,
+        description="Accuracy that a further trial is expected to gain, 0.001 for 0.1 points, below which the study ends.",
+    )
     trial_minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Minutes that one trial may take.")
 
 
@@ -317,6 +322,10 @@ class StudyConfig(BaseModel):
         possible = functions.domains if isinstance(functions, Dimension) else ()
         if self.search.rank_by == "int8" and any(isinstance(one, Choices) and "elu" in one.values for one in possible):
             raise ValueError("search.rank_by: elu is computed in floats only; take another space.activation, or float")
+        if self.stop.expected_gain is not None and (self.search.sampler != "bayes" or self.search.directions):
+            predicts = f"the {self.search.sampler} sampler predicts none"
+            why = "it is of accuracy alone, and directions has more" if self.search.sampler == "bayes" else predicts
+            raise ValueError(f'stop.expected_gain: {why}; take sampler = "bayes" without directions, or stop.patience')
         if not self.parameters and self.trials > 1:
             raise ValueError("space: nothing is searched, as every value is fixed; give one a list or a range")
         if self.search.sampler == "grid":

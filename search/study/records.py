@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,7 @@ from search.storage.attributes import (
     FLOAT_VAL_ACCURACY,
     OUTCOME,
     PARAMS,
+    PROPOSAL,
     REASON,
     REFERENCE,
     REFUSED,
@@ -58,11 +60,30 @@ class Record:
     float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is that of int8
     flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
     costs: Mapping[str, int] = field(default_factory=dict)  # other metrics than params and macs, as far as stored
+    proposal: Mapping[str, Any] = field(default_factory=dict)  # reason of the sampler's choice, see `proposal_words`
 
     def cost(self, metric: str) -> int | None:
         """Value of a metric of `search.budget.metrics.METRICS`; None where it is not known."""
         known: int | None = getattr(self, metric, None)
         return self.costs.get(metric, known)
+
+
+def proposal_words(proposal: Mapping[str, Any]) -> str | None:
+    """Reason why a Bayesian sampler chose a network, in one line; None where no reason is stored.
+
+    Args:
+        proposal: as `search.tuning.bayes.sampler.Proposal` writes it.
+    """
+    match proposal.get("reason"):
+        case "random":
+            return f"sampled at random: {proposal.get('note', 'no reason given')}"
+        case "win" | "learn" as reason:
+            aim = "expected to beat the best" if reason == "win" else "may beat the best, and shows more of the space"
+            interval = f"{proposal['mean']:.2%} predicted ({proposal['low']:.2%} to {proposal['high']:.2%})"
+            gain = 100 * proposal["expected_gain"]
+            return f"sampled to {reason}: {interval}, {aim}; expected gain {gain:.2f} points"
+        case _:
+            return None
 
 
 def records(study: optuna.Study) -> list[Record]:
@@ -138,6 +159,7 @@ def _record(trial: FrozenTrial) -> Record:
         float_val_accuracy=attributes.get(FLOAT_VAL_ACCURACY),
         flip_val_accuracy=attributes.get(FLIP_VAL_ACCURACY),
         costs={name: attributes[name] for name in METRICS if name in attributes},
+        proposal=attributes.get(PROPOSAL, {}),
     )
 
 

@@ -33,7 +33,7 @@ from search.storage.urls import anchored, masked, sqlite_url
 from search.study import study_file
 from search.study.config import StudyConfig
 from search.study.dataset import data_facts
-from search.study.records import Record, counts, outline, ranked, records
+from search.study.records import Record, counts, outline, proposal_words, ranked, records
 from space import build
 
 CONFIG = "config"
@@ -295,18 +295,20 @@ def network_of(run: Run, number: int | None = None, studies: Studies | None = No
 
 
 def verdict(run: Run, number: int | None) -> str:
-    """Outcome of a candidate in one line; of the best if no number is given."""
+    """Outcome of a candidate in one line, and the sampler's reason in another; of the best if no number is given."""
     candidates = outline(load(run).candidates)
     record = best(run, candidates) if number is None else next(record for record in candidates if record.number == number)
+    reason = proposal_words(record.proposal)
+    why = f"\n{reason}" if reason else ""
     if record.outcome != "trained" or record.best_val_accuracy is None:
-        return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}"
+        return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}{why}"
     flipped = record.flip_val_accuracy
     apart = "" if flipped is None else f"; {flipped:.2%} with flip averaging, which is not ranked"
     floats = record.float_val_accuracy
     best_one = f"{record.best_val_accuracy:.2%}" + ("" if floats is None else f" in int8, {floats:.2%} in float,")
     return (
         f"trained: best {best_one} in epoch {record.best_epoch} of {record.epochs}, "
-        f"rank {ranked(candidates).index(record) + 1}{apart}"
+        f"rank {ranked(candidates).index(record) + 1}{apart}{why}"
     )
 
 

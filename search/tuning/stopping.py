@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,8 @@ from search.study.config import StopConfig
 from search.study.pareto import Costs, dominates
 from search.study.records import COUNTED, Record, ranked
 from search.training.result import Outcome, TrialOver
+
+FORESEEN = 3  # proposals in a row whose expected gain must be below the limit
 
 
 class LimitReached(StudyStopped):
@@ -42,6 +45,9 @@ class Limits:
         if stop.patience is not None and trials_since_best(candidates, self._metrics) >= stop.patience:
             subject = "no candidate joined the front" if self._metrics else "no better candidate came"
             return f"{subject} in {stop.patience} trained trials"
+        if stop.expected_gain is not None and _largest_expected_gain(candidates) < stop.expected_gain:
+            points = f"{100 * stop.expected_gain:g} points"
+            return f"each of the last {FORESEEN} trials was expected to gain less than {points}"
         return self._time_limit(0.0)
 
     def update(self, trials: Iterable[Record]) -> None:
@@ -74,6 +80,13 @@ class Limits:
         if stop.device_hours is not None and self._device_seconds + trial_seconds >= 3600 * stop.device_hours:
             return f"the study had its {stop.device_hours:g} device-hours"
         return None
+
+
+def _largest_expected_gain(candidates: Sequence[Record]) -> float:
+    """Largest gain that was expected of the last FORESEEN counted candidates; infinite if one of them has none."""
+    counted = sorted((record for record in candidates if record.outcome in COUNTED), key=lambda record: record.number)
+    last = [record.proposal.get("expected_gain", math.inf) for record in counted[-FORESEEN:]]
+    return max(last) if len(last) == FORESEEN else math.inf
 
 
 def trials_since_best(candidates: Sequence[Record], metrics: Sequence[str] = ()) -> int:

@@ -104,11 +104,12 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "stop.device_hours": (3.0, 4.0),
     "stop.accuracy": (0.9, 0.8),
     "stop.patience": (5, None),
+    "stop.expected_gain": (None, 0.001, {"search.sampler": "bayes"}),
     "stop.trial_minutes": (10.0, 11.0),
 }
 MAY_CHANGE = {
     *("data.path", "search.trials", "search.recycle_after", "search.stall_minutes", "search.grace_minutes"),
-    *("stop.hours", "stop.device_hours", "stop.accuracy", "stop.patience"),
+    *("stop.hours", "stop.device_hours", "stop.accuracy", "stop.patience", "stop.expected_gain"),
     "log.to",
 }
 

@@ -11,7 +11,17 @@ from optuna.trial import TrialState
 
 from search.errors import UserError
 from search.storage.queue import begin, next_index
-from search.study.records import FAILED, Record, base_accuracy, counts, progress, ranked, records, refusals
+from search.study.records import (
+    FAILED,
+    Record,
+    base_accuracy,
+    counts,
+    progress,
+    proposal_words,
+    ranked,
+    records,
+    refusals,
+)
 from search.study.run import Run, best
 from search.study.study_file import parse
 from tests.support.small_studies import STUDY, TRAINED, begin_trial, digits, run, study
@@ -58,6 +68,17 @@ def test_a_record_holds_what_its_trial_carries(study: optuna.Study) -> None:
                    refused={"over budget": 3}, refused_params=(5000, 7000), warm_start="eip-b",
                    costs={"params": 300, "macs": 9})  # fmt: skip
     assert records(study) == [known]
+
+
+def test_the_reason_of_a_proposal_is_one_line() -> None:
+    predicted = {"reason": "learn", "mean": 0.812, "low": 0.799, "high": 0.825, "best": 0.82, "expected_gain": 0.0014}
+    told = "sampled to learn: 81.20% predicted (79.90% to 82.50%), may beat the best, and shows more of the space"
+    assert proposal_words(predicted) == f"{told}; expected gain 0.14 points"
+    assert str(proposal_words(predicted | {"reason": "win"})).startswith("sampled to win: 81.20% predicted")
+    assert proposal_words({"reason": "random", "note": "one of the first 8 trials"}) == (
+        "sampled at random: one of the first 8 trials"
+    )
+    assert proposal_words({}) is None  # of another sampler, or of an earlier version
 
 
 def test_what_is_only_queued_has_no_record(study: optuna.Study) -> None:

@@ -110,6 +110,11 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "accuracy of 1": (_stop("accuracy = 1.0"), ("stop.accuracy", "not 1.0")),
     "no patience": (_stop("patience = 0"), ("stop.patience", "not 0")),
     "patience of half a trial": (_stop("patience = 1.5"), ("stop.patience", "1.5")),
+    "expected gain of tpe": (
+        _stop("expected_gain = 0.001"),
+        ("stop.expected_gain: the tpe sampler predicts none", "or stop.patience"),
+    ),
+    "no expected gain": (_stop("expected_gain = 0"), ("stop.expected_gain", "not 0")),
     "no minutes": (_stop("trial_minutes = 0"), ("stop.trial_minutes", "not 0")),
     "minutes in words": (_stop('trial_minutes = "five"'), ("stop.trial_minutes", "'five'")),
     "schedule and schedules": (

@@ -102,6 +102,23 @@ def test_a_study_ends_when_it_has_waited_too_long_for_a_better_one() -> None:
     assert watch.reached([*found, record(4, 0.61)], []) is None
 
 
+def expected(number: int, gain: float | None, outcome: str = "trained") -> Record:
+    """A record whose sampler expected a gain, or chose at random (None)."""
+    proposal = {"reason": "random"} if gain is None else {"reason": "learn", "expected_gain": gain}
+    return replace(record(number, outcome=outcome), proposal=proposal)
+
+
+def test_a_study_ends_when_the_last_trials_were_expected_to_gain_too_little() -> None:
+    watch = limits(expected_gain=0.001)
+    few = [expected(0, None), expected(1, 0.02), expected(2, 0.0009), expected(3, 0.0002, "pruned_at_rung")]
+    assert watch.reached(few, []) is None
+    assert watch.reached([*few, expected(4, 0.0, "interrupted")], []) is None  # its retry will count
+    told = "each of the last 3 trials was expected to gain less than 0.1 points"
+    assert watch.reached([*few, expected(4, 0.0005)], []) == told
+    assert watch.reached([*few, expected(4, 0.002)], []) is None
+    assert watch.reached([*few, expected(4, None)], []) is None  # sampled at random: nothing is known
+
+
 OUTCOMES = st.sampled_from(["trained", "trained", "pruned_at_rung", "rejected", "interrupted", "running", *FAILED])
 FOUND = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.4]), OUTCOMES), max_size=12)
 

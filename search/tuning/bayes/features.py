@@ -24,6 +24,7 @@ Features = dict[str, float]
 
 _SIZES = frozenset({"filters", "units", "kind", "weights"})  # of layers; widths are features of their own
 _LOGARITHMIC = frozenset({"learning_rate", "batch_size", "weight_decay", "clip_norm"})
+_USUAL_RATE = {"sgd": 0.1}  # learning rate of each optimizer, which rates are taken relative to; others: 0.002
 _LEAST = 1e-6  # added before a logarithm, so that a weight decay of 0 has one
 
 
@@ -94,6 +95,7 @@ def recipe_features(recipe: Recipe) -> Features:
         elif isinstance(value, int | float):
             is_logarithmic = name.rpartition(".")[2] in _LOGARITHMIC
             features[f"recipe.{name}"] = math.log2(value + _LEAST) if is_logarithmic else float(value)
+    features["recipe.learning_rate"] -= math.log2(_USUAL_RATE.get(recipe.optimizer, 0.002))
     return features
 
 

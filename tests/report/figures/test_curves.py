@@ -254,6 +254,19 @@ def test_candidates_far_below_the_others_lie_on_the_edge_of_the_progress() -> No
     assert trained["marker"]["symbol"][-1] == "triangle-down" and trained["marker"]["symbol"][10] == "circle"
 
 
+def test_the_progress_shows_the_gain_that_was_expected_below_the_accuracies() -> None:
+    gains = {1: 0.02, 2: 0.0004}
+    found = [replace(one, proposal={"expected_gain": gains[one.number]} if one.number in gains else {}) for one in FOUND]
+    run = hand_made()
+    stop = run.config.stop.model_copy(update={"expected_gain": 0.001})
+    figure = progress(replace(run, config=run.config.model_copy(update={"stop": stop})), found, [])
+    expected, layout = trace(figure, "expected gain"), plain(figure)["layout"]
+    assert (expected["x"], expected["y"], expected["yaxis"]) == ([1, 2], [2.0, 0.04], "y2")
+    assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1]
+    assert [(shape["yref"], shape["y0"]) for shape in layout["shapes"]][-1] == ("y2", 0.1)
+    assert "yaxis2" not in plain(progress(run, FOUND, []))["layout"]
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
