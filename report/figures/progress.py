@@ -26,7 +26,7 @@ def progress(run: Run, candidates: list[Record], references: list[Record]) -> Fi
     """Best validation accuracy of each candidate in the order of the trials, the best so far as steps, the base as a level.
 
     The axis shows all but the lowest tenth of the trained candidates; those below it are triangles on its lower edge.
-    Where the sampler predicts accuracies, a panel below shows the gain that it expected of each trial, and the study's limit.
+    Where the sampler predicts accuracies, a panel below shows the gain that it expected of each trial beside its limit.
     """
     points = rows.points(run, candidates, references, "params")
     trained = [point for point in points if point.role == "candidate"]
