@@ -80,7 +80,7 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
     if not order.finals:
         _queue_warm_starts(studies.candidates, warm_starts)
         reporter.send(_loaded(config.trials, studies))
-        gc.freeze()  # libraries and past trials: the collection after each trial need not look through them
+    gc.freeze()  # libraries and past trials: the collection after each trial need not look through them
     return Prepared(run, studies, objective, networks.references)
 
 

@@ -21,6 +21,7 @@ from search.runner.job import Order, decode_order, encode_order
 from search.runner.placement import Share
 from search.runner.supervisor import MODULE, MOST_FAILURES, Interrupted, signals, supervise
 from search.study.config import ROOT
+from search.training.device import ASSIGNED
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 8.0  # for tasks to end their workers
@@ -84,7 +85,7 @@ def supervise_part(line: str, index: int, hub: Any) -> tuple[str, str]:
             hub.put.remote(index, event)
 
     try:
-        supervise(order.run, order, RemoteView(), [Share()], is_stopped=is_stopped)
+        supervise(order.run, order, RemoteView(), [_share_of_task(ray)], is_stopped=is_stopped)
         return "done", ""
     except UserError as error:
         return "user_error", str(error)
@@ -92,6 +93,12 @@ def supervise_part(line: str, index: int, hub: Any) -> tuple[str, str]:
         return "stopped", str(error)
     except Interrupted:
         return "interrupted", ""
+
+
+def _share_of_task(ray: Any) -> Share:
+    """The share of the running task: Ray has set CUDA_VISIBLE_DEVICES, and a worker that finds no GPU there must stop."""
+    cards = ",".join(str(card) for card in ray.get_gpu_ids())
+    return Share({ASSIGNED: cards} if cards else {})
 
 
 class _Tasks:

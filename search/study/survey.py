@@ -48,7 +48,9 @@ def survey_space(
     Raises:
         UserError: no network of the space fits the budget, or its input.
     """
-    least = check(space, budget, input_shape, classes)
+    check(space, budget, input_shape, classes)
+    least = smallest(space, input_shape, classes)
+    assert least is not None  # else the check has failed
     generator = random.Random(seed)
     sizes, fitting, broken = [], [], Counter[str]()
     layers = sampled = 0
@@ -115,32 +117,29 @@ def _narrow(space: Space, input_shape: tuple[int, int, int], classes: int) -> It
             continue
 
 
-def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int) -> int:
-    """Fewest parameters found in the space, for a study that can train something.
+def check(space: Space, budget: Budget, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Check that a study can train something: the first network found that fits ends the check.
 
     Raises:
         UserError: no network of the space fits the budget, or its input.
     """
-    least_params = smallest(space, input_shape, classes)
-    if least_params is None:
+    least: dict[str, int] = {}
+    for architecture, cost in _narrow(space, input_shape, classes):
+        if cost.params < budget.params and (budget.is_plain or budget.breach(architecture, cost) is None):
+            return
+        for name in ("params", *budget.limits):
+            value = METRICS[name].compute(cost)
+            least[name] = min(value, least.get(name, value))
+    if not least:
         shape = format_shape(input_shape)
         if isinstance(space, Fixed):
             raise UserError(f"space: none of its networks takes images of {shape} in {classes} classes; name others")
         raise UserError(f"space: none of its networks fits images of {shape}; take fewer pools or strides, or padding same")
-    if least_params >= budget.params:
+    if least["params"] >= budget.params:
         raise UserError(
             f"budget.params: {budget.params:,} is out of reach, the smallest network found in the space has "
-            f"{least_params:,}; ask for at least {least_params + 1:,}, or lower the widths or blocks of the space"
+            f"{least['params']:,}; ask for at least {least['params'] + 1:,}, or lower the widths or blocks of the space"
         )
-    if budget.is_plain:
-        return least_params
-    least: dict[str, int] = {}
-    for architecture, cost in _narrow(space, input_shape, classes):
-        if budget.breach(architecture, cost) is None:
-            return least_params
-        for name in budget.limits:
-            value = METRICS[name].compute(cost)
-            least[name] = min(value, least.get(name, value))
     for name, limit in budget.limits.items():
         if least[name] >= limit:
             raise UserError(

@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search.errors import UserError
+from search.errors import StudyStopped, UserError
+from search.runner.placement import Share
 from tests.support.storms import Storm, finish, outcomes, write_base
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -67,3 +69,26 @@ def test_without_ray_its_option_says_how_to_get_it(storm: Storm) -> None:
 
     with pytest.raises(UserError, match="Ray is not installed; add it with: make ray"):
         supervise_on_ray(make_order(storm.run), None, "auto", 1, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cards", "environment"), [([], {}), ([1], {"SEARCH_GPU": "1"}), (["GPU-5a"], {"SEARCH_GPU": "GPU-5a"})]
+)
+def test_a_task_whose_gpu_is_lost_ends_the_run_with_the_reason(
+    cards: list[int | str], environment: dict[str, str], storm: Storm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is replaced by what a task asks it for, the worker by the reason with which it stops."""
+    from search.runner import ray as tasks
+    from search.runner.job import encode_order, make_order
+
+    shares: list[Share] = []
+
+    def supervise(run: Any, order: Any, view: Any, given: list[Share], **rest: Any) -> None:
+        shares.extend(given)
+        raise StudyStopped("GPU 1 was assigned to this worker, but TensorFlow found none")
+
+    monkeypatch.setattr(tasks, "supervise", supervise)
+    monkeypatch.setattr(tasks.importlib, "import_module", lambda name: SimpleNamespace(get_gpu_ids=lambda: cards))
+    ended = tasks.supervise_part(encode_order(make_order(storm.run)).decode(), 0, None)
+    assert ended == ("stopped", "GPU 1 was assigned to this worker, but TensorFlow found none")
+    assert [dict(share.environment) for share in shares] == [environment]

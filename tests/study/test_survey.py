@@ -63,7 +63,7 @@ def test_a_budget_out_of_reach_is_rejected_with_the_nearest_possible_one() -> No
     space = Pyramid.model_validate(TINY)
     with pytest.raises(UserError, match=f"at least {least + 1:,}"):
         plan.check(space, Budget(params=least), SHAPE, CLASSES)
-    assert plan.check(space, Budget(params=least + 1), SHAPE, CLASSES) == least
+    plan.check(space, Budget(params=least + 1), SHAPE, CLASSES)
 
 
 def test_a_space_that_fits_no_image_is_rejected() -> None:

@@ -86,6 +86,18 @@ def test_a_run_on_such_a_backend_ends_with_status_2_before_anything_is_stored(na
     assert not (tmp_path / "run").exists()
 
 
+def test_keras_loads_neither_scikit_learn_nor_jax_which_stay_importable() -> None:
+    code = """
+import sys
+from search.training.device import configure_keras
+configure_keras()
+print([name for name in ("sklearn", "jax") if name in sys.modules])
+import sklearn.base
+print("sklearn" in sys.modules)
+"""
+    assert run(code, KERAS_BACKEND="tensorflow").stdout.split() == ["[]", "True"]
+
+
 # --- devices ---------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +168,16 @@ def test_a_build_for_gpus_is_known_by_its_packages(
     monkeypatch.setattr(device.importlib.metadata, "distributions", lambda: map(Package, packages))
     monkeypatch.setattr(device, "backend", lambda: backend)
     assert device.has_gpu_build() is expected
+
+
+def test_onednn_takes_the_calling_thread_unless_the_user_says_otherwise(machine: pytest.MonkeyPatch) -> None:
+    name = "TF_ONEDNN_THREADPOOL_USE_CALLER_THREAD"
+    for before, after in ((None, "1"), ("0", "0")):
+        machine.delenv(name, raising=False)
+        if before is not None:
+            machine.setenv(name, before)
+        device.prepare_device()
+        assert os.environ[name] == after
 
 
 @pytest.mark.slow
