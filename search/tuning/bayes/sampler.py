@@ -26,10 +26,10 @@ from search.tuning.bayes.surrogate import Array, Prediction, Scaling, Surrogate
 from search.tuning.candidate import DataFacts
 
 STARTUP = 8  # trials before the surrogate is asked, sampled at random
-PRICINGS = 500  # networks that are built to find the random candidates of a proposal
-RANDOM = 150  # random candidates, at most
-ROUNDS, NEIGHBOURS, PARENTS = 3, 120, 10  # of the search around the best candidates
-OBSERVED_PARENTS = 5  # trained networks among the parents of the first round
+PRICINGS = 250  # networks that are built to find the random candidates of a proposal
+RANDOM = 100  # random candidates, at most
+ROUNDS, NEIGHBOURS, PARENTS = 3, 60, 8  # of the search around the best candidates
+OBSERVED_PARENTS = 4  # trained networks among the parents of the first round
 BY_CHANCE = 2.0  # share of left-out variance that the surrogate explains of noise, times the number of trials
 NORMAL_95 = 1.959964
 
