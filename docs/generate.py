@@ -87,10 +87,8 @@ def _value(parameter: Any) -> str:
 
 
 def _meaning(parameter: Any) -> str:
-    """The help text, with what can be seen of the option beside it: required, repeatable, default, environment variable."""
+    """The help text, with what can be seen of the option beside it: required, default, environment variable."""
     notes = ["required"] if parameter.required else []
-    if parameter.multiple:
-        notes.append("may be repeated")
     default = parameter.default
     if default not in (None, False, []) and not callable(default):
         notes.append(f"default `{default}`")

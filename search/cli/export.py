@@ -26,17 +26,18 @@ PATIENCE_SECONDS = 3.0  # without a progress line
 
 def export(
     network: Annotated[str, typer.Argument(help="a study, or a reference or architecture file (source and card only)")],
-    number: Annotated[int | None, typer.Argument(help="a trial of the study, instead of its best")] = None,
-    trial: Annotated[int | None, typer.Option(help="the same")] = None,
-    reference: Annotated[str | None, typer.Option(help="a reference that the study has trained, instead")] = None,
-    to: Annotated[Path | None, typer.Option(help="the folder to write to; the run folder if none", file_okay=False)] = None,
+    number: Annotated[int | None, typer.Argument(help="number of a trial; default: the best of the study")] = None,
+    trial: Annotated[int | None, typer.Option(help="number of a trial, as an option")] = None,
+    reference: Annotated[str | None, typer.Option(help="export this reference of the study instead")] = None,
+    to: Annotated[Path | None, typer.Option(help="folder to write to; default: the run folder", file_okay=False)] = None,
     form: Annotated[
         list[str] | None,
         typer.Option(
-            help="py, add, json, keras, tflite, int8, c or onnx; all that apply if none; submission: a folder to hand in"
+            help="py, add, json, keras, tflite, int8, c or onnx; default: all that apply; submission: a folder to hand in; "
+            "may be repeated"
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="where the study's images are now; for tflite, int8 and c")] = None,
+    data: Annotated[str | None, typer.Option(help="path of the study's images, if moved; for tflite, int8 and c")] = None,
     pareto: Pareto = None,
     storage: Storage = None,
     out: Out = None,
@@ -149,7 +150,7 @@ def _export_trained(
 
     run = find(study, out, storage)
     trained = winner.reference(run, reference) if reference else winner.candidate(run, number)
-    images = winner.images(run, Path(data)) if data else None  # refused before TensorFlow is loaded
+    images = winner.images(run, Path(data)) if data else None  # raises before TensorFlow is loaded
     if formats != ("json",):
         progress.show("loading TensorFlow")
         load_backend()

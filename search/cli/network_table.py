@@ -62,15 +62,15 @@ def print_network(console: Console, architecture: Architecture, int8: Mapping[st
 def _int8_words(int8: Mapping[str, Any]) -> str:
     """Costs on a microcontroller, then what causes avoidable ones."""
     costs = ", ".join(f"{int8[name]:,} {metric.label}" for name, metric in METRICS.items() if metric.is_int8)
-    told = f"in int8: {costs} (TensorFlow Lite Micro)"
+    text = f"in int8: {costs} (TensorFlow Lite Micro)"
     if int8["unfolded"]:
-        told += (
+        text += (
             f"\n{len(int8['unfolded'])} batch norms do not fold into a convolution and stay as an operator each, as they do "
             "not stand right behind one (conv-bn-act folds, conv-act-bn does not)"
         )
     if int8["without_kernel"]:
-        told += f"\n{', '.join(int8['without_kernel'])}: no int8 kernel in TensorFlow Lite Micro, as relu and silu have"
-    return told
+        text += f"\n{', '.join(int8['without_kernel'])}: no int8 kernel in TensorFlow Lite Micro, as relu and silu have"
+    return text
 
 
 def _measured(console: Console, table: Table) -> Measurement:

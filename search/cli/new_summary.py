@@ -54,17 +54,17 @@ def _classes(new: New) -> Table:
 
 
 def _facts(new: New) -> list[str]:
-    seen = new.seen
-    colours = "grey" if seen.is_grey else {3: "colour"}.get(seen.channels, f"{seen.channels} channels")
-    transparent = f", {seen.transparent:,} with transparent pixels" if seen.transparent else ""
-    lines = [f"Sizes {sizes_of(seen.sizes)}; {colours}{transparent}."]
-    if seen.too_few:
-        few = [f"{name} ({count})" for name, count in list(seen.too_few.items())[:12]]
-        more = ", ..." if len(seen.too_few) > len(few) else ""
-        lines.append(f"Classes with fewer than {seen.least} images are left out: {', '.join(few)}{more}.")
-    if seen.imbalance:
+    facts = new.seen
+    colours = "grey" if facts.is_grey else {3: "colour"}.get(facts.channels, f"{facts.channels} channels")
+    transparent = f", {facts.transparent:,} with transparent pixels" if facts.transparent else ""
+    lines = [f"Sizes {sizes_of(facts.sizes)}; {colours}{transparent}."]
+    if facts.too_few:
+        few = [f"{name} ({count})" for name, count in list(facts.too_few.items())[:12]]
+        more = ", ..." if len(facts.too_few) > len(few) else ""
+        lines.append(f"Classes with fewer than {facts.least} images are left out: {', '.join(few)}{more}.")
+    if facts.imbalance:
         lines.append(
-            f"Unbalanced: {seen.imbalance}. Candidates are ranked by plain accuracy all the same; see class_weights."
+            f"Unbalanced: {facts.imbalance}. Candidates are ranked by plain accuracy all the same; see class_weights."
         )
     if text := new.data.copies.describe():
         kept = "" if new.data.copies.dropped else "; none is dropped, as a class would lose all of its images"
@@ -73,8 +73,8 @@ def _facts(new: New) -> list[str]:
         lines.append(
             f"{len(new.data.damaged):,} damaged images are left out; they are listed in {new.file.parent / DAMAGED}."
         )
-    if seen.doubles:
-        lines.append(f"{seen.doubles:,} links are second names of images that are there, and are left out.")
+    if facts.doubles:
+        lines.append(f"{facts.doubles:,} links are second names of images that are there, and are left out.")
     if new.data.remark:
         lines.append(f"{new.data.remark[0].upper()}{new.data.remark[1:]}.")
     return lines

@@ -26,7 +26,7 @@ RayAddress = Annotated[str | None, typer.Option(help="Ray cluster to train on; a
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Pareto = Annotated[
     list[str] | None,
-    typer.Option(help=f"front of accuracy against a cost metric: {', '.join(METRICS)}; may be given several times"),
+    typer.Option(help=f"front of accuracy against a cost metric: {', '.join(METRICS)}; may be repeated"),
 ]
 # Options that override a study file, see `search.study.config.OPTIONS`.
 Data = Annotated[

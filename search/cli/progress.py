@@ -170,11 +170,11 @@ class RunView:
             self.base, self.classes = event.accuracy, event.classes
             self._warn_near_chance(event.accuracy, "The base")
 
-    def _warn_near_chance(self, accuracy: float, what: str) -> None:
+    def _warn_near_chance(self, accuracy: float, subject: str) -> None:
         if hardly_learnt(accuracy, self.classes):
             self._say(
-                f"[yellow]{what} hardly learnt[/]: {accuracy:.2%}, and chance is {1 / self.classes:.1%}, so comparisons say "
-                "little; see the logs in the run folder. More --images or --epochs, or another --seed, need a new --out."
+                f"[yellow]{subject} hardly learnt[/]: {accuracy:.2%}, and chance is {1 / self.classes:.1%}, so comparisons "
+                "say little; see the logs in the run folder. More --images or --epochs, or another --seed, need a new --out."
             )
 
     def _away(self, event: DatabaseUnavailable) -> None:

@@ -24,7 +24,7 @@ def top(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """The leaderboard against the base; with --pareto the front of accuracy against costs."""
+    """Print the leaderboard against the base; with --pareto the Pareto front of accuracy against costs."""
     from search.study import run as studies
 
     run = studies.find(study, out, storage)
@@ -48,7 +48,7 @@ def show(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """One network layer by layer: output size, receptive field, parameters, multiply-adds."""
+    """Print one network layer by layer: output size, receptive field, parameters, multiply-adds."""
     from search.budget.summary import summarize
     from search.networks.layers import ArchitectureError
 
@@ -91,7 +91,7 @@ def report(
 
     run = studies.find(study, out, storage)
     opened = studies.load(run)
-    studies.best(run, records(opened.candidates))  # refuse before TensorFlow is loaded
+    studies.best(run, records(opened.candidates))  # raises before TensorFlow is loaded
     load_backend()
     for path in write_reports(run, opened, to):
         print(short(path))
@@ -101,14 +101,14 @@ def report(
 
 def dashboard(
     study: Study,
-    port: Annotated[int, typer.Option(help="on this machine's loopback; 0 takes a free one", min=0, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(help="port on the loopback address; 0 selects a free one", min=0, max=65535)] = 8080,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="also answer under this name, for a proxy such as JupyterHub's; may be repeated")
     ] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """optuna-dashboard on this study, from this machine only, with a token in its address."""
+    """Start optuna-dashboard on this study, reachable from this machine only, with a token in its address."""
     from report.dashboard.server import serve
     from search.study import run as studies
 

@@ -40,7 +40,7 @@ def run(
     batch_size: BatchSize = None,
     reference: Annotated[
         list[str] | None,
-        typer.Option(help="train this reference, and no candidates; may be given several times"),
+        typer.Option(help="train this reference, and no candidates; may be repeated"),
     ] = None,
     workers: Workers = None,
     trials_per_gpu: PerGpu = None,
@@ -57,26 +57,26 @@ def run(
     from search.study import run as studies
     from search.tuning.checks import base_recipe_note, check_before_loading
 
-    asked = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
-    check_before_loading(asked.config, tuple(reference or ()))
-    order, console = make_order(asked, tuple(reference or ())), console_of(log=asked.folder / LOG)
-    each = plan_shares(workers, trials_per_gpu) if ray_address is None else []
-    console.print(f"{asked.name} -> {short(asked.folder)}", markup=False, highlight=False, soft_wrap=True)
-    if not reference and (note := base_recipe_note(asked.config)):
+    requested = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
+    check_before_loading(requested.config, tuple(reference or ()))
+    order, console = make_order(requested, tuple(reference or ())), console_of(log=requested.folder / LOG)
+    shares = plan_shares(workers, trials_per_gpu) if ray_address is None else []
+    console.print(f"{requested.name} -> {short(requested.folder)}", markup=False, highlight=False, soft_wrap=True)
+    if not reference and (note := base_recipe_note(requested.config)):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
-    idle = idle_gpus(each) if each else None
+    idle = idle_gpus(shares) if shares else None
     if idle is not None:
         console.print(idle, markup=False, highlight=False, soft_wrap=True)
-    with RunView(console, len(each) or workers or 1) as view:
+    with RunView(console, len(shares) or workers or 1) as view:
         if ray_address is None:
-            supervise(asked, order, view, each)
+            supervise(requested, order, view, shares)
         else:
             supervise_on_ray(order, view, ray_address, workers or 1, trials_per_gpu)
-    print_top(asked, console)
+    print_top(requested, console)
     if reference:
         console.print("With --reference no candidates are trained; the same command without it trains them.")
     else:
-        console.print(_winner_text(asked), markup=False, highlight=False, soft_wrap=True)
+        console.print(_winner_text(requested), markup=False, highlight=False, soft_wrap=True)
 
 
 def finals(
@@ -95,7 +95,7 @@ def finals(
     """Train the best candidates and the base again on fresh seeds: means, intervals, verdict, and the test images once."""
     from search.cli.finals_table import ENOUGH_SEEDS
     from search.cli.progress import RunView
-    from search.finals import results as confirmation
+    from search.finals import results as finals_results
     from search.runner.job import FinalsOrder, make_order
     from search.runner.placement import plan_shares
     from search.runner.supervisor import LOG, supervise
@@ -104,28 +104,28 @@ def finals(
 
     if control not in (None, "random"):
         raise UserError(f"--control: must be random, not {control!r}")
-    found = studies.find(study, out, storage)
+    run = studies.find(study, out, storage)
     if not only_show:
-        studies.best(found, outline(studies.load(found).candidates))  # refuse before TensorFlow is loaded
-        confirmation.check_unread(found, again)
-        each = plan_shares(workers, trials_per_gpu)
-        console = console_of(stderr=as_json, log=found.folder / LOG)
-        if seeds < ENOUGH_SEEDS and found.config.protocol != "course":
+        studies.best(run, outline(studies.load(run).candidates))  # raises before TensorFlow is loaded
+        finals_results.check_unread(run, again)
+        shares = plan_shares(workers, trials_per_gpu)
+        console = console_of(stderr=as_json, log=run.folder / LOG)
+        if seeds < ENOUGH_SEEDS and run.config.protocol != "course":
             count = f"{seeds} seed{'s are' if seeds > 1 else ' is'} few"
             advice = f"Ctrl-C and --seeds {ENOUGH_SEEDS} is better"
             console.print(
                 f"{count}, and the test images, which are read once, will be read with them: {advice}.", highlight=False
             )
-        with RunView(console, len(each)) as view:
-            supervise(found, make_order(found, finals=FinalsOrder(top, seeds, control is not None, again)), view, each)
-    confirmed = confirmation.load_results(found)
-    if confirmed is None:
-        raise UserError(f"{study}: no finals are complete; run them with: python -m search finals {found.called}")
+        with RunView(console, len(shares)) as view:
+            supervise(run, make_order(run, finals=FinalsOrder(top, seeds, control is not None, again)), view, shares)
+    results = finals_results.load_results(run)
+    if results is None:
+        raise UserError(f"{study}: no finals are complete; run them with: python -m search finals {run.called}")
     if as_json:
-        return print_json(confirmation.to_json(found, confirmed))
+        return print_json(finals_results.to_json(run, results))
     from search.cli.finals_table import print_finals
 
-    print_finals(console_of(), found, confirmed)
+    print_finals(console_of(), run, results)
 
 
 def worker() -> None:

@@ -33,57 +33,56 @@ def plan(
     from search.tuning.forecast import forecast
 
     name, path = study_file.find(study)
-    asked = study_file.load(path, overrides(data, epochs, trials, images, seed, batch_size))
-    networks = check_before_loading(asked)
-    wish, timed = asked.data, None
-    dataset = None
-    if probe or wish.path:  # a named set without a path may have to be downloaded, by Keras
+    config = study_file.load(path, overrides(data, epochs, trials, images, seed, batch_size))
+    networks = check_before_loading(config)
+    time_forecast = dataset = None
+    if probe or config.data.path:  # a named set without a path may have to be downloaded, by Keras
         with console_of(stderr=as_json).status("reading the images") as status:
-            dataset = load_study_data(asked, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
+            dataset = load_study_data(config, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
         facts = DataFacts(dataset.input_shape, dataset.classes, dataset.fingerprint)
-        check_networks(asked, networks, dataset.name, facts)
+        check_networks(config, networks, dataset.name, facts)
         shape = (dataset.input_shape, dataset.classes)
     else:
-        shape = shape_of(wish.name, None, asked.protocol, wish.holdout)
-    surveyed = survey_space(asked.space, asked.budget, *shape, seed=asked.search.seed)
+        shape = shape_of(config.data.name, None, config.protocol, config.data.holdout)
+    survey = survey_space(config.space, config.budget, *shape, seed=config.search.seed)
     if dataset and probe:
         with console_of(stderr=as_json).status("sampling candidates") as status:
-            timed = forecast(asked, dataset, status.update)
+            time_forecast = forecast(config, dataset, status.update)
     if as_json:
         keys = ("share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second")
-        return print_json({key: getattr(surveyed, key) for key in keys} | (timed.to_dict() if timed else {}))
+        return print_json({key: getattr(survey, key) for key in keys} | (time_forecast.to_dict() if time_forecast else {}))
     from search.cli.tables import print_survey
 
-    print_survey(console_of(), name, asked.budget.params, surveyed, timed)
-    if note := base_recipe_note(asked):
+    print_survey(console_of(), name, config.budget.params, survey, time_forecast)
+    if note := base_recipe_note(config):
         console_of().print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="of the study that is made, in studies/")],
+    name: Annotated[str, typer.Argument(help="name of the new study, a folder in studies/")],
     data: Annotated[Path, typer.Option(help="folder of images by class, .npz, or CIFAR's official folder or .tar.gz")],
-    budget: Annotated[int, typer.Option(help="parameters: under it, not at it", min=1)] = 100_000,
-    to: Annotated[Path | None, typer.Option(help="the folder to make NAME in, instead of studies/", file_okay=False)] = None,
+    budget: Annotated[int, typer.Option(help="parameters; every network must stay under this number", min=1)] = 100_000,
+    to: Annotated[Path | None, typer.Option(help="where to create NAME; default: studies/", file_okay=False)] = None,
 ) -> None:
-    """A commented study file for your own images: looks at them, proposes size, space, base and recipe, and plans."""
+    """Write a commented study file for your own images: proposes image size, space, base and recipe."""
     from search.cli.new_summary import print_new
     from search.study.new import make
 
-    with console_of().status("looking at the images") as status:
-        made = make(name, data, budget, to, lambda done, total: status.update(f"{done:,} of {total:,} images"))
-    print_new(console_of(), made)
+    with console_of().status("reading the images") as status:
+        summary = make(name, data, budget, to, lambda done, total: status.update(f"{done:,} of {total:,} images"))
+    print_new(console_of(), summary)
 
 
 def import_(
     model: Annotated[Path, typer.Argument(help="a .keras file, or the JSON of model.to_json()")],
-    to: Annotated[Path | None, typer.Option(help="the architecture file; NAME.json if none", dir_okay=False)] = None,
-    nearest: Annotated[bool, typer.Option("--nearest", help="with what is not known replaced by the nearest")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="write over another network's file")] = False,
-    study: Annotated[str, typer.Option(help="whose rules and images it is held against")] = "cifar10_100k",
-    budget: Annotated[int | None, typer.Option(help="parameters, instead of the study's 100,000", min=1)] = None,
+    to: Annotated[Path | None, typer.Option(help="architecture file to write; default: NAME.json", dir_okay=False)] = None,
+    nearest: Annotated[bool, typer.Option("--nearest", help="replace unsupported layers by the nearest ones")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="overwrite the file of another network")] = False,
+    study: Annotated[str, typer.Option(help="study whose rules and images it is checked against")] = "cifar10_100k",
+    budget: Annotated[int | None, typer.Option(help="limit of parameters; default: the study's", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One's own Keras model as an architecture file; each rule that it breaks, with what would mend it."""
+    """Convert a Keras model of your own to an architecture file; list the rules that it breaks, with remedies."""
     from search.cli.import_table import print_import, to_json
     from search.keras_import.advice import judge, rules_of
     from search.keras_import.convert import read_model

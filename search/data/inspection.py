@@ -106,17 +106,19 @@ def look(path: Path, watch: Watch = not_watched) -> Seen:
     main = folder.parts.get("train", folder.parts.get(WHOLE))
     assert main is not None  # one of them is there, by `folders.find`
     counts = np.bincount(main.labels)
-    kept = np.flatnonzero(counts >= least)
-    if len(kept) < 2:
+    large_enough = np.flatnonzero(counts >= least)
+    if len(large_enough) < 2:
         raise UserError(
-            f"{path}: {len(kept)} of {len(counts)} classes have the {least} images that are needed, the largest has "
+            f"{path}: {len(large_enough)} of {len(counts)} classes have the {least} images that are needed, the largest has "
             f"{counts.max():,}; add images"
         )
-    by_part = {part: np.bincount(own.labels, minlength=len(counts))[kept] for part, own in folder.parts.items()}
+    by_part = {
+        part: np.bincount(images.labels, minlength=len(counts))[large_enough] for part, images in folder.parts.items()
+    }
     files = [
         file
-        for own in folder.parts.values()
-        for file, label in zip(own.files, own.labels, strict=True)
+        for images in folder.parts.values()
+        for file, label in zip(images.files, images.labels, strict=True)
         if counts[label] >= least
     ]
     with quiet():
@@ -124,8 +126,8 @@ def look(path: Path, watch: Watch = not_watched) -> Seen:
         is_grey, is_bright, bits = _colours(files, transparent)
     return Seen(
         path=path,
-        classes=tuple(folder.classes[label] for label in kept),
-        counts={part: tuple(own.tolist()) for part, own in by_part.items()},
+        classes=tuple(folder.classes[label] for label in large_enough),
+        counts={part: tuple(images.tolist()) for part, images in by_part.items()},
         too_few={folder.classes[label]: int(count) for label, count in enumerate(counts) if count < least},
         least=least,
         sizes=sizes,
@@ -157,7 +159,7 @@ def _look_at_arrays(path: Path) -> Seen:
         rare = source.class_names[counts["train"].index(fewest)]
         raise UserError(f"{path}: class {rare} has {fewest} training images, {least} are needed; add some, or leave it out")
     x_train = parts["train"].x
-    some = x_train[:: -(-len(x_train) // LOOKED_AT)]
+    sample = x_train[:: -(-len(x_train) // LOOKED_AT)]
     return Seen(
         path=path,
         classes=source.class_names,
@@ -165,7 +167,7 @@ def _look_at_arrays(path: Path) -> Seen:
         too_few={},
         least=least,
         sizes=Counter({(height, width): sum(len(split.y) for split in parts.values())}),
-        is_grey=channels == 1 or (channels == 3 and all(map(_is_grey, some))),
+        is_grey=channels == 1 or (channels == 3 and all(map(_is_grey, sample))),
         is_folder=False,
         channels=channels,
         background="white",
@@ -208,9 +210,9 @@ def _orientation(image: Image.Image) -> Any:
 
 def _colours(files: Sequence[str], transparent: set[str]) -> tuple[bool, bool, int | None]:
     """Of a sample: True if all images are grey, True if opaque pixels are too bright for a white background, and `bits`."""
-    some = [files[index] for index in range(0, len(files), -(-len(files) // LOOKED_AT))]
+    sample = [files[index] for index in range(0, len(files), -(-len(files) // LOOKED_AT))]
     is_grey, bright, brightest = True, [], 0
-    for file in some:
+    for file in sample:
         try:
             is_grey = _is_grey(decode(file)) and is_grey
         except DamagedImage:

@@ -3,7 +3,7 @@
 The file is the one that `export` writes of these weights, calibrated on the same training images. It is run with LiteRT's
 reference kernels, whose arithmetic is that of TensorFlow Lite Micro: outputs are equal to the bit, except that a dense layer
 may round a value to the next. The default kernels (XNNPACK) round differently: outputs change for most images, and the class
-of some (figures: benchmarks/LOG.md, 2026-11-30). The price is time: 20 to 50 ms an image on one core for 12 to 26 million
+of some (figures: benchmarks/LOG.md, 2026-11-30). Its cost is time: 20 to 50 ms an image on one core for 12 to 26 million
 multiply-adds, against 1 ms.
 """
 

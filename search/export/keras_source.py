@@ -1,4 +1,4 @@
-"""An architecture as annotated Keras 3 source that stands alone: what `export` hands to people.
+"""An architecture as annotated Keras 3 source that stands alone: the export format `py`.
 
 No Keras is imported here; the lines of the layers are those of `search.export.keras_layers_source`.
 """

@@ -30,11 +30,11 @@ def onnx_model(
     """The network with an input `image` (n, height, width, channels) and an output `probabilities` (n, classes).
 
     Args:
-        description: goes into the file as its documentation.
-        properties: go into its metadata.
+        description: documentation string of the file.
+        properties: metadata of the file.
 
     Raises:
-        RuntimeError: tf2onnx cannot express it; tells what it printed.
+        RuntimeError: tf2onnx cannot express it; the message has its output.
     """
     import onnx
     import tf2onnx  # type: ignore[import-untyped]
@@ -46,14 +46,14 @@ def onnx_model(
         warnings.simplefilter("ignore")
         try:
             function = tf.function(lambda image: model(image, training=False), input_signature=[image])
-            made, _ = tf2onnx.convert.from_function(function, input_signature=[image], opset=OPSET)
-            _name(made.graph)
-            onnx.checker.check_model(made, full_check=True)
+            proto, _ = tf2onnx.convert.from_function(function, input_signature=[image], opset=OPSET)
+            _name(proto.graph)
+            onnx.checker.check_model(proto, full_check=True)
         except Exception as error:
             raise RuntimeError(f"tf2onnx cannot express it ({error}); it printed: {printed()}") from error
-    made.graph.name, made.doc_string = model.name, description
-    onnx.helper.set_model_props(made, dict(properties))
-    return bytes(made.SerializeToString(deterministic=True))
+    proto.graph.name, proto.doc_string = model.name, description
+    onnx.helper.set_model_props(proto, dict(properties))
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def outputs(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -61,8 +61,8 @@ def outputs(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.f
     import onnxruntime  # type: ignore[import-untyped]
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["probabilities"], {"image": inputs})
-    return np.asarray(found)
+    (probabilities,) = session.run(["probabilities"], {"image": inputs})
+    return np.asarray(probabilities)
 
 
 def properties(content: bytes) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def properties(content: bytes) -> dict[str, Any]:
 
 
 class _Translatable:
-    """Keras' layers, with gelu in terms of erf; its own erfc is none of ONNX's operators."""
+    """`keras.layers` with gelu in terms of erf, because ONNX has no operator for Keras' erfc."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(keras.layers, name)
@@ -87,12 +87,12 @@ def _gelu(x: Any) -> Any:
 
 
 def _name(graph: Any) -> None:
-    """Name the output and the axis of images; tf2onnx numbers them as it happens to count."""
-    (told,) = graph.output
+    """Name the output and the axis of images, which tf2onnx only numbers."""
+    (output,) = graph.output
     for node in graph.node:
         for slots in (node.input, node.output):
             for index, slot in enumerate(slots):
-                slots[index] = "probabilities" if slot == told.name else slot
-    told.name = "probabilities"
+                slots[index] = "probabilities" if slot == output.name else slot
+    output.name = "probabilities"
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"

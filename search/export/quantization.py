@@ -1,8 +1,9 @@
-"""A trained network rewritten for 8-bit integers: the same function, with its batch normalisations where they do no harm.
+"""Rewrites a trained network for int8 conversion: the same function, without separate batch normalisations where possible.
 
 The converter folds a batch normalisation that follows a convolution into it. Any other it leaves as a multiplication and an
-addition whose constants get one scale for all channels, which costs nets with the activation first many points (9 in one
-case, see benchmarks/LOG.md) and room besides. Weights of a convolution have a scale for each channel, so they are put there.
+addition whose constants get one scale for all channels, which costs networks with the activation first many points of
+accuracy (9 in one case, see benchmarks/LOG.md) and memory. Weights of a convolution have a scale for each channel, so the
+factors are moved into a convolution.
 """
 
 from __future__ import annotations
@@ -25,47 +26,47 @@ Weights = Sequence[npt.NDArray[Any]]
 
 
 def quantizable(architecture: Architecture, weights: Weights) -> keras.Model:
-    """The network with these weights, as it is converted to integers best."""
+    """The network with these weights in the form that loses least accuracy in int8."""
     plain = build(architecture)
     plain.set_weights(list(weights))
-    ways = _ways(architecture, {layer.name: layer for layer in plain.layers})
-    model = build(architecture, layers=_Layers(ways))
+    replacements = _replacements(architecture, {layer.name: layer for layer in plain.layers})
+    model = build(architecture, layers=_Layers(replacements))
     model.set_weights(list(weights))
-    for norm, convolution in ways.into.items():
+    for norm, convolution in replacements.into.items():
         _multiply(model.get_layer(convolution), np.abs(_scale(plain.get_layer(norm))))
     return model
 
 
 @dataclass(frozen=True)
-class _Ways:
+class _Replacements:
     """Replacements of the normalisations that the converter does not fold, by name."""
 
     into: dict[str, str]  # after a relu: its factor goes through it into this convolution, as |s| relu(x) = relu(|s| x)
-    signed: set[str]  # those of them that have a negative factor somewhere
-    alone: set[str]  # becomes a depthwise convolution of 1x1
+    signed: set[str]  # those of `into` that have a negative factor for any channel
+    alone: set[str]  # becomes a 1x1 depthwise convolution
 
 
-def _ways(architecture: Architecture, layers: Mapping[str, Any]) -> _Ways:
+def _replacements(architecture: Architecture, layers: Mapping[str, Any]) -> _Replacements:
     resolved = resolve(architecture)
     before = dict(_before(resolved))
-    ways = _Ways({}, set(), set())
+    replacements = _Replacements({}, set(), set())
     for _, row in flatten(resolved):
         if not isinstance(row.layer, BatchNorm):
             continue
         first, second = before[row.name]
-        if _convolves(first):
+        if _has_kernel(first):
             continue
-        if first and first.layer == Activation("relu") and second and _convolves(second) and not _shares(second):
-            ways.into[row.name] = second.name
+        if first and first.layer == Activation("relu") and second and _has_kernel(second) and not _shares_weights(second):
+            replacements.into[row.name] = second.name
             if (_scale(layers[row.name]) < 0).any():
-                ways.signed.add(row.name)
+                replacements.signed.add(row.name)
         elif len(row.output) == 3:
-            ways.alone.add(row.name)
-    return ways
+            replacements.alone.add(row.name)
+    return replacements
 
 
 def _before(rows: tuple[Resolved, ...]) -> Iterator[tuple[str, tuple[Resolved | None, Resolved | None]]]:
-    """For each row the last and the last but one before it that do something; no other row takes what they put out."""
+    """For each row the last two rows before it that have an effect; no other row reads their outputs."""
     first = second = None
     for row in rows:
         yield from _before(row.branch)
@@ -75,11 +76,11 @@ def _before(rows: tuple[Resolved, ...]) -> Iterator[tuple[str, tuple[Resolved | 
             first, second = row, first
 
 
-def _convolves(row: Resolved | None) -> bool:
+def _has_kernel(row: Resolved | None) -> bool:
     return row is not None and isinstance(row.layer, ConvLayer | Dense)
 
 
-def _shares(row: Resolved) -> bool:
+def _shares_weights(row: Resolved) -> bool:
     """True if other convolutions share its weights."""
     return isinstance(row.layer, ConvLayer) and bool(row.layer.weights)
 
@@ -90,7 +91,7 @@ def _scale(norm: Any) -> npt.NDArray[np.float32]:
 
 
 def _multiply(layer: Any, factors: npt.NDArray[np.float32]) -> None:
-    """Multiply the channels that a convolution or a dense layer puts out."""
+    """Multiply the output channels of a convolution or a dense layer."""
     kernel = getattr(layer, "pointwise_kernel", None)
     kernel = layer.kernel if kernel is None else kernel
     kernel.assign(np.asarray(kernel) * factors)
@@ -99,11 +100,11 @@ def _multiply(layer: Any, factors: npt.NDArray[np.float32]) -> None:
 
 
 class _Layers:
-    """Keras' layers, with the normalisations in their way."""
+    """`keras.layers` with replaced batch normalisations."""
 
-    def __init__(self, ways: _Ways) -> None:
-        self._kinds = dict.fromkeys(ways.into, _Shift) | dict.fromkeys(ways.signed, _SignAndShift)
-        self._kinds |= dict.fromkeys(ways.alone, _ScaleAndShift)
+    def __init__(self, replacements: _Replacements) -> None:
+        self._kinds = dict.fromkeys(replacements.into, _Shift) | dict.fromkeys(replacements.signed, _SignAndShift)
+        self._kinds |= dict.fromkeys(replacements.alone, _ScaleAndShift)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(keras.layers, name)
@@ -120,7 +121,7 @@ class _Shift(keras.layers.BatchNormalization):  # type: ignore[misc]
 
 
 class _SignAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """The same where factors are negative: a sign of each channel is exact with one scale for all."""
+    """The same where factors are negative: signs of channels are exact with one scale for all."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         signs = tf.where(self.gamma < 0, -1.0, 1.0)
@@ -128,7 +129,7 @@ class _SignAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
 
 
 class _ScaleAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """Batch normalisation of a map with its fixed averages, as a convolution."""
+    """Batch normalisation of a map with its fixed averages, as a depthwise convolution."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         kernel = tf.reshape(_factor(self), (1, 1, -1, 1))

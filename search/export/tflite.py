@@ -1,4 +1,4 @@
-"""A trained network as .tflite: float32, or all in integers for microcontrollers; batches of one image.
+"""A trained network as .tflite: float32, or int8 for microcontrollers; batches of one image.
 
 Variables are turned into constants before TensorFlow's converter sees the graph: that is quicker than its way by a saved
 model, leaves shorter names in the file, and gives the same bytes every time.
@@ -42,7 +42,7 @@ def float_tflite(architecture: Architecture, weights: Sequence[npt.NDArray[Any]]
 def int8_tflite(
     architecture: Architecture, weights: Sequence[npt.NDArray[Any]], images: npt.NDArray[np.uint8], pixels: Pixels
 ) -> bytes:
-    """The network in integers from input to output: int8 values, int8 weights with a scale for each channel, int32 biases.
+    """The network in int8 from input to output: int8 values, int8 weights with a scale for each channel, int32 biases.
 
     The range of every tensor is the one that the images give it (see `calibration_images`).
 

@@ -1,7 +1,7 @@
-"""A recipe as plain Keras that a person can read and run: `compile` and `fit`, its schedule, its variation of images.
+"""A recipe as readable, runnable Keras source: `compile` and `fit`, schedule, augmentation of the images.
 
-What is generated holds only what the recipe uses. Its arithmetic is that of `search.engine`; what cannot be the same is
-said in it: random numbers, and bilinear warping, which Keras does in three steps. No Keras is imported here.
+The source holds only what the recipe uses. Its arithmetic is that of `search.training.engine`; comments in it name the
+differences: random numbers, and bilinear warping, which Keras does in three steps. No Keras is imported here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from search.training.recipe import Augment, Constant, Cosine, InverseTime, Linea
 _HEAD = '''\
 """{what} in plain Keras: {epochs} epochs of batches of {batch_size}.
 
-The arithmetic is that of the training whose log is kept; orders, flips and initial weights are drawn anew, so
-accuracies will differ by as much as two seeds do.
+The arithmetic is that of the training whose log is kept; orders, flips and initial weights are random, so
+accuracies will differ by as much as those of two seeds.
 """
 
 {imports}import keras
@@ -68,21 +68,23 @@ def _schedule(recipe: Recipe) -> Iterator[str]:
         case Constant() | Plateau():
             return
         case InverseTime(rate=rate):
-            told, body = "Divided by 1 + {} * epoch (from 0).", f"return LEARNING_RATE / (1 + {rate!r} * (step // steps))"
-            yield from _function(told.format(rate), [body])
+            body = f"return LEARNING_RATE / (1 + {rate!r} * (step // steps))"
+            yield from _function(f"Divided by 1 + {rate} * epoch (from 0).", [body])
             return
         case Cosine():
-            told = "Half a cosine down to zero."
+            description = "Half a cosine down to zero."
             body = "return LEARNING_RATE * (1 + math.cos(math.pi * done / total)) / 2"
         case OneCycle(warmup=warmup, start=start):
-            told = f"Up from LEARNING_RATE / {start:g} in {100 * warmup:g} % of the steps, then half a cosine down to zero."
+            description = (
+                f"Up from LEARNING_RATE / {start:g} in {100 * warmup:g} % of the steps, then half a cosine down to zero."
+            )
             body = f"""\
                 progress = done / total
                 if progress < {warmup!r}:
                     return LEARNING_RATE * (1 / {start!r} + (1 - 1 / {start!r}) * progress / {warmup!r})
                 return LEARNING_RATE * (1 + math.cos(math.pi * (progress - {warmup!r}) / (1 - {warmup!r}))) / 2"""
         case Linear(warmup=warmup):
-            told = f"Straight up in {100 * warmup:g} % of the steps, then straight down to zero."
+            description = f"Straight up in {100 * warmup:g} % of the steps, then straight down to zero."
             body = f"""\
                 rising = min(round({warmup!r} * total), total - 1)
                 return LEARNING_RATE * min((done + 1) / max(1, rising), (total - done) / (total - rising))"""
@@ -94,12 +96,12 @@ def _schedule(recipe: Recipe) -> Iterator[str]:
             "end = min(one for one in (*RESTARTS, EPOCHS) if one > epoch)",
             "done, total = step - begin * steps, (end - begin) * steps",
         ]
-    yield from _function(told, [*course, *dedent(body).splitlines()])
+    yield from _function(description, [*course, *dedent(body).splitlines()])
 
 
-def _function(told: str, body: list[str]) -> Iterator[str]:
+def _function(description: str, body: list[str]) -> Iterator[str]:
     yield "def learning_rate(step: int, steps: int) -> float:"
-    yield f'    """{told}"""'
+    yield f'    """{description}"""'
     yield from (f"    {line}" for line in body)
     yield from ("", "")
     yield from _SCHEDULE.splitlines()
@@ -121,7 +123,7 @@ class Schedule(keras.callbacks.Callback):
 
 _AVERAGE = '''\
 class Average(keras.callbacks.Callback):
-    """A moving average of all weights, which is what is validated and kept; it comes after the ModelCheckpoint."""
+    """Moving average of all weights, which is validated and saved; comes after the ModelCheckpoint."""
 
     def on_train_begin(self, logs=None):
         self.done, self.average = 0, self.model.get_weights()
@@ -157,7 +159,7 @@ _TRAIN = '''\
 '''
 _WEIGHTS = '''\
 def class_weights(labels):
-    """The weight of each class in the loss, by which a rare one counts as much as any."""
+    """Weight of each class in the loss, so that each class counts the same in total."""
     counts = np.bincount(labels)
     return {label: len(labels) / (len(counts) * count) for label, count in enumerate(counts)}
 
@@ -205,7 +207,7 @@ def _optimizer(recipe: Recipe) -> str:
 
 _BATCHES = '''\
 class Batches(keras.utils.PyDataset):
-    """Training batches in a new order each epoch, the partial last one included; each image is varied anew."""
+    """Training batches in a new order each epoch, the partial last one included; each image is augmented anew."""
 
     def __init__(self, images, labels, classes, prepare, seed):
         super().__init__()

@@ -75,7 +75,7 @@ def some_weights(architecture: Architecture, *, positive: bool) -> list[Any]:
 def ways(architecture: Architecture, weights: list[Any]) -> tuple[dict[str, str], set[str], set[str]]:
     model = build(architecture)
     model.set_weights(weights)
-    found = quantizable._ways(architecture, {layer.name: layer for layer in model.layers})
+    found = quantizable._replacements(architecture, {layer.name: layer for layer in model.layers})
     return found.into, found.signed, found.alone
 
 
