@@ -1,14 +1,13 @@
 """Search space of pyramids: a stack of separable convolutions with pools between them, and a small head.
 
-`Pyramid` declares the dimensions; below it are the layers that each choice builds, and the parser that reads them back.
+`Pyramid` declares the dimensions; below it are the layers that each choice builds. `search.spaces.pyramid_parser` reads them
+back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from itertools import islice, product
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
@@ -19,7 +18,6 @@ from search.networks.layers import (
     Activation,
     AveragePool,
     BatchNorm,
-    ConvLayer,
     Dense,
     Dropout,
     Function,
@@ -33,7 +31,8 @@ from search.networks.layers import (
 )
 from search.spaces.base import NotInSpace
 from search.spaces.domains import Choices, Dimension, Domain, Range, Value, dimension, fixed, fraction, one_of, whole
-from search.spaces.layout import Layout, Parts, ValueCollector, layout_of
+from search.spaces.layout import Layout, Parts, layout_of
+from search.spaces.pyramid_parser import Encoder, pool_places, splits
 
 Order = Literal["conv-bn-act", "conv-act-bn", "conv-dropout-bn-act", "conv-act-dropout-bn", "conv-act", "conv"]
 Convolution = Literal["separable", "spatial_separable"]
@@ -41,7 +40,6 @@ Pool = Literal["max", "average"]
 Head = Literal["conv", "dense", "conv-dense"]
 
 MOST_BLOCKS = 64
-MOST_COMBINATIONS = 100_000  # of pool positions that `encode` tries
 
 _SIZE = whole(1, LARGEST)
 _BLOCKS = Annotated[Dimension, dimension(whole(1, MOST_BLOCKS), "net")]
@@ -221,10 +219,12 @@ class Pyramid(BaseModel):
         """
         layers = canonical(architecture).layers
         reason = NotInSpace("the layers are no stack of convolution blocks, pools and a head")
-        for head, blocks, scores in _splits(layers, architecture.classes):
-            for order in _shared_orders(self):
+        is_shared = self.order.per == "net"
+        orders = [str(value) for value in self.order.values] if is_shared else [None]  # None: each block has its own
+        for head, blocks, scores in splits(layers, architecture.classes):
+            for order in orders:
                 try:
-                    values = _Encoder(self).encode(head, blocks, scores, order)
+                    values = Encoder(self.layout).encode(head, blocks, scores, order)
                 except NotInSpace as error:
                     reason = error
                     continue
@@ -234,16 +234,6 @@ class Pyramid(BaseModel):
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
-
-
-def pool_places(positions: Sequence[int], depth: int, deepest: int) -> tuple[int, ...]:
-    """The blocks that a pool follows, ascending: positions scaled from the deepest net to `depth`, no two the same."""
-    places: list[int] = []
-    for position in sorted(-(-position * depth // deepest) for position in positions):
-        places.append(max(position, places[-1] + 1) if places else position)
-    for back, index in enumerate(reversed(range(len(places)))):  # those pushed past the end come back from it
-        places[index] = min(places[index], depth - back)
-    return tuple(places)
 
 
 @lru_cache(maxsize=65_536)  # blocks repeat a thousandfold over a study, and records are frozen
@@ -294,156 +284,3 @@ def _head(space: Pyramid, at: Any, classes: int) -> tuple[Layer, ...]:
         at["head_bias"],
     )
     return *scores, GlobalAveragePool(), *dense, Softmax()
-
-
-# --- encoding --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Segment:
-    """A convolution with what follows it up to the next one, and the pool that closes it."""
-
-    conv: ConvLayer
-    after: list[Layer]
-    pool: MaxPool | AveragePool | None = None
-    pool_dropout: float = 0.0
-
-    def matches(self, order: str) -> bool:
-        """True if the layers after the convolution are in this order; a dropout at rate 0 may be missing."""
-        parts = [part for part in order.split("-")[1:] if part != "dropout" or self.dropout > 0]
-        kinds = {"bn": BatchNorm, "act": Activation, "dropout": Dropout}
-        return len(parts) == len(self.after) and all(
-            isinstance(layer, kinds[part]) for part, layer in zip(parts, self.after, strict=True)
-        )
-
-    @property
-    def dropout(self) -> float:
-        return next((layer.rate for layer in self.after if isinstance(layer, Dropout)), 0.0)
-
-
-def _splits(layers: tuple[Layer, ...], classes: int) -> list[tuple[str, list[_Segment], _Segment | None]]:
-    """The ways to read the layers as (head, blocks, head convolution)."""
-    body = list(layers[:-1])
-    has_dense = bool(body) and body[-1] == Dense(classes)
-    body = body[:-1] if has_dense else body
-    if not body or not isinstance(body.pop(), GlobalAveragePool):
-        return []
-    segments: list[_Segment] = []
-    for layer in body:
-        match layer:
-            case SeparableConv() | SpatialSeparableConv():
-                segments.append(_Segment(layer, []))
-            case _ if not segments:
-                return []
-            case MaxPool() | AveragePool() if segments[-1].pool is None:
-                segments[-1].pool = layer
-            case Dropout(rate) if segments[-1].pool and not segments[-1].pool_dropout:
-                segments[-1].pool_dropout = rate
-            case BatchNorm() | Activation() | Dropout() if segments[-1].pool is None:
-                segments[-1].after.append(layer)
-            case _:
-                return []
-    splits: list[tuple[str, list[_Segment], _Segment | None]] = []
-    if len(segments) > 1 and segments[-1].conv.filters == classes and segments[-1].pool is None:
-        splits.append(("conv-dense" if has_dense else "conv", segments[:-1], segments[-1]))
-    return [*splits, ("dense", segments, None)] if has_dense and segments else splits
-
-
-def _shared_orders(space: Pyramid) -> tuple[str | None, ...]:
-    """The orders to try where one serves the whole net, else None: each block has its own."""
-    return tuple(str(value) for value in space.order.values) if space.order.per == "net" else (None,)
-
-
-def _plainest(segment: _Segment, orders: Sequence[str]) -> str | None:
-    """The first order that the segment matches, one without dropout before one whose dropout would have to be 0."""
-    return min((one for one in orders if segment.matches(one)), key=lambda one: "dropout" in one, default=None)
-
-
-class _Encoder(ValueCollector):
-    def __init__(self, space: Pyramid) -> None:
-        super().__init__(space.layout)
-        self.space = space
-
-    def encode(self, head: str, blocks: list[_Segment], scores: _Segment | None, order: str | None) -> dict[str, Value]:
-        self.need("blocks", 0, len(blocks))
-        for index, segment in enumerate(blocks):
-            self.block(index, segment, order)
-        self.pools(blocks)
-        self.need("head", 0, head)
-        if scores:
-            self.head(scores, len(blocks))
-        return self.complete()
-
-    def block(self, index: int, segment: _Segment, order: str | None) -> None:
-        conv = segment.conv
-        if conv.use_bias:
-            raise NotInSpace(f"block {index + 1}: a convolution with bias")
-        self.convolution(index, conv)
-        key, domain = self.domain("order", min(index, self.space.most_blocks - 1))
-        assert isinstance(domain, Choices)
-        orders = [order] if order else [str(value) for value in domain.values]
-        fitting = _plainest(segment, orders)
-        if fitting is None:
-            raise NotInSpace(f"{key}: no declared order puts block {index + 1} so")
-        self.need("order", index, fitting)
-        if "dropout" in fitting:
-            self.need("dropout", index, segment.dropout)
-        self.after(index, segment)
-
-    def convolution(self, index: int, conv: ConvLayer) -> None:
-        self.need("width", index, conv.filters)
-        self.need("kernel", index, conv.kernel)
-        self.need("stride", index, conv.stride)
-        if conv.kernel > 1:
-            self.need("padding", index, conv.padding)
-        self.need("convolution", index, "separable" if isinstance(conv, SeparableConv) else "spatial_separable")
-
-    def after(self, index: int, segment: _Segment) -> None:
-        for layer in segment.after:
-            if isinstance(layer, Activation):
-                self.need("activation", index, layer.function)
-            elif isinstance(layer, BatchNorm):
-                self.need("momentum", 0, layer.momentum)
-                self.need("epsilon", 0, layer.epsilon)
-
-    def pools(self, blocks: list[_Segment]) -> None:
-        pooled = [(index + 1, segment) for index, segment in enumerate(blocks) if segment.pool]
-        self.need("pools", 0, len(pooled))
-        self.positions(tuple(place for place, _ in pooled), len(blocks))
-        for pool, (_, segment) in enumerate(pooled):
-            self.need("pool_kind", pool, "max" if isinstance(segment.pool, MaxPool) else "average")
-            self.need("pool_dropout", pool, segment.pool_dropout)
-
-    def positions(self, places: tuple[int, ...], depth: int) -> None:
-        """Positions that put the pools so: each on its own where that can be, else by trying the declared ones together."""
-        space = self.space
-        keys = self.layout.keys["pool_position"][: len(places)]
-        declared = {key: self._positions_of(key) for key in keys}
-        singly = {
-            key: [position for position in declared[key] if -(-position * depth // space.most_blocks) == place]
-            for key, place in zip(keys, places, strict=True)
-        }
-        for choices in (singly, declared):
-            for combination in islice(product(*choices.values()), MOST_COMBINATIONS):
-                at = dict(zip(choices, combination, strict=True))
-                if pool_places([at[key] for key in keys], depth, space.most_blocks) == places:
-                    self.values.update(at)
-                    return
-        raise NotInSpace(f"pool_position: no declared positions put pools behind blocks {', '.join(map(str, places))}")
-
-    def _positions_of(self, key: str) -> list[int]:
-        domain = self.layout.domain(key)
-        return [position for position in range(1, self.space.most_blocks + 1) if domain.find(position) is not None]
-
-    def head(self, scores: _Segment, depth: int) -> None:
-        self.need("head_kernel", 0, scores.conv.kernel)
-        if scores.conv.kernel > 1:
-            self.need("head_padding", 0, scores.conv.padding)
-        self.need("head_bias", 0, scores.conv.use_bias)
-        order = _plainest(scores, [str(one) for one in self.space.head_order.values])
-        if order is None:
-            raise NotInSpace("head_order: no declared order puts the head so")
-        self.need("head_order", 0, order)
-        if "dropout" in order:
-            self.need("head_dropout", 0, scores.dropout)
-        self.after(depth - 1, scores)

@@ -12,10 +12,9 @@ stage after the first begins with a down-sampling convolution to its own width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
-from itertools import groupby, product
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache
+from itertools import product
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
@@ -38,9 +37,9 @@ from search.networks.layers import (
 )
 from search.spaces.base import NotInSpace
 from search.spaces.domains import Choices, Dimension, Domain, Range, Value, dimension, fixed, fraction, one_of, whole
-from search.spaces.layout import Layout, Parts, ValueCollector, layout_of
+from search.spaces.layout import Layout, Parts, layout_of
+from search.spaces.residual_parser import NO_STAGES, Block, find_values, hidden_width, split_stages
 
-Block = Literal["plain", "inverted", "gated"]
 Norm = Literal["after", "before"]
 Downsample = Literal["stride", "max", "average"]
 Head = Literal["conv", "dense"]
@@ -49,7 +48,6 @@ MOST_STAGES = 8
 MOST_BLOCKS = 32  # of a stage
 MOST_USES = 8  # of a block
 LARGEST_EXPANSION = 16.0
-_NO_STAGES = "the layers are no stem, residual stages and a head"
 
 
 def _expansion(value: Any) -> Value:
@@ -228,11 +226,11 @@ class ResidualStages(BaseModel):
             NotInSpace: there are none; the message gives the reason of the last attempt.
         """
         layers = canonical(architecture).layers
-        stages, tail = _stages(layers)
-        reason = NotInSpace(_NO_STAGES)
+        stages, tail = split_stages(layers)
+        reason = NotInSpace(NO_STAGES)
         for kinds in product(*(stage.kinds() for stage in stages)):
             try:
-                values = _read(self, stages, kinds, tail)
+                values = find_values(self.layout, stages, kinds, tail)
             except NotInSpace as error:
                 reason = error
                 continue
@@ -242,11 +240,6 @@ class ResidualStages(BaseModel):
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
-
-
-def hidden_width(width: int, expansion: float) -> int:
-    """The channels inside a block that expands its input."""
-    return max(1, round(width * expansion))
 
 
 @lru_cache(maxsize=65_536)  # blocks repeat a thousandfold over a study, and records are frozen
@@ -292,125 +285,3 @@ def _head(kind: Head, classes: int) -> tuple[Layer, ...]:
     if kind == "dense":
         return GlobalAveragePool(), Dense(classes), Softmax()
     return SeparableConv(classes, 1, use_bias=True), GlobalAveragePool(), Softmax()
-
-
-# --- encoding --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """The layers that lead into a stage, and its residual blocks."""
-
-    entry: tuple[Layer, ...]
-    blocks: tuple[Residual, ...]
-
-    @property
-    def convolutions(self) -> tuple[SeparableConv, SeparableConv]:
-        """Those of the first block."""
-        found = [layer for layer in self.blocks[0].branch if isinstance(layer, SeparableConv)]
-        if len(found) != 2:
-            raise NotInSpace(f"{_NO_STAGES}: a block has {len(found)} separable convolutions")
-        return found[0], found[1]
-
-    def kinds(self) -> list[Block]:
-        """Kinds that its blocks may be of; two convolutions, the first of them 1x1, can be either of two kinds."""
-        if any(isinstance(layer, Gate) for layer in self.blocks[0].branch):
-            return ["gated"]
-        return ["plain", "inverted"] if self.convolutions[0].kernel == 1 else ["plain"]
-
-
-def _stages(layers: tuple[Layer, ...]) -> tuple[list[_Stage], tuple[Layer, ...]]:
-    """The layers cut into stages, and what follows the last block."""
-    groups = [tuple(group) for _, group in groupby(layers, key=lambda layer: isinstance(layer, Residual))]
-    if len(groups) % 2 == 0 or len(groups) < 3:
-        raise NotInSpace(_NO_STAGES)
-    stages = []
-    for entry, blocks in zip(groups[0:-1:2], groups[1::2], strict=True):
-        stages.append(_Stage(entry, tuple(block for block in blocks if isinstance(block, Residual))))
-    return stages, groups[-1]
-
-
-def _read(space: ResidualStages, stages: list[_Stage], kinds: Sequence[Block], tail: tuple[Layer, ...]) -> dict[str, Value]:
-    needs = ValueCollector(space.layout)
-    needs.need("stages", 0, len(stages))
-    first = stages[0].blocks[0].branch
-    needs.need("norm", 0, "before" if first and isinstance(first[0], BatchNorm) else "after")
-    for index, (stage, kind) in enumerate(zip(stages, kinds, strict=True)):
-        _entry(needs, index, stage)
-        _blocks(needs, index, stage, kind)
-    for layer in _everything(stages, tail):
-        if isinstance(layer, BatchNorm):
-            needs.need("momentum", 0, layer.momentum)
-            needs.need("epsilon", 0, layer.epsilon)
-    _set_expansion(needs, stages, kinds)
-    match [layer for layer in tail if not isinstance(layer, BatchNorm | Activation)]:
-        case [SeparableConv(), GlobalAveragePool(), Softmax()]:
-            needs.need("head", 0, "conv")
-        case [GlobalAveragePool(), Dense(), Softmax()]:
-            needs.need("head", 0, "dense")
-        case _:
-            raise NotInSpace("head: neither a convolution and a global pool, nor a global pool and a dense layer")
-    return needs.complete()
-
-
-def _entry(needs: ValueCollector, index: int, stage: _Stage) -> None:
-    conv = next((layer for layer in stage.entry if isinstance(layer, SeparableConv)), None)
-    if conv is None:
-        raise NotInSpace(f"{_NO_STAGES}: no separable convolution leads into stage {index + 1}")
-    needs.need("width", index, conv.filters)
-    for layer in stage.entry:
-        if isinstance(layer, Activation):
-            needs.need("activation", index, layer.function)
-    if index == 0:
-        needs.need("stem_kernel", 0, conv.kernel)
-        needs.need("stem_stride", 0, conv.stride)
-        needs.need("stem_multiplier", 0, conv.depth_multiplier)
-        return
-    pool = next((layer for layer in stage.entry if isinstance(layer, MaxPool | AveragePool)), None)
-    kind = "stride" if pool is None else "max" if isinstance(pool, MaxPool) else "average"
-    needs.need("downsample", index - 1, kind)
-    needs.need("downsample_kernel", 0, conv.kernel)
-
-
-def _blocks(needs: ValueCollector, index: int, stage: _Stage, kind: Block) -> None:
-    first, second = stage.convolutions
-    uses = sum(_weights(block) == first.weights for block in stage.blocks) if first.weights else 1
-    needs.need("uses", index, uses)
-    needs.need("blocks", index, len(stage.blocks) // uses)
-    needs.need("block", index, kind)
-    main = second if kind == "inverted" else first
-    needs.need("kernel", index, main.kernel)
-    if main.kernel > 1:
-        needs.need("dilation", index, main.dilation)
-    if kind != "inverted":
-        needs.need("second_kernel", index, second.kernel)
-    for layer in stage.blocks[0].branch:
-        if isinstance(layer, Activation | Gate):
-            needs.need("activation", index, layer.function)
-
-
-def _weights(block: Residual) -> str:
-    return next((layer.weights for layer in block.branch if isinstance(layer, SeparableConv)), "")
-
-
-def _set_expansion(needs: ValueCollector, stages: list[_Stage], kinds: Sequence[Block]) -> None:
-    """Set the first declared expansion that makes the hidden channels of every stage that it is for."""
-    channels = {}
-    for index, (stage, kind) in enumerate(zip(stages, kinds, strict=True)):
-        first, second = stage.convolutions
-        if kind != "plain":
-            channels[index] = (second.filters, first.filters // (2 if kind == "gated" else 1))
-
-    def makes(width: int, hidden: int, expansion: Value) -> bool:
-        return hidden_width(width, float(expansion)) == hidden
-
-    need = ", ".join(f"{width} to {hidden} channels in stage {index + 1}" for index, (width, hidden) in channels.items())
-    needs.need_first("expansion", {index: partial(makes, *pair) for index, pair in channels.items()}, need)
-
-
-def _everything(stages: list[_Stage], tail: tuple[Layer, ...]) -> Iterator[Layer]:
-    for stage in stages:
-        yield from stage.entry
-        for block in stage.blocks:
-            yield from block.branch
-    yield from tail

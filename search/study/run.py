@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.data.dataset import Dataset
 from search.errors import UserError
@@ -280,18 +280,28 @@ def network_of(run: Run, number: int | None = None, studies: Studies | None = No
         UserError: there is no such trial, or none has been trained yet.
     """
     studies = studies or load(run)
+    trial = candidate_trial(run, number, studies)
+    data = studies.candidates.user_attrs[DATA]
+    try:
+        values = run.config.declared(trial.params)
+        network = build(run.config.space, values, tuple(data["input"]), data["classes"])
+    except KeyError:
+        raise UserError(f"{run.name} {trial.number}: this trial was stopped before its network was proposed") from None
+    return replace(network, name=f"{run.name}-{trial.number}")
+
+
+def candidate_trial(run: Run, number: int | None, studies: Studies) -> FrozenTrial:
+    """The trial of a candidate; without a number that of the best.
+
+    Raises:
+        UserError: there is no such trial, or none has been trained yet.
+    """
     if number is None:
         number = best(run, records(studies.candidates)).number
     trials = studies.candidates.get_trials(deepcopy=False)
     if not 0 <= number < len(trials):
         raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
-    data = studies.candidates.user_attrs[DATA]
-    try:
-        values = run.config.declared(trials[number].params)
-        network = build(run.config.space, values, tuple(data["input"]), data["classes"])
-    except KeyError:
-        raise UserError(f"{run.name} {number}: this trial was stopped before its network was proposed") from None
-    return replace(network, name=f"{run.name}-{number}")
+    return trials[number]
 
 
 def verdict(run: Run, number: int | None) -> str:

@@ -25,7 +25,7 @@ from search.networks.architecture import Architecture, fingerprint, from_json, t
 from search.storage.attributes import FINGERPRINT, NETWORK
 from search.study import dataset
 from search.study.records import base_accuracy, records
-from search.study.run import DATA, Run, Studies, best, load, network_of
+from search.study.run import DATA, Run, Studies, candidate_trial, load, network_of
 from search.training.recipe import Recipe
 from search.training.result import Training
 
@@ -66,18 +66,15 @@ def candidate(run: Run, number: int | None = None, studies: Studies | None = Non
         UserError: there is no such trial, it was not trained, or its files are missing or another trial's.
     """
     studies = studies or load(run)
-    if number is None:
-        number = best(run, records(studies.candidates)).number
-    trials = studies.candidates.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
-        raise UserError(f"{run.name} {number}: no trial of this number; there are {len(trials)}, from 0")
-    if trials[number].state != TrialState.COMPLETE:
-        outcome = trials[number].user_attrs.get("outcome", trials[number].state.name.lower())
-        told = f"python -m search show {run.called or run.name} {number}"
-        raise UserError(f"{run.name} {number}: this trial was not trained ({outcome}); see: {told}")
+    trial = candidate_trial(run, number, studies)
+    number = trial.number
+    if trial.state != TrialState.COMPLETE:
+        outcome = trial.user_attrs.get("outcome", trial.state.name.lower())
+        command = f"python -m search show {run.called or run.name} {number}"
+        raise UserError(f"{run.name} {number}: this trial was not trained ({outcome}); see: {command}")
     own_fingerprint = fingerprint(network_of(run, number, studies))
     folder = run.folder / "trials" / str(number)
-    return _trained(run, studies, trials[number], folder, f"{run.name}-{number}", own_fingerprint)
+    return _trained(run, studies, trial, folder, f"{run.name}-{number}", own_fingerprint)
 
 
 def reference(run: Run, name: str) -> Trained:

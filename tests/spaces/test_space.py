@@ -29,7 +29,7 @@ from search.networks.layers import (
     SpatialSeparableConv,
 )
 from search.spaces.domains import Range, Value
-from search.spaces.pyramid import pool_places
+from search.spaces.pyramid_parser import pool_places
 from space import Fixed, Pyramid, build, parameters, suggest, widths
 from tests.support.pyramids import CLASSES, INPUT, WIDE, built, networks, points, space
 from tests.support.strategies import ORDERS, drawn_points, net, space_tables
