@@ -151,12 +151,12 @@ def main() -> None:
     """Write the pages, or compare them."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--check", action="store_true", help="compare only; status 1 where a page is out of date")
-    asked = options.parse_args()
+    options = options.parse_args()
     outdated = {path: page for path, page in generated().items() if path.read_text(encoding="utf-8") != page}
     for path, page in outdated.items():
-        if not asked.check:
+        if not options.check:
             path.write_text(page, encoding="utf-8")
-    if asked.check and outdated:
+    if options.check and outdated:
         sys.exit(f"out of date: {', '.join(path.name for path in outdated)}; run: python -m docs.generate")
 
 

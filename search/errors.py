@@ -46,17 +46,17 @@ def first_place(error: ValidationError) -> tuple[int | str, ...]:
 def first_problem(error: ValidationError, known: Iterable[str] = ()) -> str:
     """The first problem that pydantic found, as `place: rule (value)` in one line of bounded length."""
     problem = _first(error)
-    place = " ".join(_cut(".".join(str(part) for part in problem["loc"]), 200).split())
-    if not place and problem["type"] != "value_error":  # a rule over several keys names them itself
-        place = "file"
+    location = " ".join(_cut(".".join(str(part) for part in problem["loc"]), 200).split())
+    if not location and problem["type"] != "value_error":  # a rule over several keys names them itself
+        location = "file"
     if problem["type"] in _UNKNOWN:
-        return f"{place}: unknown key" + (f", {nearest(str(problem['loc'][-1]), known)}" if known else "")
+        return f"{location}: unknown key" + (f", {nearest(str(problem['loc'][-1]), known)}" if known else "")
     if problem["type"] == "missing":
-        return f"{place}: is missing and required; add it"
+        return f"{location}: is missing and required; add it"
     message = re.sub(r"^(Value error|Assertion failed), ", "", problem["msg"])
     value = problem.get("input")
     shown = "" if problem["type"] in {"value_error", "json_invalid"} else f", not {_cut(repr(value), 60)}"
-    return " ".join(f"{place}{': ' if place else ''}{_cut(message, 400)}{shown}".split())
+    return " ".join(f"{location}{': ' if location else ''}{_cut(message, 400)}{shown}".split())
 
 
 def _first(error: ValidationError) -> Any:

@@ -109,6 +109,6 @@ def _trainings(networks: Sequence[Network], images: Images | None) -> Iterator[C
     yield markdown(f"## How they were trained\n\n{_TRAINED.format(shared=shared)}")
     yield code(codes.training_images(images))
     for some in [networks] if alike else [[one] for one in networks]:
-        what = "The training" if alike else f"The training of the {some[0].role}"
-        yield code(training_source(some[0].recipe, policy=some[0].policy, what=what))
+        subject = "The training" if alike else f"The training of the {some[0].role}"
+        yield code(training_source(some[0].recipe, policy=some[0].policy, subject=subject))
         yield code(codes.retraining(some))

@@ -78,11 +78,11 @@ _ARENA_UNKNOWN_OPERATOR = (
 
 def arena_bytes(lowered: Lowered) -> int:
     """Bytes that TensorFlow Lite Micro allocates: shared by computed tensors in the file's order, then its tables."""
-    kept = _ARENA_FIXED + _ARENA_TENSOR * (len(lowered.sizes) + len(lowered.constants))
+    persistent = _ARENA_FIXED + _ARENA_TENSOR * (len(lowered.sizes) + len(lowered.constants))
     for operator in lowered.operators:
-        kept += _ARENA_OPERATOR.get(operator.code, _ARENA_UNKNOWN_OPERATOR)
-        kept += 2 * _aligned(4 * operator.channels)  # multiplier and shift of each channel
-    return head_bytes(lowered) + _aligned(kept)
+        persistent += _ARENA_OPERATOR.get(operator.code, _ARENA_UNKNOWN_OPERATOR)
+        persistent += 2 * _aligned(4 * operator.channels)  # multiplier and shift of each channel
+    return head_bytes(lowered) + _aligned(persistent)
 
 
 def head_bytes(lowered: Lowered) -> int:

@@ -99,10 +99,10 @@ class Lowered:
 
 def lower(resolved: tuple[Resolved, ...]) -> Lowered:
     """Compute the operators and tensors of a network from its geometry."""
-    made = Lowered(resolved[0].input)
-    _chain(made, resolved, 0)
-    _settle(made)
-    return made
+    lowered = Lowered(resolved[0].input)
+    _chain(lowered, resolved, 0)
+    _settle(lowered)
+    return lowered
 
 
 def without_kernel(lowered: Lowered) -> list[str]:
@@ -113,46 +113,46 @@ def without_kernel(lowered: Lowered) -> list[str]:
 # --- adding operators and constants ----------------------------------------------------------------------------------
 
 
-def _emit(made: Lowered, code: str, inputs: tuple[int, ...], size: int, name: int, channels: int = 0) -> int:
+def _emit(lowered: Lowered, code: str, inputs: tuple[int, ...], size: int, name: int, channels: int = 0) -> int:
     """Add an operator and return the number of its output tensor."""
-    _settle(made)
-    made.sizes.append(size)
-    made.names.append(name)
-    output = len(made.sizes) - 1
-    made.operators.append(Operator(code, inputs, output, channels))
+    _settle(lowered)
+    lowered.sizes.append(size)
+    lowered.names.append(name)
+    output = len(lowered.sizes) - 1
+    lowered.operators.append(Operator(code, inputs, output, channels))
     return output
 
 
-def _settle(made: Lowered) -> None:
+def _settle(lowered: Lowered) -> None:
     """Store the weights of the last operator; no batch norm or ReLU can be merged into it any more."""
-    for constant in made._weights:
-        _store(made, constant)
-    made._weights = []
-    made._folds = made._fuses = made._scales = _NONE
+    for constant in lowered._weights:
+        _store(lowered, constant)
+    lowered._weights = []
+    lowered._folds = lowered._fuses = lowered._scales = _NONE
 
 
-def _store(made: Lowered, constant: Constant) -> None:
+def _store(lowered: Lowered, constant: Constant) -> None:
     if constant.once:
-        if constant.content in made._once:
+        if constant.content in lowered._once:
             return
-        made._once.add(constant.content)
-    made.constants.append(constant)
+        lowered._once.add(constant.content)
+    lowered.constants.append(constant)
 
 
-def _literal(made: Lowered, content: str, size: int, name: int = _LITERAL) -> None:
-    _store(made, Constant(size, 0, name, content, True))
+def _literal(lowered: Lowered, content: str, size: int, name: int = _LITERAL) -> None:
+    _store(lowered, Constant(size, 0, name, content, True))
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 
-def _chain(made: Lowered, rows: tuple[Resolved, ...], x: int) -> int:
+def _chain(lowered: Lowered, rows: tuple[Resolved, ...], x: int) -> int:
     for row in rows:
-        x = _layer(made, row, x, _PREFIX + len(row.first or row.name) + len("_1/"))
+        x = _layer(lowered, row, x, _PREFIX + len(row.first or row.name) + len("_1/"))
     return x
 
 
-def _layer(made: Lowered, row: Resolved, x: int, name: int) -> int:
+def _layer(lowered: Lowered, row: Resolved, x: int, name: int) -> int:
     """Add a layer that reads tensor `x`, and return the number of its output.
 
     Args:
@@ -162,79 +162,83 @@ def _layer(made: Lowered, row: Resolved, x: int, name: int) -> int:
         case Dropout():
             return x
         case SeparableConv() | SpatialSeparableConv() | Conv():
-            return _convolution(made, row, x, name)
+            return _convolution(lowered, row, x, name)
         case BatchNorm():
-            return _batch_norm(made, row, x, name)
+            return _batch_norm(lowered, row, x, name)
         case Activation(function):
-            return _activation(made, function, x, name)
+            return _activation(lowered, function, x, name)
         case MaxPool() | AveragePool():
             kind = "MAX_POOL_2D" if isinstance(row.layer, MaxPool) else "AVERAGE_POOL_2D"
-            x = _emit(made, kind, (x,), math.prod(row.output), name + len("MaxPool2d"))
-            made._fuses = x
+            x = _emit(lowered, kind, (x,), math.prod(row.output), name + len("MaxPool2d"))
+            lowered._fuses = x
             return x
         case GlobalAveragePool():
-            _store(made, Constant(8, 0, name + len("Mean/reduction_indices")))
-            return _emit(made, "MEAN", (x,), row.output[0], name + len("Mean"))
+            _store(lowered, Constant(8, 0, name + len("Mean/reduction_indices")))
+            return _emit(lowered, "MEAN", (x,), row.output[0], name + len("Mean"))
         case Flatten():
             if len(row.input) == 1:
                 return x
-            _literal(made, f"shape {row.output}", 8)
-            return _emit(made, "RESHAPE", (x,), row.output[0], name + len("Reshape"))
+            _literal(lowered, f"shape {row.output}", 8)
+            return _emit(lowered, "RESHAPE", (x,), row.output[0], name + len("Reshape"))
         case Dense(units) as layer:
             whole = name + len("MatMul") + (name + len(";BiasAdd") if layer.use_bias else 0)
-            x = _emit(made, "FULLY_CONNECTED", (x,), units, whole, units)
+            x = _emit(lowered, "FULLY_CONNECTED", (x,), units, whole, units)
             bias = [Constant(4 * units, units, name + len("BiasAdd"))] if layer.use_bias else []
-            made._weights = [Constant(units * row.input[0], units, name + len("MatMul")), *bias]
-            made._folds, made._fuses, made._shared = x, x, False
+            lowered._weights = [Constant(units * row.input[0], units, name + len("MatMul")), *bias]
+            lowered._folds, lowered._fuses, lowered._shared = x, x, False
             return x
         case Softmax():
-            return _emit(made, "SOFTMAX", (x,), row.output[0], len("Identity"))
+            return _emit(lowered, "SOFTMAX", (x,), row.output[0], len("Identity"))
         case Gate():
-            return _gate(made, row, x, name)
+            return _gate(lowered, row, x, name)
         case Residual():
-            _settle(made)  # both sides read it
-            left = _chain(made, row.branch, x)
-            _settle(made)
-            right = _chain(made, row.shortcut, x)
-            x = _emit(made, "ADD", (left, right), math.prod(row.output), name + len("Add"))
-            made._fuses = x
+            _settle(lowered)  # both sides read it
+            left = _chain(lowered, row.branch, x)
+            _settle(lowered)
+            right = _chain(lowered, row.shortcut, x)
+            x = _emit(lowered, "ADD", (left, right), math.prod(row.output), name + len("Add"))
+            lowered._fuses = x
             return x
         case _:
             assert_never(row.layer)
 
 
-def _convolution(made: Lowered, row: Resolved, x: int, name: int) -> int:
+def _convolution(lowered: Lowered, row: Resolved, x: int, name: int) -> int:
     layer, inner, filters = row.layer, row.input[-1], row.output[-1]
-    own, bias, start = f"weights {row.first or row.name}", False, name
+    content, bias, start = f"weights {row.first or row.name}", False, name
     match layer:
         case SeparableConv():
             inner *= layer.depth_multiplier
             name, bias = name + len("separable_conv2d"), layer.use_bias
-            x = _depthwise(made, x, row.output[:2], layer.kernel**2, inner, name + len("/depthwise"), f"{own} square")
+            x = _depthwise(lowered, x, row.output[:2], layer.kernel**2, inner, name + len("/depthwise"), f"{content} square")
         case SpatialSeparableConv():
             long = name + len("vertical_depthwise")
-            x = _depthwise(made, x, first_half_positions(row), layer.kernel, inner, long, f"{own} vertical")
+            x = _depthwise(lowered, x, first_half_positions(row), layer.kernel, inner, long, f"{content} vertical")
             name, bias = name + len("separable_conv2d"), layer.use_bias
-            x = _depthwise(made, x, row.output[:2], layer.kernel, inner, name + len("/depthwise"), f"{own} horizontal")
+            x = _depthwise(
+                lowered, x, row.output[:2], layer.kernel, inner, name + len("/depthwise"), f"{content} horizontal"
+            )
         case Conv():
             inner *= layer.kernel**2
             name, bias = name + len("convolution"), layer.use_bias
         case _:
             raise AssertionError(f"{row.name} is no convolution")
     long = name + 2 * start + len("BiasAdd;Squeeze;") if bias else name
-    x = _emit(made, "CONV_2D", (x,), math.prod(row.output), long, filters)
-    made._weights = [
-        Constant(inner * filters, filters, name, f"{own} matrix", True),
-        Constant(4 * filters, filters, made.names[x]) if bias else _zeros(filters),
+    x = _emit(lowered, "CONV_2D", (x,), math.prod(row.output), long, filters)
+    lowered._weights = [
+        Constant(inner * filters, filters, name, f"{content} matrix", True),
+        Constant(4 * filters, filters, lowered.names[x]) if bias else _zeros(filters),
     ]
-    made._folds, made._fuses, made._shared = x, x, bool(layer.weights)
+    lowered._folds, lowered._fuses, lowered._shared = x, x, bool(layer.weights)
     return x
 
 
-def _depthwise(made: Lowered, x: int, map_size: tuple[int, ...], area: int, channels: int, name: int, weights: str) -> int:
+def _depthwise(
+    lowered: Lowered, x: int, map_size: tuple[int, ...], area: int, channels: int, name: int, weights: str
+) -> int:
     """Add a depthwise convolution of `area` weights per channel, and return the number of its output."""
-    x = _emit(made, "DEPTHWISE_CONV_2D", (x,), math.prod(map_size) * channels, name + 1, channels)
-    made._weights = [Constant(area * channels, channels, name, weights, True), _zeros(channels)]
+    x = _emit(lowered, "DEPTHWISE_CONV_2D", (x,), math.prod(map_size) * channels, name + 1, channels)
+    lowered._weights = [Constant(area * channels, channels, name, weights, True), _zeros(channels)]
     return x
 
 
@@ -243,65 +247,65 @@ def _zeros(channels: int) -> Constant:
     return Constant(4 * channels, channels, _LITERAL, f"zeros {4 * channels}")
 
 
-def _batch_norm(made: Lowered, row: Resolved, x: int, name: int) -> int:
-    if made._folds == x:
-        made.names[x] += 2 * name + len("batchnorm/add_1;;batchnorm/sub")
-        kernel, *_ = made._weights
+def _batch_norm(lowered: Lowered, row: Resolved, x: int, name: int) -> int:
+    if lowered._folds == x:
+        lowered.names[x] += 2 * name + len("batchnorm/add_1;;batchnorm/sub")
+        kernel, *_ = lowered._weights
         channels = kernel.scales
         # its scale goes into the quantisation of each channel: shared weights stay the same bytes, of another tensor
-        made._weights = [kernel._replace(once=False), Constant(4 * channels, channels, made.names[x])]
-        made._folds = _NONE
+        lowered._weights = [kernel._replace(once=False), Constant(4 * channels, channels, lowered.names[x])]
+        lowered._folds = _NONE
         return x
-    made.unfolded.append(row.name)
+    lowered.unfolded.append(row.name)
     size, channels = math.prod(row.output), row.output[-1]
-    if made._scales == x:
-        x = _emit(made, "ADD", (x,), size, name + len("add"))
-        made._weights = [Constant(channels, 1, name + len("sub"))]
+    if lowered._scales == x:
+        x = _emit(lowered, "ADD", (x,), size, name + len("add"))
+        lowered._weights = [Constant(channels, 1, name + len("sub"))]
     elif len(row.output) == 1:
-        x = _emit(made, "MUL", (x,), size, name + len("batchnorm/mul_1"))
-        x = _emit(made, "ADD", (x,), size, name + len("batchnorm/add_1"))
-        made._weights = [Constant(channels, 1, name + len("batchnorm/mul"))] * 2
+        x = _emit(lowered, "MUL", (x,), size, name + len("batchnorm/mul_1"))
+        x = _emit(lowered, "ADD", (x,), size, name + len("batchnorm/add_1"))
+        lowered._weights = [Constant(channels, 1, name + len("batchnorm/mul"))] * 2
     else:
         long = 3 * name + len("BiasAdd;depthwise;Sub;")
-        x = _emit(made, "DEPTHWISE_CONV_2D", (x,), size, long, channels)
+        x = _emit(lowered, "DEPTHWISE_CONV_2D", (x,), size, long, channels)
         full = f"full {channels}"  # of a single weight a channel, which is its whole range
-        made._weights = [
+        lowered._weights = [
             Constant(channels, channels, name + len("depthwise"), full),
             Constant(4 * channels, channels, long),
         ]
-    made._fuses = x
+    lowered._fuses = x
     return x
 
 
-def _activation(made: Lowered, function: Function, x: int, name: int) -> int:
-    if function in _FUSED and made._fuses == x:
-        made.names[x] += name + len("Relu;")
-        made._weights[1:] = [bias._replace(name=bias.name + name + len("Relu;")) for bias in made._weights[1:]]
-        made._scales = x if function == "relu" and made._folds == x and not made._shared else _NONE
-        made._folds = _NONE
+def _activation(lowered: Lowered, function: Function, x: int, name: int) -> int:
+    if function in _FUSED and lowered._fuses == x:
+        lowered.names[x] += name + len("Relu;")
+        lowered._weights[1:] = [bias._replace(name=bias.name + name + len("Relu;")) for bias in lowered._weights[1:]]
+        lowered._scales = x if function == "relu" and lowered._folds == x and not lowered._shared else _NONE
+        lowered._folds = _NONE
         return x
-    size, before = made.sizes[x], x
+    size, before = lowered.sizes[x], x
     for code in _CODES[function]:
         inputs = (before, x) if code == "MUL" else (x,)
         grown = 4 if code in ("DEQUANTIZE", "ELU") else 1
-        x = _emit(made, code, inputs, grown * size, (5 * name + _GELU_NAME if code == "GELU" else name + len("Sigmoid")))
+        x = _emit(lowered, code, inputs, grown * size, (5 * name + _GELU_NAME if code == "GELU" else name + len("Sigmoid")))
         if grown > 1:
-            made.floats.add(x)
+            lowered.floats.add(x)
     if function == "silu":
-        made._fuses = x
+        lowered._fuses = x
     return x
 
 
-def _gate(made: Lowered, row: Resolved, x: int, name: int) -> int:
+def _gate(lowered: Lowered, row: Resolved, x: int, name: int) -> int:
     assert isinstance(row.layer, Gate)
     size, rank, half = math.prod(row.output), len(row.output) + 1, row.output[-1]
     for content in ("zeros", "ones", f"half {half}"):
-        _literal(made, f"{content} {4 * rank}", 4 * rank)
-    _settle(made)
+        _literal(lowered, f"{content} {4 * rank}", 4 * rank)
+    _settle(lowered)
     slice_name = _PREFIX + len("strided_slice_1")
-    left = _emit(made, "STRIDED_SLICE", (x,), size, slice_name)
-    left = _activation(made, row.layer.function, left, name + len(row.layer.function))
-    right = _emit(made, "STRIDED_SLICE", (x,), size, slice_name)
-    x = _emit(made, "MUL", (left, right), size, name + len("Mul"))
-    made._fuses = x
+    left = _emit(lowered, "STRIDED_SLICE", (x,), size, slice_name)
+    left = _activation(lowered, row.layer.function, left, name + len(row.layer.function))
+    right = _emit(lowered, "STRIDED_SLICE", (x,), size, slice_name)
+    x = _emit(lowered, "MUL", (left, right), size, name + len("Mul"))
+    lowered._fuses = x
     return x

@@ -50,12 +50,12 @@ class Folder:
     @property
     def remark(self) -> str:
         """Files that were left out though they might have been meant, in words; empty where there are none."""
-        words = [f"{self.astray:,} links that lead out of the folder or nowhere"] if self.astray else []
+        parts = [f"{self.astray:,} links that lead out of the folder or nowhere"] if self.astray else []
         if self.others:
             commonest = sorted(self.others, key=lambda suffix: (-self.others[suffix], suffix))[:4]
             kinds = ", ".join(shown(suffix) or "no suffix" for suffix in commonest)
-            words.append(f"{self.others.total():,} files that are no {KINDS} ({kinds})")
-        return f"left out: {'; '.join(words)}" if words else ""
+            parts.append(f"{self.others.total():,} files that are no {KINDS} ({kinds})")
+        return f"left out: {'; '.join(parts)}" if parts else ""
 
 
 class _File(NamedTuple):
@@ -135,10 +135,10 @@ def _check_filled(folder: Path, names: list[str], part: Part, is_trained_on: boo
 
 
 def _classes(folder: Path) -> dict[str, Path]:
-    found = folders_in(folder)
-    if not found:
+    folders = folders_in(folder)
+    if not folders:
         raise UserError(f"{folder}: holds no folders of images; pass {LAYOUT}")
-    return found
+    return folders
 
 
 def _united(taken: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
@@ -147,14 +147,14 @@ def _united(taken: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
     Names that are equal but for upper and lower case are one class, unless the training part has both.
     """
     main = taken.get("train", taken.get(WHOLE, {}))
-    known: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for name in main:
-        known.setdefault(same_class(name), []).append(name)
+        spellings.setdefault(same_class(name), []).append(name)
     united = {}
     for part, by_name in taken.items():
         names = {name: name for name in by_name}
         for name in by_name:
-            like = known.get(same_class(name), [])
+            like = spellings.get(same_class(name), [])
             if name not in main and len(like) == 1 and like[0] not in by_name:
                 names[name] = like[0]
         united[part] = {names[name]: path for name, path in by_name.items()}
@@ -163,10 +163,10 @@ def _united(taken: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
 
 def _names(root: Path, taken: dict[str, dict[str, Path]], wanted: tuple[str, ...]) -> list[str]:
     """The classes in order: by number where all are numbers, else as text."""
-    there = {name for by_name in taken.values() for name in by_name}
-    names = {name for name in there if not wanted or shown(name) in wanted}
+    taken_names = {name for by_name in taken.values() for name in by_name}
+    names = {name for name in taken_names if not wanted or shown(name) in wanted}
     if missing := [name for name in wanted if name not in set(map(shown, names))]:
-        raise UserError(f"{root}: holds no class {missing[0]!r}; {nearest(missing[0], set(map(shown, there)))}")
+        raise UserError(f"{root}: holds no class {missing[0]!r}; {nearest(missing[0], set(map(shown, taken_names)))}")
     if len(names) < 2:
         only = ", ".join(map(shown, names)) or "none"
         raise UserError(f"{root}: one class ({only}), at least 2 are needed; pass {LAYOUT}")
@@ -178,7 +178,7 @@ def _images(root: Path, folder: Path, others: Counter[str]) -> list[_File]:
     """All images below a folder, in the order of their names; counts other files in `others`, by suffix."""
     inside = os.path.realpath(root)
     real = Path(inside, folder.relative_to(root))  # no folder below the root is a link
-    found: list[_File] = []
+    images: list[_File] = []
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         below = waiting.pop()
@@ -190,12 +190,12 @@ def _images(root: Path, folder: Path, others: Counter[str]) -> list[_File]:
                 target = os.path.realpath(entry.path)
                 is_inside = Path(target).is_relative_to(inside) and Path(target).is_file()
                 if not is_inside or _is_image(entry):
-                    found.append(_File(parts, entry.path, target if is_inside else "", True))
+                    images.append(_File(parts, entry.path, target if is_inside else "", True))
             elif entry.is_file() and _is_image(entry):
-                found.append(_File(parts, entry.path, str(real.joinpath(*parts)), False))
+                images.append(_File(parts, entry.path, str(real.joinpath(*parts)), False))
             else:
                 others[Path(entry.name).suffix.lower()] += 1
-    return sorted(found)
+    return sorted(images)
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

@@ -46,21 +46,21 @@ class Options:
 
     def describe(self) -> str:
         """The reading of an image, in words, for use of the network elsewhere."""
-        words = [
+        parts = [
             "read in grey (ITU-R 601)" if self.grayscale else "read in colour",
             f"transparent pixels on {self.background}",
         ]
         if self.size:
-            words.append(f"squashed to {self.size[0]}x{self.size[1]} (bilinear, antialiased)")
+            parts.append(f"squashed to {self.size[0]}x{self.size[1]} (bilinear, antialiased)")
         if self.bits:
-            words.append(f"16-bit grey scaled from 0 to {2**self.bits - 1:,}")
-        return ", ".join(words)
+            parts.append(f"16-bit grey scaled from 0 to {2**self.bits - 1:,}")
+        return ", ".join(parts)
 
 
 AS_THEY_ARE = Options()
 
 
-def decode(file: str, how: Options = AS_THEY_ARE) -> Pixels:
+def decode(file: str, options: Options = AS_THEY_ARE) -> Pixels:
     """One image uint8 (height, width, channels), the first frame of several.
 
     Raises:
@@ -68,10 +68,10 @@ def decode(file: str, how: Options = AS_THEY_ARE) -> Pixels:
         UserError: the system does not let it be read.
     """
     with sound(file), Image.open(file, formats=FORMATS) as image:
-        if how.size:  # a JPEG may be decoded at a fraction of its size, still twice what is asked for
-            image.draft(None, (2 * max(how.size),) * 2)
+        if options.size:  # a JPEG may be decoded at a fraction of its size, still twice what is asked for
+            image.draft(None, (2 * max(options.size),) * 2)
         image.load()
-        return _prepared(shown(file), image, how)
+        return _prepared(shown(file), image, options)
 
 
 @contextlib.contextmanager
@@ -98,10 +98,10 @@ def sound(file: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # decoders raise almost anything on hostile bytes
         is_refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by a decoder
-        words = shown(" ".join(str(error).split()) or type(error).__name__)[:120]
+        problem = shown(" ".join(str(error).split()) or type(error).__name__)[:120]
         if is_refused:
-            raise UserError(f"{name}: cannot be read ({words}); put a sound copy in its place, or move it out") from None
-        raise DamagedImage(f"{name}: a damaged image ({words}); put a sound copy in its place, or move it out") from None
+            raise UserError(f"{name}: cannot be read ({problem}); put a sound copy in its place, or move it out") from None
+        raise DamagedImage(f"{name}: a damaged image ({problem}); put a sound copy in its place, or move it out") from None
 
 
 @contextlib.contextmanager
@@ -113,21 +113,21 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _prepared(name: str, image: Image.Image, how: Options) -> Pixels:
+def _prepared(name: str, image: Image.Image, options: Options) -> Pixels:
     with contextlib.suppress(Exception):  # EXIF that cannot be read turns nothing
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise DamagedImage(f"{name}: holds fractions and no pixels of 8 or 16 bits; save it as 8-bit, or move it out")
     if image.mode.startswith("I"):  # 16 bits of grey
-        image = Image.fromarray(_eight_bits(np.asarray(image), how.bits or 16))
+        image = Image.fromarray(_eight_bits(np.asarray(image), options.bits or 16))
     if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, how.background)
+        ground = Image.new("RGBA", image.size, options.background)
         image = Image.alpha_composite(ground, image.convert("RGBA"))
     image = image.convert("RGB")
-    if how.grayscale:
+    if options.grayscale:
         image = image.convert("L")
-    if how.size:
-        image = resized(image, how.size)
+    if options.size:
+        image = resized(image, options.size)
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 

@@ -33,7 +33,7 @@ _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageFacts:
     """Facts of the images; sizes are (height, width) in pixels."""
 
     path: Path
@@ -90,7 +90,7 @@ def holdout_for(fewest: int) -> float:
     return max(0.1, -(-105 * HELD_OUT // fewest) / 100)
 
 
-def look(path: Path, watch: Watch = not_watched) -> Seen:
+def look(path: Path, watch: Watch = not_watched) -> ImageFacts:
     """Collect the facts; damaged images of a folder are counted in their classes and otherwise passed over.
 
     Args:
@@ -124,7 +124,7 @@ def look(path: Path, watch: Watch = not_watched) -> Seen:
     with quiet():
         sizes, transparent = _headers(files, watch)
         is_grey, is_bright, bits = _colours(files, transparent)
-    return Seen(
+    return ImageFacts(
         path=path,
         classes=tuple(folder.classes[label] for label in large_enough),
         counts={part: tuple(images.tolist()) for part, images in by_part.items()},
@@ -148,7 +148,7 @@ def _least(folder: Folder) -> int:
     return 1 if {"test", "val"} <= folder.parts.keys() else -(-105 * HELD_OUT // int(100 * LARGEST_HOLDOUT))
 
 
-def _look_at_arrays(path: Path) -> Seen:
+def _look_at_arrays(path: Path) -> ImageFacts:
     source = open_source(None, path, AS_THEY_ARE, Reading())
     parts = source.splits
     classes = len(source.class_names)
@@ -160,7 +160,7 @@ def _look_at_arrays(path: Path) -> Seen:
         raise UserError(f"{path}: class {rare} has {fewest} training images, {least} are needed; add some, or leave it out")
     x_train = parts["train"].x
     sample = x_train[:: -(-len(x_train) // LOOKED_AT)]
-    return Seen(
+    return ImageFacts(
         path=path,
         classes=source.class_names,
         counts=counts,

@@ -59,7 +59,7 @@ class _Problem(NamedTuple):
 
 def read_images(
     files: Sequence[str],
-    how: Options,
+    options: Options,
     *,
     skip_damaged: bool = False,
     listing: Path | None = None,
@@ -78,12 +78,12 @@ def read_images(
     Raises:
         UserError: a file is no image, is damaged or unsafe to read, the sizes differ, or the memory does not suffice.
     """
-    key = _key(files, how)
+    key = _key(files, options)
     if cache is not None and (kept := _kept(cache, key)) is not None and (skip_damaged or not kept.damaged):
         return kept
     started = time.monotonic()
     with quiet():
-        pixels, problems = _decoded(files, how, watch)
+        pixels, problems = _decoded(files, options, watch)
     fatal = [problem for problem in problems if not (skip_damaged and problem.is_damaged)]
     if listing is not None and len(problems) > (1 if fatal else 0):  # the message names a single one
         _list(listing, problems)
@@ -99,23 +99,23 @@ def read_images(
     return images
 
 
-def fit_arrays(x: Pixels, how: Options) -> Pixels:
+def fit_arrays(x: Pixels, options: Options) -> Pixels:
     """Images that are arrays already, uint8 (n, height, width, channels), made grey and resized as files would be.
 
     Raises:
         UserError: grey images were asked for, and there are neither three channels nor one.
     """
-    if how.grayscale and x.shape[-1] not in (1, 3):
+    if options.grayscale and x.shape[-1] not in (1, 3):
         raise UserError(f"data.grayscale: goes with 1 or 3 channels, and these images have {x.shape[-1]}; leave it out")
-    if how.grayscale and x.shape[-1] == 3:
+    if options.grayscale and x.shape[-1] == 3:
         x = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in x])[..., None]
-    if how.size is None or how.size == x.shape[1:3]:
+    if options.size is None or options.size == x.shape[1:3]:
         return x
-    check_memory(len(x), (*how.size, x.shape[-1]))
-    fitted = np.empty((len(x), *how.size, x.shape[-1]), np.uint8)
+    check_memory(len(x), (*options.size, x.shape[-1]))
+    fitted = np.empty((len(x), *options.size, x.shape[-1]), np.uint8)
     for image, into in zip(x, fitted, strict=True):
         for channel in range(x.shape[-1]):
-            into[..., channel] = np.asarray(resized(Image.fromarray(image[..., channel]), how.size))
+            into[..., channel] = np.asarray(resized(Image.fromarray(image[..., channel]), options.size))
     return fitted
 
 
@@ -140,14 +140,14 @@ def check_memory(n: int, shape: tuple[int, int, int]) -> None:
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
-def _decoded(files: Sequence[str], how: Options, watch: Watch) -> tuple[Pixels | None, list[_Problem]]:
+def _decoded(files: Sequence[str], options: Options, watch: Watch) -> tuple[Pixels | None, list[_Problem]]:
     """The pixels of all files, undefined where there is a problem, and the problems in order; None if all are damaged."""
     problems: list[_Problem] = []
     begin = 0
     shape = None
     while shape is None and begin < len(files):  # the first sound image gives the size of all
         try:
-            shape = decode(files[begin], how).shape
+            shape = decode(files[begin], options).shape
         except UserError as error:
             problems.append(_Problem(begin, str(error), isinstance(error, DamagedImage)))
             begin += 1
@@ -160,7 +160,7 @@ def _decoded(files: Sequence[str], how: Options, watch: Watch) -> tuple[Pixels |
         wrong = []
         for index in range(start, min(start + BLOCK, len(files))):
             try:
-                image = decode(files[index], how)
+                image = decode(files[index], options)
             except UserError as error:
                 wrong.append(_Problem(index, str(error), isinstance(error, DamagedImage)))
                 continue
@@ -213,10 +213,10 @@ def _memory() -> int | None:
 # --- kept pixels -----------------------------------------------------------------------------------------------------
 
 
-def _key(files: Sequence[str], how: Options) -> str:
+def _key(files: Sequence[str], options: Options) -> str:
     """Digest of what the pixels depend on: the files, their sizes and times, and the options."""
-    options = {name: value for name, value in asdict(how).items() if name != "bits" or value is not None}
-    digest = hashlib.sha256(json.dumps([_FORM, __version__, options]).encode())
+    plain = {name: value for name, value in asdict(options).items() if name != "bits" or value is not None}
+    digest = hashlib.sha256(json.dumps([_FORM, __version__, plain]).encode())
     for file in files:
         try:
             status = Path(file).stat()

@@ -30,11 +30,11 @@ class Pixels:
 
     def describe(self) -> str:
         """One line in words."""
-        words = "float32 pixels divided by 255"
+        text = "float32 pixels divided by 255"
         if not self.mean:
-            return words
+            return text
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
-        return f"{words}, then (x - mean) / std per channel with mean [{mean}] and std [{std}]"
+        return f"{text}, then (x - mean) / std per channel with mean [{mean}] and std [{std}]"
 
     def apply(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Images uint8 (n, height, width, channels) as a network takes them, float32 of the same shape."""

@@ -46,7 +46,7 @@ def card(
     Raises:
         ValueError: a fact has the name of an entry of the card's own.
     """
-    own = summarize(architecture) | {
+    network = summarize(architecture) | {
         "fingerprint": fingerprint(architecture),
         "architecture": to_dict(architecture),
         "recipe": None if recipe is None else dict(recipe),
@@ -57,10 +57,10 @@ def card(
         "forms": dict(files.forms),
         "sha256": dict(files.sha256),
     }
-    if taken := sorted(own.keys() & facts.keys()):
+    if taken := sorted(network.keys() & facts.keys()):
         raise ValueError(f"facts: {', '.join(taken)} are the card's own")
-    layers = own.pop("layers")
-    return own | dict(facts) | {"layers": layers}
+    layers = network.pop("layers")
+    return network | dict(facts) | {"layers": layers}
 
 
 def files_of(path: Path) -> Files:

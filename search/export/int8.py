@@ -70,7 +70,7 @@ def int8_accuracy(network: Int8Network, images: npt.NDArray[np.uint8], labels: n
 
 def outputs(content: bytes, images: npt.NDArray[np.uint8], pixels: Pixels) -> npt.NDArray[np.float32]:
     """Outputs of an int8 .tflite file for images (n, height, width, channels), as real values (n, classes)."""
-    given = litert.read(content).input
-    channels = given.shape[-1]
-    table = pixels.quantized(channels, given.scale, given.zero_point)
+    input_tensor = litert.read(content).input
+    channels = input_tensor.shape[-1]
+    table = pixels.quantized(channels, input_tensor.scale, input_tensor.zero_point)
     return litert.outputs(content, images, lambda batch: table[np.arange(channels), batch], reference_kernels=True)

@@ -70,11 +70,11 @@ def commented(lines: Sequence[Line], indent: str) -> Iterator[str]:
         if line.columns is None:
             yield indent + line.code if line.code else ""
             continue
-        words = [line.columns[0].ljust(output), f"{line.columns[2].rjust(params)} params"]
+        cells = [line.columns[0].ljust(output), f"{line.columns[2].rjust(params)} params"]
         if field:
             label = "receptive field" if line.columns[1] else ""
-            words.insert(1, f"{label:<15} {line.columns[1].rjust(field)}")
-        yield f"{indent}{line.code:<{code}}  # {'  '.join(words)}"
+            cells.insert(1, f"{label:<15} {line.columns[1].rjust(field)}")
+        yield f"{indent}{line.code:<{code}}  # {'  '.join(cells)}"
 
 
 class _Writing(NamedTuple):
@@ -100,17 +100,17 @@ def _statements(rows: tuple[Resolved, ...], x: str, writing: _Writing, field: in
                 yield Line(f"opened = {opened}({x}[..., :{half}])", _columns(row))
                 yield Line(f"{x} = {_call('Multiply', row.name)}([opened, {x}[..., {half}:]])", _columns(row))
             case _:
-                kept = row.first or (row.name if row.name in writing.shared else "")
-                for line, name in zip(_calls(row, before, writing.initializer), _variables(row, kept), strict=True):
-                    if kept and not row.first:
+                variable = row.first or (row.name if row.name in writing.shared else "")
+                for line, name in zip(_calls(row, before, writing.initializer), _variables(row, variable), strict=True):
+                    if variable and not row.first:
                         yield Line(f"{name} = {line.code}")
                     yield Line(f"{x} = {name or line.code}({x})", line.columns)
 
 
-def _variables(row: Resolved, kept: str) -> list[str]:
+def _variables(row: Resolved, variable: str) -> list[str]:
     """The variables of the layers that a row becomes, where they are kept to be called again."""
     parts = ["_vertical", ""] if isinstance(row.layer, SpatialSeparableConv) else [""]
-    return [kept and kept + part for part in parts]
+    return [variable and variable + part for part in parts]
 
 
 def _with_field(rows: Iterable[Resolved], field: int | None) -> Iterator[tuple[int | None, Resolved]]:
@@ -183,11 +183,11 @@ def _spatial(row: Resolved, layer: SpatialSeparableConv, field: int | None, init
 
 def _call(kind: str, name: str, *sizes: object, **options: object) -> str:
     """`layers.Kind(sizes, option=value, name="name")`, without the options at which Keras stands anyway."""
-    words = [str(size) for size in sizes]
+    arguments = [str(size) for size in sizes]
     for option, value in options.items():
         if value != _KERAS_DEFAULTS.get(option):
-            words.append(f"{option}={_quoted(value) if isinstance(value, str) else value}")
-    return f"layers.{kind}({', '.join([*words, f'name={_quoted(name)}'])})"
+            arguments.append(f"{option}={_quoted(value) if isinstance(value, str) else value}")
+    return f"layers.{kind}({', '.join([*arguments, f'name={_quoted(name)}'])})"
 
 
 def _columns(row: Resolved) -> tuple[str, str, str]:

@@ -51,9 +51,9 @@ def read(content: bytes) -> Facts:
     model = schema.ModelT.InitFromPackedBuf(content)
     names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
     codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in model.subgraphs[0].operators]
-    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input_tensor,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     return Facts(
-        input=_tensor(given),
+        input=_tensor(input_tensor),
         output=_tensor(output),
         operators=tuple(dict.fromkeys(names[code] for code in codes)),
         dtypes=frozenset(np.dtype(tensor["dtype"]).name for tensor in interpreter.get_tensor_details()),
@@ -77,10 +77,10 @@ def outputs(
 
     def run(part: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         interpreter = _interpreter(content, reference_kernels)
-        (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+        (input_tensor,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
         stored = []
         for image in part:
-            interpreter.set_tensor(given["index"], prepare(image[None]))
+            interpreter.set_tensor(input_tensor["index"], prepare(image[None]))
             interpreter.invoke()
             stored.append(interpreter.get_tensor(output["index"])[0])
         return _real(np.stack(stored), _tensor(output))

@@ -28,17 +28,17 @@ LEARNING_RATE = {learning_rate!r}
 '''
 
 
-def training_source(recipe: Recipe, *, policy: str = "float32", what: str = "The training") -> str:
+def training_source(recipe: Recipe, *, policy: str = "float32", subject: str = "The training") -> str:
     """Source of a module with `train(build_model, prepare, x_train, y_train, x_val, y_val, path, seed)`.
 
     Args:
         policy: Keras dtype policy that the training was computed in.
-        what: what is trained, for the first line.
+        subject: of the first line, such as `The training of the winner`.
     """
     schedule = list(_schedule(recipe))
     imports = "import math\n\n" if any("math." in line for line in schedule) else ""
     head = _HEAD.format(
-        what=docstring_text(what), imports=imports, epochs=recipe.epochs, batch_size=recipe.batch_size,
+        subject=docstring_text(subject), imports=imports, epochs=recipe.epochs, batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
     )  # fmt: skip
     parts = [head.rstrip() + "".join(f"\n{line}" for line in _constants(recipe))]
@@ -195,14 +195,14 @@ def _train(recipe: Recipe, policy: str) -> str:
 
 def _optimizer(recipe: Recipe) -> str:
     """As `search.training.engine.base.optimizer_of`."""
-    words = ["LEARNING_RATE"]
+    arguments = ["LEARNING_RATE"]
     if recipe.optimizer == "sgd":
-        words += [f"momentum={recipe.momentum!r}", f"nesterov={recipe.momentum > 0}"]
+        arguments += [f"momentum={recipe.momentum!r}", f"nesterov={recipe.momentum > 0}"]
     if recipe.weight_decay or recipe.optimizer == "adamw":
-        words += [f"weight_decay={recipe.weight_decay!r}"]
-    words += [f"global_clipnorm={recipe.clip_norm!r}"] if recipe.clip_norm else []
+        arguments += [f"weight_decay={recipe.weight_decay!r}"]
+    arguments += [f"global_clipnorm={recipe.clip_norm!r}"] if recipe.clip_norm else []
     name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[recipe.optimizer]
-    return f"keras.optimizers.{name}({', '.join(words)})"
+    return f"keras.optimizers.{name}({', '.join(arguments)})"
 
 
 _BATCHES = '''\
@@ -273,38 +273,38 @@ images = share * images + (1 - share) * images[::-1]
 targets = share * targets + (1 - share) * targets[::-1]"""
 
 
-def batches_source(how: Augment) -> str:
+def batches_source(augment: Augment) -> str:
     """Source of the class `Batches(images, labels, classes, prepare, seed)`; it takes BATCH_SIZE, and PASSES if several."""
     vary, begin, end = [], [], []
-    if how.flip == "alternating":
+    if augment.flip == "alternating":
         begin += ["self.epoch, self.first = 0, self.random.random(len(images)) < 0.5"]
         end += ["self.epoch += 1"]
-        vary += [_ALTERNATE.format(passes="PASSES" if how.passes > 1 else "1").replace(" * 1 +", " +")]
-    elif how.flip:
+        vary += [_ALTERNATE.format(passes="PASSES" if augment.passes > 1 else "1").replace(" * 1 +", " +")]
+    elif augment.flip:
         vary += [_FLIP]
-    vary += [_CROP.format(crop=how.crop)] if how.crop else []
+    vary += [_CROP.format(crop=augment.crop)] if augment.crop else []
     vary += [_PREPARE]
-    if warps := list(_warps(how)):
+    if warps := list(_warps(augment)):
         layers = "".join(f"\n    layers.{line}," for line in warps)
         begin += ["layers = keras.layers", f"self.warp = keras.Sequential([{layers}\n])  # the study warps in one step"]
         vary += [_WARP]
-    vary += [_CUTOUT.format(cutout=how.cutout)] if how.cutout else []
-    vary += [_MIXUP.format(mixup=how.mixup)] if how.mixup else []
+    vary += [_CUTOUT.format(cutout=augment.cutout)] if augment.cutout else []
+    vary += [_MIXUP.format(mixup=augment.mixup)] if augment.mixup else []
     once = "self.random.permutation(len(self.images))"
     shuffle = f"self.order = {once}"
-    if how.passes > 1:
+    if augment.passes > 1:
         shuffle = f"self.order = np.concatenate([{once} for _ in range(PASSES)])"
     return _BATCHES.format(begin=_inner(begin), vary=_inner(vary), end=_inner(end), shuffle=shuffle)
 
 
-def _warps(how: Augment) -> Iterator[str]:
+def _warps(augment: Augment) -> Iterator[str]:
     fill = 'fill_mode="nearest"'
-    if how.zoom:
-        yield f"RandomZoom({how.zoom!r}, {how.zoom!r}, {fill})"
-    if how.rotation:
-        yield f"RandomRotation({how.rotation!r} / 360, {fill})"
-    if how.shift:
-        yield f"RandomTranslation({how.shift!r}, {how.shift!r}, {fill})"
+    if augment.zoom:
+        yield f"RandomZoom({augment.zoom!r}, {augment.zoom!r}, {fill})"
+    if augment.rotation:
+        yield f"RandomRotation({augment.rotation!r} / 360, {fill})"
+    if augment.shift:
+        yield f"RandomTranslation({augment.shift!r}, {augment.shift!r}, {fill})"
 
 
 def _inner(lines: list[str]) -> str:

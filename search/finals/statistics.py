@@ -146,10 +146,10 @@ def effects(rows: Sequence[Mapping[str, Any]], factors: Sequence[str], response:
     design = _fit(rows, factors, response, block)
     family = [_simple(design, factor, level, None) for factor in factors for level in design.levels[factor][1:]]
     two_levels = [factor for factor in factors if len(design.levels[factor]) == 2]
-    for one, other in itertools.combinations(two_levels, 2):
-        (a, b), (c, d) = design.levels[one], design.levels[other]
-        plus, minus = [{one: b, other: d}, {one: a, other: c}], [{one: a, other: d}, {one: b, other: c}]
-        family.append(Effect((one, other), (b, d), (a, c), None, *_contrast(design, plus, minus)))
+    for first, second in itertools.combinations(two_levels, 2):
+        (a, b), (c, d) = design.levels[first], design.levels[second]
+        plus, minus = [{first: b, second: d}, {first: a, second: c}], [{first: a, second: d}, {first: b, second: c}]
+        family.append(Effect((first, second), (b, d), (a, c), None, *_contrast(design, plus, minus)))
     return _adjusted(family)
 
 

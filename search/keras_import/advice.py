@@ -53,27 +53,27 @@ def rules_of(study: str, budget: int | None) -> Rules:
     Raises:
         UserError: there is no such study, or its images cannot be read.
     """
-    asked = study_file.load(study_file.find(study)[1], {})
-    wish = asked.data
-    shape, classes = shape_of(wish.name, wish.path, asked.protocol, wish.holdout, wish.options)
-    return Rules(asked.budget if budget is None else asked.budget.model_copy(update={"params": budget}), shape, classes)
+    config = study_file.load(study_file.find(study)[1], {})
+    wish = config.data
+    shape, classes = shape_of(wish.name, wish.path, config.protocol, wish.holdout, wish.options)
+    return Rules(config.budget if budget is None else config.budget.model_copy(update={"params": budget}), shape, classes)
 
 
 def judge(imported: Imported, rules: Rules) -> list[Finding]:
     """Check all rules; with unknown layers the other rules are checked on the nearest network, if there is one."""
     problems, alike = imported.problems, dict[tuple[str, str], list[str]]()
-    for one in problems:
-        alike.setdefault((one.rule, one.edit), []).append(one.where)
+    for problem in problems:
+        alike.setdefault((problem.rule, problem.edit), []).append(problem.where)
     edits = tuple(f"{_listed(places)}: {rule}; instead: {edit}" for (rule, edit), places in alike.items())
     words = f"{_count(len(problems), 'place')} to mend; known: {KNOWN}" if problems else "all of them"
-    found = [Finding("known layers", not problems, words, edits)]
+    results = [Finding("known layers", not problems, words, edits)]
     network = imported.architecture
-    if network is None or not all(one.mended for one in problems):
-        return found
+    if network is None or not all(problem.mended for problem in problems):
+        return results
     rows = [row for _, row in flatten(resolve(network))]
     names = dict(zip((row.name for row in rows), imported.origins, strict=True))
     return [
-        *found,
+        *results,
         _input(network, rules),
         *([_separable(rows, names)] if rules.budget.separable_only else []),
         _batch_norm(network),
@@ -87,9 +87,9 @@ def judge(imported: Imported, rules: Rules) -> list[Finding]:
 
 
 def _input(network: Architecture, rules: Rules) -> Finding:
-    words = f"{format_shape(network.input)}, {network.classes} classes"
+    text = f"{format_shape(network.input)}, {network.classes} classes"
     if (network.input, network.classes) == (rules.input, rules.classes):
-        return Finding("input", True, words)
+        return Finding("input", True, text)
     edit = f"keras.Input({rules.input}) and {rules.classes} classes"
     head = head_of(network)
     try:
@@ -98,9 +98,7 @@ def _input(network: Architecture, rules: Rules) -> Finding:
         edit += f", which makes it {compute_cost(resized).params:,} parameters"
     except ArchitectureError as error:
         edit += f", which its layers do not fit ({error})"
-    return Finding(
-        "input", False, f"{words}; the images are {format_shape(rules.input)} in {rules.classes} classes", (edit,)
-    )
+    return Finding("input", False, f"{text}; the images are {format_shape(rules.input)} in {rules.classes} classes", (edit,))
 
 
 def _separable(rows: list[Resolved], names: dict[str, str]) -> Finding:
@@ -156,15 +154,15 @@ def _budget(network: Architecture, budget: Budget, rows: list[Resolved], names: 
     params = compute_cost(network).params
     if params < budget.params:
         return Finding("budget", True, f"{params:,} parameters, {budget.params - params:,} below {budget.params:,}")
-    words = f"{params:,} parameters, {params - budget.params + 1:,} too many for a budget under {budget.params:,}"
+    text = f"{params:,} parameters, {params - budget.params + 1:,} too many for a budget under {budget.params:,}"
     edits, smaller = [], network
     for edit, candidate in _reductions(network, rows, names):
         count = compute_cost(candidate).params
         edits.append(f"{edit}: {count:,} parameters, which {'fits' if count < budget.params else 'is still too many'}")
         smaller = candidate
         if count < budget.params:
-            return Finding("budget", False, words, tuple(edits))
-    return Finding("budget", False, words, (*edits, _scaling(smaller, budget, after=len(edits))))
+            return Finding("budget", False, text, tuple(edits))
+    return Finding("budget", False, text, (*edits, _scaling(smaller, budget, after=len(edits))))
 
 
 def _reductions(network: Architecture, rows: list[Resolved], names: dict[str, str]) -> Iterator[tuple[str, Architecture]]:
@@ -188,10 +186,10 @@ def _reductions(network: Architecture, rows: list[Resolved], names: dict[str, st
 def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
     """Text of the edit that scales all widths but the head's by the largest factor that fits."""
     begin = "then widths" if after else "widths"
-    found = scaled_to_fit(network, budget)
-    if found is None:
+    scaled = scaled_to_fit(network, budget)
+    if scaled is None:
         return f"{begin} in proportion: no network of this form fits; take fewer layers"
-    smaller, widths = found
+    smaller, widths = scaled
     changes = ", ".join(f"{old} -> {new}" for old, new in widths.items())
     return f"{begin} in proportion, {changes}: {compute_cost(smaller).params:,} parameters, which fits"
 
@@ -199,11 +197,11 @@ def _scaling(network: Architecture, budget: Budget, *, after: int) -> str:
 # --- words -------------------------------------------------------------------------------------------------------------
 
 
-def _listed(places: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     """Names of layers in one list: `Conv2D conv2d_1, conv2d_2` for layers of one class."""
-    kinds = {place.split(" ")[0] for place in places}
-    rest = places[1:] if len(kinds) > 1 else [place.split(" ", 1)[-1] for place in places[1:]]
-    return ", ".join((*places[:1], *rest))
+    kinds = {place.split(" ")[0] for place in names}
+    rest = names[1:] if len(kinds) > 1 else [place.split(" ", 1)[-1] for place in names[1:]]
+    return ", ".join((*names[:1], *rest))
 
 
 def _count(number: int, thing: str) -> str:

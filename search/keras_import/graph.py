@@ -278,9 +278,9 @@ def _parts(layer: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
     kind, config = layer.get("class_name"), layer.get("config")
     if not isinstance(kind, str) or not isinstance(config, dict | list):
         raise UserError("a layer has no class_name and config; pass what model.to_json() or model.save() wrote")
-    own = config if isinstance(config, dict) else {}
-    name = layer.get("name", own.get("name", kind))
-    return kind, name if isinstance(name, str) else kind, own
+    settings = config if isinstance(config, dict) else {}
+    name = layer.get("name", settings.get("name", kind))
+    return kind, name if isinstance(name, str) else kind, settings
 
 
 def _nodes(layer: Mapping[str, Any]) -> list[_Node]:

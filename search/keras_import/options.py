@@ -26,38 +26,38 @@ class Options:
         self._config = config
 
     def value(self, key: str, default: Any = None) -> Any:
-        found = self._config.get(key, default)
-        if isinstance(found, dict) and isinstance(found.get("items"), list):  # {"class_name": "__tuple__", "items": [...]}
-            return found["items"]
-        return found
+        value = self._config.get(key, default)
+        if isinstance(value, dict) and isinstance(value.get("items"), list):  # {"class_name": "__tuple__", "items": [...]}
+            return value["items"]
+        return value
 
     def expect(self, key: str, allowed: tuple[Any, ...], edit: str) -> None:
         if not any(self.value(key) is one or self.value(key) == one for one in allowed):
             raise Unfit(f"{key} {shown(self.value(key))}", edit)
 
     def whole(self, key: str, default: int | None = None) -> int:
-        found = self.value(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or found != found // 1 or abs(found) > 2**31:
-            raise Unfit(f"{key} {shown(found)}", "a whole number")
-        return int(found)
+        value = self.value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or abs(value) > 2**31:
+            raise Unfit(f"{key} {shown(value)}", "a whole number")
+        return int(value)
 
     def number(self, key: str, default: float | None = None) -> float:
-        found = self.value(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or abs(found) > 2**31:
-            raise Unfit(f"{key} {shown(found)}", "a number")
-        return float(found)
+        value = self.value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 2**31:
+            raise Unfit(f"{key} {shown(value)}", "a number")
+        return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
-        found = self.value(key, default)
-        if not isinstance(found, bool):
-            raise Unfit(f"{key} {shown(found)}", "true or false")
-        return found
+        value = self.value(key, default)
+        if not isinstance(value, bool):
+            raise Unfit(f"{key} {shown(value)}", "true or false")
+        return value
 
     def pair(self, key: str, default: Pair | None = None) -> Pair:
-        found = self.value(key, default)
-        sides = [found, found] if isinstance(found, int | float) else found
+        value = self.value(key, default)
+        sides = [value, value] if isinstance(value, int | float) else value
         if not isinstance(sides, list | tuple) or len(sides) != 2:
-            raise Unfit(f"{key} {shown(found)}", "two whole numbers")
+            raise Unfit(f"{key} {shown(value)}", "two whole numbers")
         height, width = (Options({key: side}).whole(key) for side in sides)
         return height, width
 
@@ -68,10 +68,10 @@ class Options:
         return height
 
     def padding(self) -> Padding:
-        found = self.value("padding", "valid")
-        if found not in ("same", "valid"):
-            raise Unfit(f"padding {shown(found)}", "same or valid")
-        return cast(Padding, found)
+        value = self.value("padding", "valid")
+        if value not in ("same", "valid"):
+            raise Unfit(f"padding {shown(value)}", "same or valid")
+        return cast(Padding, value)
 
     def around(self) -> tuple[Pair, Pair]:
         self.expect("data_format", ("channels_last", None), "data_format='channels_last'")

@@ -24,21 +24,21 @@ def share_weights(steps: Sequence[Step], findings: Findings) -> tuple[Step, ...]
 
     An object that is part of different layers is recorded as a problem; its layers are then read as layers of their own.
     """
-    made = [step for step in _flat(steps) if step.parts]
-    uses = Counter(_group(step) for step in made)
-    _check_partners(made, findings)
+    convolutions = [step for step in _flat(steps) if step.parts]
+    uses = Counter(_group(step) for step in convolutions)
+    _check_partners(convolutions, findings)
     names: dict[_Group, str] = {}
-    for step in made:
+    for step in convolutions:
         group = _group(step)
         if uses[group] > 1 and group not in names:
             names[group] = _unused_name(step.parts[-1].origin.partition(" ")[2], set(names.values()))
     return _named(steps, names)
 
 
-def _check_partners(made: Sequence[Step], findings: Findings) -> None:
+def _check_partners(convolutions: Sequence[Step], findings: Findings) -> None:
     """Record layer objects that are called several times and belong to different layers."""
     ways: dict[int, dict[_Group, Step]] = {}
-    for step in made:
+    for step in convolutions:
         for part in step.parts:
             ways.setdefault(part.layer, {}).setdefault(_group(step), step)
     for layer, groups in ways.items():

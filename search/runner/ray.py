@@ -133,7 +133,7 @@ class _Tasks:
 
     def _handle_end(self, task: Any, index: int) -> None:
         try:
-            how, reason = self.ray.get(task)
+            status, reason = self.ray.get(task)
         except self.ray.exceptions.RayError as error:  # its node is gone, or Ray has killed it
             self.lost += 1
             reason = f"was lost with its node ({type(error).__name__})"
@@ -141,7 +141,7 @@ class _Tasks:
             if self.lost >= MOST_FAILURES:
                 raise StudyStopped(f"{self.lost} workers in a row were lost; see the log of Ray") from None
             return self._start(index)
-        match how:
+        match status:
             case "user_error":
                 raise UserError(reason)
             case "stopped":

@@ -38,10 +38,10 @@ def train_reference(run: Run, studies: Studies, reference: Reference, objective:
 
     while True:
         recover(study, run.folder)
-        own = list(filter(is_own, study.get_trials(deepcopy=False)))
-        if any(trial.user_attrs[FINGERPRINT] != identity for trial in own):
+        attempts = list(filter(is_own, study.get_trials(deepcopy=False)))
+        if any(trial.user_attrs[FINGERPRINT] != identity for trial in attempts):
             raise UserError(f"{reference.name}: this run knows another network by this name; pass --out with a new folder")
-        if any(trial.state == TrialState.COMPLETE for trial in own):
+        if any(trial.state == TrialState.COMPLETE for trial in attempts):
             return True
         trial = begin(
             study,
@@ -53,13 +53,13 @@ def train_reference(run: Run, studies: Studies, reference: Reference, objective:
         if trial is not None:
             run_trial(study, trial, lambda trial: objective.reference(trial, reference.architecture, recipe), objective)
             continue
-        own = list(filter(is_own, study.get_trials(deepcopy=False)))
-        if any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in own):
+        attempts = list(filter(is_own, study.get_trials(deepcopy=False)))
+        if any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in attempts):
             return False
-        if _is_settled(own) and not any(trial.state == TrialState.COMPLETE for trial in own):
+        if _is_settled(attempts) and not any(trial.state == TrialState.COMPLETE for trial in attempts):
             if reference.name != run.config.base_name:
                 return True
-            last = [trial for trial in own if _is_settled([trial])][-1]
+            last = [trial for trial in attempts if _is_settled([trial])][-1]
             raise StudyStopped(f"the base could not be trained: {last.user_attrs.get(REASON, 'no reason given')}")
 
 

@@ -162,10 +162,10 @@ class RecipeSpace(BaseModel):
     def domains(self) -> dict[str, Domain]:
         """Everything that may be searched, fixed or not."""
         names = type(self).model_fields.keys() - set(_NOT_SEARCHED)
-        found: dict[str, Domain] = {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
+        sampled: dict[str, Domain] = {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
         for name, several in (("schedule", self.schedules), ("augment", self.augments)):
-            found |= {name: Choices(tuple(map(label, several)))} if several else {}
-        return found | {f"learning_rate.{name}": domain for name, domain in self.learning_rates.items()}
+            sampled |= {name: Choices(tuple(map(label, several)))} if several else {}
+        return sampled | {f"learning_rate.{name}": domain for name, domain in self.learning_rates.items()}
 
 
 def parameters(space: RecipeSpace) -> dict[str, Domain]:
@@ -186,12 +186,12 @@ def complete(space: RecipeSpace, sampled: Mapping[str, Value], normalize: bool) 
     for name, several in (("schedule", space.schedules), ("augment", space.augments)):
         if several:
             values[name] = next(one for one in several if label(one) == values[name])
-    given = {"normalize": normalize} | fixed | values
-    if rates := {name: given.pop(f"learning_rate.{name}") for name in space.learning_rates}:
-        given["learning_rate"] = rates[given["optimizer"]]
-    if (warmup := given.pop("warmup", None)) is not None:
-        schedule = given["schedule"]
-        given["schedule"] = type(schedule).model_validate(schedule.model_dump() | {"warmup": warmup})
-    if (strength := given.pop("augment_strength")) != 1:
-        given["augment"] = strengthened(given["augment"], strength)
-    return Recipe.model_validate(given)
+    complete_values = {"normalize": normalize} | fixed | values
+    if rates := {name: complete_values.pop(f"learning_rate.{name}") for name in space.learning_rates}:
+        complete_values["learning_rate"] = rates[complete_values["optimizer"]]
+    if (warmup := complete_values.pop("warmup", None)) is not None:
+        schedule = complete_values["schedule"]
+        complete_values["schedule"] = type(schedule).model_validate(schedule.model_dump() | {"warmup": warmup})
+    if (strength := complete_values.pop("augment_strength")) != 1:
+        complete_values["augment"] = strengthened(complete_values["augment"], strength)
+    return Recipe.model_validate(complete_values)

@@ -136,10 +136,10 @@ class ResidualStages(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> ResidualStages:
-        for name, (given, numbers) in self._parts.items():
-            if given.each and len(given.domains) != len(numbers):
+        for name, (declared, numbers) in self._parts.items():
+            if declared.each and len(declared.domains) != len(numbers):
                 what = "stages after the first" if name == "downsample" else "stages"
-                raise ValueError(f"{name}: each has {len(given.domains)} entries, there are up to {len(numbers)} {what}")
+                raise ValueError(f"{name}: each has {len(declared.domains)} entries, there are up to {len(numbers)} {what}")
         if 0.0 in self.epsilon.values:
             raise ValueError("epsilon: must be above 0, not 0.0")
         if any(isinstance(domain, Range) and domain.step is None for domain in self.expansion.domains):

@@ -157,9 +157,9 @@ def _is_original(path: Path) -> bool:
         return False
 
 
-def _lock(file: IO[Any], how: int) -> None:
+def _lock(file: IO[Any], operation: int) -> None:
     try:
-        fcntl.flock(file, how)
+        fcntl.flock(file, operation)
     except OSError as error:
         if error.errno not in (
             errno.ENOTSUP,

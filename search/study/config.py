@@ -115,10 +115,10 @@ class DataConfig(BaseModel):
     def _named(self) -> DataConfig:
         if self.name is None and self.path is None:
             raise ValueError('name or path is needed, such as name = "cifar10"')
-        given = [key for key, value in vars(self.options).items() if value != getattr(AS_THEY_ARE, key)]
-        given += ["skip_damaged"] if self.skip_damaged else []
-        if self.name is not None and given:
-            raise ValueError(f"{given[0]}: {self.name} is taken as it is; leave it out, or give a path without a name")
+        changed = [key for key, value in vars(self.options).items() if value != getattr(AS_THEY_ARE, key)]
+        changed += ["skip_damaged"] if self.skip_damaged else []
+        if self.name is not None and changed:
+            raise ValueError(f"{changed[0]}: {self.name} is taken as it is; leave it out, or give a path without a name")
         if self.classes and len(set(self.classes)) != max(len(self.classes), 2):
             raise ValueError(f"classes: at least two, each once, not {list(self.classes)}")
         return self
@@ -143,11 +143,11 @@ class Rungs(BaseModel):
 
     def before(self, epochs: int) -> tuple[int, ...]:
         """The epochs at which a candidate may be pruned in a training of `epochs`."""
-        found, rung = [], self.first
+        rungs, rung = [], self.first
         while rung < epochs:
-            found.append(rung)
+            rungs.append(rung)
             rung *= self.factor
-        return tuple(found)
+        return tuple(rungs)
 
 
 if TYPE_CHECKING:
@@ -362,14 +362,14 @@ class StudyConfig(BaseModel):
         counts = [domain.count for domain in self.parameters.values()]
         return None if None in counts else math.prod(count or 0 for count in counts)
 
-    def declared(self, drawn: Mapping[str, Any]) -> dict[str, Value]:
+    def declared(self, params: Mapping[str, Any]) -> dict[str, Value]:
         """Parameters as the study file writes their values: 0.15, where Optuna stores 0.15000000000000002."""
-        found = {name: self.parameters[name].find(value) for name, value in drawn.items() if name in self.parameters}
+        found = {name: self.parameters[name].find(value) for name, value in params.items() if name in self.parameters}
         return {name: value for name, value in found.items() if value is not None}
 
-    def recipe_of(self, drawn: Mapping[str, Value]) -> Recipe:
+    def recipe_of(self, values: Mapping[str, Value]) -> Recipe:
         """The recipe of a trial with these parameters, its schedule begun anew at every rung."""
-        recipe = recipe_space.complete(self.recipe, drawn, self.data.normalize)
+        recipe = recipe_space.complete(self.recipe, values, self.data.normalize)
         return recipe.model_copy(update={"restarts": self.rungs})
 
     @property

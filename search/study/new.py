@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.data.dataset import Dataset, without_copies
-from search.data.inspection import Seen, look
+from search.data.inspection import ImageFacts, look
 from search.data.loading import Watch, not_watched
 from search.errors import UserError
 from search.files import safe_name, write_text
@@ -30,7 +30,7 @@ class New:
     name: str
     file: Path
     called: str  # as the command line names it
-    seen: Seen
+    seen: ImageFacts
     proposal: Proposal
     config: StudyConfig
     data: Dataset  # as a run of the study reads it
@@ -53,24 +53,24 @@ def make(name: str, data: Path, budget: int, to: Path | None = None, watch: Watc
     folder = _study_folder(name, to)
     file = folder / "study.toml"
     called = name if to is None else shlex.quote(str(to / name))
-    seen = look(data.absolute(), watch)
-    proposal = propose(seen, budget)
+    facts = look(data.absolute(), watch)
+    proposal = propose(facts, budget)
     with _new(folder):
         write_text(folder / "base.json", to_json(proposal.base))
-        write_text(file, study_text(called, folder, budget, seen, proposal, LeftOut()))
+        write_text(file, study_text(called, folder, budget, facts, proposal, LeftOut()))
         config = load(file)
-        dataset = load_study_data(_tolerant(config, seen), watch=watch, listing=folder / DAMAGED)
+        dataset = load_study_data(_tolerant(config, facts), watch=watch, listing=folder / DAMAGED)
         dataset, left_out = _without_copies(dataset)
         if left_out != LeftOut():
-            write_text(file, study_text(called, folder, budget, seen, proposal, left_out))
+            write_text(file, study_text(called, folder, budget, facts, proposal, left_out))
             config = load(file)
         found = survey_space(config.space, config.budget, dataset.input_shape, dataset.classes)
-    return New(name, file, called, seen, proposal, config, dataset, found)
+    return New(name, file, called, facts, proposal, config, dataset, found)
 
 
-def _tolerant(config: StudyConfig, seen: Seen) -> StudyConfig:
+def _tolerant(config: StudyConfig, facts: ImageFacts) -> StudyConfig:
     """The configuration under which damaged images of a folder are counted instead of raising an error."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"skip_damaged": seen.is_folder})})
+    return config.model_copy(update={"data": config.data.model_copy(update={"skip_damaged": facts.is_folder})})
 
 
 def _without_copies(dataset: Dataset) -> tuple[Dataset, LeftOut]:

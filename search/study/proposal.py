@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from search.budget.cost import compute_cost
-from search.data.inspection import Seen
+from search.data.inspection import ImageFacts
 from search.errors import UserError
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Softmax
@@ -47,18 +47,18 @@ class Proposal:
     why: dict[str, str]  # the reason of each setting, in words
 
 
-def propose(seen: Seen, budget: int) -> Proposal:
+def propose(facts: ImageFacts, budget: int) -> Proposal:
     """Propose a study from the facts of the images and the budget of parameters.
 
     Raises:
         UserError: no image is as large as a network can take.
     """
     why: dict[str, str] = {}
-    shape = _input(seen, budget, why)
-    size = None if seen.sizes.keys() == {shape} else shape
-    grayscale = seen.is_grey and seen.channels == 3
-    channels = 1 if seen.is_grey else seen.channels
-    if seen.is_grey:
+    shape = _input(facts, budget, why)
+    size = None if facts.sizes.keys() == {shape} else shape
+    grayscale = facts.is_grey and facts.channels == 3
+    channels = 1 if facts.is_grey else facts.channels
+    if facts.is_grey:
         why["grayscale"] = "all images of the sample are grey" if grayscale else "the images have one channel"
     side = min(shape)
     halves = side >= LARGE
@@ -68,7 +68,7 @@ def propose(seen: Seen, budget: int) -> Proposal:
     width = (16 if middle >= 32 else 8, max(24, 8 * round(2.1 * middle / 8)))
     channels_that_fill = 8 * max(1, round(middle / 8))
     why["space"] = f"{sum(blocks) // 2} blocks of {channels_that_fill} channels each would about fill the budget"
-    trained_on = seen.training_images
+    trained_on = facts.training_images
     batch_size = 128 if trained_on >= 20_000 else 64 if trained_on >= 5_000 else 32
     epochs = 50 if trained_on >= 5_000 else 80
     why["recipe"] = f"{trained_on:,} training images are {-(-trained_on // batch_size):,} steps an epoch"
@@ -82,24 +82,24 @@ def propose(seen: Seen, budget: int) -> Proposal:
         halves=halves,
         batch_size=batch_size,
         epochs=epochs,
-        flip=_flip(seen, why),
+        flip=_flip(facts, why),
         crop=side // 8,
-        base=_base((*shape, channels), len(seen.classes), OVER * budget),
+        base=_base((*shape, channels), len(facts.classes), OVER * budget),
         why=why,
     )
 
 
-def _input(seen: Seen, budget: int, why: dict[str, str]) -> tuple[int, int]:
+def _input(facts: ImageFacts, budget: int, why: dict[str, str]) -> tuple[int, int]:
     """(height, width) of the networks' input: the images' median, up to a limit that grows with the budget."""
     largest = 32 if budget < 20_000 else 64 if budget < 250_000 else 96
-    heights, widths = (np.repeat([size[axis] for size in seen.sizes], list(seen.sizes.values())) for axis in (0, 1))
+    heights, widths = (np.repeat([size[axis] for size in facts.sizes], list(facts.sizes.values())) for axis in (0, 1))
     median = int(np.median(np.minimum(heights, widths)))
     if median < SIDES[0]:
         raise UserError(
-            f"{seen.path}: half of the images are {median} pixels or fewer across, at least {SIDES[0]} are needed"
+            f"{facts.path}: half of the images are {median} pixels or fewer across, at least {SIDES[0]} are needed"
         )
     side = max(side for side in SIDES if side <= min(median, largest))
-    only = next(iter(seen.sizes)) if len(seen.sizes) == 1 else None
+    only = next(iter(facts.sizes)) if len(facts.sizes) == 1 else None
     if only and max(only) <= 2 * min(only) and min(only) <= largest:
         why["size"] = "all images have it"
         return only
@@ -128,16 +128,16 @@ def _blocks(budget: int, pools: tuple[int, int]) -> tuple[int, int]:
     return max(low, pools[1]), max(high, pools[1] + 2)
 
 
-def _flip(seen: Seen, why: dict[str, str]) -> bool:
+def _flip(facts: ImageFacts, why: dict[str, str]) -> bool:
     """True for images that are likely photographs: a mirrored letter, sign or arrow may be of another class."""
-    names = [name.lower() for name in seen.classes]
+    names = [name.lower() for name in facts.classes]
     if any(len(name) == 1 or name.isdecimal() or _CHARACTERS & set(name.replace("-", "_").split("_")) for name in names):
-        if seen.is_folder:
+        if facts.is_folder:
             why["augment"] = "no flip, as the classes look like characters or directions, which mirroring changes"
             return False
         why["augment"] = "no flip, as the file does not name its classes; true is right for photographs"
         return False
-    if seen.is_grey or seen.transparent > seen.images / 2:
+    if facts.is_grey or facts.transparent > facts.images / 2:
         why["augment"] = "no flip, as these look drawn or written; true where a mirrored image is of the same class"
         return False
     why["augment"] = "flip left and right, as these look like photographs; false for letters, signs, arrows"

@@ -115,18 +115,18 @@ def _constraints(metadata: tuple[Any, ...]) -> list[Any]:
 
 
 def _bounds(metadata: list[Any]) -> str:
-    words = []
+    bounds = []
     for constraint in metadata:
         match constraint:
             case Ge(ge=bound):
-                words.append(f"from {bound:,}")
+                bounds.append(f"from {bound:,}")
             case Gt(gt=bound):
-                words.append(f"above {bound:,}")
+                bounds.append(f"above {bound:,}")
             case Le(le=bound):
-                words.append(f"to {bound:,}")
+                bounds.append(f"to {bound:,}")
             case Lt(lt=bound):
-                words.append(f"{'and ' if words else ''}below {bound:,}")
-    return " ".join(words)
+                bounds.append(f"{'and ' if bounds else ''}below {bound:,}")
+    return " ".join(bounds)
 
 
 def _mentions(annotation: Any, types: tuple[type, ...]) -> bool:

@@ -125,21 +125,21 @@ def find(study: str) -> tuple[str, Path]:
     raise UserError(f"{study!r}: no study of this name under studies/; {nearest(study, known)}")
 
 
-def differences(stored: StudyConfig, asked: StudyConfig) -> list[str]:
+def differences(stored: StudyConfig, requested: StudyConfig) -> list[str]:
     """Differences that keep a configuration from resuming the stored one: `recipe.epochs is 5 here, not 50`.
 
     Files of networks are compared by name, as they may have moved together with the study file. A base is compared with
     the trained one by its network when it is needed (`search.runner.references`).
     """
-    ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
+    ours, theirs = dict(flat(stored.dump())), dict(flat(requested.dump()))
     return [
         f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in _differing(ours, theirs)
     ]
 
 
-def options_back(stored: StudyConfig, asked: StudyConfig) -> str | None:
+def options_back(stored: StudyConfig, requested: StudyConfig) -> str | None:
     """The options that make the asked configuration the stored one, None where no options do."""
-    ours, theirs = dict(flat(stored.dump())), dict(flat(asked.dump()))
+    ours, theirs = dict(flat(stored.dump())), dict(flat(requested.dump()))
     keys = _differing(ours, theirs)
     if not all(key in OPTIONS and ours.get(key) is not None for key in keys):
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from search.budget.cost import compute_cost
 from search.data.copies import Copies
-from search.data.inspection import Seen
+from search.data.inspection import ImageFacts
 from search.data.layout import WHOLE, shown
 from search.errors import UserError
 from search.study.config import ROOT
@@ -29,17 +29,17 @@ class LeftOut:
     copies: Copies | None = None
 
 
-def study_text(called: str, folder: Path, budget: int, seen: Seen, proposal: Proposal, left_out: LeftOut) -> str:
+def study_text(called: str, folder: Path, budget: int, facts: ImageFacts, proposal: Proposal, left_out: LeftOut) -> str:
     """The study file: every setting with its reason."""
     why, space = proposal.why, space_table(proposal)
     lines = [
-        *_heading(called, budget, seen),
+        *_heading(called, budget, facts),
         "",
         _line('protocol = "holdout"', "ranked on validation images; the test images are read once, by finals"),
         _line('base = "base.json"', f"the net to beat: {_base_words(proposal)}; or an accuracy such as 0.84"),
         "",
         "[data]",
-        *_data(folder, seen, proposal, left_out),
+        *_data(folder, facts, proposal, left_out),
         "",
         "[budget]",
         _line(f"params = {budget:_}", f"under, not at: {budget - 1:,} fits"),
@@ -61,7 +61,7 @@ def study_text(called: str, folder: Path, budget: int, seen: Seen, proposal: Pro
         'optimizer = "adam"',
         _line("learning_rate = 0.003", "or searched: { low = 1e-3, high = 1e-2, log = true }"),
         'schedule = { kind = "one-cycle" }',
-        *([_line('class_weights = "none"', _WEIGHTS)] if seen.imbalance else []),
+        *([_line('class_weights = "none"', _WEIGHTS)] if facts.imbalance else []),
         f"# {why['augment']}",
         _line(f"augment = {_toml({'flip': proposal.flip, 'crop': proposal.crop})}", "crop: moved by so many pixels"),
         "",
@@ -77,20 +77,20 @@ def study_text(called: str, folder: Path, budget: int, seen: Seen, proposal: Pro
     return "\n".join(lines) + "\n"
 
 
-def _heading(called: str, budget: int, seen: Seen) -> list[str]:
-    counts = seen.by_class
-    parts = ", ".join(f"{sum(own):,} in {part}/" for part, own in seen.counts.items() if part != WHOLE)
+def _heading(called: str, budget: int, facts: ImageFacts) -> list[str]:
+    counts = facts.by_class
+    parts = ", ".join(f"{sum(own):,} in {part}/" for part, own in facts.counts.items() if part != WHOLE)
     lines = [
-        f"Nets under {budget:,} parameters for the images of {shown(seen.path.name)}.",
+        f"Nets under {budget:,} parameters for the images of {shown(facts.path.name)}.",
         "",
         f"  python -m search plan {shown(called)} --probe",
         f"  python -m search run {shown(called)}",
         "",
         "Written by `new` from what it saw, with its reasons; change what you know better. What it saw:",
-        f"{seen.images:,} images{f' ({parts})' if parts else ''} in {len(seen.classes)} classes of {counts.min():,} to "
-        f"{counts.max():,}; sizes {sizes_of(seen.sizes)}.",
+        f"{facts.images:,} images{f' ({parts})' if parts else ''} in {len(facts.classes)} classes of {counts.min():,} to "
+        f"{counts.max():,}; sizes {sizes_of(facts.sizes)}.",
     ]
-    if imbalance := seen.imbalance:
+    if imbalance := facts.imbalance:
         lines += [
             f"The classes are unbalanced: {imbalance}.",
             "Candidates are ranked by plain accuracy all the same, so hold theirs against that.",
@@ -102,16 +102,16 @@ def _base_words(proposal: Proposal) -> str:
     return f"plain convolutions, {compute_cost(proposal.base).params:,} parameters"
 
 
-def _data(folder: Path, seen: Seen, proposal: Proposal, left_out: LeftOut) -> list[str]:
-    inside = seen.path.resolve().is_relative_to(ROOT) and folder.resolve().is_relative_to(ROOT)
-    path = os.path.relpath(seen.path.resolve(), folder.resolve()) if inside else str(seen.path.resolve())
+def _data(folder: Path, facts: ImageFacts, proposal: Proposal, left_out: LeftOut) -> list[str]:
+    inside = facts.path.resolve().is_relative_to(ROOT) and folder.resolve().is_relative_to(ROOT)
+    path = os.path.relpath(facts.path.resolve(), folder.resolve()) if inside else str(facts.path.resolve())
     lines = [_line(f"path = {_text(path)}", "relative to this file" if inside else "")]
-    if seen.too_few:
+    if facts.too_few:
         lines += [
             "classes = [",
-            *(f"  {_toml(name)},  # {count:,}" for name, count in zip(seen.classes, seen.by_class, strict=True)),
-            f"  # left out, as they have fewer than {seen.least} images:",
-            *(f"  # {_toml(name)},  # {count:,}" for name, count in seen.too_few.items()),
+            *(f"  {_toml(name)},  # {count:,}" for name, count in zip(facts.classes, facts.by_class, strict=True)),
+            f"  # left out, as they have fewer than {facts.least} images:",
+            *(f"  # {_toml(name)},  # {count:,}" for name, count in facts.too_few.items()),
             "]",
         ]
     if proposal.size:
@@ -119,12 +119,12 @@ def _data(folder: Path, seen: Seen, proposal: Proposal, left_out: LeftOut) -> li
         lines.append(_line(f"size = {height if height == width else [height, width]}", proposal.why["size"]))
     if proposal.grayscale:
         lines.append(_line("grayscale = true", proposal.why["grayscale"]))
-    if seen.transparent:
-        why = "behind transparent pixels" + ("; the opaque ones are bright" if seen.background == "black" else "")
-        lines.append(_line(f'background = "{seen.background}"', why))
-    if seen.bits:
-        why = f"16-bit images with values up to {2**seen.bits - 1:,}; without it, {2**seen.bits // 256} grey levels"
-        lines.append(_line(f"bits = {seen.bits}", why))
+    if facts.transparent:
+        why = "behind transparent pixels" + ("; the opaque ones are bright" if facts.background == "black" else "")
+        lines.append(_line(f'background = "{facts.background}"', why))
+    if facts.bits:
+        why = f"16-bit images with values up to {2**facts.bits - 1:,}; without it, {2**facts.bits // 256} grey levels"
+        lines.append(_line(f"bits = {facts.bits}", why))
     if left_out.damaged:
         lines.append(_line("skip_damaged = true", f"{left_out.damaged:,} images cannot be decoded; listed in {DAMAGED}"))
     if left_out.copies:
@@ -132,12 +132,12 @@ def _data(folder: Path, seen: Seen, proposal: Proposal, left_out: LeftOut) -> li
             f"# {left_out.copies.describe()}",
             _line("drop_copies = true", "keeps one of each, none where they contradict"),
         ]
-    if seen.holdout is None:
-        own = "val/ validates" if seen.is_folder else "x_val validates"
-        fixed = "a fifth of the images validates, a fifth tests" if WHOLE in seen.counts else own
+    if facts.holdout is None:
+        own = "val/ validates" if facts.is_folder else "x_val validates"
+        fixed = "a fifth of the images validates, a fifth tests" if WHOLE in facts.counts else own
         return [*lines, f"# the split is fixed: {fixed}"]
-    why = "so that the rarest class has ten images there" if seen.holdout > 0.1 else "the rest is trained on"
-    return [*lines, _line(f"holdout = {seen.holdout}", f"share of the training images to validate on; {why}")]
+    why = "so that the rarest class has ten images there" if facts.holdout > 0.1 else "the rest is trained on"
+    return [*lines, _line(f"holdout = {facts.holdout}", f"share of the training images to validate on; {why}")]
 
 
 def _line(setting: str, comment: str) -> str:
@@ -157,10 +157,10 @@ def _toml(value: Any) -> str:
             return json.dumps(value)
 
 
-def _text(words: str) -> str:
+def _text(text: str) -> str:
     """A basic string of TOML: that of JSON, with characters beyond ASCII as they are and character 127 escaped."""
     try:
-        words.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{words!a}: is no text in UTF-8, as a study file must be; rename it") from None
-    return json.dumps(words, ensure_ascii=False).replace("\x7f", "\\u007f")
+        raise UserError(f"{text!a}: is no text in UTF-8, as a study file must be; rename it") from None
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -105,9 +105,9 @@ def images(run: Run, path: Path | None = None) -> Dataset:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path.resolve())})})
     data, known = dataset.load_study_data(config, run.folder), load(run).candidates.user_attrs[DATA]
     if data.fingerprint != known["fingerprint"]:
-        place = config.data.path or data.name
+        source = config.data.path or data.name
         raise UserError(
-            f"{place}: other images than this run has ({known['summary']}, {known['fingerprint']}; now {data.summary()}, "
+            f"{source}: other images than this run has ({known['summary']}, {known['fingerprint']}; now {data.summary()}, "
             f"{data.fingerprint}); pass its own with --data"
         )
     return data

@@ -52,7 +52,7 @@ def test_python_sources_are_the_same_program_whatever_the_names(name: str, headi
         text = source(network(name), heading=heading)
         assert plain(text) == plain(source(network("net")))
         assert all(line.isprintable() for line in text.splitlines())
-    assert plain(training_source(Recipe(), what=name)) == plain(training_source(Recipe()))
+    assert plain(training_source(Recipe(), subject=name)) == plain(training_source(Recipe()))
 
 
 def literal(text: str) -> str:

@@ -21,7 +21,7 @@ from search.budget.cost import compute_cost
 from search.budget.limits import Budget
 from search.cli.new_summary import print_new
 from search.data import images
-from search.data.inspection import Seen, holdout_for, look
+from search.data.inspection import ImageFacts, holdout_for, look
 from search.data.splits import HELD_OUT, Split, held_out
 from search.errors import UserError
 from search.networks.architecture import load as load_network
@@ -134,14 +134,14 @@ def test_the_holdout_that_is_proposed_can_be_held_out(counts: list[int]) -> None
 # --- what is proposed ------------------------------------------------------------------------------------------------
 
 
-def seen_of(sizes: dict[tuple[int, int], int], **changes: Any) -> Seen:
+def seen_of(sizes: dict[tuple[int, int], int], **changes: Any) -> ImageFacts:
     """Photographs in three classes, in equal parts."""
     known: dict[str, Any] = {
         "path": Path("/photographs"), "classes": ("cat", "dog", "fox"), "counts": {"all": (sum(sizes.values()) // 3,) * 3},
         "too_few": {}, "least": 25, "sizes": Counter(sizes), "is_grey": False, "is_folder": True, "channels": 3,
         "background": "white", "transparent": 0, "doubles": 0,
     }  # fmt: skip
-    return Seen(**known | changes)
+    return ImageFacts(**known | changes)
 
 
 CIFAR = seen_of({(32, 32): 60_000})
@@ -218,7 +218,7 @@ SEEN = st.builds(
 
 @settings(max_examples=15)
 @given(seen=SEEN, budget=st.sampled_from([1_000, 5_000, 20_000, 100_000, 1_000_000]))
-def test_whatever_is_seen_the_proposal_can_be_searched(seen: Seen, budget: int) -> None:
+def test_whatever_is_seen_the_proposal_can_be_searched(seen: ImageFacts, budget: int) -> None:
     """The smallest network fits, or the budget is told to be out of reach; the base exists, at some ten times the budget."""
     found = propose(seen, budget)
     space = Pyramid.model_validate(space_table(found))
