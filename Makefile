@@ -46,7 +46,7 @@ lint: venv
 	$(BIN)/mypy
 
 bench: venv
-	@for question in pricing train_speed memory; do echo "== $$question"; $(BIN)/python benchmarks/$$question.py || exit 1; done
+	@for question in cost_speed train_speed memory; do echo "== $$question"; $(BIN)/python benchmarks/$$question.py || exit 1; done
 
 # Needs uv. Bounds are in pyproject.toml; the lock files hold the whole tree with hashes, for every platform.
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet

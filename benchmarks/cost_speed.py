@@ -1,6 +1,6 @@
 """Candidates sampled, built as an architecture and costed per second, without building a model.
 
-python benchmarks/pricing.py        # a few seconds
+python benchmarks/cost_speed.py        # a few seconds
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ ROUNDS = 5
 def main() -> None:
     config = load(STUDIES / "cifar10_100k" / "study.toml")
     generator = random.Random(0)
-    drawn = [{name: domain.draw(generator) for name, domain in parameters(config.space).items()} for _ in range(N)]
+    sampled = [{name: domain.draw(generator) for name, domain in parameters(config.space).items()} for _ in range(N)]
     rates, fitting = [], 0
     for _ in range(ROUNDS):
         started = time.perf_counter()
         fitting = sum(
-            compute_cost(build(config.space, values, (32, 32, 3), 10)).params < config.budget.params for values in drawn
+            compute_cost(build(config.space, values, (32, 32, 3), 10)).params < config.budget.params for values in sampled
         )
         rates.append(N / (time.perf_counter() - started))
     print(
-        f"{statistics.median(rates):,.0f} architectures a second from parameters to price (median of {ROUNDS} rounds of "
+        f"{statistics.median(rates):,.0f} architectures a second from parameters to cost (median of {ROUNDS} rounds of "
         f"{N:,}; {min(rates):,.0f} to {max(rates):,.0f}); {fitting / N:.1%} of cifar10_100k's draws fit its budget; "
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
     )
