@@ -149,9 +149,9 @@ def generated() -> dict[Path, str]:
 
 def main() -> None:
     """Write the pages, or compare them."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--check", action="store_true", help="compare only; status 1 where a page is out of date")
-    options = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare only; status 1 where a page is out of date")
+    options = parser.parse_args()
     outdated = {path: page for path, page in generated().items() if path.read_text(encoding="utf-8") != page}
     for path, page in outdated.items():
         if not options.check:

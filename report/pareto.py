@@ -23,17 +23,17 @@ def front_board(study: Opened, metrics: Sequence[str], studies: Studies | None =
     """
     study = add_costs(study, metrics, studies)
     board = leaderboard(*study)
-    rows, found = {row["number"]: row for row in board["trials"]}, select_front(study.candidates, metrics)
-    known: dict[str | None, Record] = {one.reference: one for one in reversed(ranked(study.references))}
-    base = known.get(study.run.config.base_name) if study.run.config.base_name else None
+    rows, front = {row["number"]: row for row in board["trials"]}, select_front(study.candidates, metrics)
+    references: dict[str | None, Record] = {record.reference: record for record in reversed(ranked(study.references))}
+    base = references.get(study.run.config.base_name) if study.run.config.base_name else None
     return {
         "study": study.run.name,
         "prices": list(metrics),
         "trained": board["counts"]["trained"],
         **({"ranked_by": board["ranked_by"]} if "ranked_by" in board else {}),
         "base": board["base"] and board["base"] | _costs(base, metrics),
-        "references": [row | _costs(known[row["name"]], metrics) for row in board["references"]],
-        "trials": [rows[record.number] | _costs(record, metrics) for record in found],
+        "references": [row | _costs(references[row["name"]], metrics) for row in board["references"]],
+        "trials": [rows[record.number] | _costs(record, metrics) for record in front],
     }
 
 

@@ -34,15 +34,15 @@ _OF_TRIAL = ("number", "rank", "outcome", "reason", "macs", *_SCORES, "flip_val_
 def leaderboard(study: Opened) -> list[Row]:
     """Rows of `python -m search top`: the base, other references, then the candidates by rank."""
     board = board_of(*study)
-    base, found = board["base"], []
+    base, rows = board["base"], list[Row]()
     trained = {one.reference: one for one in reversed(ranked(study.references))}
     opponents = [{"name": study.run.config.base_name or "accuracy to beat"} | base] if base else []
     for row in opponents + board["references"]:
         of_trial = {key: getattr(trained.get(row["name"]), key, None) for key in ("epochs", "seconds", "outcome")}
         gap = None if base is None else row["best_val_accuracy"] - base["best_val_accuracy"]
-        found.append({"rank": None, "number": None, "delta_vs_base": gap} | row | of_trial)
-    found += [{"name": f"trial {row['number']}"} | row for row in board["trials"]]
-    return [{key: row[key] for key in _COLUMNS} for row in found]
+        rows.append({"rank": None, "number": None, "delta_vs_base": gap} | row | of_trial)
+    rows += [{"name": f"trial {row['number']}"} | row for row in board["trials"]]
+    return [{key: row[key] for key in _COLUMNS} for row in rows]
 
 
 def front(study: Opened, *metrics: str) -> list[Row]:
@@ -64,13 +64,13 @@ def trials(study: Opened) -> list[Row]:
     With `fit = "fill"` the widths are the sampled proportions; `layers` has the widths that were built.
     """
     run, known = study.run, {row["number"]: row for row in leaderboard(study)}
-    drawn = {one.number: one.params for one in load(run).candidates.get_trials(deepcopy=False)}
-    found = []
-    for one in study.candidates:
-        row = {key: getattr(one, key, known.get(one.number, {}).get(key)) for key in _OF_TRIAL}
-        row |= {"refused_before": sum(one.refused.values())}
-        found.append(row | dict.fromkeys(run.config.parameters) | run.config.declared(drawn[one.number]))
-    return found
+    drawn = {record.number: record.params for record in load(run).candidates.get_trials(deepcopy=False)}
+    rows = []
+    for record in study.candidates:
+        row = {key: getattr(record, key, known.get(record.number, {}).get(key)) for key in _OF_TRIAL}
+        row |= {"refused_before": sum(record.refused.values())}
+        rows.append(row | dict.fromkeys(run.config.parameters) | run.config.declared(drawn[record.number]))
+    return rows
 
 
 def epochs(study: Opened) -> list[Row]:
@@ -85,15 +85,15 @@ def epochs(study: Opened) -> list[Row]:
         if record.reference == name
     ]
     logs += [(record.number, f"trials/{record.number}", record) for record in study.candidates]
-    found = []
+    rows = []
     for trial, folder, record in logs:
         try:
             history = read_json(study.run.folder / folder / "history.json")
         except UserError:  # not trained to a verdict, or its files are missing
             continue
         if is_own_log(history, record.curve):
-            found += [{"trial": trial} | epoch for epoch in history]
-    return found
+            rows += [{"trial": trial} | epoch for epoch in history]
+    return rows
 
 
 def layers(study: Opened, number: int | None = None) -> list[Row]:
@@ -118,22 +118,24 @@ def layers(study: Opened, number: int | None = None) -> list[Row]:
 
 def finals(study: Opened) -> list[Row]:
     """Finalists on fresh seeds, best mean first; empty until finals are complete."""
-    found = load_results(study.run)
+    results = load_results(study.run)
     return (
-        [] if found is None else [{"measure": found.measure, "seeds": found.seeds} | _final(one) for one in found.finalists]
+        []
+        if results is None
+        else [{"measure": results.measure, "seeds": results.seeds} | _final(one) for one in results.finalists]
     )
 
 
-def _final(one: FinalistResult) -> Row:
-    low, high = one.interval or (None, None)
-    row = {key: getattr(one, key) for key in ("name", "number", "params", "search_score", "mean", "spread")}
-    row |= {"low": low, "high": high, "winners_curse": one.winners_curse}
-    return row | _versus("base", one.against_base) | _versus("leader", one.against_leader)
+def _final(finalist: FinalistResult) -> Row:
+    low, high = finalist.interval or (None, None)
+    row = {key: getattr(finalist, key) for key in ("name", "number", "params", "search_score", "mean", "spread")}
+    row |= {"low": low, "high": high, "winners_curse": finalist.winners_curse}
+    return row | _versus("base", finalist.against_base) | _versus("leader", finalist.against_leader)
 
 
-def _versus(whom: str, one: Comparison | None) -> Row:
+def _versus(whom: str, comparison: Comparison | None) -> Row:
     keys = ("difference", "low", "high", "is_tie")
-    return {f"against_{whom}_{key}".replace("_difference", ""): getattr(one, key, None) for key in keys}
+    return {f"against_{whom}_{key}".replace("_difference", ""): getattr(comparison, key, None) for key in keys}
 
 
 def _references(study: Opened) -> list[str]:

@@ -72,12 +72,12 @@ def refusal_words(candidates: list[Record]) -> str | None:
     """Text of the proposals rejected inside the sampler, by rule with a sample of sizes; None if there are none."""
     rules = [f"{count:,} {rule}" for rule, count in refusals(candidates).most_common()]
     sizes = sorted({size for record in candidates for size in record.refused_params})
-    some = (
+    shown = (
         [f"{sizes[round(index * (len(sizes) - 1) / (SAMPLE - 1))]:,}" for index in range(SAMPLE)]
         if len(sizes) > SAMPLE
         else [f"{size:,}" for size in sizes]
     )
-    sample = f" (parameters of some: {', '.join(some)})" if some else ""
+    sample = f" (parameters of some: {', '.join(shown)})" if shown else ""
     return f"{', '.join(rules)}{sample}" if rules else None
 
 

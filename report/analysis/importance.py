@@ -52,13 +52,13 @@ def importances(study: optuna.Study, seed: int = 0) -> list[Importance]:
     if len(trials) < FEWEST or not names:
         return []
     numbers, accuracies = [trial.number for trial in trials], [trial.values[0] for trial in trials]
-    found, generator = _evaluated(study, names, dict(zip(numbers, accuracies, strict=True))), random.Random(seed)
+    evaluated, generator = _evaluated(study, names, dict(zip(numbers, accuracies, strict=True))), random.Random(seed)
     shuffled = []
     for _ in range(shuffles(len(trials))):
         generator.shuffle(accuracies)
         shuffled.append(_evaluated(study, names, dict(zip(numbers, accuracies, strict=True))))
-    whole = sum(found.values()) or 1.0
-    return [Importance(name, value / whole, max(one[name] for one in shuffled) / whole) for name, value in found.items()]
+    whole = sum(evaluated.values()) or 1.0
+    return [Importance(name, value / whole, max(one[name] for one in shuffled) / whole) for name, value in evaluated.items()]
 
 
 def _evaluated(study: optuna.Study, names: list[str], accuracies: Mapping[int, float]) -> dict[str, float]:

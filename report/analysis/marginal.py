@@ -118,9 +118,9 @@ def channels(widths: Vector, costs: Vector, kind: Kind) -> Vector:
     steps = np.diag(THOUSAND / costs)
     if kind == "moved":
         spent = widths * costs
-        for place in range(len(widths)):
-            others = np.arange(len(widths)) != place
-            steps[place, others] = -THOUSAND * widths[others] / spent[others].sum()
+        for index in range(len(widths)):
+            others = np.arange(len(widths)) != index
+            steps[index, others] = -THOUSAND * widths[others] / spent[others].sum()
     return steps
 
 
@@ -159,10 +159,10 @@ def _width(net: Net, group: tuple[int, int]) -> float:
     return float(sum(part.width for part in net.parts[slice(*group)]))
 
 
-PRICED = 100  # networks whose channels are priced
+SAMPLED_NETWORKS = 100  # networks whose channels' cost is computed
 
 
-TRIED = 5  # networks on which a choice is tried
+TRIED_NETWORKS = 5  # networks on which a choice is tried
 
 
 STEP = 4  # channels added to measure the cost of one; fewer would be lost to rounding inside a part
@@ -174,7 +174,7 @@ Params = Callable[[Mapping[str, Value]], int | None]  # None if these values des
 def channel_cost(findings: Findings, full: Sequence[Net], group: tuple[int, int], params: Params) -> float:
     """Mean parameters of one more channel in a group, over a sample of the networks that have it."""
     names = _width_names(findings)
-    having = thinned([net for net in full if len(net.parts) > group[0]], PRICED)
+    having = thinned([net for net in full if len(net.parts) > group[0]], SAMPLED_NETWORKS)
     grown = []
     for net in having:
         for place in range(group[0], min(group[1], len(net.parts))):
@@ -187,7 +187,7 @@ def control_columns(findings: Findings, full: Sequence[Net], params: Params) -> 
     """Columns of the other choices that change the number of parameters; categories as dummies without the first."""
     columns: dict[str, list[float]] = {}
     for name, domain in space.parameters(findings.run.config.space).items():
-        if name not in _width_names(findings) and _changes(name, domain, thinned(full, TRIED), params):
+        if name not in _width_names(findings) and _changes(name, domain, thinned(full, TRIED_NETWORKS), params):
             levels = dict.fromkeys(net.drawn[name] for net in full)
             if all(isinstance(level, int | float) for level in levels):
                 columns[name] = [float(net.drawn[name]) if _has(net, name) else 0.0 for net in full]
@@ -197,11 +197,11 @@ def control_columns(findings: Findings, full: Sequence[Net], params: Params) -> 
     return {name: column for name, column in columns.items() if len(set(column)) > 1}
 
 
-def _changes(name: str, domain: Domain, some: Sequence[Net], params: Params) -> bool:
+def _changes(name: str, domain: Domain, networks: Sequence[Net], params: Params) -> bool:
     """True if a choice changes the number of parameters at unchanged widths."""
     values = domain.values if isinstance(domain, Choices) else (domain.low, domain.high)
-    priced = ({params({**net.drawn, name: value}) for value in values} - {None} for net in some)
-    return any(len(sizes) > 1 for sizes in priced)
+    counts = ({params({**net.drawn, name: value}) for value in values} - {None} for net in networks)
+    return any(len(sizes) > 1 for sizes in counts)
 
 
 def _has(net: Net, name: str) -> bool:

@@ -57,32 +57,34 @@ def part_of(searched: Space) -> str:
     return "stage" if isinstance(searched, ResidualStages) else "block"
 
 
-def nets(found: Findings) -> list[Net]:
+def nets(findings: Findings) -> list[Net]:
     """Sort candidates: trained in full first, then pruned late before pruned early, then by accuracy."""
-    config, trials = found.run.config, found.studies.candidates.get_trials(deepcopy=False)
-    shape, classes = tuple(found.data["input"]), found.data["classes"]
-    seen = []
-    for one in found.candidates:
-        if one.outcome in COUNTED and one.best_val_accuracy is not None:
-            drawn = config.declared(trials[one.number].params)
-            if drawn.keys() != config.parameters.keys():  # a user queued a value that the space does not declare
+    config, trials = findings.run.config, findings.studies.candidates.get_trials(deepcopy=False)
+    shape, classes = tuple(findings.data["input"]), findings.data["classes"]
+    networks = []
+    for record in findings.candidates:
+        if record.outcome in COUNTED and record.best_val_accuracy is not None:
+            values = config.declared(trials[record.number].params)
+            if values.keys() != config.parameters.keys():  # a user queued a value that the space does not declare
                 continue
-            made = parts(config.space, drawn, shape, classes)
-            seen.append(Net(one.number, one.outcome == "trained", one.epochs, one.best_val_accuracy, made, drawn))
-    return sorted(seen, key=lambda net: (-net.in_full, -net.epochs, -net.accuracy, net.number))
+            made = parts(config.space, values, shape, classes)
+            networks.append(
+                Net(record.number, record.outcome == "trained", record.epochs, record.best_val_accuracy, made, values)
+            )
+    return sorted(networks, key=lambda net: (-net.in_full, -net.epochs, -net.accuracy, net.number))
 
 
-def parts(searched: Space, drawn: Mapping[str, Value], shape: tuple[int, int, int], classes: int) -> tuple[Part, ...]:
+def parts(searched_space: Space, values: Mapping[str, Value], shape: tuple[int, int, int], classes: int) -> tuple[Part, ...]:
     """Parts of the network that these values describe; empty for a fixed network."""
-    match searched:
+    match searched_space:
         case Fixed():
             return ()
         case ResidualStages():
-            keys, at = searched.layout.keys, {**searched.layout.fixed, **drawn}
+            keys, at = searched_space.layout.keys, {**searched_space.layout.fixed, **values}
             stages: Any = ((at[keys["width"][n]], at[keys["blocks"][n]]) for n in range(int(at["stages"])))
             return tuple(Part(width, blocks=blocks) for width, blocks in stages)
         case _:
-            return blocks(space.build(searched, drawn, shape, classes))
+            return blocks(space.build(searched_space, values, shape, classes))
 
 
 def outline(net: Net, part: str) -> str:
@@ -90,22 +92,22 @@ def outline(net: Net, part: str) -> str:
     if not net.parts:
         return ""
     text = ""
-    for index, made in enumerate(net.parts):
+    for index, block in enumerate(net.parts):
         joint = "" if index == 0 else "|" if net.parts[index - 1].is_pooled else "-"
-        text += f"{joint}{made.width}" + (f"x{made.blocks}" if made.blocks > 1 else "")
+        text += f"{joint}{block.width}" + (f"x{block.blocks}" if block.blocks > 1 else "")
     text += "|" if net.parts[-1].is_pooled else ""
     return f"{len(net.parts)} {part}{'' if len(net.parts) == 1 else 's'}: {text}"
 
 
 def blocks(network: Architecture) -> tuple[Part, ...]:
     """Blocks of a plain stack, without a convolution that serves as the head."""
-    found = []
+    parts = []
     for run in _runs(network.layers):
         rates = [layer.rate for layer in run if isinstance(layer, Dropout)]
         assert isinstance(run[0], Conv | SeparableConv | SpatialSeparableConv)
-        found.append(Part(run[0].filters, max(rates, default=0.0), isinstance(run[-1], MaxPool | AveragePool)))
-    has_head = bool(found) and found[-1].width == network.classes
-    return tuple(found[: len(found) - has_head])
+        parts.append(Part(run[0].filters, max(rates, default=0.0), isinstance(run[-1], MaxPool | AveragePool)))
+    has_head = bool(parts) and parts[-1].width == network.classes
+    return tuple(parts[: len(parts) - has_head])
 
 
 def _runs(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

@@ -85,8 +85,8 @@ def count_epochs(config: StudyConfig, candidates: Sequence[Record]) -> tuple[int
     return sum(record.epochs for record in trained), config.recipe.epochs * len(trained)
 
 
-def _spent(what: str, trials: Sequence[FrozenTrial]) -> TrainingTime:
+def _spent(subject: str, trials: Sequence[FrozenTrial]) -> TrainingTime:
     seconds, compiling = (
         sum(trial.user_attrs.get(name, 0.0) for trial in trials) for name in ("seconds", "compile_seconds")
     )
-    return TrainingTime(what, len(trials), sum(len(trial.intermediate_values) for trial in trials), seconds, compiling)
+    return TrainingTime(subject, len(trials), sum(len(trial.intermediate_values) for trial in trials), seconds, compiling)

@@ -51,10 +51,10 @@ def study_note(run: Run, candidates: list[Record], references: list[Record], fin
     kinds = "of separable convolutions only and " if config.budget.separable_only else ""
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     refused = refusal_words(candidates)
-    asked = f"Which network {kinds}strictly under {config.budget.words} classifies"
+    question = f"Which network {kinds}strictly under {config.budget.words} classifies"
     paragraphs = [
         f"# {escaped(run.name)}",
-        f"{asked} {escaped(config.data.name or 'these images')} best?",
+        f"{question} {escaped(config.data.name or 'these images')} best?",
         *([f"**Objectives:** high accuracy; low {escaped(', '.join(config.cost_metrics))}."] if config.cost_metrics else []),
         f"**Best so far:** {_best_line(board)}",
         f"**Base:** {_base_line(config, board)}",

@@ -100,14 +100,14 @@ def publish_files(study: optuna.Study, folder: Path) -> None:
     """
     if not storage_of(study).is_writable:
         return
-    found = {path.name: path for pattern in EXPORTS for path in sorted(folder.glob(pattern)) if path.is_file()}
-    for name, path in found.items():
+    files = {path.name: path for pattern in EXPORTS for path in sorted(folder.glob(pattern)) if path.is_file()}
+    for name, path in files.items():
         _copy(path, folder / ARTIFACTS / _id(name))
 
     def change(before: Attributes) -> Attributes:
         offered = {key: json.loads(value) for key, value in before.items()}  # None marks a file that a user has deleted
         theirs = {key: before[key] for key, meta in offered.items() if meta and meta["artifact_id"] != _id(meta["filename"])}
-        return theirs | {f"{ARTIFACT}{_id(name)}": json.dumps(_meta(name)) for name in found}
+        return theirs | {f"{ARTIFACT}{_id(name)}": json.dumps(_meta(name)) for name in files}
 
     rewrite(study, (ARTIFACT,), change)
 

@@ -26,25 +26,25 @@ _GROUPS: tuple[tuple[Group, str, str, str], ...] = (("worst", WORST, "dash", "di
 # --- good and bad candidates -----------------------------------------------------------------------------------------
 
 
-def along(one: Contrast, value: Callable[[Part], float], what: str, part: str) -> Figure:
+def along(contrast: Contrast, value: Callable[[Part], float], title: str, part: str) -> Figure:
     """Draw a value by part for both groups: medians, quartiles as a band, single networks where they are few.
 
     Medians of fewer than `FEW` networks are faded; the numbers of networks stand below the axis.
     """
     traces: list[dict[str, Any]] = []
-    profiles = {group: profile(getattr(one, group), value) for group, *_ in _GROUPS}
+    profiles = {group: profile(getattr(contrast, group), value) for group, *_ in _GROUPS}
     for group, colour, dash, symbol in _GROUPS:
-        nets: Sequence[Net] = getattr(one, group)
+        nets: Sequence[Net] = getattr(contrast, group)
         spots = profiles[group]
         traces += [_band(spots, colour), *(_single(nets, value, colour) if len(nets) <= LINES else [])]
-        many = [spot for spot in spots if spot.n >= FEW]  # a deeper part is in fewer networks
-        few = spots[max(len(many) - 1, 0) :]
+        reliable = [spot for spot in spots if spot.n >= FEW]  # a deeper part is in fewer networks
+        few = spots[max(len(reliable) - 1, 0) :]
         look = {"color": colour, "dash": dash, "width": 2.5}
-        if len(few) > 1 or not many:
+        if len(few) > 1 or not reliable:
             fading = _quiet([spot.place for spot in few], [spot.middle for spot in few])
             traces.append(fading | {"mode": "lines", "line": look | {"color": faint(colour, FADED)}})
         traces.append(
-            _quiet([spot.place for spot in many], [spot.middle for spot in many]) | {"mode": "lines", "line": look}
+            _quiet([spot.place for spot in reliable], [spot.middle for spot in reliable]) | {"mode": "lines", "line": look}
         )
         traces.append(
             {
@@ -64,24 +64,24 @@ def along(one: Contrast, value: Callable[[Part], float], what: str, part: str) -
                 "hovertemplate": f"{group}, {part} %{{x}}: median %{{y:.4~g}}%{{customdata}}<extra></extra>",
             }
         )
-    return drawn(what, traces, _parts(one, part) | _counted(one, profiles, part), axis(what, rangemode="tozero"))
+    return drawn(title, traces, _parts(contrast, part) | _counted(contrast, profiles, part), axis(title, rangemode="tozero"))
 
 
-def _counted(one: Contrast, profiles: Mapping[Group, Sequence[Spot]], part: str) -> dict[str, Any]:
+def _counted(contrast: Contrast, profiles: Mapping[Group, Sequence[Spot]], part: str) -> dict[str, Any]:
     """Ticks with the number of networks of both groups that have the part."""
-    places = list(range(1, one.deepest + 1))
+    positions = list(range(1, contrast.deepest + 1))
     counts = {group: {spot.place: spot.n for spot in spots} for group, spots in profiles.items()}
-    texts = [f"{place}<br>{counts['best'].get(place, 0)} | {counts['worst'].get(place, 0)}" for place in places]
+    texts = [f"{place}<br>{counts['best'].get(place, 0)} | {counts['worst'].get(place, 0)}" for place in positions]
     title = {"text": f"{part}<br>below: networks that have it, best | worst"}
-    return {"tickvals": places, "ticktext": texts, "title": title}
+    return {"tickvals": positions, "ticktext": texts, "title": title}
 
 
 def _band(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
     """Outline of the band between the quartiles."""
-    known = [(spot.place, *spot.span) for spot in spots if spot.span]
+    spans = [(spot.place, *spot.span) for spot in spots if spot.span]
     return _quiet(
-        [place for place, _, _ in known] + [place for place, _, _ in reversed(known)],
-        [high for _, _, high in known] + [low for _, low, _ in reversed(known)],
+        [place for place, _, _ in spans] + [place for place, _, _ in reversed(spans)],
+        [high for _, _, high in spans] + [low for _, low, _ in reversed(spans)],
     ) | {"fill": "toself", "fillcolor": faint(colour, 0.16), "line": {"width": 0}, "mode": "lines"}
 
 
@@ -104,11 +104,11 @@ def _spot_words(spot: Spot) -> str:
     return f"{span}, {spot.n} networks"
 
 
-def pools(one: Contrast) -> Figure:
+def pools(contrast: Contrast) -> Figure:
     """Draw the share of both groups that pools after each block."""
     traces = []
     for group, colour, _, _ in reversed(_GROUPS):
-        nets: Sequence[Net] = getattr(one, group)
+        nets: Sequence[Net] = getattr(contrast, group)
         spots = pooled(nets)
         look = {"color": colour} if group == "best" else {"color": faint(colour, 0.15)}
         traces.append(
@@ -122,7 +122,7 @@ def pools(one: Contrast) -> Figure:
             }
         )
     share = axis("share that pools after it", tickformat=".0%", rangemode="tozero")
-    return drawn("Pools", traces, _parts(one, "block"), share, barmode="group", bargap=0.25)
+    return drawn("Pools", traces, _parts(contrast, "block"), share, barmode="group", bargap=0.25)
 
 
 def _parts(one: Contrast, part: str) -> dict[str, Any]:
@@ -132,18 +132,18 @@ def _parts(one: Contrast, part: str) -> dict[str, Any]:
 # --- what matters ----------------------------------------------------------------------------------------------------
 
 
-def importance(found: Sequence[Importance]) -> Figure:
+def importance(importances: Sequence[Importance]) -> Figure:
     """Draw the most important choices with the largest value from shuffles as a mark, clipped to the edge."""
-    shown = list(found[:MOST])[::-1]
-    edge = 1.3 * max(one.share for one in shown)
-    names = [display_name(one.name) for one in shown]
+    shown = list(importances[:MOST])[::-1]
+    edge = 1.3 * max(row.share for row in shown)
+    names = [display_name(row.name) for row in shown]
     bars = {
         "type": "bar",
         "orientation": "h",
         "name": "importance",
-        "x": [one.share for one in shown],
+        "x": [row.share for row in shown],
         "y": names,
-        "marker": {"color": [BEST if one.stands_out else GREY for one in shown], "line": {"width": 0}},
+        "marker": {"color": [BEST if row.stands_out else GREY for row in shown], "line": {"width": 0}},
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
         "showlegend": False,
     }
@@ -152,9 +152,9 @@ def importance(found: Sequence[Importance]) -> Figure:
         "type": "scatter",
         "mode": "markers",
         "name": "the most that chance gave",
-        "x": [min(one.chance, edge) for one in shown],
+        "x": [min(row.chance, edge) for row in shown],
         "y": names,
-        "customdata": [one.chance for one in shown],
+        "customdata": [row.chance for row in shown],
         "marker": {"symbol": "line-ns", "size": 16, "line": {"color": WORST, "width": 2.5}},
         "hovertemplate": "%{y}: chance gives up to %{customdata:.1%}<extra></extra>",
     }
@@ -169,18 +169,18 @@ def importance(found: Sequence[Importance]) -> Figure:
     )
 
 
-def marginal(found: Marginal, part: str) -> Figure:
+def marginal(estimates: Marginal, part: str) -> Figure:
     """Draw the gain per thousand parameters of each part with its interval, from the top down."""
-    rows = found.gains[::-1]
+    rows = estimates.gains[::-1]
     traces: list[dict[str, Any]] = []
-    for name, colour, symbol, kept in (
-        ("more", BEST, "circle", [one for one in rows if one.is_clear and one.gain > 0]),
-        ("less", WORST, "diamond", [one for one in rows if one.is_clear and one.gain <= 0]),
-        ("not significant", GREY, "circle-open", [one for one in rows if not one.is_clear]),
+    for name, colour, symbol, group in (
+        ("more", BEST, "circle", [row for row in rows if row.is_clear and row.gain > 0]),
+        ("less", WORST, "diamond", [row for row in rows if row.is_clear and row.gain <= 0]),
+        ("not significant", GREY, "circle-open", [row for row in rows if not row.is_clear]),
     ):
-        if kept:
+        if group:
             traces.append(
-                with_spans([one.named(part) for one in kept], [(one.gain, one.low, one.high) for one in kept], POINTS)
+                with_spans([row.named(part) for row in group], [(row.gain, row.low, row.high) for row in group], POINTS)
                 | {
                     "name": name,
                     "marker": {"color": colour, "size": 10, "symbol": symbol, "line": {"width": 2, "color": colour}},
@@ -192,7 +192,7 @@ def marginal(found: Marginal, part: str) -> Figure:
         "Gain",
         traces,
         axis("points for 1,000 parameters more", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5),
-        axis("", type="category", categoryorder="array", categoryarray=[one.named(part) for one in rows]),
+        axis("", type="category", categoryorder="array", categoryarray=[row.named(part) for row in rows]),
         height=ROW * len(rows) + 150,
         hovermode="closest",
     )

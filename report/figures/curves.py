@@ -59,19 +59,19 @@ def learning_curves(run: Run, candidates: list[Record], references: list[Record]
     The winner in colour and the base dashed, both labelled at their ends; the next best in blue, all other candidates in
     grey (single lines, or the middle 80 % of many), references dash-dotted, published logs dotted with one symbol each.
     """
-    found = rows.curves(run, candidates, references, top)
+    curves = rows.curves(run, candidates, references, top)
     others = rows.other_curves(candidates, top)
-    shown = [row for row in found if row.role != "published"] or found
-    epochs = max((len(row.accuracies) for row in found), default=1)
-    low, high = _interesting(shown, found)
-    best = [row for row in found if row.role == "candidate"]
-    published = [row for row in found if row.role == "published"]
+    shown = [row for row in curves if row.role != "published"] or curves
+    epochs = max((len(row.accuracies) for row in curves), default=1)
+    low, high = _interesting(shown, curves)
+    best = [row for row in curves if row.role == "candidate"]
+    published = [row for row in curves if row.role == "published"]
     traces = [*_others(others)]
-    traces += [_curve(row) for row in found if row.role in ("base", "reference")]
+    traces += [_curve(row) for row in curves if row.role in ("base", "reference")]
     traces += [_published(row, SYMBOLS[index % len(SYMBOLS)]) for index, row in enumerate(published)]
     traces += _next_best(best[1:])
     traces += [_winner(row) for row in best[:1]]
-    labels = _end_labels(best[:1], [row for row in found if row.role == "base"])
+    labels = _end_labels(best[:1], [row for row in curves if row.role == "base"])
     return drawn(
         "Learning curves",
         traces,
@@ -201,12 +201,12 @@ def accuracy_by_cost(
         noise: 95 % interval of one accuracy, drawn as a bar at the winner.
         networks: network of a candidate in one line, by number, for the hover text of at most `MANY` candidates.
     """
-    found = rows.points(run, candidates, references, metric)
+    points = rows.points(run, candidates, references, metric)
     budget = run.config.budget.limits.get(metric)
-    trained = [point for point in found if point.role == "candidate" and point.cost is not None]
-    pruned = [point for point in found if point.role == "pruned" and point.cost is not None]
-    low, high = _window(found, budget)
-    others = [point for point in found if point.role in ("base", "reference")]
+    trained = [point for point in points if point.role == "candidate" and point.cost is not None]
+    pruned = [point for point in points if point.role == "pruned" and point.cost is not None]
+    low, high = _window(points, budget)
+    others = [point for point in points if point.role in ("base", "reference")]
     known = networks if networks and len(trained) + len(pruned) <= MANY else {}
     names = _Hover(metric, known)
     winner = max(trained, key=lambda point: (point.accuracy, -(point.cost or 0), -_number(point)), default=None)
@@ -221,7 +221,7 @@ def accuracy_by_cost(
     levels = [level(one.accuracy, one.name) for one in others if one.role == "base"]
     if budget:
         levels += [beyond(budget, high), level(budget, f"budget {budget:,}", upright=True, line=BUDGET_LINE)]
-    values = [point.accuracy for point in found]
+    values = [point.accuracy for point in points]
     return drawn(
         f"Accuracy against {METRICS[metric].label}",
         [trace for trace in traces if trace["x"]],
@@ -252,11 +252,11 @@ def _number(point: Point) -> int:
     return int(point.name.split()[-1])
 
 
-def _window(found: Sequence[Point], budget: int | None) -> tuple[float, float]:
+def _window(points: Sequence[Point], budget: int | None) -> tuple[float, float]:
     """Range of the cost axis: candidates, budget, and references within one more span of these."""
-    shown = [point.cost for point in found if point.role in ("candidate", "pruned") and point.cost is not None]
+    shown = [point.cost for point in points if point.role in ("candidate", "pruned") and point.cost is not None]
     shown += [budget] if budget else []
-    others = [point.cost for point in found if point.role in ("base", "reference") and point.cost is not None]
+    others = [point.cost for point in points if point.role in ("base", "reference") and point.cost is not None]
     low, high = min(shown or others, default=0), max(shown or others, default=1)
     span = max(high - low, high / 20)
     near = [cost for cost in others if low - span <= cost <= high + span]
@@ -265,16 +265,16 @@ def _window(found: Sequence[Point], budget: int | None) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _networks(name: str, found: Sequence[Point], names: _Hover, *, hollow: bool) -> dict[str, Any]:
-    many = len(found) > MANY
+def _networks(name: str, points: Sequence[Point], names: _Hover, *, hollow: bool) -> dict[str, Any]:
+    many = len(points) > MANY
     look = {"color": CLEAR, "line": {"color": GREY, "width": 1}} if hollow else {"color": TRAINED}
     return {
         "type": "scattergl" if many else "scatter",
         "mode": "markers",
         "name": name,
-        "x": [point.cost for point in found],
-        "y": [point.accuracy for point in found],
-        "customdata": names.data(found),
+        "x": [point.cost for point in points],
+        "y": [point.accuracy for point in points],
+        "customdata": names.data(points),
         "marker": look | {"size": 5 if many else 8, "opacity": 0.5 if many else 0.85},
         "hovertemplate": names.template(),
     }

@@ -77,15 +77,15 @@ def curves(run: Run, candidates: list[Record], references: list[Record], top: in
     """
     networks = {record.reference or "": rounded(record.curve) for record in reversed(ranked(references))}
     base, level = run.config.base_name, base_accuracy(run.config, references)
-    found = []
+    curves_shown = []
     if base in networks:
-        found.append(Curve(base if base == "base" else f"base {base}", "base", networks.pop(base)))
+        curves_shown.append(Curve(base if base == "base" else f"base {base}", "base", networks.pop(base)))
     elif level is not None:
-        found.append(Curve("accuracy to beat", "base", rounded([level] * max(run.config.recipe.epochs, 2))))
+        curves_shown.append(Curve("accuracy to beat", "base", rounded([level] * max(run.config.recipe.epochs, 2))))
     best = ranked(candidates)[:top]
-    found += [Curve(f"trial {record.number}", "candidate", rounded(record.curve)) for record in best]
-    found += [Curve(name, "reference", accuracies) for name, accuracies in networks.items()]
-    return found + _published(run.config)
+    curves_shown += [Curve(f"trial {record.number}", "candidate", rounded(record.curve)) for record in best]
+    curves_shown += [Curve(name, "reference", accuracies) for name, accuracies in networks.items()]
+    return curves_shown + _published(run.config)
 
 
 def other_curves(candidates: list[Record], top: int = 5) -> list[Curve]:
@@ -124,18 +124,18 @@ def points(run: Run, candidates: list[Record], references: list[Record], metric:
 
     What a network costs in int8 is known of records that come from `search.study.pareto.add_costs`.
     """
-    found = []
+    points_shown = []
     for record in candidates:
         accuracy, role = record.best_val_accuracy, "pruned" if record.outcome == PRUNED else "candidate"
         if record.outcome in ("trained", PRUNED) and accuracy is not None:
-            found.append(_point(f"trial {record.number}", role, record, metric))
+            points_shown.append(_point(f"trial {record.number}", role, record, metric))
     trained = {record.reference: record for record in reversed(ranked(references))}
     base = run.config.base_name
     if isinstance(run.config.base, float):
-        found.append(Point("accuracy to beat", "base", None, *rounded([run.config.base])))
+        points_shown.append(Point("accuracy to beat", "base", None, *rounded([run.config.base])))
     elif base in trained:
-        found.append(_point(base if base == "base" else f"base {base}", "base", trained.pop(base), metric))
-    return found + [_point(name or "", "reference", record, metric) for name, record in trained.items()]
+        points_shown.append(_point(base if base == "base" else f"base {base}", "base", trained.pop(base), metric))
+    return points_shown + [_point(name or "", "reference", record, metric) for name, record in trained.items()]
 
 
 def _point(name: str, role: str, record: Record, metric: str) -> Point:
@@ -151,9 +151,9 @@ def refusals(candidates: Iterable[Record], most: int = 50) -> list[Refusals]:
 
     Rejections inside the sampler keep their rule; a trial that was rejected itself (queued by a user) counts as `REJECTED`.
     """
-    told = [(record.number, _refused(record)) for record in candidates if record.outcome != "interrupted"]
-    width = max(1, -(-(1 + max((number for number, _ in told), default=0)) // most))
-    groups = groupby(told, key=lambda one: one[0] // width)
+    rejected = [(record.number, _refused(record)) for record in candidates if record.outcome != "interrupted"]
+    width = max(1, -(-(1 + max((number for number, _ in rejected), default=0)) // most))
+    groups = groupby(rejected, key=lambda one: one[0] // width)
     return [
         Refusals(place * width, (place + 1) * width - 1, dict(sum((rules for _, rules in group), Counter[str]())))
         for place, group in groups

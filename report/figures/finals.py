@@ -20,19 +20,21 @@ POINTS = 100  # of a difference of accuracies
 # --- finals ----------------------------------------------------------------------------------------------------------
 
 
-def finals(found: FinalsResult) -> Figure:
+def finals(results: FinalsResult) -> Figure:
     """Draw each finalist's mean on fresh seeds with its interval, single seeds, and its score in the search."""
-    rows = found.finalists[::-1]
-    names = [one.name for one in rows]
-    is_test = found.measure == "test_accuracy"
-    seeds = [(one.name, score) for one in rows for score in _scores(one, is_test)]
-    means = with_spans(names, [(one.mean, *(one.interval or (one.mean, one.mean))) for one in rows]) | {
+    rows = results.finalists[::-1]
+    names = [finalist.name for finalist in rows]
+    is_test = results.measure == "test_accuracy"
+    seeds = [(finalist.name, score) for finalist in rows for score in _scores(finalist, is_test)]
+    means = with_spans(
+        names, [(finalist.mean, *(finalist.interval or (finalist.mean, finalist.mean))) for finalist in rows]
+    ) | {
         "name": "mean, 95 % interval",
         "marker": {"color": BEST, "size": 11},
         "hovertemplate": "%{y}: mean %{x:.2%} (%{customdata})<extra></extra>",
     }
     means["error_x"]["color"] = BEST
-    base = next((one.mean for one in rows if one.name == "base"), None)
+    base = next((finalist.mean for finalist in rows if finalist.name == "base"), None)
     return drawn(
         "Finals",
         [
@@ -40,7 +42,7 @@ def finals(found: FinalsResult) -> Figure:
             _dots("each seed", seeds, {"symbol": "circle-open", "color": GREY, "size": 7}),
             _dots(
                 "in the search",
-                [(one.name, one.search_score) for one in rows if one.search_score is not None],
+                [(finalist.name, finalist.search_score) for finalist in rows if finalist.search_score is not None],
                 {"symbol": "x-thin", "size": 9, "line": {"color": WORST, "width": 2}},
             ),
         ],

@@ -19,9 +19,9 @@ FAILURES = 20  # most failures listed
 
 def rejections(findings: Findings) -> Section:
     """Section on proposals rejected before training and trials pruned during it."""
-    words, figure = refusal_words(findings.candidates), figures.refusals(findings.run, findings.candidates)
+    text, figure = refusal_words(findings.candidates), figures.refusals(findings.run, findings.candidates)
     counts = findings.board["counts"]
-    parts = [markup.paragraph(f"Rejected before training: {words}." if words else "Nothing was rejected before training.")]
+    parts = [markup.paragraph(f"Rejected before training: {text}." if text else "Nothing was rejected before training.")]
     if figure is not None:
         caption = "Proposals rejected before each trial, by the rule that they broke, and their sizes."
         parts.append(markup.figure(figure, caption, height=460))
@@ -32,8 +32,8 @@ def rejections(findings: Findings) -> Section:
     parts.append("<h3>Pruning</h3>")
     if rungs.rows:
         less = f"{1 - trained / whole:.0%} less than" if trained < whole else "as many as"
-        words = f"Candidates trained {trained:,} epochs, {less} the {whole:,} that all of them in full would have taken."
-        parts += [markup.table(rungs, "Rungs"), markup.paragraph(words, "remark")]
+        text = f"Candidates trained {trained:,} epochs, {less} the {whole:,} that all of them in full would have taken."
+        parts += [markup.table(rungs, "Rungs"), markup.paragraph(text, "remark")]
     else:
         parts.append(markup.paragraph("The study has no rungs: every candidate was trained in full."))
     if counts["failed"]:
@@ -68,11 +68,11 @@ def time_spent(times: TrainingTimes) -> Section:
         )
         for row in times.spent
     ]
-    words = f"All trainings together took {format_duration(times.seconds)}."
+    text = f"All trainings together took {format_duration(times.seconds)}."
     if times.begun and times.ended:
         clock = format_duration((times.ended - times.begun).total_seconds())
-        words += f" Wall-clock time from the first start ({times.begun:%Y-%m-%d %H:%M}) to the last end: {clock}."
-    return Section("time", "Time spent", markup.paragraph(words) + markup.table_of(columns, rows, "Time spent", left=(0, 4)))
+        text += f" Wall-clock time from the first start ({times.begun:%Y-%m-%d %H:%M}) to the last end: {clock}."
+    return Section("time", "Time spent", markup.paragraph(text) + markup.table_of(columns, rows, "Time spent", left=(0, 4)))
 
 
 def configuration(findings: Findings) -> Section:

@@ -30,7 +30,7 @@ def choices(findings: Findings, nets: Sequence[Net]) -> Section | None:
         few = f"{len(nets)} candidates are too few to compare good with bad ones; needed: {contrast.FEWEST}."
         return Section("choices", title, markup.paragraph(few))
     n = len(quarters.best)
-    words = (
+    text = (
         f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; pruned candidates rank below the others. "
         + ("So few show little more than chance. " if n < 10 else "")
         + "The section on importance says which choices exceed chance."
@@ -45,20 +45,20 @@ def choices(findings: Findings, nets: Sequence[Net]) -> Section | None:
         else:
             rest = f"<h3>Other choices</h3>{others}"
     grid = "".join(f"<div><h3>{name}</h3>{plot}</div>" for name, plot in plots)
-    return Section("choices", title, f'{markup.paragraph(words)}<div class="pair">{grid}</div>{rest}')
+    return Section("choices", title, f'{markup.paragraph(text)}<div class="pair">{grid}</div>{rest}')
 
 
 def _plots(quarters: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple[str, str]]:
     """Return (title, figure) of each choice by part that differs between networks."""
     band = "Median of either group, with quartiles as a band or, of few networks, each as a thin line."
-    for what, unit, value in (
+    for title, unit, value in (
         ("Width", "channels", lambda part_: part_.width),
         ("Number of blocks", "blocks", lambda part_: part_.blocks),
         ("Dropout", "dropout rate", lambda part_: part_.dropout),
     ):
         if contrast.varies(nets, value):
             figure = choice_charts.along(quarters, value, unit, part)
-            yield f"{what} of each {part}", markup.figure(figure, band, height=360)
+            yield f"{title} of each {part}", markup.figure(figure, band, height=360)
     if contrast.varies(nets, lambda part_: float(part_.is_pooled)):
         words = f"The share of either group that pools after each {part}."
         yield f"Pooling after each {part}", markup.figure(choice_charts.pools(quarters), words, height=360)
@@ -75,7 +75,7 @@ def importances(findings: Findings) -> Section:
         few = f"{n} trials trained in full are too few: {importance.FEWEST} are needed, {importance.STEADY} recommended."
         return Section("importance", title, markup.paragraph(few))
     clear = [contrast.display_name(row.name) for row in rows if row.stands_out]
-    words = (
+    text = (
         f"How much each choice matters for being among the best tenth of {n:,} trials trained in full (PED-ANOVA, Optuna's "
         "default). " + (f"These stand out from chance: {', '.join(clear)}." if clear else "None stands out from chance.")
     )
@@ -87,7 +87,7 @@ def importances(findings: Findings) -> Section:
     )
     more = f" The {choice_charts.MOST} most important of {len(rows)}." if len(rows) > choice_charts.MOST else ""
     figure = markup.figure(choice_charts.importance(rows), caption + more)
-    return Section("importance", title, (markup.notice(few.strip()) if few else "") + markup.paragraph(words) + figure)
+    return Section("importance", title, (markup.notice(few.strip()) if few else "") + markup.paragraph(text) + figure)
 
 
 def parameters(findings: Findings, nets: Sequence[Net]) -> Section | None:
@@ -105,17 +105,17 @@ def parameters(findings: Findings, nets: Sequence[Net]) -> Section | None:
 
 def _paying(estimate: Marginal, part: str) -> str:
     best, clear = max(estimate.gains, key=lambda gain: gain.gain), [gain for gain in estimate.gains if gain.is_clear]
-    how = (
+    method = (
         f"taken from the widths of all other {part}s in proportion, as every candidate fills the budget"
         if estimate.kind == "moved"
         else "added to the network"
     )
     if not clear:
-        words = f"No {part} stands out: each estimate may be due to chance."
+        text = f"No {part} stands out: each estimate may be due to chance."
     elif best.is_clear and best.gain > 0:
-        words = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
+        text = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
     else:
-        words = f"No {part} clearly gains, and {', '.join(gain.named(part) for gain in clear)} clearly lose by it."
+        text = f"No {part} clearly gains, and {', '.join(gain.named(part) for gain in clear)} clearly lose by it."
     rows = [
         (
             gain.named(part),
@@ -128,7 +128,7 @@ def _paying(estimate: Marginal, part: str) -> str:
         for gain in estimate.gains
     ]
     columns = ("", "channels now", "a channel costs", "points for 1,000 more", "95 % interval", "verdict")
-    caption = f"Points of best validation accuracy for a thousand parameters spent on width, {how}; 95 % intervals."
+    caption = f"Points of best validation accuracy for a thousand parameters spent on width, {method}; 95 % intervals."
     adjusted = f", adjusted for {', '.join(map(contrast.display_name, estimate.controls))}" if estimate.controls else ""
     about = (
         f"Linear regression over {estimate.n:,} trials trained in full: accuracy on the width of each {part}{adjusted}. A "
@@ -137,7 +137,7 @@ def _paying(estimate: Marginal, part: str) -> str:
     )
     return "".join(
         [
-            markup.paragraph(words),
+            markup.paragraph(text),
             markup.figure(choice_charts.marginal(estimate, part), caption),
             markup.table(Table(columns, rows), f"Gain of each {part}", left=(0, 5)),
             markup.paragraph(about, "remark"),

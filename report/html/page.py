@@ -96,14 +96,14 @@ def _header(findings: Findings) -> str:
     kinds = "separable convolutions only, " if config.budget.separable_only else ""
     question = f"{findings.data['summary']}; {kinds}under {config.budget.words}"
     fresh = confirmation(findings.finals, findings.number, results.finals_command(findings))
-    words = f"Protocol {config.protocol}: {protocol_words(config)}"
+    text = f"Protocol {config.protocol}: {protocol_words(config)}"
     return "".join(
         [
             markup.paragraph(question, "eyebrow"),
             f"<h1>{escape(findings.run.name)}: {escape(title(board, classes))}</h1>",
             markup.paragraph(f"{verdict(board, classes)} {fresh.words}", "lead"),
             f'<dl class="tiles {fresh.status.replace(" ", "-")}">{"".join(_tiles(findings, fresh))}</dl>',
-            markup.notice(words, "warning") if config.protocol == "course" else markup.paragraph(words, "remark"),
+            markup.notice(text, "warning") if config.protocol == "course" else markup.paragraph(text, "remark"),
         ]
     )
 

@@ -80,11 +80,11 @@ def curves(findings: Findings) -> Section:
     plot = figures.learning_curves(*known)
     low = plot.layout.yaxis.range[0]
     published = " Published logs, dotted with one symbol each, are of the test images." if _has_published(plot) else ""
-    words = (
+    text = (
         "Validation accuracy by epoch: the winner in colour, the base dashed, the next best in blue, other candidates grey."
         f"{published} The axis begins at {low:.0%}, so that differences at the end show: first epochs may lie below."
     )
-    return Section("curves", "Learning curves", markup.figure(plot, words, height=480))
+    return Section("curves", "Learning curves", markup.figure(plot, text, height=480))
 
 
 def _has_published(plot: Figure) -> bool:
@@ -94,16 +94,16 @@ def _has_published(plot: Figure) -> bool:
 def progress(findings: Findings) -> Section:
     """Section on the course of the search."""
     plot = draw_progress(findings.run, findings.candidates, findings.references)
-    words = (
+    text = (
         "Each candidate in the order of the trials, and the best so far. Triangles on the lower edge are less accurate than "
         "the axis shows."
     )
     if any("expected_gain" in record.proposal for record in findings.candidates):
-        words += (
+        text += (
             " The lower panel answers whether to go on: the gain over the best network so far that the sampler expected of "
             "each trial when it proposed it, averaged over what the trial might have reached."
         )
-    return Section("progress", "Progress of the search", markup.figure(plot, words))
+    return Section("progress", "Progress of the search", markup.figure(plot, text))
 
 
 def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
@@ -119,10 +119,10 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
     parts = [_front(known, config.cost_metrics)] if config.cost_metrics else list[str]()
     for name in names:
         metric, front = METRICS[name], fronts.front_board(known, (name,))
-        words = f"Best validation accuracy against {metric.axis}; the line is the highest accuracy at no higher cost."
-        words += " Shaded: beyond the budget." if name in config.budget.limits else ""
+        text = f"Best validation accuracy against {metric.axis}; the line is the highest accuracy at no higher cost."
+        text += " Shaded: beyond the budget." if name in config.budget.limits else ""
         plot = figures.accuracy_by_cost(*known, name, networks=networks)
-        parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, words)]
+        parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, text)]
         n, label = len(front["trials"]), f"The front of accuracy against {metric.label}"
         table = markup.table(fronts.front_table(front), label, left=(1,))
         parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))
@@ -142,18 +142,18 @@ def _front(known: Opened, metrics: Sequence[str]) -> str:
 
 def winner(findings: Findings) -> Section:
     """The winner layer by layer."""
-    words = (
+    text = (
         f"Trial {findings.number} from its input down: boxes as wide as their channels, strips for normalisation, "
         "activation and dropout; output size, receptive field in input pixels, parameters and multiply-adds."
     )
     flipped = next(record.flip_val_accuracy for record in findings.candidates if record.number == findings.number)
     if flipped is not None:
-        words += f" With flip averaging, which is reported separately and never ranked, it reaches {flipped:.2%}."
+        text += f" With flip averaging, which is reported separately and never ranked, it reaches {flipped:.2%}."
     label = f"Trial {findings.number}, layer by layer"
     network = findings.network
     folded, compact, full = (network_svg(network, view) for view in (View.FOLDED, View.COMPACT, View.FULL))
     parts = [
-        markup.paragraph(words),
+        markup.paragraph(text),
         f'<div class="broad">{markup.scrolling(folded, label)}</div><div class="narrow">{compact}</div>',
         markup.details("Every layer by itself", markup.scrolling(full, f"{label}, nothing folded")),
     ]
@@ -170,13 +170,13 @@ def mistakes(findings: Findings, predictions: Predictions | str) -> Section:
         return Section("mistakes", title, markup.paragraph(f"Not shown: {predictions}."))
     record = next(record for record in findings.candidates if record.number == findings.number)
     stored = record.float_val_accuracy or record.best_val_accuracy or 0.0
-    words = (
+    text = (
         f"With the weights of its best epoch, in float32, the winner was evaluated again: "
         f"{predictions.accuracy:.2%} of {predictions.images:,} validation images are classified correctly "
         f"({stored:.2%} when it was trained)."
     )
     beside = f'<div class="beside"><div>{_confusion(predictions)}</div><div>{_confusions(predictions)}</div></div>'
-    parts = [markup.paragraph(words), beside]
+    parts = [markup.paragraph(text), beside]
     if predictions.worst:
         parts += [
             "<h3>Worst mistakes</h3>",

@@ -22,48 +22,48 @@ BLOCK = "repeat"
 # --- finals ----------------------------------------------------------------------------------------------------------
 
 
-def finals_section(found: FinalsResult) -> str:
+def finals_section(results: FinalsResult) -> str:
     """The finalists as Markdown."""
-    told = f"\n\n{markdown(finals_table(found))}\n\n{FINALS}" if found.finalists else ""
-    return finals_verdict(found) + told + "".join(f"\n\n{escaped(line)}" for line in finals_notes(found))
+    table = f"\n\n{markdown(finals_table(results))}\n\n{FINALS}" if results.finalists else ""
+    return finals_verdict(results) + table + "".join(f"\n\n{escaped(line)}" for line in finals_notes(results))
 
 
-def finals_verdict(found: FinalsResult) -> str:
+def finals_verdict(results: FinalsResult) -> str:
     """Verdict of the finals in one or two sentences."""
-    words = verdict(found)
+    words = verdict(results)
     return words[0].upper() + words[1:]
 
 
-def finals_table(found: FinalsResult) -> Table:
+def finals_table(results: FinalsResult) -> Table:
     """Table of finalists, best mean first, each compared with the base and with the leader."""
     rows = [
         (
-            one.name,
-            f"{one.params:,}",
-            f"{one.mean:.2%}",
-            "" if one.interval is None else f"{one.interval[0]:.2%} to {one.interval[1]:.2%}",
-            "" if one.spread is None else f"{100 * one.spread:.2f}",
-            "" if one.search_score is None else f"{one.search_score:.2%}",
-            "" if one.winners_curse is None else f"{100 * one.winners_curse:+.2f}",
-            _versus(one.against_base),
-            _versus(one.against_leader),
+            finalist.name,
+            f"{finalist.params:,}",
+            f"{finalist.mean:.2%}",
+            "" if finalist.interval is None else f"{finalist.interval[0]:.2%} to {finalist.interval[1]:.2%}",
+            "" if finalist.spread is None else f"{100 * finalist.spread:.2f}",
+            "" if finalist.search_score is None else f"{finalist.search_score:.2%}",
+            "" if finalist.winners_curse is None else f"{100 * finalist.winners_curse:+.2f}",
+            _versus(finalist.against_base),
+            _versus(finalist.against_leader),
         )
-        for one in found.finalists
+        for finalist in results.finalists
     ]
-    measured = f"mean {measure(found)}"
+    measured = f"mean {measure(results)}"
     columns = ("", "params", measured, "95 % interval", "spread", "in the search", "flattered by", "base", "leader")
     return Table(columns, rows)
 
 
-def finals_notes(found: FinalsResult) -> list[str]:
+def finals_notes(results: FinalsResult) -> list[str]:
     """Notes on the reading of the test images and on excluded finalists."""
-    read = [f"The test images were read at {', '.join(found.test_read)}."] if found.test_read else []
-    return read + [f"{name} is compared with none: {why}." for name, why in found.failed.items()]
+    read = [f"The test images were read at {', '.join(results.test_read)}."] if results.test_read else []
+    return read + [f"{name} is compared with none: {why}." for name, why in results.failed.items()]
 
 
-def measure(found: FinalsResult) -> str:
+def measure(results: FinalsResult) -> str:
     """Name of the accuracy that finalists are compared by."""
-    return "test accuracy" if found.measure == "test_accuracy" else "best validation accuracy"
+    return "test accuracy" if results.measure == "test_accuracy" else "best validation accuracy"
 
 
 FINALS = (
@@ -73,11 +73,11 @@ FINALS = (
 )
 
 
-def _versus(one: Comparison | None) -> str:
-    if one is None:
+def _versus(comparison: Comparison | None) -> str:
+    if comparison is None:
         return ""
-    span = _span(one) or " (the same on too few seeds to say)"
-    return f"{100 * one.difference:+.2f}{span}{', tie' if one.is_tie else ''}"
+    span = _span(comparison) or " (the same on too few seeds to say)"
+    return f"{100 * comparison.difference:+.2f}{span}{', tie' if comparison.is_tie else ''}"
 
 
 def _span(one: Comparison | Effect) -> str:
@@ -105,15 +105,15 @@ def effects_shown(run: Run, study: optuna.Study) -> list[Shown]:
     rows = grid_rows(run, study) if run.config.search.sampler == "grid" and factors else []
     if not rows:
         return []
-    found, seeds = effects(rows, factors, SCORE, BLOCK), len({row[BLOCK] for row in rows})
-    words = _ABLATION.format(cells=len(rows) // seeds, seeds=seeds)
-    shown = [Shown(words, _effects_table("factor", [one for one in found if len(one.factors) == 1]))]
-    if together := [one for one in found if len(one.factors) == 2]:
-        words = "Two factors together: by how much the first one's effect grows with the second."
-        shown.append(Shown(words, _effects_table("factors", together)))
+    estimates, seeds = effects(rows, factors, SCORE, BLOCK), len({row[BLOCK] for row in rows})
+    text = _ABLATION.format(cells=len(rows) // seeds, seeds=seeds)
+    shown = [Shown(text, _effects_table("factor", [one for one in estimates if len(one.factors) == 1]))]
+    if together := [one for one in estimates if len(one.factors) == 2]:
+        text = "Two factors together: by how much the first one's effect grows with the second."
+        shown.append(Shown(text, _effects_table("factors", together)))
     for factor in factors if len(factors) > 1 else []:
-        words = f"{_short(factor)} by the value of each other factor:"
-        shown.append(Shown(words, _within(rows, factor, factors)))
+        text = f"{_short(factor)} by the value of each other factor:"
+        shown.append(Shown(text, _within(rows, factor, factors)))
     return shown
 
 
@@ -133,9 +133,9 @@ _ABLATION = (
 )
 
 
-def _effects_table(what: str, found: Sequence[Effect]) -> Table:
-    rows = [(_named(one), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)) for one in found]
-    return Table((what, "effect", "95 % interval", "verdict"), rows)
+def _effects_table(title: str, estimates: Sequence[Effect]) -> Table:
+    rows = [(_named(one), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)) for one in estimates]
+    return Table((title, "effect", "95 % interval", "verdict"), rows)
 
 
 def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[str]) -> Table:
@@ -143,23 +143,23 @@ def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[st
     lines = []
     for other in factors:
         if other != factor:
-            for one in within(rows, factor, other, factors, SCORE, BLOCK):
-                assert one.at
-                at = f"{_short(one.at[0])} = {_word(one.at[1])}"
-                lines.append((at, f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)))
+            for effect in within(rows, factor, other, factors, SCORE, BLOCK):
+                assert effect.at
+                at = f"{_short(effect.at[0])} = {_word(effect.at[1])}"
+                lines.append((at, f"{100 * effect.difference:+.2f}", _span(effect).strip(" ()"), _judged(effect)))
     return Table(("where", "effect", "95 % interval", "verdict"), lines)
 
 
-def _named(one: Effect) -> str:
-    if len(one.factors) == 1:
-        return f"{_short(one.factors[0])}: {_word(one.level)} against {_word(one.against)}"
-    return " and ".join(f"{_short(name)} ({_word(level)})" for name, level in zip(one.factors, one.level, strict=True))
+def _named(effect: Effect) -> str:
+    if len(effect.factors) == 1:
+        return f"{_short(effect.factors[0])}: {_word(effect.level)} against {_word(effect.against)}"
+    return " and ".join(f"{_short(name)} ({_word(level)})" for name, level in zip(effect.factors, effect.level, strict=True))
 
 
-def _judged(one: Effect) -> str:
-    if one.adjusted_p is None:
+def _judged(effect: Effect) -> str:
+    if effect.adjusted_p is None:
         return "unknown: one seed"
-    return "may be chance" if one.is_tie else "more" if one.difference > 0 else "less"
+    return "may be chance" if effect.is_tie else "more" if effect.difference > 0 else "less"
 
 
 def _short(name: str) -> str:

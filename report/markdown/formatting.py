@@ -76,6 +76,6 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], align: str = "-
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def markdown(one: Table, align: str = "--:") -> str:
+def markdown(cells: Table, align: str = "--:") -> str:
     """Markdown table of plain cells, which are escaped."""
-    return table(map(escaped, one.columns), (map(escaped, row) for row in one.rows), align)
+    return table(map(escaped, cells.columns), (map(escaped, row) for row in cells.rows), align)

@@ -158,13 +158,13 @@ def _front(found: Findings) -> str:
     return f"{escaped(front_words(front))}\n\n{markdown(front_table(front))}"
 
 
-def checklist(found: Iterable[Check]) -> str:
+def checklist(checks: Iterable[Check]) -> str:
     """Checklist as a Markdown table."""
-    rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in found]
+    rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in checks]
     return table(("", "asked", "found"), rows, align=":--")
 
 
-def _log(found: Findings, records: Sequence[Record], trial: str | int | None, folder: str) -> str:
+def _log(findings: Findings, records: Sequence[Record], trial: str | int | None, folder: str) -> str:
     """The training log of a reference by name or of a candidate by number."""
     if trial is None:
         return "The base is a plain accuracy: there is no log of it."
@@ -173,7 +173,7 @@ def _log(found: Findings, records: Sequence[Record], trial: str | int | None, fo
         record.curve for record in records if trial in (record.reference, record.number) and record.outcome == "trained"
     ]
     try:
-        history = read_json(found.run.folder / name)
+        history = read_json(findings.run.folder / name)
         epochs = [[epoch[key] for key in _LOG] for epoch in history]
         if not any(is_own_log(history, curve) for curve in curves):
             return f"The log in the run folder ({escaped(name)}) is another trial's."

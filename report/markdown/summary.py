@@ -64,24 +64,27 @@ class Confirmed(NamedTuple):
     words: str
 
 
-def confirmation(found: FinalsResult | None, number: int, command: str) -> Confirmed:
+def confirmation(results: FinalsResult | None, number: int, command: str) -> Confirmed:
     """Result of the finals for the winner of the search.
 
     Args:
         command: the command that runs finals, shown if they have not been run.
     """
-    if found is None:
+    if results is None:
         return Confirmed("not held", "not confirmed yet", f"No finals yet; they show which lead is real: {command}")
-    one = next((one for one in found.finalists if one.number == number and one.name == f"trial-{number}"), None)
-    if one is None:
+    finalist = next(
+        (finalist for finalist in results.finalists if finalist.number == number and finalist.name == f"trial-{number}"),
+        None,
+    )
+    if finalist is None:
         words = f"Trial {number} is in no finals: they were run before it, or it was not trained on every seed."
         return Confirmed("unknown", "not confirmed", words)
-    seeds = f"{found.seeds} fresh seed{'s' if found.seeds > 1 else ''}"
-    mean = f"its mean is {one.mean:.2%} on {seeds}"
-    ahead = one.against_leader
+    seeds = f"{results.seeds} fresh seed{'s' if results.seeds > 1 else ''}"
+    mean = f"its mean is {finalist.mean:.2%} on {seeds}"
+    ahead = finalist.against_leader
     if ahead and not ahead.is_tie:
-        return Confirmed("not ahead", "not confirmed", f"Not confirmed: {mean}, and {found.leader} is really ahead of it.")
-    base = one.against_base
+        return Confirmed("not ahead", "not confirmed", f"Not confirmed: {mean}, and {results.leader} is really ahead of it.")
+    base = finalist.against_base
     if base is None:
         return Confirmed("unknown", "no base to compare", f"In the finals {mean}; there is no base to compare it with.")
     gap = f"{100 * abs(base.difference):.2f} points {'above' if base.difference > 0 else 'below'} the base"

@@ -48,22 +48,22 @@ class HandIn:
         return "\n".join(f"- {line}" for line in lines)
 
 
-def cells(given: HandIn) -> list[Cell]:
+def cells(hand_in: HandIn) -> list[Cell]:
     """Return the cells of the notebook."""
     return [
-        markdown(f"# {given.title}\n\n{given.verdict}\n\n{given.what_was_done}\n\nProtocol: {given.protocol}"),
+        markdown(f"# {hand_in.title}\n\n{hand_in.verdict}\n\n{hand_in.what_was_done}\n\nProtocol: {hand_in.protocol}"),
         code(codes.SETUP),
-        markdown(f"## Images\n\n{_about_images(given.images)}"),
+        markdown(f"## Images\n\n{_about_images(hand_in.images)}"),
         code(codes.IMAGES),
-        *([] if given.base else [markdown(_NO_BASE.format(given.base_accuracy))]),
-        *(cell for network in given.networks for cell in _network(network)),
+        *([] if hand_in.base else [markdown(_NO_BASE.format(hand_in.base_accuracy))]),
+        *(cell for network in hand_in.networks for cell in _network(network)),
         markdown("## Learning curves\n\nValidation accuracy by epoch, from the logs."),
-        code(codes.curves(given.networks, given.base_accuracy)),
-        *_trainings(given.networks, given.images),
-        markdown(f"## The trained networks\n\n{_MEASURED if given.images else _LOADED}"),
-        code(codes.measuring(given.networks)),
-        markdown(f"## Checklist\n\nAs the study has it:\n\n{given.checklist}\n\n{_COUNTED}"),
-        code(codes.counting(given.limit, given.base_accuracy, base_was_trained=given.base is not None)),
+        code(codes.curves(hand_in.networks, hand_in.base_accuracy)),
+        *_trainings(hand_in.networks, hand_in.images),
+        markdown(f"## The trained networks\n\n{_MEASURED if hand_in.images else _LOADED}"),
+        code(codes.measuring(hand_in.networks)),
+        markdown(f"## Checklist\n\nAs the study has it:\n\n{hand_in.checklist}\n\n{_COUNTED}"),
+        code(codes.counting(hand_in.limit, hand_in.base_accuracy, base_was_trained=hand_in.base is not None)),
     ]
 
 
@@ -94,21 +94,21 @@ def _about_images(images: Images | None) -> str:
     return f"{images.name}: trained on {images.training:,}, validated on {images.validation:,}, {split}. {there}"
 
 
-def _network(one: Network) -> Iterator[Cell]:
-    yield markdown(_NETWORK.format(role=one.role, name=one.name, file=one.file))
-    yield code(codes.definition(one))
-    yield code(codes.building(one))
-    yield markdown(f"### Training log of the {one.role}\n\nReplayed from `logs/{one.role}.json`.")
-    yield code(f'print_log("{one.role}")')
+def _network(network: Network) -> Iterator[Cell]:
+    yield markdown(_NETWORK.format(role=network.role, name=network.name, file=network.file))
+    yield code(codes.definition(network))
+    yield code(codes.building(network))
+    yield markdown(f"### Training log of the {network.role}\n\nReplayed from `logs/{network.role}.json`.")
+    yield code(f'print_log("{network.role}")')
 
 
 def _trainings(networks: Sequence[Network], images: Images | None) -> Iterator[Cell]:
     """Recipe of each network, once if they share it."""
-    alike = all((one.recipe, one.policy) == (networks[0].recipe, networks[0].policy) for one in networks)
+    alike = all((network.recipe, network.policy) == (networks[0].recipe, networks[0].policy) for network in networks)
     shared = "Base and winner were trained by the same recipe. " if alike and len(networks) > 1 else ""
     yield markdown(f"## How they were trained\n\n{_TRAINED.format(shared=shared)}")
     yield code(codes.training_images(images))
-    for some in [networks] if alike else [[one] for one in networks]:
-        subject = "The training" if alike else f"The training of the {some[0].role}"
-        yield code(training_source(some[0].recipe, policy=some[0].policy, subject=subject))
-        yield code(codes.retraining(some))
+    for group in [networks] if alike else [[network] for network in networks]:
+        subject = "The training" if alike else f"The training of the {group[0].role}"
+        yield code(training_source(group[0].recipe, policy=group[0].policy, subject=subject))
+        yield code(codes.retraining(group))

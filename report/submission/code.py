@@ -136,9 +136,9 @@ def training_images(images: Images | None) -> str:
 def retraining(networks: Sequence[Network]) -> str:
     """Calls of the training function of the previous cell, one for each network."""
     lines = ["if RETRAIN:", "    x_train, y_train = training_images()"]
-    for one in networks:
+    for network in networks:
         images = 'x_train, y_train, arrays["x_val"], arrays["y_val"]'
-        lines.append(f'    train(build_{one.role}, prepare_{one.role}, {images}, "retrained_{one.role}.keras")')
+        lines.append(f'    train(build_{network.role}, prepare_{network.role}, {images}, "retrained_{network.role}.keras")')
     return "\n".join(lines)
 
 

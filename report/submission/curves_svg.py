@@ -36,11 +36,11 @@ def curves_svg(curves: Mapping[str, Sequence[float]], base: str) -> str:
         for epoch in sorted({1, *range(every, epochs + 1, every)}):
             yield _text(x(epoch), HEIGHT - BOTTOM + 20, str(epoch), "middle")
         yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, "epoch", "middle")
-        for place, (name, accuracies) in enumerate(curves.items()):
+        for index, (name, accuracies) in enumerate(curves.items()):
             look = f'stroke="{GREY}" stroke-dasharray="6 4"' if name == base else f'stroke="{COLOURS[0]}"'
             look += ' stroke-width="2.5" fill="none"'
             points = " ".join(f"{x(epoch):.1f},{y(value):.1f}" for epoch, value in enumerate(accuracies, 1))
-            start = LEFT + place * (WIDTH - LEFT) // len(curves)
+            start = LEFT + index * (WIDTH - LEFT) // len(curves)
             yield f'<polyline points="{points}" {look}/>'
             yield f'<line x1="{start}" x2="{start + 24}" y1="16" y2="16" {look}/>'
             yield _text(start + 32, 20, f"{name} ({max(accuracies, default=0):.2%})", "start")

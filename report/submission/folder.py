@@ -57,8 +57,8 @@ def submit(run: Run, studies: Studies, folder: Path, tell: Callable[[str], None]
         RuntimeError: a form, read back, is another network, or a cell of the notebook failed.
     """
     notebook.require()
-    found = gather(run, studies)
-    if found.board["base"] is None:
+    findings = gather(run, studies)
+    if findings.board["base"] is None:
         raise UserError(
             f"{run.name}: its base, which the winner is compared with, has not been trained; continue with: {run.command}"
         )
@@ -66,40 +66,40 @@ def submit(run: Run, studies: Studies, folder: Path, tell: Callable[[str], None]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".submission-", dir=folder) as name:
-            _make(draft := Path(name), found, tell)
+            _make(draft := Path(name), findings, tell)
             return _moved(draft, folder / FORM)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{folder}: the submission cannot be written ({reason}); pass another folder") from error
 
 
-def _make(draft: Path, found: Findings, tell: Callable[[str], None]) -> None:
+def _make(draft: Path, findings: Findings, tell: Callable[[str], None]) -> None:
     """Make every file of the submission in an empty folder."""
-    run, name, board = found.run, found.run.config.base_name, found.board
-    trained = winners.candidate(run, found.number)
-    winner = _network(draft, run, trained, "winner", f"trials/{found.number}", "best_model")
+    run, name, board = findings.run, findings.run.config.base_name, findings.board
+    trained = winners.candidate(run, findings.number)
+    winner = _network(draft, run, trained, "winner", f"trials/{findings.number}", "best_model")
     base = _network(draft, run, winners.reference(run, name), "base", f"references/{name}", "base_model") if name else None
-    params, _ = keras_summary(found.network)
-    given = HandIn(
+    params, _ = keras_summary(findings.network)
+    hand_in = HandIn(
         title=f"{run.name}: a network under {run.config.budget.params:,} parameters",
-        verdict=_verdict(found),
+        verdict=_verdict(findings),
         protocol=protocol_words(run.config),
         limit=run.config.budget.params,
         base=base,
         base_accuracy=board["base"]["best_val_accuracy"],
         winner=winner,
-        checklist=checklist(checks(run.config, found.network, params, board)),
-        images=_images(draft / DATA, found, tell),
+        checklist=checklist(checks(run.config, findings.network, params, board)),
+        images=_images(draft / DATA, findings, tell),
     )
-    write_text(draft / CURVES, curves_svg(_curves(draft, given), "base"))
+    write_text(draft / CURVES, curves_svg(_curves(draft, hand_in), "base"))
     tell(f"executing {NOTEBOOK}")
-    write_text(draft / NOTEBOOK, notebook.executed(cells(given), draft, _ENVIRONMENT))
-    if given.images and not given.images.is_handed_in:
+    write_text(draft / NOTEBOOK, notebook.executed(cells(hand_in), draft, _ENVIRONMENT))
+    if hand_in.images and not hand_in.images.is_handed_in:
         (draft / DATA).unlink()
-    for page in write_reports(run, found.studies):
+    for page in write_reports(run, findings.studies):
         write_text(draft / page.name, _without_places(page.read_text(encoding="utf-8"), run))
-    write_text(draft / "checklist.md", f"# {escaped(run.name)}: checklist\n\n{given.checklist}\n")
-    write_text(draft / "README.md", _readme(given))
+    write_text(draft / "checklist.md", f"# {escaped(run.name)}: checklist\n\n{hand_in.checklist}\n")
+    write_text(draft / "README.md", _readme(hand_in))
 
 
 def _network(draft: Path, run: Run, trained: Trained, role: str, place: str, stem: str) -> Network:
@@ -115,12 +115,12 @@ def _network(draft: Path, run: Run, trained: Trained, role: str, place: str, ste
     return Network(role, trained.architecture.name, stem, source, Recipe.model_validate(trained.recipe), policy)
 
 
-def _images(path: Path, found: Findings, tell: Callable[[str], None]) -> Images | None:
+def _images(path: Path, findings: Findings, tell: Callable[[str], None]) -> Images | None:
     """Write the images that the notebook measures on; None if the study's are not available."""
-    config = found.run.config
+    config = findings.run.config
     try:
-        data = load_study_data(config, found.run.folder)
-        if data.fingerprint != found.data["fingerprint"]:
+        data = load_study_data(config, findings.run.folder)
+        if data.fingerprint != findings.data["fingerprint"]:
             raise UserError(f"{data.summary()}: not the images that the study was trained on")
     except UserError as error:
         tell(f"accuracies are not measured again: {error}")
@@ -140,11 +140,11 @@ def _images(path: Path, found: Findings, tell: Callable[[str], None]) -> Images 
     )
 
 
-def _curves(draft: Path, given: HandIn) -> dict[str, list[float]]:
+def _curves(draft: Path, hand_in: HandIn) -> dict[str, list[float]]:
     """Validation accuracies of base and winner by epoch; a base that is a plain accuracy is constant."""
-    logs = {one.role: read_json(draft / "logs" / f"{one.role}.json") for one in given.networks}
+    logs = {one.role: read_json(draft / "logs" / f"{one.role}.json") for one in hand_in.networks}
     found = {role: [epoch["val_accuracy"] for epoch in log] for role, log in logs.items()}
-    return {"base": [given.base_accuracy] * max(2, len(found["winner"]))} | found
+    return {"base": [hand_in.base_accuracy] * max(2, len(found["winner"]))} | found
 
 
 def _without_places(text: str, run: Run) -> str:
@@ -157,19 +157,19 @@ def _without_places(text: str, run: Run) -> str:
 
 def _moved(draft: Path, folder: Path) -> list[Path]:
     """Move every file of the draft to the target folder."""
-    made = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
-    for name in made:
+    files = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
+    for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (draft / name).replace(folder / name)
-    return [folder / name for name in made]
+    return [folder / name for name in files]
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def _verdict(found: Findings) -> str:
-    fresh = confirmation(found.finals, found.number, found.run.command).words if found.finals else ""
-    return f"{verdict(found.board, found.network.classes)} {fresh}".strip()
+def _verdict(findings: Findings) -> str:
+    fresh = confirmation(findings.finals, findings.number, findings.run.command).words if findings.finals else ""
+    return f"{verdict(findings.board, findings.network.classes)} {fresh}".strip()
 
 
 _README = """\
@@ -197,7 +197,7 @@ Then open `{notebook}` in Jupyter, VS Code or Colab, in this folder, and run all
 """
 
 
-def _readme(given: HandIn) -> str:
+def _readme(hand_in: HandIn) -> str:
     files = {
         f"[{NOTEBOOK}]({NOTEBOOK})": "executed: code of base and winner, logs, curves, measured accuracies, checks",
         "[report.md](report.md)": "the write-up: leaderboard, the winner layer by layer, logs, configuration",
@@ -205,16 +205,16 @@ def _readme(given: HandIn) -> str:
         "[checklist.md](checklist.md)": "what the task asks, whether it holds, and what shows it",
         "best_model.py, .json, .keras": "the winner: Keras source, card, weights of its best epoch",
     }
-    files |= {"base_model.py, .json, .keras": "the base, likewise"} if given.base else {}
+    files |= {"base_model.py, .json, .keras": "the base, likewise"} if hand_in.base else {}
     files |= {"logs/": "the training logs, a row for each epoch"}
-    files |= {DATA: "the images that the notebook reads"} if given.images and given.images.is_handed_in else {}
+    files |= {DATA: "the images that the notebook reads"} if hand_in.images and hand_in.images.is_handed_in else {}
     used = ", ".join(f"{package} {version}" for package, version in versions().items() if package != "optuna")
     return _README.format(
-        title=escaped(given.title),
-        verdict=given.verdict,
+        title=escaped(hand_in.title),
+        verdict=hand_in.verdict,
         curves=CURVES,
         files=table(("file", "what it is"), files.items(), align=":--"),
-        what_was_done=given.what_was_done,
+        what_was_done=hand_in.what_was_done,
         versions=used,
         notebook=NOTEBOOK,
     )

@@ -79,18 +79,18 @@ def run(notebook: Any, folder: Path, environment: dict[str, str]) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-    with tempfile.TemporaryDirectory(prefix="kernel-") as own:
+    with tempfile.TemporaryDirectory(prefix="kernel-") as kernel_folder:
         manager = AsyncKernelManager(
             kernel_name="python3",
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # without these it uses this interpreter
-            connection_file=str(Path(own) / "kernel.json"),
+            connection_file=str(Path(kernel_folder) / "kernel.json"),
         )
         client = NotebookClient(
             notebook, km=manager, timeout=CELL_SECONDS, iopub_timeout=OUTPUT_SECONDS, raise_on_iopub_timeout=True,
             record_timing=False, extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )  # fmt: skip
         try:
-            kernel: dict[str, Any] = {"cwd": str(folder), "env": os.environ | {"IPYTHONDIR": own} | environment}
+            kernel: dict[str, Any] = {"cwd": str(folder), "env": os.environ | {"IPYTHONDIR": kernel_folder} | environment}
             kernel |= {"stderr": subprocess.DEVNULL}  # where C++ libraries print as they start
             client.execute(cleanup_kc=True, **kernel)
         except CellExecutionError as error:
@@ -104,11 +104,11 @@ def run(notebook: Any, folder: Path, environment: dict[str, str]) -> None:
 def _notebook(cells: Sequence[Cell]) -> Any:
     from nbformat import from_dict
 
-    made: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for index, cell in enumerate(cells, 1):
-        made.append({"cell_type": cell.kind, "id": f"cell-{index}", "metadata": {}, "source": cell.text})
+        entries.append({"cell_type": cell.kind, "id": f"cell-{index}", "metadata": {}, "source": cell.text})
         if cell.kind == "code":
-            made[-1] |= {"execution_count": None, "outputs": []}
+            entries[-1] |= {"execution_count": None, "outputs": []}
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    plain = {"cells": made, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
+    plain = {"cells": entries, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
     return from_dict(plain)  # type: ignore[no-untyped-call]

@@ -31,7 +31,7 @@ def study_text(heading: str, tables: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _value(key: str, value: object) -> str:
+def _value(path: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -41,11 +41,11 @@ def _value(key: str, value: object) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
-        entries = [f"{_key(key)} = {_value(f'{key}.{key}', inner)}" for key, inner in value.items() if inner is not None]
+        entries = [f"{_key(key)} = {_value(f'{path}.{key}', inner)}" for key, inner in value.items() if inner is not None]
         return f"{{ {', '.join(entries)} }}" if entries else "{}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(key, inner) for inner in value)}]"
-    raise UserError(f"{key}: a study file holds numbers, text, lists and tables, not {type(value).__name__}")
+        return f"[{', '.join(_value(path, inner) for inner in value)}]"
+    raise UserError(f"{path}: a study file holds numbers, text, lists and tables, not {type(value).__name__}")
 
 
 def _key(key: object) -> str:
