@@ -3,8 +3,8 @@
     KERAS_BACKEND=jax python benchmarks/gpu_speed.py --data CIFAR.npz --json OUT.json [--images 50000] [--epochs 3]
 
 trains `eip-b` and a residual net of 44 M multiply-adds, with flip and crop, through the engine of Keras' backend: on JAX
-with grouped and with shifted depthwise convolutions, on TensorFlow as a graph. Then trials an hour of `eip-b` with 1, 4
-and 8 processes on the card. Compile time stands apart, and its share of 50 epochs beside it.
+with grouped and with shifted depthwise convolutions, on TensorFlow as a graph and compiled by XLA (shifted). Then trials an
+hour of `eip-b` with 1, 4 and 8 processes on the card. Compile time stands apart, and its share of 50 epochs beside it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
         print(json.dumps(measure(*asked.one.split("/"), asked)), flush=True)
         return
     found: dict[str, Any] = {"backend": os.environ.get("KERAS_BACKEND", "tensorflow"), "alone": {}, "together": {}}
-    forms = ("shifted", "grouped") if found["backend"] == "jax" else ("grouped",)
+    forms = ("shifted", "grouped") if found["backend"] == "jax" else ("graph", "xla")
     for net in asked.nets.split(","):
         for form in forms:
             for precision in asked.precisions.split(","):
@@ -106,7 +106,12 @@ def measure(net: str, form: str, precision: str, asked: argparse.Namespace) -> d
     data = load_dataset("cifar10", asked.data, protocol="course", holdout=0.1, images=asked.images)
     recipe = Recipe(learning_rate=0.003, schedule=OneCycle(), augment=Augment(flip=True, crop=4))
     policy = dtype_policy(precision)
-    engine = open_engine(network(net), data, recipe, Pixels(), seed=0, dtype=policy)
+    if form == "xla":
+        from search.training.engine.xla import XlaEngine
+
+        engine: Any = XlaEngine(network(net), data, recipe, Pixels(), seed=0, dtype=policy)
+    else:
+        engine = open_engine(network(net), data, recipe, Pixels(), seed=0, dtype=policy)
     epochs = []
     for number in range(asked.epochs):
         started = time.monotonic()

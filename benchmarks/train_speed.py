@@ -1,12 +1,15 @@
-"""Training speed against Keras' `fit` and against the floor set by the arithmetic.
+"""Training speed against Keras' `fit`, PyTorch, and the floor set by the arithmetic.
 
-Four contenders train the same network on the same CIFAR-10 images, each in a process of its own, round by round in turn:
+Contenders train the same network on the same CIFAR-10 images, each in a process of its own, round by round in turn:
 `ours` and Keras' `fit` on arrays, without augmentation and with (flip and crop; Keras' own layers in `fit`). `fit` runs with
-Keras' and TensorFlow's own settings but for `jit_compile=False`, which on a CPU is much the faster. Compile time and a first
-warm epoch stand apart; figures are medians over rounds. The floor is the step's arithmetic at the speed of a large matmul
-plus its traffic at that of a large copy, both measured in the same run.
+Keras' and TensorFlow's own settings but for `jit_compile=False`, which on a CPU is much the faster. With `--torch` PyTorch
+takes part, eager and channels last, without augmentation, in an environment of its own (`train_speed_torch.py`). Compile
+time and a first warm epoch stand apart; figures are medians over rounds. The floor is the step's arithmetic at the speed of
+a large matmul plus its traffic at that of a large copy, both measured in the same run. `residual` is the gated residual net
+of `gpu_speed.py`. Networks that are measured again replace their entries in FILE, the others stay.
 
     python benchmarks/train_speed.py --data CIFAR.npz [--nets eip-b,base] [--images 1280] [--rounds 5] [--json FILE]
+        [--torch .venv-torch/bin/python]
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-NETS = "eip-b,eip-c-late,eip-d,base"
+from benchmarks.gpu_speed import network as network_of  # noqa: E402 - needs the path
+
+NETS = "eip-b,eip-c-late,eip-d,base,residual"
 CONTENDERS = ("ours", "fit", "ours augmented", "fit augmented")
 
 
@@ -38,16 +44,19 @@ def main() -> None:
     options.add_argument("--images", type=int, default=1280)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    options.add_argument("--torch", type=Path, help="the Python of an environment that has PyTorch")
     options.add_argument("--json", type=Path)
     options.add_argument("--contender", help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.contender:
         contend(asked)
         return
-    found = {"machine": machine(), "images": asked.images, "rounds": asked.rounds, "precision": asked.precision}
-    found["nets"] = {net: compare(net, asked, found["machine"]) for net in asked.nets.split(",")}
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    facts = {"machine": machine(), "images": asked.images, "rounds": asked.rounds, "precision": asked.precision}
+    for net in asked.nets.split(","):
+        result = facts | compare(net, asked, facts["machine"])
+        if asked.json:
+            results = json.loads(asked.json.read_text()) if asked.json.exists() else {}
+            asked.json.write_text(json.dumps(results | {net: result}, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:
@@ -82,11 +91,13 @@ def processor() -> str:
 def compare(net: str, asked: argparse.Namespace, rates: dict[str, Any]) -> dict[str, Any]:
     words = [sys.executable, __file__, "--nets", net, "--images", str(asked.images), "--precision", asked.precision]
     words += ["--data", asked.data] if asked.data else []
+    commands = {contender: [*words, "--contender", contender] for contender in CONTENDERS}
+    folder = tempfile.TemporaryDirectory()
+    if asked.torch:
+        commands["torch"] = torch_command(net, asked, Path(folder.name))
     running = {}
-    for contender in CONTENDERS:  # one after the other: they would disturb each other's compile time
-        process = subprocess.Popen(
-            [*words, "--contender", contender], stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True
-        )
+    for contender, command in commands.items():  # one after the other: they would disturb each other's compile time
+        process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True)
         assert process.stdin and process.stdout
         running[contender] = process, [json.loads(process.stdout.readline())]
     for _ in range(asked.rounds):
@@ -105,25 +116,46 @@ def compare(net: str, asked: argparse.Namespace, rates: dict[str, Any]) -> dict[
             "first": answers[0],
             "rounds": answers[1:],
         }
-    for kind in ("", " augmented"):
-        ours, theirs = result[f"ours{kind}"], result[f"fit{kind}"]
-        result[f"ratio{kind}"] = {
-            "wall": ours["images_per_second"] / theirs["images_per_second"],
-            "cpu": theirs["cpu_ms_per_image"] / ours["cpu_ms_per_image"],
-        }
+    folder.cleanup()
+    pairs = [("", "ours", "fit"), (" augmented", "ours augmented", "fit augmented"), (" torch", "ours", "torch")]
+    for name, mine, other in pairs:
+        if other in result:
+            ours, theirs = result[mine], result[other]
+            result[f"ratio{name}"] = {
+                "wall": ours["images_per_second"] / theirs["images_per_second"],
+                "cpu": theirs["cpu_ms_per_image"] / ours["cpu_ms_per_image"],
+            }
     show(net, result)
     return result
 
 
+def torch_command(net: str, asked: argparse.Namespace, folder: Path) -> list[str]:
+    """Write the network and the images for PyTorch's process, and return its command."""
+    import numpy as np
+
+    from search.networks.architecture import to_json
+
+    data = data_of(asked)
+    (folder / "network.json").write_text(to_json(network_of(net)))
+    np.savez(folder / "images.npz", x=data.x_train, y=data.y_train)
+    script = Path(__file__).with_name("train_speed_torch.py")
+    return [str(asked.torch), str(script), str(folder / "network.json"), str(folder / "images.npz")]
+
+
 def show(net: str, result: dict[str, Any]) -> None:
     print(net)
-    for contender in CONTENDERS:
+    for contender in (*CONTENDERS, "torch"):
+        if contender not in result:
+            continue
         one = result[contender]
         speed = f"{one['images_per_second']:7.0f} images/s  {one['cpu_ms_per_image']:6.2f} CPU-ms/image"
         print(f"  {contender:15} {speed}  compiling and first epoch {one['first']['wall']:.1f} s")
-    for kind in ("", " augmented"):
-        ratio = result[f"ratio{kind}"]
-        print(f"  ours against fit{kind}: {ratio['wall']:.2f} times the images a second, {ratio['cpu']:.2f} times less CPU")
+    for name in ("ratio", "ratio augmented", "ratio torch"):
+        if ratio := result.get(name):
+            against = name.replace("ratio", "fit").removeprefix("fit torch") or "torch"
+            print(
+                f"  ours against {against}: {ratio['wall']:.2f} times the images a second, {ratio['cpu']:.2f} times less CPU"
+            )
     floor, ours = result["floor"], result["ours"]["cpu_ms_per_image"]
     print(
         f"  floor {floor['arithmetic_cpu_ms'] + floor['traffic_cpu_ms']:.2f} CPU-ms/image: arithmetic {floor['mflop']:.0f} "
@@ -142,9 +174,8 @@ def floor(net: str, rates: dict[str, Any]) -> dict[str, float]:
     from search.budget.cost import compute_cost
     from search.networks.geometry import flatten, resolve
     from search.networks.layers import SeparableConv
-    from search.study.references import find
 
-    network, values = find(net).architecture, 0
+    network, values = network_of(net), 0
     for _, row in flatten(resolve(network)):
         values += 3 * math.prod(row.input) + 2 * math.prod(row.output)
         if isinstance(row.layer, SeparableConv):
@@ -167,14 +198,10 @@ def contend(asked: argparse.Namespace) -> None:
         from search.training.device import prepare_device
 
         prepare_device()
-    from search.data.dataset import load_dataset
-    from search.study.references import find
     from search.training.recipe import Augment, Recipe
 
-    data = load_dataset(
-        "cifar10", Path(asked.data) if asked.data else None, protocol="course", holdout=0.1, images=asked.images
-    )
-    network = find(asked.nets).architecture
+    data = data_of(asked)
+    network = network_of(asked.nets)
     how = Augment(flip=True, crop=4) if augmented else Augment()
     recipe = Recipe(augment=how, precision=asked.precision)
     begun = (time.monotonic(), time.process_time())
@@ -183,6 +210,13 @@ def contend(asked: argparse.Namespace) -> None:
     for _ in sys.stdin:
         print(json.dumps(timed(epoch)), flush=True)
     os._exit(0)
+
+
+def data_of(asked: argparse.Namespace) -> Any:
+    from search.data.dataset import load_dataset
+
+    path = Path(asked.data) if asked.data else None
+    return load_dataset("cifar10", path, protocol="course", holdout=0.1, images=asked.images)
 
 
 def timed(epoch: Any, begun: tuple[float, float] | None = None) -> dict[str, float]:

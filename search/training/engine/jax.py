@@ -18,22 +18,11 @@ from search.training import device
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
 from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
 from search.training.engine.epoch import EpochPlan
-from search.training.engine.layers import (
-    ShiftedDepthwiseConv2D,
-    ShiftedMaxPooling2D,
-    ShiftedSeparableConv2D,
-    dropout_of,
-    fast_layers,
-)
+from search.training.engine.layers import SHIFTED, dropout_of, fast_layers
 from search.training.model import build
 from search.training.recipe import Recipe
 
 AUGMENT_STREAM = 0
-SHIFTED = {
-    "SeparableConv2D": ShiftedSeparableConv2D,
-    "DepthwiseConv2D": ShiftedDepthwiseConv2D,
-    "MaxPooling2D": ShiftedMaxPooling2D,
-}
 
 
 class JaxDraws:

@@ -82,6 +82,13 @@ class ShiftedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
         return functools.reduce(lambda most, other: ops.where(most >= other, most, other), others, first)
 
 
+SHIFTED = {
+    "SeparableConv2D": ShiftedSeparableConv2D,
+    "DepthwiseConv2D": ShiftedDepthwiseConv2D,
+    "MaxPooling2D": ShiftedMaxPooling2D,
+}
+
+
 def shifted_depthwise(layer: Any, inputs: Any, kernel: Any) -> Any:
     """Depthwise convolution (n, h, w, c) by (rows, columns, c, multiplier) with the layer's stride, dilation and padding."""
     rows, columns, channels, multiplier = kernel.shape

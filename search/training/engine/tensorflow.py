@@ -43,6 +43,9 @@ def _on_device(data: Dataset) -> tuple[Any, ...]:
 class TensorFlowEngine:
     """See `search.training.engine.base.Engine`."""
 
+    _is_jit: bool | None = None  # True: compiled by XLA; None: TensorFlow's own choice, which is no
+    _seed_device: str | None = "CPU"
+
     def __init__(
         self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
     ) -> None:
@@ -50,7 +53,7 @@ class TensorFlowEngine:
         self.recipe, self.pixels, self.draws = recipe, pixels, TensorFlowDraws()
         class_weights = class_weights_of(data, recipe)
         self.class_weights = None if class_weights is None else tf.constant(class_weights)
-        layers = layers_of(self.draws)
+        layers = self._layers()
         self.model = build(architecture, seed=seed, initializer=recipe.initializer, layers=layers, dtype=dtype)
         seen = len(data.x_train) * recipe.augment.passes
         for layer in self.model.layers:
@@ -67,7 +70,7 @@ class TensorFlowEngine:
         self.flipped = tf.Variable(np.zeros(seen, bool))
         self.rates, self.shares = (tf.Variable(np.zeros(steps, np.float32)) for _ in range(2))
         self.sums = tf.Variable(np.zeros(2))  # of loss and correct
-        with tf.device("CPU"):
+        with tf.device(self._seed_device):
             self.seed = tf.Variable(0, dtype=tf.int64)
         self._train = {size: self._compile(functools.partial(self._steps, size), 2) for size in self._batch_sizes()}
         self._evaluate = self._compile(self._validate, 1)
@@ -129,7 +132,7 @@ class TensorFlowEngine:
         self.draws.at(self.seed, step)
         first = step * self.recipe.batch_size
         count = size or tf.minimum(self.recipe.batch_size, self.order.shape[0] - first)
-        chosen, flipped = _part(self.order, first, count), _part(self.flipped, first, count)
+        chosen, flipped = self._part(self.order, first, count), self._part(self.flipped, first, count)
         images = tf.cast(tf.gather(self.images, chosen), tf.float32)  # before flip and crop: uint8 has no gather on a GPU
         targets = tf.gather(self.targets, chosen)
         uniform = self.draws.uniform([count, DRAWS], AUGMENT_STREAM)
@@ -158,7 +161,8 @@ class TensorFlowEngine:
     def _compile(self, function: Any, arguments: int) -> Any:
         """Trace a function of int32 scalars, and run it once without any iteration, which optimises and places its graph."""
         scalar = tf.TensorSpec([], tf.int32)
-        compiled = tf.function(function, autograph=False).get_concrete_function(*[scalar] * arguments)
+        traced = tf.function(function, autograph=False, jit_compile=self._is_jit)
+        compiled = traced.get_concrete_function(*[scalar] * arguments)
         compiled(*[tf.constant(0)] * arguments)
         return compiled
 
@@ -201,7 +205,7 @@ class TensorFlowEngine:
         size = self.validation.size
 
         def body(index: Any, loss: Any, hits: Any, seen: Any) -> Any:
-            inputs, expected, count = (_part(values, index * size, size) for values in (images, targets, counts))
+            inputs, expected, count = (self._part(values, index * size, size) for values in (images, targets, counts))
             inputs = normalize(inputs, self.pixels)
             probabilities, _ = self.model.stateless_call(*self.flat.tensors(), inputs, training=False)
             each = losses(expected, probabilities, self.recipe)
@@ -217,6 +221,17 @@ class TensorFlowEngine:
         start = (tf.constant(0), zero, zero, zero)
         return tf.while_loop(lambda index, *_: index < batches, body, start, parallel_iterations=1)[1:]
 
+    def _layers(self) -> Any:
+        """Layer classes of the model."""
+        return layers_of(self.draws)
+
+    def _part(self, values: Any, first: Any, count: Any) -> Any:
+        """`count` rows from `first` on, of known shape if `count` is a number; tf.slice has no GPU kernel for uint8."""
+        part = values[first : first + count]
+        if isinstance(count, int):
+            part.set_shape([count, *values.shape[1:]])
+        return part
+
     def _assign(self, values: Sequence[Any]) -> None:
         for vector, value in zip(self.flat.vectors, values, strict=True):
             vector.assign(value)
@@ -225,11 +240,3 @@ class TensorFlowEngine:
 def _hits(targets: Any, probabilities: Any) -> Any:
     """True for each image (n,) classified correctly; a mixed target counts as its larger part."""
     return tf.argmax(targets, axis=-1) == tf.argmax(probabilities, axis=-1)
-
-
-def _part(values: Any, first: Any, count: Any) -> Any:
-    """`count` rows from `first` on, of known shape if `count` is a number; tf.slice has no GPU kernel for uint8."""
-    part = values[first : first + count]
-    if isinstance(count, int):
-        part.set_shape([count, *values.shape[1:]])
-    return part
