@@ -44,6 +44,7 @@ def main() -> None:
     options.add_argument("--images", type=int, default=1280)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    options.add_argument("--contenders", default=",".join(CONTENDERS))
     options.add_argument("--torch", type=Path, help="the Python of an environment that has PyTorch")
     options.add_argument("--json", type=Path)
     options.add_argument("--contender", help=argparse.SUPPRESS)
@@ -91,7 +92,7 @@ def processor() -> str:
 def compare(net: str, asked: argparse.Namespace, rates: dict[str, Any]) -> dict[str, Any]:
     words = [sys.executable, __file__, "--nets", net, "--images", str(asked.images), "--precision", asked.precision]
     words += ["--data", asked.data] if asked.data else []
-    commands = {contender: [*words, "--contender", contender] for contender in CONTENDERS}
+    commands = {contender: [*words, "--contender", contender] for contender in asked.contenders.split(",")}
     folder = tempfile.TemporaryDirectory()
     if asked.torch:
         commands["torch"] = torch_command(net, asked, Path(folder.name))
