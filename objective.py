@@ -44,7 +44,7 @@ class DiskFull(StudyStopped):
 
 
 class Observer(Protocol):
-    """Receives the progress of trials; what the trial carries is among its user attributes."""
+    """Receives the progress of trials; further facts are in the trial's user attributes."""
 
     def trial_started(self, trial: optuna.Trial) -> None:
         """A training begins; its parameters, seed and number of rejected proposals are stored."""
@@ -150,7 +150,7 @@ class Objective:
         return (accuracy, *costs) if costs else accuracy
 
     def reference(self, trial: optuna.Trial, architecture: Architecture, recipe: Recipe) -> float:
-        """Train a known network under its own recipe, without a budget; its best validation accuracy."""
+        """Train a known network under its own recipe and without a budget; return its best validation accuracy."""
         name, index = trial.user_attrs[names.REFERENCE], trial.user_attrs[names.INDEX]
         assignment = Assignment(architecture, recipe, compute_cost(architecture), f"references/{name}", (name, index))
         return self._train_and_score(trial, assignment)
@@ -262,7 +262,7 @@ class Objective:
     def _end(
         self, trial: optuna.Trial, outcome: Outcome, architecture: Architecture | None, attributes: Mapping[str, Any]
     ) -> None:
-        """Store the last attributes of a trial; the outcome comes last, as it says that all others are there."""
+        """Store the last attributes of a trial; the outcome last, because it marks the others as complete."""
         set_trial_attributes(trial, {**attributes, names.OUTCOME: outcome})
         self.observer.trial_ended(trial, architecture)
 

@@ -1,4 +1,4 @@
-"""The search space: what can be built, its parameters, and the architecture that each choice of them gives.
+"""The search space: its parameters, and the architecture of each choice of values.
 
 Three kinds: a `Pyramid` is a plain stack of separable convolutions, `ResidualStages` are stages of residual blocks at
 falling resolution, `Fixed` is a list of given networks, so that a study can search the recipe alone. The parameters of a

@@ -87,7 +87,7 @@ def _value(parameter: Any) -> str:
 
 
 def _meaning(parameter: Any) -> str:
-    """The help text, with what can be seen of the option beside it: required, default, environment variable."""
+    """Help text of a parameter, with notes: required, default, environment variable."""
     notes = ["required"] if parameter.required else []
     default = parameter.default
     if default not in (None, False, []) and not callable(default):

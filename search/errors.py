@@ -31,14 +31,14 @@ class StudyStopped(ControlFlow):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'X'?` for a misspelt word, or the known words where none is near."""
+    """`did you mean 'X'?` for a misspelt word, or the known words if none is near."""
     names = sorted(known)
     matches = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(names)}"
 
 
 def first_place(error: ValidationError) -> tuple[int | str, ...]:
-    """The key of the problem that `first_problem` words: a misspelt key before the key that it leaves missing."""
+    """The key of the problem that `first_problem` reports: a misspelt key before the key that is missing because of it."""
     location: tuple[int | str, ...] = _first(error)["loc"]
     return location
 

@@ -124,7 +124,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read what `write_arrays` wrote; nothing is unpickled.
+    """Read a file of `write_arrays`; nothing is unpickled.
 
     Raises:
         UserError: the file cannot be read or holds something else.
@@ -147,7 +147,7 @@ def write_weights(path: Path, weights: Weights) -> None:
 
 
 def read_weights(path: Path) -> list[npt.NDArray[Any]]:
-    """Read what `write_weights` wrote.
+    """Read a file of `write_weights`.
 
     Raises:
         UserError: the file cannot be read or holds something else.

@@ -48,7 +48,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_estimate(seconds: float) -> str:
-    """A forecast duration, rounded to what a forecast can know: `80 s`, `42 min`, `5 h 12 min`, `3 days 4 h`."""
+    """A forecast duration, rounded to a forecast's precision: `80 s`, `42 min`, `5 h 12 min`, `3 days 4 h`."""
     minutes, hours = round(seconds / _MINUTE), round(seconds / _HOUR)
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

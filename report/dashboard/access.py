@@ -127,7 +127,7 @@ def guarded(application: WSGIApplication, access: Access) -> WSGIApplication:
 
 
 def _sandboxing(start_response: StartResponse) -> StartResponse:
-    """Add the sandbox to a response and take away its leave to be read by pages of any origin."""
+    """Add the sandbox to a response and remove its permission to be read by pages of any origin."""
 
     def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[[bytes], object]:
         kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
@@ -137,7 +137,7 @@ def _sandboxing(start_response: StartResponse) -> StartResponse:
 
 
 def host_name(text: str) -> str:
-    """Return the bare host name that `--allow-host` takes.
+    """Return the bare host name, as `--allow-host` expects it.
 
     Raises:
         ValueError: it has a scheme, a path, a user or a port, or is empty.

@@ -177,7 +177,7 @@ def _assign_lanes(layers: Sequence[Layer], lane: int, lanes_of_lines: list[int],
 
 
 def _breadth(layers: Sequence[Layer]) -> int:
-    """Number of lanes that the layers take."""
+    """Number of lanes that the layers use."""
     residuals = [layer for layer in layers if isinstance(layer, Residual)]
     return max((_breadth(layer.branch) + _breadth(layer.shortcut) for layer in residuals), default=1)
 

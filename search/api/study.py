@@ -46,7 +46,7 @@ class Study:
         study.leaderboard()
 
     Tables are those of docs/study-file.md, as dicts. From keyword arguments a study file is written, `FOLDER/study.toml`, so
-    that the command line, too, can go on with the study.
+    that the command line can resume the study too.
 
     Attributes:
         path: the study file.

@@ -24,7 +24,7 @@ _FILE_SCALE = 12  # float32 scale and int64 zero point
 
 
 def flash_bytes(lowered: Lowered) -> int:
-    """Bytes of the .tflite file, an upper bound of what tables and alignment take.
+    """Bytes of the .tflite file, an upper bound for tables and alignment.
 
     Every weight takes one byte, every bias four (a convolution without one gets zeros), and each channel of both 12 bytes of
     scale and zero point; constants of equal content are stored once. Names of tensors contain the names of layers.

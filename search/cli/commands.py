@@ -113,7 +113,7 @@ def _usage(error: typer.TyperException) -> str:
 
 
 def _open_standard_streams() -> None:
-    """Open the null device for each standard stream that is closed, and let the others take any text.
+    """Open the null device for each closed standard stream, and let the others accept any text.
 
     A file that is opened later would otherwise get the descriptor of a closed stream, and the output with it.
     """
@@ -129,13 +129,13 @@ def _open_standard_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Send what is still buffered of a broken standard output to the null device: Python would fail on it at its end."""
+    """Redirect the rest of a broken standard output to the null device, which Python would fail to flush at its end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse_empty(arguments: list[str]) -> None:
-    """Refuse empty arguments: they come from shell variables that are not set, and mean the current folder or nothing."""
+    """Reject empty arguments, which come from unset shell variables and would mean the current folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             option = (argument or before).partition("=")[0]  # without its value, which may hold a password

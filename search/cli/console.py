@@ -1,4 +1,4 @@
-"""Output of commands: consoles, JSON, and the network that a command is asked for."""
+"""Output of commands: consoles, JSON, and the network that a command names."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Screen:
         return self._stream.fileno()
 
     def _lose(self) -> None:
-        """Leave the stream; what it still buffers goes to the null device, as Python flushes it once more at its end."""
+        """Give up the stream; its buffer goes to the null device, because Python flushes it once more at its end."""
         self.is_lost = True
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

@@ -75,7 +75,7 @@ def export(
 
 
 def _checked_formats(names: list[str] | None) -> tuple[str, ...] | None:
-    """The formats that are asked for, None for all.
+    """The requested formats; None for all.
 
     Raises:
         UserError: one is unknown; before anything is loaded.

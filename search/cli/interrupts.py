@@ -53,6 +53,6 @@ def catching_interrupts() -> Iterator[Interrupts]:
 
 
 def _exit() -> NoReturn:
-    """End the process without its clean-up, which may be what hangs."""
+    """End the process without its clean-up, which may hang."""
     os.write(2, b"interrupted\n")
     os._exit(STATUS)

@@ -60,7 +60,7 @@ def print_network(console: Console, architecture: Architecture, int8: Mapping[st
 
 
 def _int8_words(int8: Mapping[str, Any]) -> str:
-    """Costs on a microcontroller, then what causes avoidable ones."""
+    """Costs on a microcontroller, and the causes of avoidable ones."""
     costs = ", ".join(f"{int8[name]:,} {metric.label}" for name, metric in METRICS.items() if metric.is_int8)
     text = f"in int8: {costs} (TensorFlow Lite Micro)"
     if int8["unfolded"]:
@@ -117,7 +117,7 @@ def _brief(row: LayerRow) -> str:
 
 
 def _lead(row: LayerRow, signs: _Signs) -> str:
-    """The lines of the residuals around a layer, drawn before its name."""
+    """Lines of the residuals around a layer, before its name."""
     lead = "".join(signs.branch if side == "branch" else signs.shortcut for side in row.path)
     return lead + signs.sum if isinstance(row.layer, Residual) else lead
 

@@ -1,4 +1,4 @@
-"""A run as it goes: a line for each trial that has ended, and on a terminal what every worker is at.
+"""Live progress of a run: a line for each finished trial, and on a terminal the state of every worker.
 
 What other supervisors of the same study train is not followed here; the number of trials is right again with every fresh
 worker.
@@ -260,7 +260,7 @@ class RunView:
         return parts
 
     def _seconds_left(self) -> float | None:
-        """Of the whole run, as far as the trials so far tell."""
+        """Estimated share of the whole run, from the trials so far."""
         at_work = [row for row in self.rows.values() if row.trial]
         rests = [row.seconds_left for row in at_work if row.seconds_left is not None]
         if at_work and all(row.is_reference for row in at_work):

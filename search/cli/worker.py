@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class ReportPublisher:
-    """Publishes by the report; loads what draws when there is something to draw."""
+    """Publishes through `report`, which is imported at its first use."""
 
     def annotate(self, trial: optuna.Trial, architecture: Architecture | None, budget: Budget) -> None:
         from report.dashboard.notes import trial_note
@@ -95,7 +95,7 @@ def main(publisher: Publisher, trainer: Trainer | None = None) -> NoReturn:
 
 
 def work(order: Order, reporter: Reporter, publisher: Publisher, trainer: Trainer) -> Done | Recycle:
-    """Train what the order asks for.
+    """Carry out the trainings of an order.
 
     Raises:
         UserError: the data or the storage cannot be used.

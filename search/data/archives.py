@@ -151,7 +151,7 @@ def _npz(path: Path) -> Arrays:
 
 
 def _check_npy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    """Compare what the array's header asks for with the bytes that are there."""
+    """Compare the size in the array's header with the bytes in the file."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # only these unpack in bounded pieces
         raise UserError(f"{path}: {info.filename} is packed with method {info.compress_type}; save it with numpy.savez")
     with archive.open(info) as file:
@@ -309,7 +309,7 @@ _OPERATIONS = (
 
 
 class _Unpickler(pickle._Unpickler):
-    """Unpickler of the five names in CIFAR's pickles, each as a stand-in that only keeps bytes, and of few operations.
+    """Unpickler of the five names in CIFAR's pickles, each a stand-in that only stores bytes, with few operations.
 
     Stand-ins, because numpy trusts the state of a pickled dtype and can be led to read any address by it. The
     interpreted unpickler, because the compiled one takes as much memory as a memo index asks for. Few operations and plain

@@ -1,4 +1,4 @@
-"""Images of a folder by class: found, checked and put in order, with no image decoded yet (see `search.data.images`).
+"""Images of a folder by class: listed, checked and ordered, without decoding an image (see `search.data.images`).
 
 The two layouts are those of `search.data.layout`. Images may lie deeper inside their class. Names are sorted, so that the
 order is the same on every machine; nothing outside the folder is read, whatever links there are. An image is known by its

@@ -1,4 +1,4 @@
-"""One image file as an array: decoded, set upright, flattened on a background, resized, made grey where asked.
+"""One image file as an array: decoded, turned upright, put on a background, resized, converted to grey on request.
 
 The files are not trusted. Only seven formats are tried, whatever a name says, and a file that declares more pixels than
 Pillow's limit for decompression bombs is rejected before it is decoded. `search.data.loading` reads many files as one array.
@@ -76,7 +76,7 @@ def decode(file: str, options: Options = AS_THEY_ARE) -> Pixels:
 
 @contextlib.contextmanager
 def sound(file: str) -> Iterator[None]:
-    """Turn what opening and decoding a file may raise into one line that names it.
+    """Convert the exceptions of opening and decoding a file into one line that names it.
 
     Raises:
         DamagedImage: it is no image, or damaged, or unsafe to decode.

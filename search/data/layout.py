@@ -75,7 +75,7 @@ def same_class(name: str) -> str:
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what a folder holds, without hidden files and what operating systems and file managers leave behind."""
+    """Yield the entries of a folder, without hidden files and files of operating systems and file managers."""
     with os.scandir(folder) as found:
         for entry in found:
             if not entry.name.startswith(".") and entry.name.lower() not in _SYSTEM:
@@ -88,13 +88,13 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def shown(name: str) -> str:
-    """A file's name as it can be printed and stored: what is no text, or no printable character, replaced."""
+    """A file's name that can be printed and stored: bytes that are no text and unprintable characters are replaced."""
     text = os.fsencode(name).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def folders_in(folder: Path) -> dict[str, Path]:
-    """The folders in a folder, by name; none of them a link, so that all that lies below is inside.
+    """The folders in a folder, by name; links are left out, so that all files below are inside.
 
     Raises:
         UserError: one of them is a link.

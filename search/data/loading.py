@@ -120,7 +120,7 @@ def fit_arrays(x: Pixels, options: Options) -> Pixels:
 
 
 def check_memory(n: int, shape: tuple[int, int, int]) -> None:
-    """Reject what this machine cannot hold.
+    """Reject images that do not fit in this machine's memory.
 
     Raises:
         UserError: gives the size that would be needed, and one that fits.
@@ -214,7 +214,7 @@ def _memory() -> int | None:
 
 
 def _key(files: Sequence[str], options: Options) -> str:
-    """Digest of what the pixels depend on: the files, their sizes and times, and the options."""
+    """Digest of everything that the pixels depend on: files, their sizes and times, and options."""
     plain = {name: value for name, value in asdict(options).items() if name != "bits" or value is not None}
     digest = hashlib.sha256(json.dumps([_FORM, __version__, plain]).encode())
     for file in files:

@@ -37,7 +37,7 @@ class Pixels:
         return f"{text}, then (x - mean) / std per channel with mean [{mean}] and std [{std}]"
 
     def apply(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Images uint8 (n, height, width, channels) as a network takes them, float32 of the same shape."""
+        """Convert images uint8 (n, height, width, channels) to the network's input, float32 of the same shape."""
         scaled = images.astype(np.float32)
         scaled /= np.float32(255)
         if self.mean:
@@ -67,7 +67,7 @@ class Pixels:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Pixels:
-        """Read what `to_dict` wrote.
+        """Read the result of `to_dict`.
 
         Raises:
             UserError: it holds something else.

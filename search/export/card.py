@@ -1,4 +1,4 @@
-"""The card of an export, STEM.json: everything known of a network and of its files."""
+"""The card of an export, STEM.json: all facts of a network and of its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a network as lines of Keras source, each with a comment that says what comes out of it.
+"""The layers of a network as lines of Keras source, each with a comment on its output.
 
 No Keras is imported here. Options and layer names are those of `search.training.model`, so that weights of the one fit the
 other; sizes and costs in the comments are those of `search.networks.geometry` and `search.budget.cost`.
@@ -182,7 +182,7 @@ def _spatial(row: Resolved, layer: SpatialSeparableConv, field: int | None, init
 
 
 def _call(kind: str, name: str, *sizes: object, **options: object) -> str:
-    """`layers.Kind(sizes, option=value, name="name")`, without the options at which Keras stands anyway."""
+    """`layers.Kind(sizes, option=value, name="name")`, without options that equal Keras' defaults."""
     arguments = [str(size) for size in sizes]
     for option, value in options.items():
         if value != _KERAS_DEFAULTS.get(option):

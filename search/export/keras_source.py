@@ -60,7 +60,7 @@ def add_source(
 
 
 def is_stack(architecture: Architecture) -> bool:
-    """True if every layer takes the output of the one before it and is called once, as Keras' Sequential requires."""
+    """True if every layer reads the output of the one before it and is called once, as Keras' Sequential requires."""
     named = [layer.weights for layer in walk(architecture.layers) if isinstance(layer, ConvLayer) and layer.weights]
     return len(named) == len(set(named)) and not any(isinstance(one, Residual | Gate) for one in walk(architecture.layers))
 

@@ -1,4 +1,4 @@
-"""A network on its way into files, with what several formats need of it, computed once."""
+"""The network of an export, with results that several formats need, computed once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLERANCE = 0.02  # of the recorded accuracy: another device or precision change
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network to export, and everything that is known of it."""
+    """A network to export, and its facts."""
 
     architecture: Architecture
     weights: Sequence[npt.NDArray[Any]] | None = field(repr=False)  # of the best epoch, as `get_weights()`; None: untrained

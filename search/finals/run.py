@@ -63,7 +63,7 @@ def run_finals(
     *,
     is_first: bool = True,
 ) -> Done | Recycle:
-    """Train what the finals still lack, then read the test images where the protocol has some.
+    """Run the missing trainings of the finals, then read the test images if the protocol has them.
 
     Of the study's limits only that of a single trial applies, to the control.
 

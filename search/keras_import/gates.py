@@ -108,7 +108,7 @@ def _shifted_relu6(graph: Graph, number: int) -> _Factor | None:
 
 
 def _constant(call: Call) -> float | None:
-    """The number that an arithmetic operation takes besides its only tensor."""
+    """The number that an arithmetic operation has besides its only tensor."""
     value = call.arguments[0] if len(call.inputs) == 1 and call.arguments else None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -166,7 +166,7 @@ def _half(graph: Graph, tensor: Tensor) -> _Half | None:
 
 
 def _sliced(call: Call, number: int) -> _Half | None:
-    """The half that `x[..., :n]` or `x[..., n:]` takes."""
+    """The half that `x[..., :n]` or `x[..., n:]` selects."""
     axes = call.arguments[0] if call.arguments else None
     axes = axes.get("items") if isinstance(axes, dict) else axes
     if not isinstance(axes, list) or len(axes) < 2 or (last := _slice(axes[-1])) is None:

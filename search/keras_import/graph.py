@@ -85,7 +85,7 @@ def read_graph(description: Mapping[str, Any]) -> Graph:
 
 
 class _Place(NamedTuple):
-    """Position of a model in the file, and what its layers inherit from the models around it."""
+    """Position of a model in the file, and the settings that its layers inherit from outer models."""
 
     indices: tuple[int, ...] = ()  # of the entries in the lists of layers that lead to it
     prefix: str = ""  # of the names of its layers
@@ -157,7 +157,7 @@ class _Layout:
         return scope.tensor(outputs[0])
 
     def _compute(self, scope: _Scope, wanted: _Key) -> None:
-        """Append what the wanted output depends on; with an explicit stack, as networks are deeper than Python's."""
+        """Append all layers that the output depends on, with an explicit stack: networks may be deeper than Python's."""
         stack, begun = [wanted], set[_Key]()
         while stack:
             key = name, _ = stack[-1]

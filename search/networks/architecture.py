@@ -151,7 +151,7 @@ def _depth(layers: tuple[Layer, ...]) -> int:
 
 
 def canonical(architecture: Architecture) -> Architecture:
-    """The same network without what has no effect: its name, dropout at rate 0, 1x1 pools, flattened vectors.
+    """The same network without parts that have no effect: its name, dropout at rate 0, 1x1 pools, flattened vectors.
 
     Shared weights are renamed to 1, 2, ... in the order of their first use.
     """

@@ -90,7 +90,7 @@ class DatabaseUnavailable:
 
 @dataclass(frozen=True)
 class LimitHit:
-    """The study ends here by a limit of its own."""
+    """A stopping rule of the study was reached."""
 
     text: str
     event: Literal["enough"] = "enough"

@@ -1,4 +1,4 @@
-"""The search of a run in one of its workers: trains what is next, beside what other workers train.
+"""The worker loop: trains the next candidates of a run while other workers train others.
 
 One worker trains the base. The others do not wait for it: they train candidates, whose lead over the base is shown when the
 base is done. A worker without room for another trial waits, since one of those in progress may fail and leave its room; it
@@ -150,7 +150,7 @@ class SearchLoop:
 
 
 def end_by_limit(studies: Studies, reporter: Reporter, reason: str) -> Done:
-    """End the study by a limit of its own.
+    """End the study because one of its stopping rules was reached.
 
     Raises:
         StudyStopped: no candidate has been trained.

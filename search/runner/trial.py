@@ -120,7 +120,7 @@ def remove_stale_checkpoints(folder: Path, studies: Iterable[optuna.Study]) -> N
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, value: Values | None, state: TrialState) -> None:
-    """Tell a result as `Study.tell` does, which takes a trial that another process has ended for a wrong argument."""
+    """Report a result as `Study.tell` does, which raises for a trial that another process has ended."""
     try:
         study.tell(trial, value, state)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Time as the storage sees it; a simulation passes a clock of its own."""
+"""Clock of the storage; a simulation passes its own."""
 
 from __future__ import annotations
 

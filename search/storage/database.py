@@ -184,7 +184,7 @@ def report_epoch(trial: optuna.Trial, epoch: int, value: float) -> None:
 
 @contextmanager
 def buffered_writes(trial: optuna.Trial) -> Iterator[None]:
-    """Store what is set of the trial inside the block in one transaction, at its end: all of it or nothing.
+    """Store all attributes that are set inside the block in one transaction at its end.
 
     Raises:
         UpdateFinishedTrialError: at the end, if another process has ended the trial.

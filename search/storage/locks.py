@@ -58,7 +58,7 @@ def worker_lock(folder: Path, supervisor: str) -> Iterator[tuple[str, IO[bytes]]
 
 
 def has_ended(folder: Path, name: object) -> bool:
-    """True if the worker of this name, and its supervisor, have certainly ended; False if that is not known."""
+    """True if the worker of this name, and its supervisor, have certainly ended; False if unknown."""
     path = lock_path(folder, str(name))
     return str(name).startswith(f"{_system()}/") and _is_original(path) and _is_free(path)
 

@@ -127,7 +127,7 @@ def close_trial(study: optuna.Study, trial: FrozenTrial, outcome: Outcome, reaso
 
 
 def verdict_of(study: optuna.Study, attributes: Mapping[str, Any]) -> Verdict:
-    """(state, values) of a trial with these user attributes; FAIL if it has not come to a verdict."""
+    """(state, values) of a trial with these user attributes; FAIL if it has no outcome."""
     state = _VERDICTS.get(attributes.get(OUTCOME, ""), TrialState.FAIL)
     if state != TrialState.COMPLETE:
         return state, None
@@ -171,7 +171,7 @@ def _close(
         if state == TrialState.FAIL:  # otherwise its process died between its verdict and `tell`
             retry = _retry_attributes(trial, outcome, next_index(trials))
             if retry is not None and all(other.user_attrs.get(RETRY_OF) != trial.number for other in trials):
-                # Priced, its parameters are complete; else the sampler proposes again, and the same.
+                # With a cost its parameters are complete; else the sampler proposes the same again.
                 parameters = trial.params if PARAMS in trial.user_attrs else {}
                 insert_waiting(session, study, (parameters, retry))
             ended = Outcome.FAILED if outcome == Outcome.LOST else outcome

@@ -54,14 +54,14 @@ def no_report(reason: str) -> None:
 
 @dataclass(frozen=True)
 class Watched:
-    """A study that must stay the same while a run goes on."""
+    """A study whose identity is checked while a run continues."""
 
     name: str
     identity: str | None  # a random token among its system attributes, which no other study of this name or id has
 
 
 class ResilientStorage(BaseStorage):
-    """Delegates to Optuna's storage for relational databases, retries, and caches what cannot change.
+    """Wrapper of Optuna's RDBStorage that retries and caches what cannot change.
 
     Args:
         database: reads and writes the rows.
@@ -91,7 +91,7 @@ class ResilientStorage(BaseStorage):
         return self.database.engine
 
     def retry(self, call: Callable[[], Answer]) -> Answer:
-        """Return what `call` returns, repeated while the database is unreachable.
+        """Return the result of `call`, which is repeated while the database is unreachable.
 
         Raises:
             StorageUnavailable: it was so for longer than `patience`, or its disk is full.

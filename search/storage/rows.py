@@ -1,4 +1,4 @@
-"""Optuna's trials, read as plain rows in a third of the time and memory that its own storage takes.
+"""Optuna's trials, read as plain rows in a third of the time and memory of its own storage.
 
 Optuna creates an object for every row, and a trial of 50 epochs has a hundred rows. For 2,000 stored trials that is 6 CPU
 seconds more for `top`, and 280 MiB more for each worker (benchmarks/LOG.md, 2026-11-30).

@@ -25,7 +25,7 @@ from search.study.template import LeftOut, study_text
 
 @dataclass(frozen=True)
 class New:
-    """A study that has been written, and what it was made from."""
+    """A new study, and the facts it was made from."""
 
     name: str
     file: Path

@@ -206,7 +206,7 @@ def _check_plain(path: Path, raw: Mapping[str, Any]) -> None:
 
 
 def _portable(path: Path) -> str:
-    """Relative to the checkout where it lies inside, so that a checkout can move with its runs."""
+    """The path relative to the checkout if it is inside, so that a checkout can be moved with its runs."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
@@ -224,7 +224,7 @@ def _missing_table(error: ValidationError) -> str | None:
 
 
 def _known(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
-    """The keys that the table in question does take."""
+    """The known keys of the table in question."""
     table = ".".join(part for part in first_place(error)[:-1] if isinstance(part, str))
     table = re.sub(r"^recipe\.(schedule|augment)s\b", r"recipe.\1", table)
     if table == "space":

@@ -55,10 +55,10 @@ class TrackerObserver(Observer):
             self._tracker.begin(trial_name(trial), {**trial.params, **_costs(trial.user_attrs)})
 
     def step_done(self, trial: optuna.Trial, step: int, steps: int) -> None:
-        """Nothing: trackers are told of whole epochs."""
+        """Nothing: trackers receive whole epochs."""
 
     def trial_reassigned(self, trial: optuna.Trial) -> None:
-        """Nothing: the trial goes on elsewhere, under another name."""
+        """Nothing: the trial continues in another worker, under another name."""
 
     def epoch_done(self, trial: optuna.Trial, epoch: Epoch, epochs: int) -> None:
         with self._guard():

@@ -55,7 +55,7 @@ def configure_keras() -> None:
     """Import Keras and give it the global settings that networks and trainings depend on, whatever keras.json says.
 
     Raises:
-        UserError: its backend has no engine, is not installed, or keras.json is refused by Keras.
+        UserError: its backend has no engine, is not installed, or Keras rejects keras.json.
     """
     name = backend()
     try:

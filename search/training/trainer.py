@@ -1,4 +1,4 @@
-"""Interface of what trains a network, and its implementation in Keras; importing it does not load Keras."""
+"""Protocol of a trainer, and its implementation with Keras; importing it does not load Keras."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Networks:
 
 
 def check_before_loading(config: StudyConfig, wanted: tuple[str, ...] = ()) -> Networks:
-    """Read the known networks and check all that is known without the images.
+    """Read the known networks and check everything that does not need the images.
 
     Args:
         wanted: references to train instead of the base.
@@ -71,7 +71,7 @@ def _require_trackers(config: StudyConfig) -> None:
 
 
 def base_recipe_note(config: StudyConfig) -> str | None:
-    """A line on the recipe that lies beside the base's own file and is used for it; None where there is none."""
+    """A note on the recipe file beside the base's file, if there is one."""
     if not (isinstance(config.base, str) and is_file(config.base)):
         return None
     sheet = (ROOT / config.base).with_suffix(".toml")

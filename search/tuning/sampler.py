@@ -97,7 +97,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
         }
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The whole joint space, which Optuna's own samplers know only after the first trials."""
+        """The whole joint space, which Optuna's samplers otherwise infer from the first trials."""
         return self._distributions
 
     def sample_relative(

@@ -50,7 +50,7 @@ class FlatWeights:
         return [parts[id(weight)] for weight in trainable], [parts[id(weight)] for weight in rest]
 
     def assign_rest(self, values: Sequence[Any]) -> None:
-        """Store what `keras.Model.stateless_call` returns of the weights that are not trained."""
+        """Store the weights that are not trained, from the result of `keras.Model.stateless_call`."""
         if values:
             self.vectors[-1].assign(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
 
