@@ -200,12 +200,12 @@ Then open `{notebook}` in Jupyter, VS Code or Colab, in this folder, and run all
 def _readme(hand_in: HandIn) -> str:
     files = {
         f"[{NOTEBOOK}]({NOTEBOOK})": "executed: code of base and winner, logs, curves, measured accuracies, checks",
-        "[report.md](report.md)": "the write-up: leaderboard, the winner layer by layer, logs, configuration",
+        "[report.md](report.md)": "the report: leaderboard, the winner layer by layer, logs, configuration",
         "[report.html](report.html)": "more of it, with figures; opens offline",
         "[checklist.md](checklist.md)": "what the task asks, whether it holds, and what shows it",
         "best_model.py, .json, .keras": "the winner: Keras source, card, weights of its best epoch",
     }
-    files |= {"base_model.py, .json, .keras": "the base, likewise"} if hand_in.base else {}
+    files |= {"base_model.py, .json, .keras": "the same files of the base"} if hand_in.base else {}
     files |= {"logs/": "the training logs, a row for each epoch"}
     files |= {DATA: "the images that the notebook reads"} if hand_in.images and hand_in.images.is_handed_in else {}
     used = ", ".join(f"{package} {version}" for package, version in versions().items() if package != "optuna")

@@ -25,7 +25,7 @@ def print_new(console: Console, new: New) -> None:
     console.print(_proposal(new))
     print_survey(console, new.name, new.config.budget.params, new.survey)
     console.print(
-        f"\nWritten: {new.file} and base.json beside it. Read it, change what you know better, then:\n"
+        f"\nWritten: {new.file} and base.json in the same folder. Review and edit the study file, then:\n"
         f"  python -m search plan {new.called} --probe\n  python -m search run {new.called}",
         highlight=False,
         soft_wrap=True,
@@ -63,9 +63,7 @@ def _facts(new: New) -> list[str]:
         more = ", ..." if len(facts.too_few) > len(few) else ""
         lines.append(f"Classes with fewer than {facts.least} images are left out: {', '.join(few)}{more}.")
     if facts.imbalance:
-        lines.append(
-            f"Unbalanced: {facts.imbalance}. Candidates are ranked by plain accuracy all the same; see class_weights."
-        )
+        lines.append(f"Unbalanced: {facts.imbalance}. Candidates are still ranked by plain accuracy; see class_weights.")
     if text := new.data.copies.describe():
         kept = "" if new.data.copies.dropped else "; none is dropped, as a class would lose all of its images"
         lines.append(f"C{text[1:]}{kept}.")
@@ -74,7 +72,7 @@ def _facts(new: New) -> list[str]:
             f"{len(new.data.damaged):,} damaged images are left out; they are listed in {new.file.parent / DAMAGED}."
         )
     if facts.doubles:
-        lines.append(f"{facts.doubles:,} links are second names of images that are there, and are left out.")
+        lines.append(f"{facts.doubles:,} links to images in the same folder are left out.")
     if new.data.remark:
         lines.append(f"{new.data.remark[0].upper()}{new.data.remark[1:]}.")
     return lines

@@ -151,9 +151,7 @@ def _winner_text(run: Run) -> str:
     missed = [check for check in checks(run.config, network, compute_cost(network).params, board) if not check.holds]
     lines = [f"Not met by the winner: {check.asked} ({check.evidence})." for check in missed]
     if is_here(run, number):
-        lines.append(
-            f"The winner: {short(run.folder / 'best_model.py')}, .json, .keras; the write-up: report.html, .md beside it"
-        )
+        lines.append(f"The winner: {short(run.folder / 'best_model.py')}, .json, .keras; the reports: report.html, .md")
     else:
         place = "in the run folder of another machine"
         lines.append(f"The winner is trial {number}, {place}: export it there, or share one folder with --out.")

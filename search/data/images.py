@@ -100,8 +100,12 @@ def sound(file: str) -> Iterator[None]:
         is_refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by a decoder
         problem = shown(" ".join(str(error).split()) or type(error).__name__)[:120]
         if is_refused:
-            raise UserError(f"{name}: cannot be read ({problem}); put a sound copy in its place, or move it out") from None
-        raise DamagedImage(f"{name}: a damaged image ({problem}); put a sound copy in its place, or move it out") from None
+            raise UserError(
+                f"{name}: cannot be read ({problem}); replace it with an undamaged copy, or move it out"
+            ) from None
+        raise DamagedImage(
+            f"{name}: a damaged image ({problem}); replace it with an undamaged copy, or move it out"
+        ) from None
 
 
 @contextlib.contextmanager

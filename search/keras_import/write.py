@@ -23,7 +23,9 @@ def write_architecture(imported: Imported, model: Path, to: Path | None, *, near
     mended = all(problem.mended for problem in imported.problems)
     if imported.architecture is None or (imported.problems and not (nearest and mended)):
         hint = ", or take the nearest network with --nearest" if imported.architecture and mended else ""
-        raise UserError(f"{model}: nothing was written, as not all of it is known here; mend what is listed above{hint}")
+        raise UserError(
+            f"{model}: nothing was written, because some layers are not supported; fix the problems listed above{hint}"
+        )
     path = to or Path(f"{safe_name(model.stem)}.json")
     if to is None and path.resolve() == model.resolve():
         path = Path(f"{safe_name(model.stem)}-architecture.json")

@@ -232,7 +232,7 @@ class SearchConfig(BaseModel):
     @model_validator(mode="after")
     def _goes_together(self) -> SearchConfig:
         if self.rungs and self.sampler in ("nsga2", "grid"):
-            why = "learns nothing from a pruned trial" if self.sampler == "nsga2" else "wants all of its cells in full"
+            why = "learns nothing from a pruned trial" if self.sampler == "nsga2" else "trains all of its cells in full"
             raise ValueError(f"rungs: the {self.sampler} sampler {why}; take bayes, tpe or random, or leave rungs out")
         if self.directions and self.rungs:
             raise ValueError(

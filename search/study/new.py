@@ -87,11 +87,11 @@ def _without_copies(dataset: Dataset) -> tuple[Dataset, LeftOut]:
 def _study_folder(name: str, to: Path | None) -> Path:
     if safe_name(name) != name or name == "references":
         raise UserError(
-            f"NAME: {name!r} is no name for a study; take letters, digits, dots, dashes, such as {safe_name(name)}"
+            f"NAME: {name!r} is not a valid name of a study; use letters, digits, dots, dashes, such as {safe_name(name)}"
         )
     folder = (STUDIES if to is None else to) / name
     if folder.exists():
-        raise UserError(f"{folder}: is there already and is left alone; take another name, or remove it")
+        raise UserError(f"{folder}: exists already and was not changed; pass another name, or remove it")
     return folder.absolute()
 
 

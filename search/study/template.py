@@ -72,7 +72,7 @@ def study_text(called: str, folder: Path, budget: int, facts: ImageFacts, propos
         "seed = 0",
         "",
         "# [stop]",
-        _line("# hours = 8", "of one run, by the clock; the same command goes on"),
+        _line("# hours = 8", "of one run, by the clock; the same command resumes"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -93,7 +93,7 @@ def _heading(called: str, budget: int, facts: ImageFacts) -> list[str]:
     if imbalance := facts.imbalance:
         lines += [
             f"The classes are unbalanced: {imbalance}.",
-            "Candidates are ranked by plain accuracy all the same, so hold theirs against that.",
+            "Candidates are still ranked by plain accuracy, so compare theirs with it.",
         ]
     return [f"# {line}".rstrip() for line in lines]
 

@@ -174,6 +174,6 @@ def is_own_log(epochs: Sequence[Mapping[str, Any]], curve: Sequence[float]) -> b
 
 def _not_its_own(folder: Path, content: str, expected: str) -> UserError:
     return UserError(
-        f"{folder}: holds {content}, and {expected} was trained there: the files are another trial's; put its own back, "
-        "or take another trial"
+        f"{folder}: holds {content}, and {expected} was trained there: the files are another trial's; restore those "
+        "of this trial, or pass another trial"
     )

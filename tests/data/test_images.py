@@ -497,7 +497,7 @@ def test_half_an_image_is_refused(format: str, share: float, tmp_path: Path) -> 
     file.write_bytes(WHOLE[format][: int(share * len(WHOLE[format]))])
     message = refused(str(file))
     assert "a damaged image" in message or "no PNG" in message
-    assert "put a sound copy in its place, or move it out" in message or "convert it" in message
+    assert "replace it with an undamaged copy, or move it out" in message or "convert it" in message
 
 
 @pytest.mark.parametrize("format", WHOLE)

@@ -305,7 +305,7 @@ HOSTILE: dict[str, tuple[str, Make, tuple[str, ...]]] = {
     "Lambda": (
         "import {folder}/a.keras --to {out}",
         lambda folder: keras(folder / "a.keras", {"class_name": "Lambda", "config": {"name": "code", "function": LAMBDA}}),
-        ("a.keras: nothing was written, as not all of it is known here",),
+        ("a.keras: nothing was written, because some layers are not supported",),
     ),
     "PyTorch in a zip": (
         "import {folder}/a.keras",

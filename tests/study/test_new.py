@@ -295,7 +295,7 @@ def test_what_was_made_is_told_with_what_to_type_next(made: new.New) -> None:
         "Classes with fewer than 25 images are left out: [rare] (3).",
         "Unbalanced: always guessing a?cat would be right for 58.5%.",
         "2 contradict each other (equal pixels, different classes); 2 of them dropped.",
-        "1 links are second names of images that are there",
+        "1 links to images in the same folder are left out",
         "left out: 1 files that are no PNG, JPEG, BMP, GIF, WebP, TIFF or PPM (.txt).",
         f"python -m search run {made.file.parent}",
     ):
@@ -305,14 +305,14 @@ def test_what_was_made_is_told_with_what_to_type_next(made: new.New) -> None:
 def test_a_study_that_is_there_is_left_alone(made: new.New, photographs: Path) -> None:
     folder = made.file.parent
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match="photos: is there already and is left alone; take another name, or remove it"):
+    with pytest.raises(UserError, match="photos: exists already and was not changed; pass another name, or remove it"):
         make("photos", photographs, 30_000, folder.parent)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden", "references"])
 def test_a_name_that_is_none_is_refused(name: str, photographs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no name for a study"):
+    with pytest.raises(UserError, match="is not a valid name of a study"):
         make(name, photographs, 20_000, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -90,7 +90,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     ),
     "rungs in a grid": (
         _rungs("first = 1", 'sampler = "grid"'),
-        ("rungs: the grid sampler wants all of its cells in full",),
+        ("rungs: the grid sampler trains all of its cells in full",),
     ),
     "a grid that fills": (
         _extra("search", 'sampler = "grid"\nfit = "fill"'),

@@ -28,7 +28,7 @@ from tests.support.runs import copied as copied
 from tests.support.runs import finished as finished
 from tests.support.runs import pretence as pretence
 
-REMEDY = "the files are another trial's; put its own back, or take another trial"
+REMEDY = "the files are another trial's; restore those of this trial, or pass another trial"
 
 
 def swap(folder: Path, first: str, second: str) -> None:
