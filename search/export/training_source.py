@@ -13,7 +13,7 @@ from search.export.keras_source import docstring_text
 from search.training.recipe import Augment, Constant, Cosine, InverseTime, Linear, OneCycle, Plateau, Recipe
 
 _HEAD = '''\
-"""{what} in plain Keras: {epochs} epochs of batches of {batch_size}.
+"""{subject} in plain Keras: {epochs} epochs of batches of {batch_size}.
 
 The arithmetic is that of the training whose log is kept; orders, flips and initial weights are random, so
 accuracies will differ by as much as those of two seeds.

@@ -99,7 +99,9 @@ def test_unknown_kinds_are_rejected_with_those_that_there_are(plain: None) -> No
     for kind in ("plane", 3, ["pyramid"]):
         with pytest.raises(ValidationError) as caught:
             StudyConfig.model_validate(table | {"space": {"kind": kind}})
-        assert "space.kind: Input should be 'pyramid', 'residual', 'fixed' or 'plain'" in first_problem(caught.value)
+        assert "space.kind: Input should be 'pyramid', 'residual', 'fixed', 'plain' or 'FILE.py:CLASS'" in first_problem(
+            caught.value
+        )
 
 
 def test_a_table_without_a_known_kind_is_read_as_a_pyramid() -> None:
