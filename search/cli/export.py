@@ -38,6 +38,11 @@ def export(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="path of the study's images, if moved; for tflite, int8 and c")] = None,
+    pixels: Annotated[
+        str | None,
+        typer.Option(help="raw: the exported network takes pixels from 0 to 255 and prepares them itself; best_model_raw.*"),
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="version of ONNX' operators; default: 18", min=13, max=23)] = None,
     pareto: Pareto = None,
     storage: Storage = None,
     out: Out = None,
@@ -52,19 +57,24 @@ def export(
     number = number if trial is None else trial
     if reference and number is not None:
         raise UserError(f"{network}: --reference {reference} is another network than trial {number}; pass one of them")
+    if pixels not in (None, "raw"):
+        raise UserError(f"--pixels {pixels}: must be raw, or left out for pixels that are prepared outside the network")
     formats = _checked_formats(form)
     is_submission = formats is not None and SUBMISSION in formats
+    options: dict[str, Any] = {"is_raw": pixels == "raw"} | ({} if opset is None else {"opset": opset})
+    if is_submission and (pixels or opset):
+        raise UserError("--form submission: has no --pixels and no --opset; leave them out")
     if pareto:
         if number is not None or reference or is_submission or not is_study(network):
             raise UserError("--pareto: exports the front of a study; pass a study, no trial, no --reference, no submission")
-        return _export_front(network, pareto, to, formats, data, storage, out)
+        return _export_front(network, pareto, to, formats, data, storage, out, options)
     if is_submission:
         return _submit(network, number, reference, to, form or [], storage, out)
     with _Progress() as progress:
         if is_study(network):
-            exported = _export_trained(network, number, reference, to, formats, data, storage, out, progress)
+            exported = _export_trained(network, number, reference, to, formats, data, storage, out, progress, options)
         else:
-            exported = _export_untrained(network, number, to, formats, data)
+            exported = _export_untrained(network, number, to, formats, data, options)
     from search.cli.tables import print_exported
 
     print_exported(console_of(), exported)
@@ -141,7 +151,7 @@ def _print_error(text: str) -> None:
 
 def _export_trained(
     study: str, number: int | None, reference: str | None, to: Path | None, formats: tuple[str, ...] | None,
-    data: str | None, storage: str | None, out: Path | None, progress: _Progress,
+    data: str | None, storage: str | None, out: Path | None, progress: _Progress, options: dict[str, Any],
 ) -> Exported:  # fmt: skip
     from report.dashboard.publish import publish_files
     from search.study import trained as winner
@@ -157,6 +167,7 @@ def _export_trained(
     exported = write(
         trained, to or run.folder, formats=formats, stem=reference or "best_model",
         images=lambda: images or winner.images(run), on_format=progress.show_format,
+        **options,
     )  # fmt: skip
     if to is None:
         publish_files(load(run).candidates, run.folder)
@@ -165,7 +176,7 @@ def _export_trained(
 
 def _export_front(
     study: str, pareto: list[str], to: Path | None, formats: tuple[str, ...] | None, data: str | None,
-    storage: str | None, out: Path | None,
+    storage: str | None, out: Path | None, options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Export every network of the front; exit status 1 if a network, or a format of one, could not be exported."""
     from report.pareto_export import FOLDER, export_front
@@ -191,7 +202,7 @@ def _export_front(
                 progress.show(f"{prefix}loading TensorFlow")
                 load_backend()
             on_format = partial(progress.show_format, prefix=prefix)
-            return write(trained, folder, formats=formats, images=images, on_format=on_format)
+            return write(trained, folder, formats=formats, images=images, on_format=on_format, **options)
 
         folder = to or run.folder / FOLDER
         exported = export_front(run, metrics, folder, export_one)
@@ -220,8 +231,9 @@ def _submit(
 
 
 def _export_untrained(
-    network: str, number: int | None, to: Path | None, formats: tuple[str, ...] | None, data: str | None
-) -> Exported:
+    network: str, number: int | None, to: Path | None, formats: tuple[str, ...] | None, data: str | None,
+    options: dict[str, Any],
+) -> Exported:  # fmt: skip
     from search.data.preprocessing import Pixels
     from search.export.exporter import export
     from search.files import safe_name
@@ -233,7 +245,8 @@ def _export_untrained(
     if (folder / f"{stem}.json").resolve() == Path(network).resolve() and (formats is None or "json" in formats):
         raise UserError(f"{network}: its card would replace it; pass another folder with --to, or --form py")
     return export(
-        architecture, folder, weights=None, facts={}, pixels=Pixels(), recipe=None, formats=formats, stem=stem
+        architecture, folder, weights=None, facts={}, pixels=Pixels(), recipe=None, formats=formats, stem=stem,
+        **options,
     )  # fmt: skip
 
 

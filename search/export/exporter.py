@@ -14,11 +14,11 @@ from typing import Any
 import numpy.typing as npt
 
 from search.data.dataset import Dataset
-from search.data.preprocessing import Pixels
+from search.data.preprocessing import RAW, Pixels
 from search.errors import StudyStopped, UserError, nearest
 from search.export.card import Files, file_digest, files_of, network_digest
 from search.export.formats import ADD, CARD, INT8, KERAS, ONNX, PY, TFLITE, C, Format
-from search.export.subject import Subject
+from search.export.subject import OPSET, Subject
 from search.files import draft_of, remove_abandoned_drafts
 from search.networks.architecture import Architecture
 
@@ -66,6 +66,8 @@ def export(
     heading: Sequence[str] = (),
     images: Callable[[], Dataset] | None = None,
     on_format: Callable[[Format], None] = lambda format: None,
+    is_raw: bool = False,
+    opset: int = OPSET,
 ) -> Exported:
     """Export a network into a folder.
 
@@ -81,13 +83,18 @@ def export(
         heading: lines for the docstring of a source.
         images: reads the training and validation images, for the formats that are calibrated or measured.
         on_format: called before each format is written.
+        is_raw: the exported network takes pixels from 0 to 255 and prepares them itself; the stem then ends in "_raw".
+        opset: version of the operators in the ONNX file.
 
     Raises:
         UserError: a format is unknown or does not apply, the weights are another network's, or the folder cannot be written.
     """
     if not architecture.name.isascii():  # a file name that is not UTF-8 has lone surrogates, which JSON does not admit
         architecture = replace(architecture, name=architecture.name.encode(errors="replace").decode())
-    subject = Subject(architecture, weights, pixels, recipe, facts, heading, stem, images)
+    rescaled = pixels if is_raw else None
+    if is_raw:
+        pixels, stem = RAW, f"{stem}_raw"
+    subject = Subject(architecture, weights, pixels, recipe, facts, heading, stem, images, rescaled, opset)
     chosen, left_out = _choose(subject, formats)
     if weights is not None and chosen != [CARD]:
         _ = subject.model  # raises where the weights are another network's

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from search.budget.cost import compute_cost
 from search.budget.lowering import lower, without_kernel
 from search.data.preprocessing import Pixels
 from search.export import c_array, int8, litert
@@ -66,7 +65,8 @@ def _source_options(subject: Subject, files: Files, model: str) -> dict[str, Any
         heading.append(f'Trained weights: {model}.load_weights("{weights}")')
     initializer = (subject.recipe or {}).get("initializer", "glorot_uniform")
     return {
-        "architecture": subject.architecture, "heading": heading, "pixels": subject.pixels, "initializer": initializer
+        "architecture": subject.architecture, "heading": heading, "pixels": subject.pixels, "initializer": initializer,
+        "rescaled": subject.rescaled,
     }  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def _verify_card(subject: Subject, paths: Sequence[Path]) -> Facts:
 def _write_float(subject: Subject, paths: Sequence[Path], files: Files) -> None:
     from search.export.tflite import float_tflite
 
-    paths[0].write_bytes(float_tflite(subject.architecture, subject.trained_weights))
+    paths[0].write_bytes(float_tflite(subject.architecture, subject.trained_weights, rescaled=subject.rescaled))
 
 
 def _verify_float(subject: Subject, paths: Sequence[Path]) -> Facts:
@@ -174,9 +174,9 @@ def _verify_int8(subject: Subject, paths: Sequence[Path]) -> Facts:
     if floats := sorted(dtype for dtype in facts.dtypes if dtype.startswith("float")):
         raise ValueError(f"holds {floats[0]} values, and all must be integers")
     channels, scale, zero_point = facts.input.shape[-1], facts.input.scale, facts.input.zero_point
-    outputs = int8.outputs(content, subject.data.x_val, subject.pixels)
+    outputs = int8.outputs(content, subject.data.x_val, subject.int8_pixels)
     agreement = require_alike(outputs, subject.probabilities, facts.output.scale)
-    pixels = {"pixels": subject.pixels.describe_int8(channels, scale, zero_point)}
+    pixels = {"pixels": subject.int8_pixels.describe_int8(channels, scale, zero_point)}
     tensors = {"input": facts.input.to_dict() | pixels, "output": facts.output.to_dict()}
     measured = _measured(subject, outputs) | {"kernels": int8.KERNELS, "same_class_as_keras": agreement}
     measured |= {"calibration_images": len(subject.calibration)}
@@ -235,9 +235,9 @@ def _c_source(subject: Subject) -> c_array.Source:
         name=f"{subject.stem}_int8",
         content=content,
         facts=litert.read(content),
-        pixels=subject.pixels,
+        pixels=subject.int8_pixels,
         class_names=subject.data.class_names,
-        arena_bytes=compute_cost(subject.architecture).arena_bytes,
+        arena_bytes=subject.arena_bytes,
     )
 
 
@@ -256,7 +256,10 @@ def _write_onnx(subject: Subject, paths: Sequence[Path], files: Files) -> None:
     class_names = subject.facts.get("data", {}).get("class_names", [])
     properties = {"pixels": json.dumps(subject.pixels.to_dict()), "class_names": json.dumps(class_names)}
     description = f"{subject.architecture.name}: takes {subject.pixels.describe()}, channels last; gives probabilities."
-    content = onnx_model(subject.architecture, subject.trained_weights, description=description, properties=properties)
+    content = onnx_model(
+        subject.architecture, subject.trained_weights, description=description, properties=properties,
+        rescaled=subject.rescaled, opset=subject.opset,
+    )  # fmt: skip
     paths[0].write_bytes(content)
 
 
@@ -269,7 +272,7 @@ def _verify_onnx(subject: Subject, paths: Sequence[Path]) -> Facts:
     inputs = subject.pixels.apply(sample_images(subject.architecture.input))
     for images in (inputs, inputs[:1]):  # batches of any size
         require_equal(onnx_model.outputs(content, images), np.asarray(subject.model(images, training=False)), CONVERTED)
-    return {"bytes": len(content), "input": {"pixels": subject.pixels.describe()}, "opset": onnx_model.OPSET}
+    return {"bytes": len(content), "input": {"pixels": subject.pixels.describe()}, "opset": subject.opset}
 
 
 def _missing_onnx(subject: Subject) -> str | None:

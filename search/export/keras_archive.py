@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, frozenset[str]] = {
     for name, arguments in {
         "Functional": ("name", "trainable", "layers", "input_layers", "output_layers"),
         "DTypePolicy": ("name",),
+        "Rescaling": (*_LAYER, "scale", "offset"),
         "InputLayer": (*_LAYER, "batch_shape", "sparse", "ragged", "optional"),
         "Conv2D": (*_CONVOLUTION, "filters", "groups", *_KERNEL),
         "DepthwiseConv2D": (*_CONVOLUTION, *_DEPTHWISE),

@@ -27,15 +27,19 @@ def keras_source(
     heading: Sequence[str] = (),
     pixels: Pixels | None = None,
     initializer: str = "glorot_uniform",
+    rescaled: Pixels | None = None,
 ) -> str:
     """Source with `prepare(images)` and `build_model()`; lines of the heading go into its docstring.
+
+    Args:
+        rescaled: preprocessing that the network does itself, by a first layer.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
         ValueError: the pixels are normalised for another number of channels than the input has.
     """
     resolved = resolve(architecture)
-    body = _build_model(architecture, resolved, initializer)
+    body = _build_model(architecture, resolved, initializer, rescaled)
     return _file(architecture, resolved, heading, pixels or Pixels(), body, "build_model().summary()")
 
 
@@ -45,6 +49,7 @@ def add_source(
     heading: Sequence[str] = (),
     pixels: Pixels | None = None,
     initializer: str = "glorot_uniform",
+    rescaled: Pixels | None = None,
 ) -> str:
     """Source with `prepare(images)` and a `model` made by one `model.add(...)` a layer, for a network that `is_stack`.
 
@@ -55,7 +60,7 @@ def add_source(
     if not is_stack(architecture):
         raise ValueError("the network branches or calls a layer twice, which no Sequential model does")
     resolved = resolve(architecture)
-    body = _adds(architecture, resolved, initializer)
+    body = _adds(architecture, resolved, initializer, rescaled)
     return _file(architecture, resolved, heading, pixels or Pixels(), body, "model.summary()")
 
 
@@ -117,13 +122,17 @@ def _prepare(architecture: Architecture, pixels: Pixels) -> Iterator[str]:
     yield "def prepare(images: np.ndarray) -> np.ndarray:"
     shape = ", ".join(map(str, ("n", *architecture.input)))
     yield f'    """Make the network\'s float32 input ({shape}) of uint8 images of the same shape."""'
-    if pixels.mean:
+    if pixels.is_raw:
+        yield '    return images.astype("float32")'
+    elif pixels.mean:
         yield '    return (images.astype("float32") / 255 - MEAN) / STD'
     else:
         yield '    return images.astype("float32") / 255'
 
 
-def _build_model(architecture: Architecture, resolved: tuple[Resolved, ...], initializer: str) -> Iterator[str]:
+def _build_model(
+    architecture: Architecture, resolved: tuple[Resolved, ...], initializer: str, rescaled: Pixels | None
+) -> Iterator[str]:
     name = f'name="{identifier(architecture.name)}"'
     yield "def build_model() -> keras.Model:"
     classes = architecture.classes
@@ -132,23 +141,37 @@ def _build_model(architecture: Architecture, resolved: tuple[Resolved, ...], ini
     if is_stack(architecture):
         yield "    return keras.Sequential(["
         yield f"        {_input(architecture)},"
+        if rescaled is not None:
+            yield f"        {_rescaling(rescaled)},"
         lines = [Line(f"{line.code},", line.columns) for line in calls(resolved, initializer)]
         yield from commented(lines, "        ")
         yield f"    ], {name})"
     else:
         yield f"    x = image = {_input(architecture)}"
+        if rescaled is not None:
+            yield f"    x = {_rescaling(rescaled)}(x)"
         yield from commented(list(statements(resolved, "x", initializer)), "    ")
         yield f"    return keras.Model(image, x, {name})"
     yield "    # fmt: on"
 
 
-def _adds(architecture: Architecture, resolved: tuple[Resolved, ...], initializer: str) -> Iterator[str]:
+def _adds(
+    architecture: Architecture, resolved: tuple[Resolved, ...], initializer: str, rescaled: Pixels | None
+) -> Iterator[str]:
     yield "# fmt: off"
     yield f'model = keras.Sequential(name="{identifier(architecture.name)}")'
     yield f"model.add({_input(architecture)})"
+    if rescaled is not None:
+        yield f"model.add({_rescaling(rescaled)})"
     lines = [Line(f"model.add({line.code})", line.columns) for line in calls(resolved, initializer)]
     yield from commented(lines, "")
     yield "# fmt: on"
+
+
+def _rescaling(pixels: Pixels) -> str:
+    """The layer that prepares raw pixels."""
+    scale, offset = ([float(np.float32(value)) for value in values] for values in pixels.linear)
+    return f'layers.Rescaling({scale}, {offset}, name="rescaling")'
 
 
 def _input(architecture: Architecture) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from search.data.preprocessing import Pixels
+from search.export.subject import OPSET
 from search.networks.architecture import Architecture
 from search.system import quiet
 from search.training.model import build
-
-OPSET = 18
 
 
 def onnx_model(
@@ -26,12 +26,16 @@ def onnx_model(
     *,
     description: str,
     properties: Mapping[str, str],
+    rescaled: Pixels | None = None,
+    opset: int = OPSET,
 ) -> bytes:
     """The network with an input `image` (n, height, width, channels) and an output `probabilities` (n, classes).
 
     Args:
         description: documentation string of the file.
         properties: metadata of the file.
+        rescaled: preprocessing that the file does itself, see `search.training.model.build`.
+        opset: version of ONNX' operators.
 
     Raises:
         RuntimeError: tf2onnx cannot express it; the message has its output.
@@ -39,14 +43,14 @@ def onnx_model(
     import onnx
     import tf2onnx  # type: ignore[import-untyped]
 
-    model = build(architecture, layers=_Translatable())
+    model = build(architecture, layers=_Translatable(), rescaled=rescaled)
     model.set_weights(list(weights))
     image = tf.TensorSpec((None, *architecture.input), tf.float32, name="image")
     with quiet() as printed, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             function = tf.function(lambda image: model(image, training=False), input_signature=[image])
-            proto, _ = tf2onnx.convert.from_function(function, input_signature=[image], opset=OPSET)
+            proto, _ = tf2onnx.convert.from_function(function, input_signature=[image], opset=opset)
             _name(proto.graph)
             onnx.checker.check_model(proto, full_check=True)
         except Exception as error:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.networks.geometry import Resolved, flatten, resolve
 from search.networks.layers import Activation, BatchNorm, ConvLayer, Dense, Dropout, Flatten
@@ -25,12 +26,16 @@ from search.training.model import build
 Weights = Sequence[npt.NDArray[Any]]
 
 
-def quantizable(architecture: Architecture, weights: Weights) -> keras.Model:
-    """The network with these weights in the form that loses least accuracy in int8."""
+def quantizable(architecture: Architecture, weights: Weights, *, rescaled: Pixels | None = None) -> keras.Model:
+    """The network with these weights in the form that loses least accuracy in int8.
+
+    Args:
+        rescaled: preprocessing that the network does itself, see `search.training.model.build`.
+    """
     plain = build(architecture)
     plain.set_weights(list(weights))
     replacements = _replacements(architecture, {layer.name: layer for layer in plain.layers})
-    model = build(architecture, layers=_Layers(replacements))
+    model = build(architecture, layers=_Layers(replacements), rescaled=rescaled)
     model.set_weights(list(weights))
     for norm, convolution in replacements.into.items():
         _multiply(model.get_layer(convolution), np.abs(_scale(plain.get_layer(norm))))
@@ -109,6 +114,9 @@ class _Layers:
     def __getattr__(self, name: str) -> Any:
         return getattr(keras.layers, name)
 
+    def Rescaling(self, scale: list[float], offset: list[float], *, name: str) -> Any:  # noqa: N802
+        return _Rescaling(scale, offset, name=name)
+
     def BatchNormalization(self, *, name: str, **options: Any) -> Any:  # noqa: N802
         return self._kinds.get(name, keras.layers.BatchNormalization)(name=name, **options)
 
@@ -135,6 +143,19 @@ class _ScaleAndShift(keras.layers.BatchNormalization):  # type: ignore[misc]
         kernel = tf.reshape(_factor(self), (1, 1, -1, 1))
         scaled = tf.nn.depthwise_conv2d(inputs, kernel, strides=(1, 1, 1, 1), padding="VALID")
         return tf.nn.bias_add(scaled, self.beta - self.moving_mean * _factor(self))
+
+
+class _Rescaling(keras.layers.Layer):  # type: ignore[misc]
+    """Factor and offset of each channel of the input, as a convolution."""
+
+    def __init__(self, scale: list[float], offset: list[float], *, name: str) -> None:
+        super().__init__(name=name)
+        self._scale, self._offset = scale, offset
+
+    def call(self, inputs: Any) -> Any:
+        kernel = tf.reshape(tf.constant(self._scale, tf.float32), (1, 1, -1, 1))
+        scaled = tf.nn.depthwise_conv2d(inputs, kernel, strides=(1, 1, 1, 1), padding="VALID")
+        return tf.nn.bias_add(scaled, tf.constant(self._offset, tf.float32))
 
 
 def _factor(norm: Any) -> Any:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from search.budget.cost import compute_cost
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.networks.architecture import Architecture
+from search.networks.layers import BatchNorm
 
 BATCH = 256  # images in one call of the Keras model
+OPSET = 18  # of ONNX, unless another is asked for
 TOLERANCE = 0.02  # of the recorded accuracy: another device or precision changes a few images, other weights change many
 
 
@@ -25,12 +28,14 @@ class Subject:
 
     architecture: Architecture
     weights: Sequence[npt.NDArray[Any]] | None = field(repr=False)  # of the best epoch, as `get_weights()`; None: untrained
-    pixels: Pixels
+    pixels: Pixels  # how images are prepared for the exported network
     recipe: Mapping[str, Any] | None  # of its training
     facts: Mapping[str, Any] = field(repr=False)  # more entries of the card: scores, seeds, data
     heading: Sequence[str]  # lines for the docstring of a source
     stem: str  # the name of every file begins with it
     images: Callable[[], Dataset] | None = field(repr=False)  # reads the training and validation images
+    rescaled: Pixels | None = None  # the preprocessing that the exported network does itself, where it takes raw pixels
+    opset: int = OPSET  # of ONNX
 
     @cached_property
     def model(self) -> Any:
@@ -42,7 +47,7 @@ class Subject:
         from search.training.model import build
 
         weights = self.trained_weights
-        model = build(self.architecture)
+        model = build(self.architecture, rescaled=self.rescaled)
         if len(weights) != len(model.weights):
             raise UserError(
                 f"weights: {len(weights)} arrays, the network has {len(model.weights)}; they are another network's"
@@ -124,9 +129,30 @@ class Subject:
 
         return calibration_images(self.data.x_train, self.data.y_train)
 
+    @property
+    def is_normalised_inside(self) -> bool:
+        """True if the int8 file has a layer of its own that normalises raw pixels.
+
+        Pixels that are only divided by 255 need none: the scale of the int8 input does it.
+        """
+        return self.rescaled is not None and bool(self.rescaled.mean)
+
+    @property
+    def int8_pixels(self) -> Pixels:
+        """Preprocessing of the images for the int8 file, before they become integers."""
+        return self.pixels if self.rescaled is None or self.is_normalised_inside else self.rescaled
+
     @cached_property
     def int8(self) -> bytes:
         """The network as an int8 .tflite file."""
         from search.export.tflite import int8_tflite
 
-        return int8_tflite(self.architecture, self.trained_weights, self.calibration, self.pixels)
+        inside = self.rescaled if self.is_normalised_inside else None
+        return int8_tflite(self.architecture, self.trained_weights, self.calibration, self.int8_pixels, rescaled=inside)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Predicted arena of the int8 file; a layer that normalises counts like a batch normalisation."""
+        layers = self.architecture.layers
+        layers = (BatchNorm(), *layers) if self.is_normalised_inside else layers
+        return compute_cost(replace(self.architecture, layers=layers)).arena_bytes

@@ -28,28 +28,42 @@ NAME = "net"  # of every converted model: it is part of nearly every tensor's na
 CALIBRATION_IMAGES = 128  # from 64 to 512 of them the outputs are as near to the float network's, see benchmarks/LOG.md
 
 
-def float_tflite(architecture: Architecture, weights: Sequence[npt.NDArray[Any]]) -> bytes:
+def float_tflite(
+    architecture: Architecture, weights: Sequence[npt.NDArray[Any]], *, rescaled: Pixels | None = None
+) -> bytes:
     """Convert a network with float32 input and output.
+
+    Args:
+        rescaled: preprocessing that the file does itself, see `search.training.model.build`.
 
     Raises:
         RuntimeError: the converter cannot express it; tells what it printed.
     """
-    model = build(replace(architecture, name=NAME))
+    model = build(replace(architecture, name=NAME), rescaled=rescaled)
     model.set_weights(list(weights))
     return _converted(model, lambda converter: None)
 
 
 def int8_tflite(
-    architecture: Architecture, weights: Sequence[npt.NDArray[Any]], images: npt.NDArray[np.uint8], pixels: Pixels
+    architecture: Architecture,
+    weights: Sequence[npt.NDArray[Any]],
+    images: npt.NDArray[np.uint8],
+    pixels: Pixels,
+    *,
+    rescaled: Pixels | None = None,
 ) -> bytes:
     """The network in int8 from input to output: int8 values, int8 weights with a scale for each channel, int32 biases.
 
     The range of every tensor is the one that the images give it (see `calibration_images`).
 
+    Args:
+        pixels: preprocessing of the images before they become integers.
+        rescaled: preprocessing that the file does itself, after that.
+
     Raises:
         RuntimeError: the converter cannot express it; tells what it printed.
     """
-    model = quantizable(replace(architecture, name=NAME), weights)
+    model = quantizable(replace(architecture, name=NAME), weights, rescaled=rescaled)
 
     def settings(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, assert_never
 
 import keras
 
+from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture, identifier
 from search.networks.geometry import Resolved, resolve
 from search.networks.layers import (
@@ -29,6 +30,8 @@ from search.networks.layers import (
 from search.seeds import derive
 from search.training.device import configure_keras
 
+RESCALING = "rescaling"  # name of the layer that prepares raw pixels
+
 
 def build(
     architecture: Architecture,
@@ -37,6 +40,7 @@ def build(
     initializer: str = "glorot_uniform",
     layers: Any = keras.layers,
     dtype: str = "float32",
+    rescaled: Pixels | None = None,
 ) -> keras.Model:
     """Build the network: float32 images (batch, height, width, channels) in, probabilities (batch, classes) out.
 
@@ -45,6 +49,7 @@ def build(
     Args:
         layers: namespace of layer classes; an engine passes faster ones with the same weights in the same order.
         dtype: Keras dtype policy, "float32" or "mixed_bfloat16"; weights and the softmax are float32 in both.
+        rescaled: preprocessing that the model does itself, by a first layer, on images of 0 to 255.
 
     Raises:
         ArchitectureError: the network cannot exist, see `search.networks.geometry.resolve`.
@@ -54,7 +59,11 @@ def build(
     usual = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        outputs = _chain(inputs, resolve(architecture), _Options(seed, initializer, layers, {}))
+        x = inputs
+        if rescaled is not None:
+            scale, offset = rescaled.linear
+            x = layers.Rescaling(scale, offset, name=RESCALING)(inputs)
+        outputs = _chain(x, resolve(architecture), _Options(seed, initializer, layers, {}))
     finally:
         keras.config.set_dtype_policy(usual)
     return keras.Model(inputs, outputs, name=identifier(architecture.name))
