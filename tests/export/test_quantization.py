@@ -125,7 +125,7 @@ def in_integers(architecture: Architecture, weights: list[Any], data: Dataset) -
     return float(lost), len(content), litert.read(content).operators
 
 
-def as_it_is(architecture: Architecture, weights: list[Any]) -> keras.Model:
+def as_it_is(architecture: Architecture, weights: list[Any], rescaled: None = None) -> keras.Model:
     model = build(architecture)
     model.set_weights(weights)
     return model
