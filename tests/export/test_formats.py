@@ -271,7 +271,7 @@ def test_integers_that_hold_floats_are_told(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_form_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any) -> None:
-    def broken(*network: Any) -> bytes:
+    def broken(*network: Any, **options: Any) -> bytes:
         raise RuntimeError("TensorFlow Lite's converter cannot express it")
 
     monkeypatch.setattr("search.export.tflite.float_tflite", broken)
