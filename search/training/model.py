@@ -47,7 +47,8 @@ def build(
     Initial weights and dropout masks depend on the seed alone. Layers have the names of their resolved rows.
 
     Args:
-        layers: namespace of layer classes; an engine passes faster ones with the same weights in the same order.
+        layers: namespace of layer classes; an engine passes faster ones with the same weights in the same order, and
+            `Halves`, which splits the channels for a gate.
         dtype: Keras dtype policy, "float32" or "mixed_bfloat16"; weights and the softmax are float32 in both.
         rescaled: preprocessing that the model does itself, by a first layer, on images of 0 to 255.
 
@@ -126,8 +127,10 @@ def _apply(x: Any, row: Resolved, options: _Options) -> Any:
             return layers.Activation("softmax", name=name, dtype="float32")(x)
         case Gate():
             half = row.output[-1]
-            gate = layers.Activation(layer.function, name=f"{name}_{layer.function}")(x[..., :half])
-            return layers.Multiply(name=name)([gate, x[..., half:]])
+            is_fast = hasattr(layers, "Halves")
+            first, second = layers.Halves(name=f"{name}_halves")(x) if is_fast else (x[..., :half], x[..., half:])
+            gate = layers.Activation(layer.function, name=f"{name}_{layer.function}")(first)
+            return layers.Multiply(name=name)([gate, second])
         case Residual():
             return layers.Add(name=name)([_chain(x, row.branch, options), _chain(x, row.shortcut, options)])
         case _:
