@@ -85,8 +85,8 @@ class ShiftedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
 class Halves(keras.layers.Layer):  # type: ignore[misc]
     """The two halves of the channels of (n, h, w, 2c), for a gate.
 
-    The gradient of a split is one concatenation; that of the two slices in the stored model copies zeros around each of them,
-    which took two fifths of the step of a gated residual net. Both give the same bits.
+    The gradient of a split is one concatenation; that of the two slices in the stored model copies zeros around each of
+    them, which took two fifths of the step of a gated residual net. Both give the same bits.
     """
 
     def call(self, inputs: Any) -> Any:
