@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert import interpreter
 
 from objective import Context
 from search.data.dataset import load_dataset
@@ -19,10 +21,11 @@ from search.export import int8 as integers
 from search.files import Weights, read_json, read_weights
 from search.finals import run as finals
 from search.networks.architecture import Architecture, from_json
-from search.networks.layers import Dense, Flatten, SeparableConv, Softmax
+from search.networks.layers import Activation, Dense, Flatten, SeparableConv, Softmax
 from search.runner.reporter import Reporter
 from search.study.run import Opened, open_study
 from search.study.study_file import parse
+from search.training.model import build
 from search.training.recipe import Recipe
 from tests.support import commands
 from tests.support.runs import ROOT
@@ -122,6 +125,40 @@ def test_candidates_and_finals_are_measured_as_the_study_is_ranked(
     reporter = Reporter(lambda event: None)
     (found,) = finals._test_accuracies({"trial-0": [weights]}, [finalist], context, reporter)["trial-0"]
     assert low <= found <= high
+
+
+def test_int8_accuracy_is_measured_with_the_reference_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimised ones round differently than TensorFlow Lite Micro."""
+    used = set()
+
+    class Recording(interpreter.Interpreter):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.kernels = options["experimental_op_resolver_type"]
+
+        def invoke(self) -> None:
+            used.add(self.kernels)
+            super().invoke()
+
+    data = load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None)
+    layers = (SeparableConv(8), Activation("relu"), Flatten(), Dense(10), Softmax())
+    network = Architecture((8, 8, 1), 10, layers)
+    converted = integers.Int8Network(network, build(network, seed=1).get_weights(), Pixels(), data)
+    images, labels = data.x_val[:40], data.y_val[:40]
+    monkeypatch.setattr(interpreter, "Interpreter", Recording)
+    measured = integers.int8_accuracy(converted, images, labels)
+    assert used == {interpreter.OpResolverType.BUILTIN_REF}
+    runner = interpreter.Interpreter(
+        model_content=converted.content, experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_REF
+    )
+    runner.allocate_tensors()
+    (given,), (output,) = runner.get_input_details(), runner.get_output_details()
+    classes = []
+    for image in images:
+        runner.set_tensor(given["index"], (image[None].astype(int) - 128).astype(np.int8))
+        runner.invoke()
+        classes.append(runner.get_tensor(output["index"])[0].argmax())
+    assert measured == np.mean(np.array(classes) == labels)
 
 
 def test_what_cannot_be_ranked_in_integers_is_refused() -> None:
