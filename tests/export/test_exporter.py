@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.export.exporter import Exported, export
 from search.export.keras_source import add_source, is_stack, keras_source
-from search.files import read_weights, write_weights
+from search.files import draft_of, read_weights, write_weights
 from search.networks.architecture import Architecture, fingerprint, from_json, identifier, load, to_dict
 from search.networks.geometry import flatten, resolve
 from search.networks.layers import (
@@ -516,6 +517,21 @@ def test_a_wrong_card_or_model_leaves_the_old_files(tmp_path: Path, monkeypatch:
         done = exported(architecture, tmp_path, weights=weights, formats=["keras"])
         assert list(done.failed) == ["keras"] and "outputs differ" in done.failed["keras"]
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_export_removes_the_drafts_that_a_killed_one_has_left(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    ours = draft_of(tmp_path / "best_model.py")
+    process = f"-{os.getpid()}-"
+    left = [draft_of(tmp_path / name) for name in ("best_model.py", "best_model.keras", "best_model_int8.tflite")]
+    left = [path.with_name(path.name.replace(process, f"-{dead.pid}-")) for path in left]
+    other = tmp_path / f".notes.part-{'0' * 8}-{dead.pid}-00000000.txt"
+    for path in (ours, other, *left):
+        path.touch()
+    take_away(EXPLICIT["vector"], tmp_path, formats=["py"])
+    assert not any(path.exists() for path in left)
+    assert ours.exists() and other.exists(), "of a process that lives, and of another program"
 
 
 def test_the_card_is_replaced_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

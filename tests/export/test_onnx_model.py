@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from search.data.preprocessing import Pixels
+from search.export.exporter import export
 from search.export.verification import CONVERTED, require_equal
 from search.networks.architecture import Architecture
 from search.networks.layers import (
@@ -28,6 +31,7 @@ from search.networks.layers import (
 )
 from search.seeds import generator
 from search.training.model import build
+from tests.export.test_hostile_names import HOSTILE
 from tests.support.pictures import pictures
 from tests.support.strategies import FUNCTIONS
 
@@ -81,6 +85,22 @@ def test_a_file_is_the_network(name: str, capfd: pytest.CaptureFixture[str]) -> 
 def _ends(content: bytes) -> tuple[Any, Any]:
     graph = onnx.load_from_string(content).graph
     return graph.input, graph.output
+
+
+def test_hostile_names_stay_inside_their_metadata(tmp_path: Path) -> None:
+    from search.export import onnx_model
+
+    network = Architecture((4, 5, 1), 3, (Flatten(), Dense(3), Softmax()), "".join(HOSTILE))
+    classes = [*HOSTILE, "\udce9"]  # the last as a file system gives a name that is no UTF-8
+    facts = {"data": {"class_names": classes}}
+    options: dict[str, Any] = {"weights": some_weights(network), "facts": facts, "pixels": Pixels(), "recipe": None}
+    exported = export(network, tmp_path, formats=["onnx"], **options)
+    assert not exported.failed
+    content = (tmp_path / "best_model.onnx").read_bytes()
+    assert onnx_model.properties(content) == {"pixels": Pixels().to_dict(), "class_names": classes}
+    graph = onnx.load_from_string(content)
+    assert graph.doc_string.startswith(network.name)
+    assert re.fullmatch(r"\w+", graph.graph.name)
 
 
 def test_what_cannot_be_expressed_is_said(monkeypatch: Any) -> None:

@@ -64,6 +64,11 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "unknown fit": (_extra("search", 'fit = "full"'), ("search.fit", "'reject' or 'fill'", "'full'")),
     "one warm start": (_extra("search", 'warm_start = "eip-c"'), ("search.warm_start", "'eip-c'")),
     "rungs that are a number": (_extra("search", "rungs = 3"), ("search.rungs", "3")),
+    "no budget": (
+        _edit("[budget]\nparams = 2_000\n", ""),
+        ("toml: [budget] is missing and required; add the table, with params",),
+    ),
+    "no data": (_edit('[data]\nname = "digits"\n', ""), ("toml: [data] is missing and required; add the table",)),
     "rungs from 0": (_rungs("first = 0"), ("search.rungs.first", "not 0")),
     "rungs by 1": (_rungs("first = 1, factor = 1"), ("search.rungs.factor", "not 1")),
     "rungs from nowhere": (_rungs("factor = 2"), ("search.rungs.first", "required")),
