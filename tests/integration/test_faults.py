@@ -11,32 +11,23 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 import numpy as np
-import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
 from search.data.dataset import Dataset, load_dataset
 from search.files import read_arrays
-from search.storage.database import open_storage
 from search.storage.recovery import SILENT
 from search.study.run import create, every
-from tests.fault_table import Results, record
 from tests.support.servers import PASSWORD, Server
-from tests.support.storms import ROOT, SECONDS, Storm, children, finish, outcomes, write_base
+from tests.support.storms import SECONDS, Storm, children, finish, outcomes, write_base
 
 HASTY = {"grace_minutes": 3 / 60}  # a trial counts as lost after three seconds without a heartbeat
 
@@ -245,150 +236,6 @@ def test_row_5_what_a_worker_tells_that_was_halted_for_too_long_is_refused_and_i
     storm.check(5)
     assert outcomes([trial for trial in storm.trials if trial.user_attrs["index"] == 1]) == ["interrupted", "trained"]
     assert storm.trials[1].user_attrs["reason"] == SILENT
-
-
-# --- what disappears -------------------------------------------------------------------------------------------------
-
-DISAPPEARANCES = {
-    "database": "study.db: the database was deleted or renamed",
-    "another database": "study.db: another file has replaced the database",
-    "folder": "the run folder was deleted, renamed or replaced",
-    "study": "study 'tiny' was deleted from the database",
-}
-
-
-@pytest.mark.parametrize("case", DISAPPEARANCES)
-def test_row_24_a_run_whose_study_disappears_stops_and_resumes_when_it_is_back(
-    case: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """It trained on and lost all of it, or began a new study without a word."""
-    url = request.getfixturevalue("postgres").new_storage() if case == "folder" else None
-    storm = Storm(tmp_path / "storm", storage_url=url, recipe={"epochs": 9})
-    process = storm.begin("--workers", "2", EPOCH_SECONDS="0.3")
-    storm.wait_for(lambda trials: sum(len(trial.intermediate_values) >= 2 for trial in trials) == 2)
-    folder, database = storm.run.folder, storm.run.folder / "study.db"
-    if case == "study":
-        optuna.delete_study(study_name="tiny", storage=open_storage(storm.run.storage_url))
-    elif case == "folder":
-        folder.rename(tmp_path / "moved")
-    else:
-        database.rename(folder / "moved.db")
-    if case == "another database":
-        shutil.copy(folder / "moved.db", database)
-    begun = time.monotonic()
-    _, err = finish(process, 1)
-    assert time.monotonic() - begun < SECONDS / 4
-    assert DISAPPEARANCES[case] in err
-    if case == "study":
-        assert "tiny" not in optuna.get_all_study_names(open_storage(storm.run.storage_url))
-        record({24: 1}, Results(0, 0))
-        return
-    if case == "folder":
-        assert not (folder / "config.json").exists()
-        shutil.rmtree(folder, ignore_errors=True)
-        (tmp_path / "moved").rename(folder)
-    else:
-        assert database.exists() == (case == "another database")
-        (folder / "moved.db").replace(database)
-    storm.met[24] += 1
-    storm.start("--workers", "2")
-    storm.check(4)
-
-
-# --- what can only be read -------------------------------------------------------------------------------------------
-
-LOOKS = {  # arguments after the study: exit status, part of the output
-    ("top", "--json"): (0, '"trained": 2'),
-    ("show", "0"): (0, "rank"),
-    ("finals", "--show"): (2, "no finals"),
-}
-
-
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Storm:
-    """A study of two trials that has ended."""
-    storm = Storm(tmp_path_factory.mktemp("ended") / "storm", search={"trials": 2})
-    storm.start()
-    return storm
-
-
-@pytest.fixture
-def locked(ended: Storm, tmp_path: Path) -> Iterator[Storm]:
-    """The same, in a folder that may only be read, beside a folder `out` that anyone may write."""
-    entries = sorted((ended.folder, *ended.folder.rglob("*")))
-    modes = {path: path.stat().st_mode for path in entries}
-    for path in {*ended.folder.parents, *tmp_path.parents, tmp_path}:
-        if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
-            path.chmod(path.stat().st_mode | 0o055)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out").chmod(0o777)
-    for path in entries:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    before = contents_of(ended)
-    yield ended
-    assert contents_of(ended) == before
-    for path, mode in modes.items():
-        path.chmod(mode)
-
-
-def contents_of(storm: Storm) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in storm.run.folder.rglob("*") if path.is_file()}
-
-
-def command_of(storm: Storm, verb: str, *arguments: str) -> list[str]:
-    study = str(storm.folder / "tiny.toml")
-    return [sys.executable, "-m", "search", verb, study, *arguments, "--out", str(storm.run.folder)]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
-
-
-# A process of root may write everywhere: it becomes another user first.
-OTHER_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
-FULL_DISK = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]  # no file can grow
-
-
-def test_row_26_commands_read_a_run_folder_that_may_only_be_read(locked: Storm, tmp_path: Path) -> None:
-    """They failed with "attempt to write a readonly database"."""
-    exports = {("export", "--to", str(tmp_path / "out"), "--form", "json"): (0, "best_model.json")}
-    for arguments, (status, expected) in (LOOKS | exports).items():
-        check_look([*OTHER_USER, *command_of(locked, *arguments)], status, expected)
-    record({26: 4}, Results(0, 0))
-
-
-def test_row_26_commands_read_a_run_on_a_full_disk(ended: Storm) -> None:
-    for arguments, (status, expected) in LOOKS.items():
-        check_look([*FULL_DISK, *command_of(ended, *arguments)], status, expected)
-    record({26: 3}, Results(0, 0))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("place", ["read-only folder", "full disk"])
-def test_row_26_the_dashboard_shows_a_run_that_cannot_be_written(place: str, locked: Storm) -> None:
-    command = [*(FULL_DISK if place == "full disk" else OTHER_USER), *command_of(locked, "dashboard", "--port", "0")]
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), **options) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        try:
-            cookies = urllib.request.HTTPCookieProcessor()
-            address = line.split()[0]
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
-            assert opener.open(address, timeout=SECONDS).status == 200
-            with opener.open(urljoin(address, "/api/studies"), timeout=SECONDS) as answer:
-                names = [study["study_name"] for study in json.load(answer)["study_summaries"]]
-        finally:
-            process.terminate()
-    assert "tiny" in names
-    record({26: 1}, Results(0, 0))
-
-
-def check_look(command: list[str], status: int, expected: str) -> None:
-    """Run a command that only reads, and compare its exit status and its output."""
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == status, (command, done.stderr)
-    assert expected in done.stdout + done.stderr, (command, done.stdout, done.stderr)
 
 
 # --- a server --------------------------------------------------------------------------------------------------------
