@@ -55,6 +55,7 @@ def main() -> None:
     options.add_argument("--trials", type=int, default=40)
     options.add_argument("--contenders", nargs="*", default=[contender.name for contender in CONTENDERS])
     options.add_argument("--settings", nargs="*", default=[setting.name for setting in SETTINGS])
+    options.add_argument("--budgets", nargs="*", type=int, default=SEARCHED_BUDGETS)
     options.add_argument("--processes", type=int, default=os.cpu_count())
     options.add_argument("--minutes", type=float, default=1e6, help="no study begins after this time")
     asked = options.parse_args()
@@ -78,7 +79,7 @@ def run(asked: argparse.Namespace) -> None:
         for setting in SETTINGS
         if setting.name in asked.settings
         for space in SPACES
-        for budget in SEARCHED_BUDGETS
+        for budget in asked.budgets
         for contender in CONTENDERS
         if contender.name in asked.contenders and (setting.is_long or not contender.prunes)
         if (space, budget, setting.name, contender.name, seed) not in done
