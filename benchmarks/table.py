@@ -7,7 +7,7 @@
 CIFAR-10 averaged to 16x16, 1,500 training images, 4 epochs with a decayed schedule, one evaluation on 2,000 test images at
 the end. Networks alternate between the two spaces of `ground_spaces`, under four budgets; 55 % fill the budget, 45 % do not,
 and later every third is a neighbour of one of the best so far, as a good search looks there. One of 18 is trained on four
-seeds; one of 12 is trained in rungs as well: 12 epochs, the schedule decayed by epoch 4 and begun anew. Each part appends
+seeds; one of 6 is trained in rungs as well: 12 epochs, the schedule decayed by epoch 4 and begun anew. Each part appends
 rows to its own file, and begins where that ends.
 """
 
@@ -50,7 +50,7 @@ HERE = Path(__file__).resolve().parent
 TABLE = HERE / "table.json"
 MOST = 100_000  # networks, if nothing stops a part before
 REPEATED, REPEATS = (18, 5), (1, 2, 3)  # of every 18 networks the sixth; seeds beside 0
-LONG, LONG_SEED = (12, 3), 4  # of every 12 networks the fourth
+LONG, LONG_SEED = (12, (3, 8)), 4  # of every 12 networks two, one in each of two parts
 EVOLVED_FROM, EVOLVED = 100, 3  # networks of a space; from then on every third is a neighbour of one of the best
 RECYCLED = 120  # trainings of a process, which keeps 7 MB of each
 
@@ -106,7 +106,7 @@ def jobs(network: int, rows: list[Row]) -> Iterator[Row]:
     own = [row for row in rows if row["network"] == network]
     done = {(row["seed"], row["epochs"]) for row in own}
     wanted = [(0, EPOCHS)]
-    if network % LONG[0] == LONG[1]:
+    if network % LONG[0] in LONG[1]:
         wanted.append((LONG_SEED, LONG_EPOCHS))
     if network % REPEATED[0] == REPEATED[1]:
         wanted += [(seed, EPOCHS) for seed in REPEATS]
