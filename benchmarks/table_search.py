@@ -12,8 +12,10 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,50 +26,57 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from accuracy_model import rows_of_space
 from ground_spaces import SPACES
-from search_contenders import GOOD_SHARE, density, described_by, feature_table
+from search_contenders import GOOD_SHARE, density, described_by
 
 from search.files import write_json
 from search.tuning.bayes.acquisition import expected_improvement
-from search.tuning.bayes.surrogate import Scaling, Surrogate
+from search.tuning.bayes.surrogate import Prediction, Scaling, Surrogate
 from search.tuning.sampler import STARTUP_TRIALS
 
 OUT = Path(__file__).resolve().parent / "table_search.json"
 MARKS = (10, 15, 20, 30, 40, 80)
 TARGET_TRIALS = 40  # of random picks
 
-Features = Sequence[dict[str, float]]
-Pick = Callable[[Features, list[int], list[float], list[int]], int]  # features, picked, their scores, left: the next of them
+
+@dataclass(frozen=True)
+class Pool:
+    """Networks that are picked from: the product's features, in its scaling, and accuracies of the first training."""
+
+    scaling: Scaling
+    table: Any  # (networks, columns)
+    accuracies: list[float]
 
 
-def by_gaussian_process(features: Features, picked: list[int], scores: list[float], left: list[int]) -> int:
+Pick = Callable[
+    [Pool, list[int], list[float], list[int]], int
+]  # picked networks, their scores, those left: the next of them
+
+
+def by_gaussian_process(pool: Pool, picked: list[int], scores: list[float], left: list[int]) -> int:
     """The largest expected improvement of the product's surrogate."""
-    scaling = Scaling.of(features)
-    surrogate = Surrogate(scaling, scaling([features[index] for index in picked]), np.array(scores))
-    best = float(surrogate.predict(scaling([features[index] for index in picked])).mean.max())
-    return left[int(np.argmax(expected_improvement(surrogate.predict(scaling([features[i] for i in left])), best)))]
+    surrogate = Surrogate(pool.scaling, pool.table[picked], np.array(scores))
+    best = float(surrogate.predict(pool.table[picked]).mean.max())
+    return left[int(np.argmax(expected_improvement(surrogate.predict(pool.table[left]), best)))]
 
 
-def by_parzen(features: Features, picked: list[int], scores: list[float], left: list[int]) -> int:
+def by_parzen(pool: Pool, picked: list[int], scores: list[float], left: list[int]) -> int:
     """The largest ratio of the densities of good and other networks."""
-    table = feature_table(features)
     ranked = [picked[place] for place in np.argsort(-np.array(scores), kind="stable")]
     good = max(2, round(GOOD_SHARE * len(ranked)))
+    table = pool.table
     ratio = density(table[ranked[:good]], table[left]) - density(table[ranked[good:]], table[left])
     return left[int(np.argmax(ratio))]
 
 
-def by_forest(features: Features, picked: list[int], scores: list[float], left: list[int]) -> int:
+def by_forest(pool: Pool, picked: list[int], scores: list[float], left: list[int]) -> int:
     """The largest expected improvement of a forest, whose spread over trees is taken for its uncertainty."""
     from sklearn.ensemble import ExtraTreesRegressor
 
-    from search.tuning.bayes.surrogate import Prediction
-
-    table = feature_table(features)
     forest = ExtraTreesRegressor(60, min_samples_leaf=2, max_features=0.5, random_state=len(picked))
-    forest.fit(table[picked], scores)
-    trees = np.array([tree.predict(table[left]) for tree in forest.estimators_])
+    forest.fit(pool.table[picked], scores)
+    trees = np.array([tree.predict(pool.table[left]) for tree in forest.estimators_])
     prediction = Prediction(trees.mean(axis=0), trees.std(axis=0) + 1e-6)
-    return left[int(np.argmax(expected_improvement(prediction, float(forest.predict(table[picked]).max()))))]
+    return left[int(np.argmax(expected_improvement(prediction, float(forest.predict(pool.table[picked]).max()))))]
 
 
 WAYS: dict[str, Pick | None] = {
@@ -78,24 +87,26 @@ WAYS: dict[str, Pick | None] = {
 }
 
 
-def search(space: str, pool: str, way: str, seed: int, trials: int) -> list[float]:
+def search(space: str, name: str, way: str, seed: int, trials: int) -> list[float]:
     """Best accuracy after each pick of one search."""
-    features, accuracies = pool_of(space, pool)
-    left = list(np.random.default_rng(seed).permutation(len(accuracies)))
+    pool, pick = pool_of(space, name), WAYS[way]
+    left = [int(index) for index in np.random.default_rng(seed).permutation(len(pool.accuracies))]
     picked, scores = list[int](), list[float]()
-    pick = WAYS[way]
-    for _ in range(min(trials, len(accuracies))):
-        index = left[0] if pick is None or len(picked) < STARTUP_TRIALS else pick(features, picked, scores, left)
+    for _ in range(min(trials, len(left))):
+        index = left[0] if pick is None or len(picked) < STARTUP_TRIALS else pick(pool, picked, scores, left)
         left.remove(index)
-        picked.append(int(index))
-        scores.append(accuracies[index])
-    return list(np.maximum.accumulate(scores))
+        picked.append(index)
+        scores.append(pool.accuracies[index])
+    return [float(best) for best in np.maximum.accumulate(scores)]
 
 
-def pool_of(space: str, pool: str) -> tuple[Features, list[float]]:
-    """Features and accuracies of the networks that are picked from."""
-    rows = [row for row in rows_of_space(space) if pool == "all" or row["origin"] != "neighbour"]
-    return [described_by(space, row["values"]) for row in rows], [row["accuracy"]["0"] for row in rows]
+@cache
+def pool_of(space: str, name: str) -> Pool:
+    """All networks of a space, or only those that were drawn at random."""
+    rows = [row for row in rows_of_space(space) if name == "all" or row["origin"] != "neighbour"]
+    features = [described_by(space, row["values"]) for row in rows]
+    scaling = Scaling.of(features)
+    return Pool(scaling, scaling(features), [row["accuracy"]["0"] for row in rows])
 
 
 def main() -> None:
@@ -115,7 +126,7 @@ def main() -> None:
                     jobs = [executor.submit(search, space, pool, way, seed, asked.trials) for seed in seeds]
                     curves[way] = np.array([job.result() for job in jobs])
                 target = float(curves["random"][:, TARGET_TRIALS - 1].mean())
-                accuracies = pool_of(space, pool)[1]
+                accuracies = pool_of(space, pool).accuracies
                 print(
                     f"{space}, {pool}: {len(accuracies)} networks, best {max(accuracies):.2%}, target {target:.2%}",
                     flush=True,
