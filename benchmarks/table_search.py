@@ -115,12 +115,13 @@ def main() -> None:
     options.add_argument("--random-seeds", type=int, default=200)
     options.add_argument("--forest-seeds", type=int, default=10, help="fewer, as a forest takes 5 s a search; 0: none")
     options.add_argument("--trials", type=int, default=80)
+    options.add_argument("--spaces", nargs="*", default=list(SPACES), choices=SPACES)
     options.add_argument("--pools", nargs="*", default=["random draws", "all"], choices=("random draws", "all"))
     options.add_argument("--processes", type=int, default=os.cpu_count())
     asked = options.parse_args()
     results = []
     with ProcessPoolExecutor(asked.processes) as executor:
-        for space in SPACES:
+        for space in asked.spaces:
             for pool in asked.pools:
                 curves = {}
                 for way in WAYS:
