@@ -227,7 +227,7 @@ def about(space: str) -> dict[str, Any]:
         "accuracy": {"mean": float(y.mean()), "sd": float(y.std(ddof=1)), "highest": float(y.max())},
         "seed_sd": noise,
         "largest_possible_r2": 1 - noise**2 / float(y.var(ddof=1)),
-        "cross_validation": cross_validated(x, y, ensemble),
+        "cross_validation": cross_validated(x, y, ensemble) | {"folds": FOLDS},
     }
 
 

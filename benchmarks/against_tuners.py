@@ -269,7 +269,11 @@ class _Job:
             share = recipe.augment.crop / SIDE
             layers.append(keras.layers.RandomTranslation(share, share, fill_mode="reflect"))
         model = keras.Sequential([*layers, network])
-        model.compile(keras.optimizers.Adam(recipe.learning_rate), "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile(
+            optimizer=keras.optimizers.Adam(recipe.learning_rate),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
         steps = -(-len(self.train[0]) // recipe.batch_size)
 
         class Rate(keras.callbacks.Callback):  # type: ignore[misc]

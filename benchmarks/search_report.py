@@ -26,7 +26,7 @@ def text(result: dict[str, Any]) -> str:
         place = cell["space"], cell["budget"], cell["setting"]
         if place != previous:
             lines.append(
-                f"-- {cell['space']}, {cell['budget']:,} parameters, setting {cell['noise']}, target {cell['target']:.2%}"
+                f"-- {cell['space']}, {cell['budget']:,} parameters, setting {cell['setting']}, target {cell['target']:.2%}"
             )
         previous = place
         marks = [mark for mark in MARKS if mark <= len(cell["curve"])]
@@ -48,7 +48,7 @@ def _difference(difference: dict[str, float] | None) -> str:
 
 
 def page(result: dict[str, Any], contenders: Sequence[Contender]) -> str:
-    """Curves of all contenders: a column for each budget, a row for each space and noise."""
+    """Curves of all contenders: a column for each budget, a row for each space and setting."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
