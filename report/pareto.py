@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report.tables import Table, accuracy_cells, accuracy_columns, leaderboard
+from search.study.dataset import images_of
 from search.study.pareto import add_costs, select_front
 from search.study.records import Record, ranked
-from search.study.run import Opened, Studies
+from search.study.run import DATA, Opened, Studies
+from search.text import format_points
 
 Front = Mapping[str, Any]
 
@@ -22,18 +24,20 @@ def front_board(study: Opened, metrics: Sequence[str], studies: Studies | None =
         studies: the open studies of the run; opened if None.
     """
     study = add_costs(study, metrics, studies)
-    board = leaderboard(*study)
-    rows, front = {row["number"]: row for row in board["trials"]}, select_front(study.candidates, metrics)
-    references: dict[str | None, Record] = {record.reference: record for record in reversed(ranked(study.references))}
-    base = references.get(study.run.config.base_name) if study.run.config.base_name else None
+    images = images_of(studies.candidates.user_attrs[DATA], "validation") if studies else None
+    board = leaderboard(*study, images)
+    rows, found = {row["number"]: row for row in board["trials"]}, select_front(study.candidates, metrics)
+    known: dict[str | None, Record] = {one.reference: one for one in reversed(ranked(study.references))}
+    base = known.get(study.run.config.base_name) if study.run.config.base_name else None
     return {
         "study": study.run.name,
         "prices": list(metrics),
         "trained": board["counts"]["trained"],
         **({"ranked_by": board["ranked_by"]} if "ranked_by" in board else {}),
         "base": board["base"] and board["base"] | _costs(base, metrics),
-        "references": [row | _costs(references[row["name"]], metrics) for row in board["references"]],
-        "trials": [rows[record.number] | _costs(record, metrics) for record in front],
+        "references": [row | _costs(known[row["name"]], metrics) for row in board["references"]],
+        "trials": [rows[record.number] | _costs(record, metrics) for record in found],
+        "val_images": images,
     }
 
 
@@ -61,5 +65,5 @@ def _cells(
     front: Front, rank: str, name: str, row: Mapping[str, Any], metrics: Sequence[str], base: float | None
 ) -> tuple[str, ...]:
     costs = ("" if row[metric] is None else f"{row[metric]:,}" for metric in metrics)
-    gap = "" if base is None else f"{100 * (row['best_val_accuracy'] - base):+.2f}"
+    gap = "" if base is None else format_points(row["best_val_accuracy"] - base, front["val_images"])
     return rank, name, *costs, *accuracy_cells(front, row), gap

@@ -22,6 +22,7 @@ from search.study import trained as winner
 from search.study.records import records
 from search.study.run import Opened, Run, best, load
 from search.study.trained import Trained
+from search.text import format_percent
 
 INDEX, WORDS = "front.json", "front.md"
 FOLDER = "front"  # in the run folder, if no other is asked for
@@ -121,7 +122,7 @@ def _table(index: Mapping[str, Any]) -> Table:
         (
             row["folder"],
             *(f"{row[metric]:,}" for metric in metrics),
-            *_accuracies(row),
+            *_accuracies(row, index["val_images"]),
             _formatted(row["forms"].get("int8", {}).get("bytes"), ","),
         )
         for row in index["trials"]
@@ -131,12 +132,12 @@ def _table(index: Mapping[str, Any]) -> Table:
     return Table(tuple(columns[column] for column in used), [tuple(row[column] for column in used) for row in rows])
 
 
-def _accuracies(row: Mapping[str, Any]) -> tuple[str, str]:
+def _accuracies(row: Mapping[str, Any], images: int | None) -> tuple[str, str]:
     """(float, int8) accuracy of a row."""
     measured = row["forms"].get("int8", {}).get("val_accuracy")
     if row["ranked_by"] == "int8":
-        return _formatted(row["float_val_accuracy"], ".2%"), _formatted(row["best_val_accuracy"], ".2%")
-    return _formatted(row["best_val_accuracy"], ".2%"), _formatted(measured, ".2%")
+        return format_percent(row["float_val_accuracy"], images), format_percent(row["best_val_accuracy"], images)
+    return format_percent(row["best_val_accuracy"], images), format_percent(measured, images)
 
 
 def _formatted(value: float | None, form: str) -> str:

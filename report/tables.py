@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from search.finals.statistics import wilson
 from search.study.records import Record, base_accuracy, counts, ranked, refusals
 from search.study.run import Run
+from search.text import format_percent, format_percent_span, format_points
 
 SAMPLE = 5  # sizes of rejected proposals that are shown
 
@@ -18,10 +20,15 @@ class Table(NamedTuple):
     rows: Sequence[tuple[str, ...]]
 
 
-def leaderboard(run: Run, candidates: list[Record], references: list[Record]) -> dict[str, Any]:
+def leaderboard(
+    run: Run, candidates: list[Record], references: list[Record], val_images: int | None = None
+) -> dict[str, Any]:
     """Compare candidates with the base: accuracies as fractions, ranked candidates first.
 
     `base` is None until the base is trained; for a plain accuracy only its `best_val_accuracy` is set.
+
+    Args:
+        val_images: number of validation images; None if it is unknown.
     """
     base, is_int8 = base_accuracy(run.config, references), run.config.search.rank_by == "int8"
     name = run.config.base_name
@@ -42,6 +49,7 @@ def leaderboard(run: Run, candidates: list[Record], references: list[Record]) ->
         ],
         "counts": counts(candidates),
         "refusals": dict(refusals(candidates)),
+        "val_images": val_images,
     } | ({"ranked_by": "int8"} if is_int8 else {})
 
 
@@ -57,15 +65,28 @@ def accuracy_cells(board: Mapping[str, Any], row: Mapping[str, Any], missing: st
 
     In a study ranked by int8 accuracy the best epoch's float accuracy stands beside it, as the last epoch's is float too.
     """
-    best, last = (_percent(row[key], missing) for key in ("best_val_accuracy", "final_val_accuracy"))
+    images = board.get("val_images")
+    best, last = (format_percent(row[key], images, missing) for key in ("best_val_accuracy", "final_val_accuracy"))
     epoch = str(row["best_epoch"] or missing)
     if board.get("ranked_by") == "int8":
-        return best, _percent(row.get("float_val_accuracy"), missing), epoch, last
+        return best, format_percent(row.get("float_val_accuracy"), images, missing), epoch, last
     return best, epoch, last
 
 
-def _percent(value: float | None, missing: str) -> str:
-    return missing if value is None else f"{value:.2%}"
+def interval_text(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = "") -> str:
+    """95 % interval of a row's best accuracy, one training on so many images; empty if their number is unknown."""
+    best, images = row["best_val_accuracy"], board.get("val_images")
+    if best is None or images is None or row["params"] is None:  # a base may be a plain accuracy
+        return missing
+    return format_percent_span(*wilson(best, images), images).removesuffix("%")
+
+
+def gap_text(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = "") -> str:
+    """Points of a row's best accuracy above the base's."""
+    base, best = board["base"], row["best_val_accuracy"]
+    if base is None or best is None:
+        return missing
+    return format_points(best - base["best_val_accuracy"], board.get("val_images"))
 
 
 def refusal_words(candidates: list[Record]) -> str | None:

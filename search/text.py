@@ -1,4 +1,4 @@
-"""Text of shapes, receptive fields, shares and durations, the same in every table and page."""
+"""Text of shapes, receptive fields, shares, accuracies and durations, the same in every table and page."""
 
 from __future__ import annotations
 
@@ -56,3 +56,36 @@ def format_estimate(seconds: float) -> str:
         return f"{minutes} min"
     parts = ((hours // 24, "days"), (hours % 24, "h")) if hours >= 48 else ((minutes // 60, "h"), (minutes % 60, "min"))
     return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
+
+
+def percent_decimals(images: int | None) -> int:
+    """Decimals of an accuracy in percent that tell one image from the next: 1 up to 1,000 images, 2 beyond or if unknown."""
+    return 2 if images is None or images > 1_000 else 1
+
+
+def format_percent(accuracy: float | None, images: int | None, missing: str = "") -> str:
+    """An accuracy as text: `97.2%`, with the decimals that the number of images supports."""
+    return missing if accuracy is None else f"{accuracy:.{percent_decimals(images)}%}"
+
+
+def format_percent_span(low: float, high: float, images: int | None) -> str:
+    """An interval of accuracies: `95.0 to 98.5%`."""
+    return f"{100 * low:.{percent_decimals(images)}f} to {format_percent(high, images)}"
+
+
+def format_points(difference: float | None, images: int | None, missing: str = "", *, sign: bool = True) -> str:
+    """A difference of accuracies in points: `+0.3`."""
+    if difference is None:
+        return missing
+    text = f"{100 * difference:{'+' if sign else ''}.{percent_decimals(images)}f}"
+    return text.replace("-", "+") if sign and float(text) == 0 else text
+
+
+def format_points_span(low: float, high: float, images: int | None) -> str:
+    """An interval of differences: `-1.1 to +1.8`."""
+    return f"{format_points(low, images)} to {format_points(high, images)}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """A number with its noun: `1 trial`, `1,200 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

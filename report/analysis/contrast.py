@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median, quantiles
+from math import ceil, floor
+from statistics import median_low
 from typing import Literal
 
 from report.analysis.parts import Net, Part
@@ -18,7 +19,7 @@ from search.spaces.domains import Value
 
 FEWEST = 8  # fewest networks, of which two are the best quarter
 QUARTILES = 8  # fewest networks for quartiles
-NAMES = 3  # values of a choice that are shown, the most frequent first
+NAMES = 4  # values of a choice that are shown, the most frequent first; more different numbers are summarized
 
 Group = Literal["best", "worst"]
 _OF_A_PART = re.compile(r"(.*)_(\d+)")  # the name of a parameter that belongs to one block, pool or stage
@@ -39,7 +40,10 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Spot:
-    """Median of a value at one part; quartiles where enough networks are that deep; number of networks."""
+    """Median of a value at one part; quartiles where enough networks are that deep; number of networks.
+
+    All three are values that occurred: between two numbers of blocks there is none.
+    """
 
     place: int  # from 1
     middle: float
@@ -62,9 +66,9 @@ def profile(group: Sequence[Net], value: Callable[[Part], float]) -> list[Spot]:
         values = [value(net.parts[index]) for net in group if len(net.parts) > index]
         span = None
         if len(values) >= QUARTILES:
-            low, _, high = quantiles(values, n=4, method="inclusive")
-            span = low, high
-        spots.append(Spot(index + 1, median(values), span, len(values)))
+            ordered, last = sorted(values), len(values) - 1
+            span = ordered[floor(last / 4)], ordered[ceil(3 * last / 4)]
+        spots.append(Spot(index + 1, median_low(values), span, len(values)))
     return spots
 
 
@@ -81,7 +85,9 @@ def varies(nets: Sequence[Net], value: Callable[[Part], float]) -> bool:
 
 
 def choices_table(contrast: Contrast, part: str) -> Table:
-    """Table of the other choices: numbers by median and range, categories by share.
+    """Table of the other choices: numbers by median and range, categories and a few whole numbers by share.
+
+    A median is a value that occurred, the lower of two: nothing is averaged, on a linear or a logarithmic scale.
 
     Args:
         part: "block" leaves out choices made for each block, as there are many; "stage" keeps them.
@@ -107,10 +113,11 @@ def display_name(name: str) -> str:
 
 def _summary(values: Sequence[Value]) -> str:
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    if numbers and len(numbers) == len(values):
-        low, middle, high = (_short(value) for value in (min(numbers), median(numbers), max(numbers)))
+    is_whole = all(isinstance(value, int) for value in numbers)
+    if numbers and len(numbers) == len(values) and not (is_whole and 1 < len(set(numbers)) <= NAMES):
+        low, middle, high = (_short(value) for value in (min(numbers), median_low(numbers), max(numbers)))
         return middle if low == high else f"{middle} ({low} to {high})"
-    most = Counter(map(str, values)).most_common(NAMES)
+    most = sorted(Counter(map(str, values)).most_common(), key=lambda pair: (-pair[1], pair[0]))[:NAMES]
     return ", ".join(f"{name} {count / len(values):.0%}" for name, count in most)
 
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from report.analysis.verdict import Verdict, judge
 from report.tables import leaderboard
 from search.finals.results import FinalsResult, load_results
+from search.finals.statistics import chance_gap
 from search.networks.architecture import Architecture
+from search.study.dataset import images_of
 from search.study.records import Record, records
 from search.study.run import DATA, Run, Studies, best, network_of
 
@@ -21,11 +24,27 @@ class Findings:
     studies: Studies
     candidates: list[Record]
     references: list[Record]
-    board: Mapping[str, Any]  # as `top --json` prints it
+    board: Mapping[str, Any]  # the leaderboard, see `report.tables.leaderboard`
     number: int  # of the winner
     network: Architecture  # the winner
     finals: FinalsResult | None
     data: Mapping[str, Any]  # summary, fingerprint, input, classes and class_names of the images
+
+    @property
+    def verdict(self) -> Verdict:
+        """Comparison of the winner with the base."""
+        return judge(self.run, self.board, self.finals, self.data["classes"])
+
+    @property
+    def noise(self) -> float | None:
+        """Difference that chance makes between two single trainings of the winner; None if the images are uncounted."""
+        images, best = self.board.get("val_images"), self.board["trials"][0]["best_val_accuracy"]
+        return None if images is None else chance_gap(best, best, images)
+
+    @property
+    def judged_board(self) -> dict[str, Any]:
+        """The leaderboard with the verdict, as `top --json` prints it."""
+        return {**self.board, "standing": self.verdict.to_dict()}
 
 
 def gather(run: Run, studies: Studies) -> Findings:
@@ -41,7 +60,7 @@ def gather(run: Run, studies: Studies) -> Findings:
         studies,
         candidates,
         references,
-        leaderboard(run, candidates, references),
+        leaderboard(run, candidates, references, images_of(studies.candidates.user_attrs[DATA], "validation")),
         number,
         network_of(run, number, studies),
         load_results(run),

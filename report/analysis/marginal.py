@@ -4,8 +4,8 @@ Ordinary least squares of the best validation accuracy on the widths and on ever
 parameters, as these are confounded with the widths: a deep network that fills the budget is narrow. A width is turned into
 parameters by what one more channel costs the whole network. Errors are robust to networks that spread unalike (HC3: Long and
 Ervin, "Using Heteroscedasticity Consistent Standard Errors in the Linear Regression Model", American Statistician 2000),
-intervals are Student's, and p-values of several parts are adjusted by Holm. The model is linear although returns
-diminish, and says nothing of choices that the study did not vary.
+intervals are Student's, and both intervals and p-values of several parts are adjusted by Holm. The model is linear although
+returns diminish, and says nothing of choices that the study did not vary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from report.analysis.findings import Findings
 from report.analysis.parts import Net
 from report.tables import thinned
 from search.budget.cost import compute_cost
-from search.finals.statistics import LEVEL, holm
+from search.finals.statistics import LEVEL, adjusted_ratio, holm
 from search.networks.layers import ArchitectureError
 from search.spaces.domains import Choices, Domain, Value
 
@@ -44,7 +44,7 @@ class Gain:
     width: float  # mean over the networks that have them
     cost: float  # parameters of one more channel, mean
     gain: float
-    low: float  # 95 % interval
+    low: float  # 95 % interval, adjusted for the number of parts as the verdict
     high: float
     adjusted_p: float
 
@@ -100,10 +100,12 @@ def marginal(findings: Findings, nets: Sequence[Net]) -> Marginal | TooFew:
     steps[:, 1 : 1 + len(groups)] = channels(np.mean(widths, axis=1), costs, kind)
     gains, half, p_values = _estimate(steps, *fitted, len(full) - len(design))
     means = [np.mean([part.width for net in full for part in net.parts[a:b]]) for a, b in groups]
-    judged = zip(groups, means, costs, gains, half, holm(p_values), strict=True)
+    degrees, adjusted = len(full) - len(design), holm(p_values)
+    ratios = [adjusted_ratio(p, adjusted_p, degrees) for p, adjusted_p in zip(p_values, adjusted, strict=True)]
+    spans = half * np.array(ratios)
     rows = [
         Gain(a + 1, b, float(mean), float(cost), float(gain), float(gain - span), float(gain + span), p)
-        for (a, b), mean, cost, gain, span, p in judged
+        for (a, b), mean, cost, gain, span, p in zip(groups, means, costs, gains, spans, adjusted, strict=True)
     ]
     return Marginal(kind, len(full), tuple(dict.fromkeys(name.partition(" is ")[0] for name in controls)), tuple(rows))
 

@@ -6,32 +6,42 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from report.markdown.formatting import against_base, escaped, layer_table, markdown, protocol_words, table
+from report.analysis import importance
+from report.analysis.verdict import against_base, judge
+from report.markdown.effects import finals_section
+from report.markdown.formatting import escaped, layer_table, markdown, protocol_words, table, without_paths
 from report.pareto import front_board, front_table, front_words
-from report.tables import accuracy_cells, accuracy_columns, leaderboard, refusal_words
+from report.tables import accuracy_cells, accuracy_columns, gap_text, leaderboard, refusal_words
 from search.budget.limits import Budget
+from search.finals.results import FinalsResult
 from search.networks.architecture import Architecture
 from search.storage.attributes import PROPOSAL, REFUSED
 from search.study.config import StudyConfig
+from search.study.dataset import images_of
 from search.study.records import Record, proposal_words
-from search.study.run import Opened, Run
+from search.study.run import KINDS, Opened, Run
+from search.text import format_percent
 
 OBJECTIVE = "best validation accuracy"  # the dashboard's name for the value of a trial
 FIRST = 5  # rows of the leaderboard shown
 FRONT = 20  # rows of the front shown
+DRAWN = 5  # best candidates whose networks are drawn for the dashboard
 EM_SPACE = "\u2003"
 
 
-def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any], budget: Budget) -> str:
+def trial_note(
+    architecture: Architecture | None, attributes: Mapping[str, Any], budget: Budget, images: int | None = None
+) -> str:
     """Note of a trial: its outcome in one line, and its network layer by layer.
 
     Args:
         architecture: None if the sampled values describe no valid network.
         attributes: the user attributes of the trial, as `objective` writes them.
+        images: number of validation images, which decides the decimals; None if it is unknown.
     """
     outcome = attributes.get("outcome", "unfinished")
     if outcome == "trained":
-        line = _score(attributes, budget)
+        line = _score(attributes, budget, images)
     else:
         line = f"**{outcome.replace('_', ' ').capitalize()}:** {escaped(attributes.get('reason', 'no reason given'))}"
     reason = proposal_words(attributes.get(PROPOSAL, {}))
@@ -41,40 +51,65 @@ def trial_note(architecture: Architecture | None, attributes: Mapping[str, Any],
     return _roomy(line + refused + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n")
 
 
-def study_note(run: Run, candidates: list[Record], references: list[Record], finals: str | None = None) -> str:
-    """Note of a study: question, progress, and how to read the dashboard.
+def study_note(
+    run: Run,
+    candidates: list[Record],
+    references: list[Record],
+    data: Mapping[str, Any],
+    finals: FinalsResult | None = None,
+) -> str:
+    """Note of a study: verdict, progress, and how to read the dashboard.
 
     Args:
-        finals: their results in Markdown; None if there are none.
+        data: facts of the images, see `search.study.dataset.data_facts`; empty before they were read.
+        finals: their results; None if there are none.
     """
-    config, board = run.config, leaderboard(run, candidates, references)
+    config, images = run.config, images_of(data, "validation")
+    board = leaderboard(run, candidates, references, images)
+    verdict = judge(run, board, finals, data.get("classes"))
     kinds = "of separable convolutions only and " if config.budget.separable_only else ""
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     refused = refusal_words(candidates)
     question = f"Which network {kinds}strictly under {config.budget.words} classifies"
     paragraphs = [
-        f"# {escaped(run.name)}",
+        f"# {escaped(run.name)}: {verdict.title}",
+        escaped(verdict.text),
         f"{question} {escaped(config.data.name or 'these images')} best?",
         *([f"**Objectives:** high accuracy; low {escaped(', '.join(config.cost_metrics))}."] if config.cost_metrics else []),
-        f"**Best so far:** {_best_line(board)}",
         f"**Base:** {_base_line(config, board)}",
         f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
         *([f"**Rejected before training:** {escaped(refused)}."] if refused else []),
-        f"**Protocol {config.protocol}:** {protocol_words(config)}",
+        f"**Protocol {config.protocol}:** {protocol_words(config, finals)}",
         *([f"## The first {FIRST}\n\n{_first(board)}"] if board["trials"] and board["trials"][0]["rank"] else []),
-        *([f"## The front\n\n{front}"] if (front := _front(run, candidates, references)) else []),
-        *([f"## Confirmed on fresh seeds\n\n{finals}"] if finals else []),
-        f"## How to read this\n\n{_how_to_read(run)}",
+        *([f"## The front\n\n{front}"] if (front := _front(run, candidates, references, data)) else []),
+        *([f"## On fresh seeds\n\n{finals_section(finals, images)}"] if finals else []),
+        f"## How to read this\n\n{_how_to_read(run, board)}",
     ]
-    return _roomy("\n\n".join(paragraphs) + "\n")
+    return _roomy(without_paths("\n\n".join(paragraphs) + "\n", run))
 
 
 def references_note(run: Run) -> str:
     """Note of the sibling study that holds the references."""
     return (
-        f"# {escaped(run.name)}.references\n\nThe base and other known networks that study {escaped(run.name)} compares its "
-        "candidates with, trained by the same code on the same data; no budget applies to them. Each trial's note "
-        "shows its network layer by layer.\n"
+        f"# {escaped(run.name)}.references: the base and other known networks\n\nThe networks that study "
+        f"{escaped(run.name)} compares its candidates with, trained by the same code on the same data; no budget applies to "
+        "them. Each trial's note shows its network layer by layer.\n"
+    )
+
+
+def finals_note(run: Run) -> str:
+    """Note of the sibling study that holds the trainings of the finals."""
+    return (
+        f"# {escaped(run.name)}.finals: the best candidates and the base on fresh seeds\n\nEach trial is one training of "
+        f"the finalist `contender` on seed `repeat`. The results and the verdict are in the note of {escaped(run.name)}.\n"
+    )
+
+
+def control_note(run: Run) -> str:
+    """Note of the sibling study that holds the random control of the finals."""
+    return (
+        f"# {escaped(run.name)}.control: a random search of equal cost\n\nThe control of the finals: random candidates of "
+        f"the same space and budget, trained for as many epochs as the search of {escaped(run.name)}.\n"
     )
 
 
@@ -92,16 +127,25 @@ _HOW_TO_READ = """\
 - **params** and **macs** are the network's parameters and its multiply-adds for one image.
 - **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's accuracy.
 - **delta_vs_base** is the value less the base's best, 0.01 being one point; it compares single trainings.
+- **Hyperparameter importance** of the dashboard has no test against chance. {importance}
+- **The studies** {siblings} of the list belong to this one: the base and other known networks, the random control of the
+  finals, and the trainings of the finals on fresh seeds.
 - **The graphs** of the first page: learning curves of the base and of the best; accuracy against parameters and
   multiply-adds with the Pareto front; refused proposals. Hollow points were pruned.
-- Each trial's own note shows its network layer by layer; the base itself is in the study {references}.
+- Each trial's own note shows its network layer by layer, and its files the drawing of it for the best {drawn}; the base
+  itself is in the study {references}.
 - When the study has its trials, the winner and the write-up are at the foot of the first page, to download."""
 
 
-def _how_to_read(run: Run) -> str:
+def _how_to_read(run: Run, board: Mapping[str, Any]) -> str:
     metrics = run.config.cost_metrics
-    value = "Value 0**, *accuracy*" if metrics else f"Value**, *{OBJECTIVE}*"
-    text = _HOW_TO_READ.format(value=value, references=escaped(f"{run.name}.references"))
+    text = _HOW_TO_READ.format(
+        value="Value 0**, *accuracy*" if metrics else f"Value**, *{OBJECTIVE}*",
+        references=escaped(f"{run.name}.references"),
+        siblings=", ".join(escaped(f"{run.name}.{kind}") for kind in KINDS),
+        importance=_importance_words(board["counts"]["trained"]),
+        drawn=DRAWN,
+    )
     if not metrics:
         return text
     others = ", ".join(f"value {index} is {name}" for index, name in enumerate(metrics, 1))
@@ -111,22 +155,34 @@ def _how_to_read(run: Run) -> str:
     )
 
 
+def _importance_words(trained: int) -> str:
+    """Remark on the dashboard's plot of importance, which does not say when it means nothing."""
+    if trained < importance.FEWEST:
+        return (
+            f"With {trained} trials trained in full it means nothing: {importance.FEWEST} are needed, "
+            f"{importance.STEADY} recommended."
+        )
+    few = f"; {trained} trials are few for it, {importance.STEADY} recommended" if trained < importance.STEADY else ""
+    return f"report.html shows it beside the largest values that chance gives{few}."
+
+
 def _rungs(config: StudyConfig) -> str:
     if not config.rungs:
         return ""
     return f" or pruned at a rung (after {', '.join(map(str, config.rungs))} of {config.recipe.epochs} epochs)"
 
 
-def _score(attributes: Mapping[str, Any], budget: Budget) -> str:
+def _score(attributes: Mapping[str, Any], budget: Budget, images: int | None) -> str:
     best, last, params = (attributes[key] for key in ("best_val_accuracy", "final_val_accuracy", "params"))
     floats, how = attributes.get("float_val_accuracy"), " in int8" if "float_val_accuracy" in attributes else ""
+    epoch = f"in epoch {attributes['best_epoch']} of {attributes['epochs']}"
     parts = [
-        f"**{best:.2%}** validation accuracy{how} in epoch {attributes['best_epoch']} of {attributes['epochs']}",
-        *([f"{floats:.2%} in float"] if floats is not None else []),
-        f"{last:.2%} in the last" + ("" if floats is None else " in float"),
+        f"**{format_percent(best, images)}** validation accuracy{how} {epoch}",
+        *([f"{format_percent(floats, images)} in float"] if floats is not None else []),
+        f"{format_percent(last, images)} in the last" + ("" if floats is None else " in float"),
     ]
     if (delta := attributes.get("delta_vs_base")) is not None:
-        parts.append(against_base(delta))
+        parts.append(against_base(delta, images))
     limit = "" if "reference" in attributes else f", the budget is under {budget.params:,}"
     return f"{', '.join(parts)}; {params:,} parameters{limit}."
 
@@ -137,21 +193,22 @@ def _first(board: Mapping[str, Any]) -> str:
     if base:
         rows.append(["", "base", *_cells(board, base), ""])
     for trial in board["trials"][:FIRST]:
-        gap = "" if trial["delta_vs_base"] is None else f"{100 * trial['delta_vs_base']:+.2f}"
         if trial["rank"]:
-            rows.append([str(trial["rank"]), str(trial["number"]), *_cells(board, trial), gap])
+            rows.append([str(trial["rank"]), str(trial["number"]), *_cells(board, trial), gap_text(board, trial)])
     accuracies = accuracy_columns(board, last="last epoch")
     return table(("rank", "trial", "params", *accuracies, "points against the base"), rows)
 
 
-def _front(run: Run, candidates: list[Record], references: list[Record]) -> str | None:
+def _front(run: Run, candidates: list[Record], references: list[Record], data: Mapping[str, Any]) -> str | None:
     """First rows of the front of a study of several objectives; None if there is no front."""
     metrics = run.config.cost_metrics
-    front = front_board(Opened(run, candidates, references), metrics) if metrics else {"trials": []}
+    if not metrics:
+        return None
+    front = front_board(Opened(run, candidates, references), metrics) | {"val_images": images_of(data, "validation")}
     if not front["trials"]:
         return None
     shown, n = front | {"trials": front["trials"][:FRONT]}, len(front["trials"])
-    more = f"\n\nAnd {n - FRONT:,} more: `{run.command.replace('search run ', 'search top ', 1)}`." if n > FRONT else ""
+    more = f"\n\nAnd {n - FRONT:,} more: `{run.command_of('top')}`." if n > FRONT else ""
     return f"{escaped(front_words(front))}\n\n{markdown(front_table(shown))}{more}"
 
 
@@ -160,22 +217,13 @@ def _cells(board: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     return [params, *accuracy_cells(board, row)]
 
 
-def _best_line(board: Mapping[str, Any]) -> str:
-    trials = [trial for trial in board["trials"] if trial["rank"] == 1]
-    if not trials:
-        return "no candidate has been trained yet."
-    best = trials[0]
-    gap = "" if best["delta_vs_base"] is None else f", {against_base(best['delta_vs_base'])}"
-    return f"trial {best['number']}, {best['best_val_accuracy']:.2%} with {best['params']:,} parameters{gap}."
-
-
 def _base_line(config: StudyConfig, board: Mapping[str, Any]) -> str:
-    base, name = board["base"], config.base_name
+    base, name, images = board["base"], config.base_name, board["val_images"]
     if name is None:
-        return f"an accuracy to beat, {base['best_val_accuracy']:.2%}."
+        return f"an accuracy to beat, {format_percent(base['best_val_accuracy'], images)}."
     if base is None:
         return f"{escaped(name)}, not trained yet."
     return (
-        f"{escaped(name)}, {base['params']:,} parameters, {base['best_val_accuracy']:.2%} in epoch {base['best_epoch']}, "
-        f"{base['final_val_accuracy']:.2%} in the last."
+        f"{escaped(name)}, {base['params']:,} parameters, {format_percent(base['best_val_accuracy'], images)} in epoch "
+        f"{base['best_epoch']}, {format_percent(base['final_val_accuracy'], images)} in the last."
     )

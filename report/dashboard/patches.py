@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from report.dashboard.publish import ARTIFACT, GRAPH, GRAPHS
+from optuna.trial import FrozenTrial
+
+from report.dashboard.publish import ARTIFACT, GRAPH, GRAPHS, drawing_key
+from search.storage.optuna_internals import trial_id_of
 
 Attributes = Mapping[str, Any]
 
@@ -40,9 +43,13 @@ def note(attributes: Attributes, trial_id: int | None) -> dict[str, Any]:
     return {"version": 0, "body": ""} if version is None else {"version": int(version), "body": "".join(parts)}
 
 
-def trial_artifacts(_attributes: Attributes, own: Attributes, _trial: object) -> list[dict[str, Any]]:
-    """Files of a trial, from its own attributes: supported versions of Optuna keep none with the study."""
-    found = [json.loads(value) for key, value in own.items() if key.startswith(ARTIFACT)]
+def trial_artifacts(attributes: Attributes, own: Attributes, trial: FrozenTrial) -> list[dict[str, Any]]:
+    """Files of a trial: the drawing of its network, which the study has, then those of its own attributes.
+
+    Supported versions of Optuna keep no others with the study.
+    """
+    drawing = attributes.get(drawing_key(trial_id_of(trial), trial.number), "null")
+    found = [json.loads(drawing), *(json.loads(value) for key, value in own.items() if key.startswith(ARTIFACT))]
     return [meta for meta in found if meta is not None]
 
 

@@ -18,16 +18,16 @@ from pathlib import Path
 import optuna
 from plotly.graph_objects import Figure
 
-from report.dashboard.notes import OBJECTIVE, references_note, study_note
+from report.dashboard.notes import DRAWN, OBJECTIVE, control_note, finals_note, references_note, study_note
 from report.figures import curves as figures
-from report.markdown.effects import finals_section
-from search.files import write
+from report.network.drawing import network_svg
+from search.files import write, write_text
 from search.finals.results import load_results
 from search.storage.attributes import Attributes, rewrite
 from search.storage.database import storage_of
 from search.storage.optuna_internals import base_storage_of, trial_id_of
-from search.study.records import records
-from search.study.run import Run, Studies
+from search.study.records import ranked, records
+from search.study.run import DATA, Run, Studies, network_of, sibling
 
 YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
 GRAPHS = ("learning-curves", "accuracy-by-params", "accuracy-by-macs", "refusals")  # in display order
@@ -38,6 +38,7 @@ REST = 20  # pause until the next update, in durations of the last one
 # Names of the dashboard's attributes; a note is stored as numbered parts and a version that grows with each change.
 NOTE, NOTE_VERSION, GRAPH = "dashboard:note_str:", "dashboard:note_ver", "dashboard:plot_data:"
 OBJECTIVE_NAMES, ARTIFACT = "dashboard:objective_names", "artifacts:"
+TRIAL_ARTIFACT = "dashboard:artifacts:"  # of the study: followed by the id of a trial and of a file
 
 
 class Redraw:
@@ -58,15 +59,21 @@ class Redraw:
         """Update at once, as at the end of a study."""
         begun = self._clock()
         candidates, references = records(studies.candidates), records(studies.references)
-        note = study_note(run, candidates, references, _finals(run, studies))
+        data = studies.candidates.user_attrs.get(DATA, {})
         drawn = (
             figures.learning_curves(run, candidates, references),
             figures.accuracy_by_cost(run, candidates, references, "params"),
             figures.accuracy_by_cost(run, candidates, references, "macs"),
             figures.refusals(run, candidates),
         )
+        names = set(optuna.get_all_study_names(base_storage_of(studies.candidates)))
+        finals = load_results(run) if f"{run.name}.finals" in names else None
+        note = study_note(run, candidates, references, data, finals)
         publish_study(studies.candidates, note, dict(zip(GRAPHS, drawn, strict=True)))
         publish_study(studies.references, references_note(run), {})
+        for kind, text in (("finals", finals_note(run)), ("control", control_note(run))):
+            if f"{run.name}.{kind}" in names:
+                publish_study(sibling(run, kind, studies), text, {})
         self._next = self._clock() + REST * (self._clock() - begun)
 
 
@@ -112,19 +119,33 @@ def publish_files(study: optuna.Study, folder: Path) -> None:
     rewrite(study, (ARTIFACT,), change)
 
 
-def _finals(run: Run, studies: Studies) -> str | None:
-    """Results of the finals; None if there are none."""
-    try:
-        base_storage_of(studies.candidates).get_study_id_from_name(f"{run.name}.finals")
-    except KeyError:
-        return None
-    found = load_results(run)
-    return finals_section(found) if found else None
-
-
 def _note(attributes: Attributes) -> str:
     parts = {int(key.removeprefix(NOTE)): text for key, text in attributes.items() if key.startswith(NOTE)}
     return "".join(parts[place] for place in sorted(parts))
+
+
+def drawing_name(number: int) -> str:
+    """File name of the drawing of a trial's network."""
+    return f"trial-{number}.svg"
+
+
+def drawing_key(trial_id: int, number: int) -> str:
+    """Attribute of the study that offers the drawing of a trial; a finished trial cannot have new attributes of its own."""
+    return f"{TRIAL_ARTIFACT}{trial_id}:{_id(drawing_name(number))}"
+
+
+def publish_drawings(run: Run, studies: Studies) -> None:
+    """Offer the drawings of the best candidates as files of their trials, replacing those offered before."""
+    study = studies.candidates
+    if not storage_of(study).is_writable:
+        return
+    trials = study.get_trials(deepcopy=False)
+    offered = dict[str, str]()
+    for record in ranked(records(study))[:DRAWN]:
+        name = drawing_name(record.number)
+        write_text(run.folder / ARTIFACTS / _id(name), network_svg(network_of(run, record.number, studies)))
+        offered[drawing_key(trial_id_of(trials[record.number]), record.number)] = json.dumps(_meta(name))
+    rewrite(study, (TRIAL_ARTIFACT,), lambda before: offered)
 
 
 def _id(name: str) -> str:

@@ -100,10 +100,15 @@ def parameters(findings: Findings, nets: Sequence[Net]) -> Section | None:
         few = f"{estimate.n} trials trained in full are too few; needed: {estimate.needed}"
         why = few if estimate.n < estimate.needed else "their widths do not differ enough"
         return Section("parameters", title, markup.paragraph(f"Cannot be estimated from these candidates: {why}."))
-    return Section("parameters", title, _paying(estimate, part))
+    return Section("parameters", title, _paying(estimate, part, findings.noise))
 
 
-def _paying(estimate: Marginal, part: str) -> str:
+def _paying(estimate: Marginal, part: str, noise: float | None) -> str:
+    """The estimate as words, figure and table.
+
+    Args:
+        noise: difference that chance makes between two single trainings; None if it is unknown.
+    """
     best, clear = max(estimate.gains, key=lambda gain: gain.gain), [gain for gain in estimate.gains if gain.is_clear]
     method = (
         f"taken from the widths of all other {part}s in proportion, as every candidate fills the budget"
@@ -113,7 +118,12 @@ def _paying(estimate: Marginal, part: str) -> str:
     if not clear:
         text = f"No {part} stands out: each estimate may be due to chance."
     elif best.is_clear and best.gain > 0:
-        text = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
+        words = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
+        if noise is not None and best.gain < noise:
+            words += (
+                f" That is less than chance makes between two trainings, {100 * noise:.2f} points: it shows over many "
+                "networks, not in one."
+            )
     else:
         text = f"No {part} clearly gains, and {', '.join(gain.named(part) for gain in clear)} clearly lose by it."
     rows = [
@@ -132,8 +142,8 @@ def _paying(estimate: Marginal, part: str) -> str:
     adjusted = f", adjusted for {', '.join(map(contrast.display_name, estimate.controls))}" if estimate.controls else ""
     about = (
         f"Linear regression over {estimate.n:,} trials trained in full: accuracy on the width of each {part}{adjusted}. A "
-        f"channel costs parameters in its own {part} and in the next. The verdict is adjusted for the number of {part}s "
-        f"(Holm). Returns diminish, so it is valid near the present widths."
+        f"channel costs parameters in its own {part} and in the next. Intervals and verdict are adjusted for the number of "
+        f"{part}s (Holm). Returns diminish, so it is valid near the present widths."
     )
     return "".join(
         [

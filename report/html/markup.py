@@ -101,6 +101,13 @@ def code(text: str) -> str:
     return f'<pre class="scroll" tabindex="0">{escape(text)}</pre>'
 
 
+def commands(by_purpose: Mapping[str, str]) -> str:
+    """The next commands, each with its purpose."""
+    rows = (f"<dt>{escape(purpose)}</dt><dd><code>{escape(line)}</code></dd>" for purpose, line in by_purpose.items())
+    listed = "".join(rows)
+    return f'<dl class="commands">{listed}</dl>' if listed else ""
+
+
 def bar(share: float, kind: str = "") -> str:
     """Bar of this share (0 to 1) of the cell width."""
     return f'<span class="bar {kind}"><span style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></span></span>'

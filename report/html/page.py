@@ -1,7 +1,8 @@
 """The report of a run as one HTML page, report.html, that opens offline: plotly (gzip) and every number are inside.
 
 The page loads nothing: its content security policy forbids it, also if a name in it contains markup. `report.css` and
-`report.js` beside this file are inlined. The script element `leaderboard` holds the output of `top --json`.
+`report.js` beside this file are inlined. The script element `leaderboard` holds the output of `top --json`; no path of
+this machine is on the page.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from report.analysis.findings import Findings
 from report.analysis.mistakes import Predictions, evaluate_winner
 from report.analysis.parts import nets
 from report.analysis.timing import training_times
+from report.analysis.verdict import Verdict
 from report.html import effort, insights, markup, results
 from report.html.markup import Section
-from report.markdown.formatting import protocol_words
-from report.markdown.summary import Confirmed, confirmation, title, verdict
+from report.markdown.formatting import protocol_words, without_paths
+from report.tables import interval_text
 from search.errors import UserError
 from search.files import write_text
+from search.text import format_percent, format_points, format_points_span
 
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
 
@@ -67,16 +70,16 @@ def page(findings: Findings, predictions: Predictions | str) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{name}: {escape(title(findings.board, findings.network.classes))}</title>",
+            f"<title>{name}: {escape(findings.verdict.title)}</title>",
             f"<style>{_beside('report.css')}</style></head>",
             "<body>",
             f'<div class="page"><nav aria-label="Contents"><ol>{"".join(map(_entry, shown))}</ol></nav>',
-            f'<main><header id="top">{_header(findings)}</header>',
+            f'<main><header id="top">{without_paths(_header(findings), findings.run)}</header>',
             "<noscript><p>Figures are drawn by the script in this page, which is switched off here.</p></noscript>",
-            *(_card(section) for section in shown),
+            *(without_paths(_card(section), findings.run) for section in shown),
             f"<footer>Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>python -m search report</code>.</footer>",
             "</main></div>",
-            f'<script type="application/json" id="leaderboard">{markup.script_data(findings.board)}</script>',
+            f'<script type="application/json" id="leaderboard">{markup.script_data(findings.judged_board)}</script>',
             f'<script type="application/gzip" id="plotly">{markup.packed(get_plotlyjs())}</script>',
             f"<script>{_beside('report.js')}</script>",
             "</body></html>",
@@ -92,37 +95,51 @@ def _predictions(findings: Findings) -> Predictions | str:
 
 
 def _header(findings: Findings) -> str:
-    config, board, classes = findings.run.config, findings.board, findings.network.classes
+    config, verdict = findings.run.config, findings.verdict
     kinds = "separable convolutions only, " if config.budget.separable_only else ""
     question = f"{findings.data['summary']}; {kinds}under {config.budget.words}"
-    fresh = confirmation(findings.finals, findings.number, results.finals_command(findings))
-    text = f"Protocol {config.protocol}: {protocol_words(config)}"
+    words = f"Protocol {config.protocol}: {protocol_words(config, findings.finals)}"
     return "".join(
         [
             markup.paragraph(question, "eyebrow"),
-            f"<h1>{escape(findings.run.name)}: {escape(title(board, classes))}</h1>",
-            markup.paragraph(f"{verdict(board, classes)} {fresh.words}", "lead"),
-            f'<dl class="tiles {fresh.status.replace(" ", "-")}">{"".join(_tiles(findings, fresh))}</dl>',
-            markup.notice(text, "warning") if config.protocol == "course" else markup.paragraph(text, "remark"),
+            f"<h1>{escape(findings.run.name)}: {escape(verdict.title)}</h1>",
+            markup.paragraph(verdict.text, "lead"),
+            f'<dl class="tiles {verdict.standing.replace(" ", "-")}">{"".join(_tiles(findings))}</dl>',
+            markup.commands(verdict.commands),
+            markup.notice(words, "warning") if config.protocol == "course" else markup.paragraph(words, "remark"),
         ]
     )
 
 
-def _tiles(findings: Findings, fresh: Confirmed) -> Iterator[str]:
+def _tiles(findings: Findings) -> Iterator[str]:
     """Four key figures of the winner."""
-    best, base, limit = findings.board["trials"][0], findings.board["base"], findings.run.config.budget.params
-    delta, base_text = best["delta_vs_base"], "it has not been trained"
+    verdict, best, images = findings.verdict, findings.board["trials"][0], findings.board.get("val_images")
+    base, limit = findings.board["base"], findings.run.config.budget.params
+    base_text = "it has not been trained"
     if base is not None:
         size = "" if base["params"] is None else f", {base['params']:,} parameters"
-        base_text = f"the base has {base['best_val_accuracy']:.2%}{size}"
-    epoch = f"in epoch {best['best_epoch']} of {best['epochs']}, {best['final_val_accuracy']:.2%} in the last"
+        base_text = f"in one training each; the base has {format_percent(base['best_val_accuracy'], images)}{size}"
+    last = format_percent(best["final_val_accuracy"], images)
+    epoch = f"in epoch {best['best_epoch']} of {best['epochs']}, {last} in the last"
     if findings.run.config.search.rank_by == "int8":
-        epoch += f" in float; {best['float_val_accuracy']:.2%} in float in the best"
-    points = "" if delta is None else f"{100 * delta:+.2f} points"
-    yield _tile(f"Best {findings.run.config.measure}", f"{best['best_val_accuracy']:.2%}", epoch)
+        epoch += f" in float; {format_percent(best['float_val_accuracy'], images)} in float in the best"
+    if images is not None:
+        epoch += f"; 95 % interval {interval_text(findings.board, best)}% on {images:,} images"
+    gap = format_points(best["delta_vs_base"], images)
+    yield _tile(f"Best {findings.run.config.measure}", format_percent(best["best_val_accuracy"], images), epoch)
     yield _tile("Parameters", f"{best['params']:,}", f"the budget is under {limit:,}", markup.bar(best["params"] / limit))
-    yield _tile("Against the base", points, base_text)
-    yield _tile("On fresh seeds", fresh.short, "by the finals" if findings.finals else "no finals yet")
+    yield _tile("Against the base", f"{gap} points" if gap else "", base_text)
+    yield _tile("On fresh seeds", *_fresh(verdict))
+
+
+def _fresh(verdict: Verdict) -> tuple[str, str]:
+    """Figure and words of the tile on finals."""
+    if not verdict.standing.is_confirmed:
+        return "not confirmed", "by no finals yet"
+    gap = f"{format_points(verdict.difference, None)} points"
+    span = verdict.difference_interval
+    interval = "" if span is None else f"; 95 % interval {format_points_span(*span, None)}"
+    return gap, f"{verdict.title}{interval}"
 
 
 def _tile(what: str, figure: str, words: str, body: str = "") -> str:

@@ -17,13 +17,14 @@ from report.figures.progress import progress as draw_progress
 from report.html import markup
 from report.html.markup import Section
 from report.markdown import effects as evidence
-from report.markdown.summary import base_table, confirmation, counts_words, leaderboard_table
+from report.markdown.summary import MEANING, STOPPED, base_table, counts_words, leaderboard_table, stopped_table
 from report.network.drawing import network_svg
 from report.network.layout import View
 from report.tables import Table
 from search.budget.metrics import METRICS
 from search.study.pareto import add_costs
 from search.study.run import Opened
+from search.text import format_count, format_percent
 
 SHOWN = 20  # trials shown above the fold
 MATRIX = 20  # most classes for which the confusion matrix is a table of numbers
@@ -38,8 +39,7 @@ def leaderboard(findings: Findings) -> Section:
     parts = [
         markup.table(Table(whole.columns, first), "Leaderboard", left=(1,), kinds=kinds),
         markup.paragraph(
-            f"{counts_words(findings.board)}. Best is the best validation accuracy over the epochs of one "
-            "training, last epoch that of its last; trials without a rank were not trained in full.",
+            f"{counts_words(findings.board)}. {MEANING}",
             "remark",
         ),
     ]
@@ -47,6 +47,10 @@ def leaderboard(findings: Findings) -> Section:
         parts.insert(
             1, markup.details(f"{len(rest):,} more", markup.table(Table(whole.columns, rest), "The rest", left=(1,)))
         )
+    stopped = stopped_table(findings.board)
+    if stopped.rows:
+        table = markup.table(stopped, STOPPED, left=(0, 4))
+        parts.append(markup.details(f"{STOPPED}: {format_count(len(stopped.rows), 'candidate')}", table))
     base = findings.run.config.base_name
     if base is not None and (known := base_table(findings.run.config, findings.board)).rows:
         parts += [f"<h3>The base{'' if base == 'base' else f', {escape(base)}'}</h3>", markup.table(known, "The base")]
@@ -57,9 +61,11 @@ def finals(findings: Findings) -> Section:
     """Section on the finals."""
     results = findings.finals
     if results is None:
-        words = confirmation(None, findings.number, finals_command(findings)).words
-        return Section("finals", "Finals on fresh seeds", markup.paragraph(words))
-    parts = [markup.paragraph(evidence.finals_verdict(results))]
+        words = "No finals yet: they train the best few and the base again on fresh seeds, and show which lead is real."
+        command = markup.commands({"to run them": findings.run.command_of("finals")})
+        return Section("finals", "Finals on fresh seeds", markup.paragraph(words) + command)
+    parts = [markup.paragraph(evidence.finals_leader(results))]
+    table = evidence.finals_table(results, findings.board.get("val_images"))
     if results.finalists:
         caption = (
             f"Mean {evidence.measure(results)} of each finalist on {results.seeds} fresh seeds with its 95 % interval, "
@@ -67,7 +73,7 @@ def finals(findings: Findings) -> Section:
         )
         parts += [
             markup.figure(charts.finals(results), caption),
-            markup.table(evidence.finals_table(results), "Finals"),
+            markup.table(table, "Finals"),
         ]
         parts.append(markup.paragraph(evidence.FINALS, "remark"))
     parts += [markup.paragraph(line, "remark") for line in evidence.finals_notes(results)]
@@ -146,9 +152,11 @@ def winner(findings: Findings) -> Section:
         f"Trial {findings.number} from its input down: boxes as wide as their channels, strips for normalisation, "
         "activation and dropout; output size, receptive field in input pixels, parameters and multiply-adds."
     )
+    images = findings.board.get("val_images")
     flipped = next(record.flip_val_accuracy for record in findings.candidates if record.number == findings.number)
     if flipped is not None:
-        text += f" With flip averaging, which is reported separately and never ranked, it reaches {flipped:.2%}."
+        text += " With flip averaging, which is reported separately and never ranked, it reaches "
+        text += f"{format_percent(flipped, images)}."
     label = f"Trial {findings.number}, layer by layer"
     network = findings.network
     folded, compact, full = (network_svg(network, view) for view in (View.FOLDED, View.COMPACT, View.FULL))
@@ -170,10 +178,10 @@ def mistakes(findings: Findings, predictions: Predictions | str) -> Section:
         return Section("mistakes", title, markup.paragraph(f"Not shown: {predictions}."))
     record = next(record for record in findings.candidates if record.number == findings.number)
     stored = record.float_val_accuracy or record.best_val_accuracy or 0.0
+    again, before = (format_percent(accuracy, predictions.images) for accuracy in (predictions.accuracy, stored))
     text = (
-        f"With the weights of its best epoch, in float32, the winner was evaluated again: "
-        f"{predictions.accuracy:.2%} of {predictions.images:,} validation images are classified correctly "
-        f"({stored:.2%} when it was trained)."
+        f"With the weights of its best epoch, in float32, the winner was evaluated again: {again} of "
+        f"{predictions.images:,} validation images are classified correctly ({before} when it was trained)."
     )
     beside = f'<div class="beside"><div>{_confusion(predictions)}</div><div>{_confusions(predictions)}</div></div>'
     parts = [markup.paragraph(text), beside]
@@ -236,8 +244,3 @@ def _mistakes(predictions: Predictions) -> Iterator[str]:
             f'<li><img src="{picture(mistake.image)}" alt="an image of class {truth}" width="96" height="96">'
             f"<span>is <b>{truth}</b></span><span>predicted <b>{predicted}</b>, {mistake.probability:.0%}</span></li>"
         )
-
-
-def finals_command(findings: Findings) -> str:
-    """Command that runs the finals."""
-    return findings.run.command.replace("search run ", "search finals ", 1)

@@ -10,10 +10,11 @@ import optuna
 
 from report.markdown.formatting import escaped, markdown
 from report.tables import Table
-from search.finals.results import FinalsResult, verdict
+from search.finals.results import FinalsResult, leader_sentence
 from search.finals.statistics import Comparison, Effect, effects, within
 from search.study.records import records
 from search.study.run import Run
+from search.text import format_percent, format_percent_span, format_points, format_points_span
 
 SCORE = "best_val_accuracy"
 BLOCK = "repeat"
@@ -22,29 +23,33 @@ BLOCK = "repeat"
 # --- finals ----------------------------------------------------------------------------------------------------------
 
 
-def finals_section(results: FinalsResult) -> str:
-    """The finalists as Markdown."""
-    table = f"\n\n{markdown(finals_table(results))}\n\n{FINALS}" if results.finalists else ""
-    return finals_verdict(results) + table + "".join(f"\n\n{escaped(line)}" for line in finals_notes(results))
+def finals_section(results: FinalsResult, val_images: int | None = None) -> str:
+    """The finalists as Markdown.
+
+    Args:
+        val_images: number of validation images, which decides the decimals of single trainings; None if it is unknown.
+    """
+    table = f"\n\n{markdown(finals_table(results, val_images))}\n\n{FINALS}" if results.finalists else ""
+    return finals_leader(results) + table + "".join(f"\n\n{escaped(line)}" for line in finals_notes(results))
 
 
-def finals_verdict(results: FinalsResult) -> str:
-    """Verdict of the finals in one or two sentences."""
-    words = verdict(results)
-    return words[0].upper() + words[1:]
+def finals_leader(results: FinalsResult) -> str:
+    """The leader of the finals in one or two sentences; `report.analysis.verdict` judges the winner of the search."""
+    sentence = leader_sentence(results)
+    return sentence[0].upper() + sentence[1:]
 
 
-def finals_table(results: FinalsResult) -> Table:
+def finals_table(results: FinalsResult, val_images: int | None = None) -> Table:
     """Table of finalists, best mean first, each compared with the base and with the leader."""
     rows = [
         (
             finalist.name,
             f"{finalist.params:,}",
-            f"{finalist.mean:.2%}",
-            "" if finalist.interval is None else f"{finalist.interval[0]:.2%} to {finalist.interval[1]:.2%}",
-            "" if finalist.spread is None else f"{100 * finalist.spread:.2f}",
-            "" if finalist.search_score is None else f"{finalist.search_score:.2%}",
-            "" if finalist.winners_curse is None else f"{100 * finalist.winners_curse:+.2f}",
+            format_percent(finalist.mean, None),
+            "" if finalist.interval is None else format_percent_span(*finalist.interval, None),
+            "" if finalist.spread is None else format_points(finalist.spread, None, sign=False),
+            format_percent(finalist.search_score, val_images),
+            format_points(finalist.winners_curse, None),
             _versus(finalist.against_base),
             _versus(finalist.against_leader),
         )
@@ -68,8 +73,9 @@ def measure(results: FinalsResult) -> str:
 
 FINALS = (
     "Every network was trained from scratch on the same fresh seeds. Differences are in points, paired by seed, with 95 % "
-    'intervals; a tie is a difference that chance can make (Holm\'s correction for several comparisons). "Flattered by" is '
-    "the score of the search less the mean of the best validation accuracies here: the winner's curse."
+    "intervals; a tie is a difference that chance can make. Both are adjusted for the number of comparisons (Holm). "
+    '"Flattered by" is the score of the search less '
+    "the mean of the best validation accuracies here: the winner's curse."
 )
 
 
@@ -77,11 +83,14 @@ def _versus(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
     span = _span(comparison) or " (the same on too few seeds to say)"
-    return f"{100 * comparison.difference:+.2f}{span}{', tie' if comparison.is_tie else ''}"
+    return f"{format_points(comparison.difference, None)}{span}{', tie' if comparison.is_tie else ''}"
 
 
-def _span(one: Comparison | Effect) -> str:
-    return "" if one.low is None or one.high is None else f" ({100 * one.low:+.2f} to {100 * one.high:+.2f})"
+def _span(comparison: Comparison | Effect) -> str:
+    """Interval adjusted like the verdict, in brackets."""
+    if comparison.adjusted_low is None or comparison.adjusted_high is None:
+        return ""
+    return f" ({format_points_span(comparison.adjusted_low, comparison.adjusted_high, None)})"
 
 
 # --- ablation --------------------------------------------------------------------------------------------------------
@@ -129,13 +138,13 @@ def grid_rows(run: Run, study: optuna.Study) -> list[dict[str, Any]]:
 _ABLATION = (
     "{cells} cells, each trained on the same {seeds} seeds. An effect is the mean best validation accuracy at the one value "
     "less that at the other, over all cells, in points, with its 95 % interval from what cells and seeds leave "
-    "unexplained. One that may be chance among so many is named so, whatever its own interval says (Holm's correction)."
+    "unexplained. Intervals and verdicts are adjusted for the number of effects (Holm)."
 )
 
 
-def _effects_table(title: str, estimates: Sequence[Effect]) -> Table:
-    rows = [(_named(one), f"{100 * one.difference:+.2f}", _span(one).strip(" ()"), _judged(one)) for one in estimates]
-    return Table((title, "effect", "95 % interval", "verdict"), rows)
+def _effects_table(what: str, found: Sequence[Effect]) -> Table:
+    rows = [(_named(one), format_points(one.difference, None), _span(one).strip(" ()"), _judged(one)) for one in found]
+    return Table((what, "effect", "95 % interval", "verdict"), rows)
 
 
 def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[str]) -> Table:
@@ -143,10 +152,10 @@ def _within(rows: Sequence[Mapping[str, Any]], factor: str, factors: Sequence[st
     lines = []
     for other in factors:
         if other != factor:
-            for effect in within(rows, factor, other, factors, SCORE, BLOCK):
-                assert effect.at
-                at = f"{_short(effect.at[0])} = {_word(effect.at[1])}"
-                lines.append((at, f"{100 * effect.difference:+.2f}", _span(effect).strip(" ()"), _judged(effect)))
+            for one in within(rows, factor, other, factors, SCORE, BLOCK):
+                assert one.at
+                at = f"{_short(one.at[0])} = {_word(one.at[1])}"
+                lines.append((at, format_points(one.difference, None), _span(one).strip(" ()"), _judged(one)))
     return Table(("where", "effect", "95 % interval", "verdict"), lines)
 
 

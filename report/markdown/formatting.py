@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 from report.tables import Table
 from search.budget.summary import LayerRow, layer_rows
+from search.finals.results import FinalsResult
 from search.networks.architecture import Architecture
-from search.study.config import StudyConfig
+from search.study.config import ROOT, StudyConfig, flat
+from search.study.run import Run
 
 BEYOND = " \\*"  # marks a receptive field that exceeds the image
 
@@ -39,8 +44,12 @@ def layer_cells(row: LayerRow) -> tuple[str, str, str, str, str]:
     )
 
 
-def protocol_words(config: StudyConfig) -> str:
-    """Sentence on the images that accuracies are measured on, and the resulting bias."""
+def protocol_words(config: StudyConfig, finals: FinalsResult | None = None) -> str:
+    """Sentences on the images that accuracies are measured on, the resulting bias, and the reading of the test images.
+
+    Args:
+        finals: their results; None if there are none.
+    """
     if config.protocol == "course":
         return (
             f"{config.measure} is measured on the test images"
@@ -51,17 +60,27 @@ def protocol_words(config: StudyConfig) -> str:
             )
             + ". It flatters: the best of many trainings and epochs is picked on those very images."
         )
+    read = "only finals read the test images, and there are none yet"
+    if finals is not None:
+        times = " and ".join(finals.test_read)
+        read = f"the finals read the test images at {times}" if times else "no finals have read the test images"
     return (
-        f"{config.measure} is measured on images held out from training; only finals read the test images. "
+        f"{config.measure} is measured on images held out from training; {read}. "
         "The best of many trainings and epochs is picked on the held-out images, so the best figure flatters a little."
     )
 
 
-def against_base(delta: float) -> str:
-    """Difference of accuracies as text, such as `0.56 points above the base`."""
-    if not delta:
-        return "level with the base"
-    return f"{100 * abs(delta):.2f} points {'above' if delta > 0 else 'below'} the base"
+def without_paths(text: str, run: Run) -> str:
+    """The text with absolute paths of this machine replaced by the names of their files: pages are shared.
+
+    Paths are those of the study file, the run folder and the configuration; below the checkout they become relative to it.
+    """
+    known = [value for _, value in flat(run.config.dump()) if isinstance(value, str)] + shlex.split(run.called)
+    paths = {path for path in (*known, str(run.folder)) if Path(path).is_absolute() and Path(path).name}
+    text = text.replace(f"{ROOT}{os.sep}", "")  # commands are typed there
+    for path in sorted(paths, key=len, reverse=True):
+        text = text.replace(path, Path(path).name)
+    return text
 
 
 def escaped(text: object) -> str:

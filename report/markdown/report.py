@@ -1,6 +1,6 @@
-"""The Markdown report of a run, report.md: verdict, leaderboard, winner, checklist, training logs.
+"""The Markdown report of a run, report.md: verdict, leaderboard, learning curves, winner, checklist, training logs.
 
-Every number is read from the studies and the run folder, or counted on the network itself.
+Every number is read from the studies and the run folder, or counted on the network itself. The layers of the base come last.
 """
 
 from __future__ import annotations
@@ -8,22 +8,24 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from report.analysis.findings import Findings, gather
+from report.analysis.verdict import Board, Standing, Verdict
+from report.figures import data as figure_data
+from report.markdown.curves_svg import curves_svg
 from report.markdown.effects import effects_section, finals_section
-from report.markdown.formatting import escaped, layer_table, markdown, protocol_words, table
+from report.markdown.formatting import escaped, layer_table, markdown, protocol_words, table, without_paths
 from report.markdown.summary import (
-    Board,
-    base_hardly_learnt,
+    MEANING,
+    STOPPED,
     base_table,
-    beats,
     counts_words,
     leaderboard_table,
     settings,
-    title,
-    verdict,
+    stopped_table,
 )
 from report.pareto import front_board, front_table, front_words
 from report.tables import refusal_words
@@ -34,25 +36,41 @@ from search.files import read_json, write_text
 from search.networks.architecture import Architecture
 from search.networks.layers import BatchNorm, Conv, Dropout, SeparableConv, SpatialSeparableConv, walk
 from search.study.config import StudyConfig
+from search.study.dataset import images_of
 from search.study.records import Record
 from search.study.references import named
 from search.study.run import Opened, Run, Studies
 from search.study.trained import is_own_log
+from search.text import format_percent
 
 MOST_EPOCHS = 50  # most epochs of one training that the task allows
 SUMMARY_WIDTH = 100
+CURVES = "learning_curves.svg"  # beside report.md
+BASE = "base"  # name of its curve
 
 # Columns of a training log with the format of their values.
 _LOG = {"epoch": "{}", "loss": "{:.4f}", "accuracy": "{:.2%}", "val_loss": "{:.4f}", "val_accuracy": "{:.2%}"}
 _LOG |= {"learning_rate": "{:.3g}", "seconds": "{:.1f}"}
 
 
+class Mark(StrEnum):
+    """Result of a requirement."""
+
+    MET = "✓"
+    MISSED = "✗"
+    TIE = "tie"
+
+
 class Check(NamedTuple):
     """One line of the checklist: requirement, result, evidence."""
 
     asked: str
-    holds: bool
+    mark: Mark
     evidence: str
+
+    @property
+    def holds(self) -> bool:
+        return self.mark == Mark.MET
 
 
 def write_report(run: Run, studies: Studies, found: Findings | None = None, folder: Path | None = None) -> Path:
@@ -65,27 +83,32 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None, fold
         UserError: no candidate has been trained yet.
     """
     found = found or gather(run, studies)
-    board, network, base = found.board, found.network, run.config.base_name
+    network, base, to = found.network, run.config.base_name, folder or run.folder
     params, summary = keras_summary(network)
-    refused, effects = refusal_words(found.candidates), effects_section(run, studies.candidates)
+    effects = effects_section(run, studies.candidates)
+    checked = checks(run.config, network, params, found.board, found.verdict)
+    curves = _curves(found)
+    write_text(to / CURVES, curves_svg(curves, BASE, images_of(found.data, "validation")))
     sections = [
-        f"# {escaped(run.name)}: {title(board, network.classes)}",
-        verdict(board, network.classes),
-        f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
-        f"## The base\n\n{_base(run.config, board)}",
-        f"## Leaderboard\n\n{_leaderboard(board)}" + (f"\n\nRejected before training: {refused}." if refused else ""),
-        *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
-        *([f"## Confirmed on fresh seeds\n\n{finals_section(found.finals)}"] if found.finals else []),
-        *([f"## What each factor does\n\n{effects}"] if effects else []),
+        f"# {escaped(run.name)}: {found.verdict.title}",
+        escaped(found.verdict.text),
+        next_commands(found.verdict),
+        f"## Leaderboard\n\n{_leaderboard(found)}",
+        f"## Learning curves\n\n![Validation accuracy by epoch: {' and '.join(curves)}]({CURVES})",
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
+        *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
+        *([f"## On fresh seeds\n\n{finals_section(found.finals, found.board.get('val_images'))}"] if found.finals else []),
+        *([f"## What each factor does\n\n{effects}"] if effects else []),
+        f"## Checklist\n\n{checklist(checked)}",
         f"## The winner as Keras sees it\n\n```text\n{summary}\n```",
-        f"## Checklist\n\n{checklist(checks(run.config, network, params, board))}",
-        f"## Training log of the base\n\n{_log(found, found.references, base, f'references/{base}')}",
         f"## Training log of trial {found.number}\n\n"
         f"{_log(found, found.candidates, found.number, f'trials/{found.number}')}",
+        f"## Protocol {run.config.protocol}\n\n{protocol_words(run.config, found.finals)}",
         f"## What was asked\n\n{_asked(run.config, found.data)}",
+        f"## The base\n\n{_base(run.config, found.board)}",
+        f"## Training log of the base\n\n{_log(found, found.references, base, f'references/{base}')}",
     ]
-    write_text(path := (folder or run.folder) / "report.md", "\n\n".join(sections) + "\n")
+    write_text(path := to / "report.md", without_paths("\n\n".join(sections) + "\n", run))
     return path
 
 
@@ -104,7 +127,7 @@ def keras_summary(network: Architecture) -> tuple[int, str]:
     return model.count_params(), "\n".join(line.rstrip() for part in parts for line in part.splitlines() if line.strip())
 
 
-def checks(config: StudyConfig, network: Architecture, params: int, board: Board) -> list[Check]:
+def checks(config: StudyConfig, network: Architecture, params: int, board: Board, verdict: Verdict) -> list[Check]:
     """Check the winner (first trial of the board) against the task; `params` is counted by Keras."""
     layers, rows = list(walk(network.layers)), layer_rows(network)
     plain = sum(isinstance(layer, Conv) for layer in layers)
@@ -114,26 +137,33 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
     dropout = f"{len(rates)} layers, at rates from {rates[0]:g} to {rates[-1]:g}" if rates else "no layer of a rate above 0"
     sizes = [row.output_text for row in rows if row.output]
     fields = [row.receptive_field for row in rows if len(row.output) > 1]
-    given, limit, winner, base = (
-        sum(field is not None for field in fields),
-        config.budget.params,
-        board["trials"][0],
-        board["base"],
-    )
-    epochs, best_epoch, top = winner["epochs"], winner["best_epoch"], winner["best_val_accuracy"]
-    against = f"{base['best_val_accuracy']:.2%}, one training each" if base else "a base that has not been trained"
-    futile = base_hardly_learnt(board, network.classes)
-    against += f", which hardly learnt (chance is {1 / network.classes:.1%})" if futile else ""
-    return [
-        Check("separable convolutions only", separable > 0 == plain, f"{separable} separable, {plain} plain"),
-        Check("batch normalisation used", norms > 0, f"{norms} layers"),
-        Check("under the budget", params < limit, f"Keras counts {params:,} parameters, the budget is under {limit:,}"),
-        Check("dropout used", bool(rates), dropout),
-        Check("output sizes given", len(sizes) == len(rows), f"for {len(sizes)} of {len(rows)} layers"),
-        Check("receptive fields given", given == len(fields), f"for {given} of the {len(fields)} layers that have one"),
-        Check(f"at most {MOST_EPOCHS} epochs", 0 < epochs <= MOST_EPOCHS, f"{epochs} trained, the best is {best_epoch}"),
-        Check("beats the base", beats(board) and not futile, f"{top:.2%} against {against}"),
+    given = sum(field is not None for field in fields)
+    limit, winner = config.budget.params, board["trials"][0]
+    epochs, best_epoch = winner["epochs"], winner["best_epoch"]
+    facts = [
+        ("separable convolutions only", separable > 0 == plain, f"{separable} separable, {plain} plain"),
+        ("batch normalisation used", norms > 0, f"{norms} layers"),
+        ("under the budget", params < limit, f"Keras counts {params:,} parameters, the budget is under {limit:,}"),
+        ("dropout used", bool(rates), dropout),
+        ("output sizes given", len(sizes) == len(rows), f"for {len(sizes)} of {len(rows)} layers"),
+        ("receptive fields given", given == len(fields), f"for {given} of the {len(fields)} layers that have one"),
+        (f"at most {MOST_EPOCHS} epochs", 0 < epochs <= MOST_EPOCHS, f"{epochs} trained, the best is {best_epoch}"),
     ]
+    checked = [Check(asked, Mark.MET if holds else Mark.MISSED, evidence) for asked, holds, evidence in facts]
+    return [*checked, Check("beats the base", _MARKS[verdict.standing], verdict.sentence)]
+
+
+_MARKS = {
+    Standing.UNTRAINED: Mark.MISSED,
+    Standing.NO_BASE: Mark.MISSED,
+    Standing.HARDLY_LEARNT: Mark.MISSED,
+    Standing.AHEAD_ONCE: Mark.MET,
+    Standing.LEVEL_ONCE: Mark.TIE,
+    Standing.BEHIND_ONCE: Mark.MISSED,
+    Standing.BEATEN: Mark.MET,
+    Standing.TIED: Mark.TIE,
+    Standing.BEHIND: Mark.MISSED,
+}
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
@@ -142,15 +172,34 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
 def _base(config: StudyConfig, board: Board) -> str:
     name, base = config.base_name, board["base"]
     if name is None:
-        return f"An accuracy to beat, {base['best_val_accuracy']:.2%}: no network was trained for it."
+        accuracy = format_percent(base["best_val_accuracy"], board.get("val_images"))
+        return f"An accuracy to beat, {accuracy}: no network was trained for it."
     layers = ""
     with contextlib.suppress(UserError):  # the file may have been removed since
         layers = f"\n\n{layer_table(named(str(config.base)).architecture)}"
     return f"{escaped(name)}\n\n{markdown(base_table(config, board))}{layers}"
 
 
-def _leaderboard(board: Board) -> str:
-    return f"{markdown(leaderboard_table(board))}\n\n{counts_words(board)}"
+def next_commands(verdict: Verdict) -> str:
+    """The next commands as Markdown, the most useful first."""
+    lines = (f"{command}    # {purpose}" for purpose, command in verdict.commands.items())
+    return "Next:\n\n```sh\n" + "\n".join(lines) + "\n```"
+
+
+def _leaderboard(found: Findings) -> str:
+    board, stopped = found.board, stopped_table(found.board)
+    parts = [markdown(leaderboard_table(board)), f"{counts_words(board)}. {MEANING}"]
+    if stopped.rows:
+        parts += [f"### {STOPPED}", markdown(stopped)]
+    refused = refusal_words(found.candidates)
+    return "\n\n".join([*parts, *([f"Rejected before training: {refused}."] if refused else [])])
+
+
+def _curves(found: Findings) -> dict[str, tuple[float, ...]]:
+    """Validation accuracies of the base and the winner by epoch; a base that is a plain accuracy is a level."""
+    roles = ("base", "candidate")
+    drawn = figure_data.curves(found.run, found.candidates, found.references, top=1)
+    return {BASE if row.role == "base" else row.name: row.accuracies for row in drawn if row.role in roles}
 
 
 def _front(found: Findings) -> str:
@@ -160,7 +209,7 @@ def _front(found: Findings) -> str:
 
 def checklist(checks: Iterable[Check]) -> str:
     """Checklist as a Markdown table."""
-    rows = [("✓" if check.holds else "✗", check.asked, check.evidence) for check in checks]
+    rows = [(check.mark.value, check.asked, escaped(check.evidence)) for check in checks]
     return table(("", "asked", "found"), rows, align=":--")
 
 

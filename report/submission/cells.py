@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from report.analysis.verdict import Verdict
+from report.markdown.formatting import escaped
+from report.markdown.report import Check, checklist
 from report.submission import code as codes
 from report.submission.code import DATA, Images, Network
 from report.submission.notebook import Cell, code, markdown
 from search.export.training_source import training_source
+from search.text import format_percent
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,20 @@ class HandIn:
     """Content of the notebook."""
 
     title: str
-    verdict: str
+    verdict: Verdict
     protocol: str
     limit: int  # parameters must be below it
     base: Network | None  # None if the base is a plain accuracy
     base_accuracy: float
     winner: Network
-    checklist: str  # Markdown
+    checks: tuple[Check, ...]  # the comparison with the base comes last
+    val_images: int | None
     images: Images | None  # None if the images are not available
+
+    @property
+    def checklist(self) -> str:
+        """The checks as a Markdown table."""
+        return checklist(self.checks)
 
     @property
     def networks(self) -> list[Network]:
@@ -50,12 +60,13 @@ class HandIn:
 
 def cells(hand_in: HandIn) -> list[Cell]:
     """Return the cells of the notebook."""
+    verdict = escaped(hand_in.verdict.text)
     return [
-        markdown(f"# {hand_in.title}\n\n{hand_in.verdict}\n\n{hand_in.what_was_done}\n\nProtocol: {hand_in.protocol}"),
-        code(codes.SETUP),
+        markdown(f"# {hand_in.title}\n\n{verdict}\n\n{hand_in.what_was_done}\n\nProtocol: {hand_in.protocol}"),
+        code(codes.setup(hand_in.val_images)),
         markdown(f"## Images\n\n{_about_images(hand_in.images)}"),
         code(codes.IMAGES),
-        *([] if hand_in.base else [markdown(_NO_BASE.format(hand_in.base_accuracy))]),
+        *([] if hand_in.base else [markdown(_NO_BASE.format(format_percent(hand_in.base_accuracy, hand_in.val_images)))]),
         *(cell for network in hand_in.networks for cell in _network(network)),
         markdown("## Learning curves\n\nValidation accuracy by epoch, from the logs."),
         code(codes.curves(hand_in.networks, hand_in.base_accuracy)),
@@ -63,16 +74,27 @@ def cells(hand_in: HandIn) -> list[Cell]:
         markdown(f"## The trained networks\n\n{_MEASURED if hand_in.images else _LOADED}"),
         code(codes.measuring(hand_in.networks)),
         markdown(f"## Checklist\n\nAs the study has it:\n\n{hand_in.checklist}\n\n{_COUNTED}"),
-        code(codes.counting(hand_in.limit, hand_in.base_accuracy, base_was_trained=hand_in.base is not None)),
+        code(
+            codes.counting(
+                hand_in.limit,
+                hand_in.base_accuracy,
+                hand_in.checks[-1].mark,
+                hand_in.verdict.title,
+                base_was_trained=hand_in.base is not None,
+            )
+        ),
     ]
 
 
-_NO_BASE = "## The base\n\nA plain accuracy, {:.2%}: there is no network of it."
+_NO_BASE = "## The base\n\nA plain accuracy, {}: there is no network of it."
 _MEASURED = (
     "Weights are those of the best epoch. Their accuracy is measured on the validation images and compared with the log."
 )
 _LOADED = "Weights are those of the best epoch. They are loaded and not measured, see Images."
-_COUNTED = "Counted once more, here, on the trained network, its source and the logs in this folder:"
+_COUNTED = (
+    "Counted once more, here, on the trained network, its source and the logs in this folder. Only the comparison with the "
+    "base is the study's own, as fresh seeds decide it:"
+)
 _TRAINED = (
     "**Not run here.** {shared}The study trains in compiled calls of many steps; this is the same training in plain Keras. "
     "With `RETRAIN = True` in the first cell it trains from the first epoch."

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
-from report.markdown.report import MOST_EPOCHS
+from report.markdown.report import CURVES, MOST_EPOCHS, Mark
+from search.text import percent_decimals
 from search.training.recipe import Recipe
 
 DATA = "data.npz"
-CURVES = "learning_curves.svg"
 ROUNDING = {"float32": 0.002, "mixed_bfloat16": 0.01}  # share of images that may be classified differently by other kernels
 
 
@@ -52,6 +52,7 @@ from IPython.display import display
 from plotly.graph_objects import Figure
 
 RETRAIN = False  # True trains again, from the first epoch
+DECIMALS = 2  # of an accuracy in percent, as many as the number of validation images supports
 
 
 def log_of(role):
@@ -72,7 +73,7 @@ def print_log(role):
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
             f"learning_rate {row['learning_rate']:.3g}  {row['seconds']:.1f} s"
         )
-    print(f"Best validation accuracy: {best['val_accuracy']:.2%} in epoch {best['epoch']}")
+    print(f"Best validation accuracy: {best['val_accuracy']:.{DECIMALS}%} in epoch {best['epoch']}")
 
 
 print("Keras", keras.__version__, "on", keras.backend.backend())'''
@@ -83,6 +84,11 @@ for name, array in arrays.items():
     print(name, array.shape, array.dtype)
 if not arrays:
     print("{DATA} is not here")"""
+
+
+def setup(val_images: int | None) -> str:
+    """The first cell, for a number of validation images; None if it is unknown."""
+    return SETUP.replace("DECIMALS = 2", f"DECIMALS = {percent_decimals(val_images)}")
 
 
 def definition(network: Network) -> str:
@@ -118,7 +124,7 @@ for role, colour, dash in [$styles]:
     log = log_of(role)
     figure.add_scatter(
         x=[row["epoch"] for row in log], y=[row["val_accuracy"] for row in log], mode="lines+markers",
-        name=f"{role} ({best_of(role)['val_accuracy']:.2%})", line={"color": colour, "dash": dash},
+        name=f"{role} ({best_of(role)['val_accuracy']:.{DECIMALS}%})", line={"color": colour, "dash": dash},
     )
 ${level}picture = Path("$picture").read_text("utf-8")  # for viewers that do not run plotly
 display({"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "image/svg+xml": picture}, raw=True)""")
@@ -168,18 +174,25 @@ trained = {}
 for role, file, prepare_images in [$networks]:
     trained[role] = model = keras.models.load_model(file, compile=False)
     logged = best_of(role)["val_accuracy"]
-    print(f"{role}: {file}, {model.count_params():,} parameters, {logged:.2%} logged")
+    print(f"{role}: {file}, {model.count_params():,} parameters, {logged:.{DECIMALS}%} logged")
     if arrays:
         measured, images = accuracy(model, prepare_images), len(arrays["y_val"])
         differing = round(abs(measured - logged) * images)
-        print(f"    {measured:.2%} measured here on {images:,} images: {differing} images away from the log")
+        print(f"    {measured:.{DECIMALS}%} measured here on {images:,} images: {differing} images away from the log")
         assert differing <= max(1, $share * images), "another machine may round otherwise, but not that often\"""")
 
 
-def counting(limit: int, base_accuracy: float, *, base_was_trained: bool) -> str:
-    """Code that checks the loaded winner, its source and the logs; parameters must be below `limit`."""
+def counting(limit: int, base_accuracy: float, mark: Mark, verdict: str, *, base_was_trained: bool) -> str:
+    """Code that checks the loaded winner, its source and the logs; parameters must be below `limit`.
+
+    Args:
+        mark: result of the comparison with the base, which the finals of the study decide where there are some.
+        verdict: the same in a few words.
+    """
     base = 'best_of("base")["val_accuracy"], len(log_of("base"))' if base_was_trained else f"{base_accuracy!r}, 0"
-    return _COUNTING.substitute(limit=f"{limit:_}", words=f"{limit:,}", base=base, most=MOST_EPOCHS)
+    return _COUNTING.substitute(
+        limit=f"{limit:_}", words=f"{limit:,}", base=base, most=MOST_EPOCHS, mark=repr(mark.value), verdict=verdict
+    )
 
 
 _COUNTING = Template("""\
@@ -200,10 +213,11 @@ checks = {
     "output sizes in comments": (len(lines) > 0, f"{len(lines)} lines of best_model.py"),
     "receptive fields in comments": (len(fields) > 0, f"{len(fields)} of them, up to where the whole map is pooled"),
     "at most $most epochs": (max(len(log), base_epochs) <= $most, f"{len(log)}, the base {base_epochs}"),
-    "best validation accuracy above the base's": (
-        best["val_accuracy"] > base_accuracy,
-        f"{best['val_accuracy']:.2%} in epoch {best['epoch']} against {base_accuracy:.2%}",
+    "beats the base": (
+        $mark,  # by the finals of the study, where there are some
+        f"{best['val_accuracy']:.{DECIMALS}%} in epoch {best['epoch']} against {base_accuracy:.{DECIMALS}%}, "
+        "one training each; $verdict",
     ),
 }
 for asked, (holds, evidence) in checks.items():
-    print("✓" if holds else "✗", f"{asked}: {evidence}")""")
+    print({True: "✓", False: "✗"}.get(holds, holds), f"{asked}: {evidence}")""")

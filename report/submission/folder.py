@@ -5,8 +5,6 @@ All paths in it are relative, so that it can be moved and zipped; its notebook r
 
 from __future__ import annotations
 
-import os
-import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from report.analysis.findings import Findings, gather
+from report.markdown.curves_svg import curves_svg
 from report.markdown.formatting import escaped, protocol_words, table
-from report.markdown.report import checklist, checks, keras_summary
-from report.markdown.summary import confirmation, verdict
+from report.markdown.report import CURVES, checks, keras_summary
 from report.submission import notebook
 from report.submission.cells import HandIn, cells
-from report.submission.code import CURVES, DATA, Images, Network
-from report.submission.curves_svg import curves_svg
+from report.submission.code import DATA, Images, Network
 from report.write import write_reports
 from search.errors import UserError
 from search.export.card import versions
 from search.export.exporter import QUICK, export
 from search.files import read_json, write_json, write_text
 from search.study import trained as winners
-from search.study.config import flat
-from search.study.dataset import load_study_data
+from search.study.dataset import images_of, load_study_data
 from search.study.run import Run, Studies
 from search.study.trained import Trained
 from search.training.device import load_backend
@@ -82,22 +78,23 @@ def _make(draft: Path, findings: Findings, tell: Callable[[str], None]) -> None:
     params, _ = keras_summary(findings.network)
     hand_in = HandIn(
         title=f"{run.name}: a network under {run.config.budget.params:,} parameters",
-        verdict=_verdict(findings),
-        protocol=protocol_words(run.config),
+        verdict=findings.verdict,
+        protocol=protocol_words(run.config, findings.finals),
         limit=run.config.budget.params,
         base=base,
         base_accuracy=board["base"]["best_val_accuracy"],
         winner=winner,
-        checklist=checklist(checks(run.config, findings.network, params, board)),
+        checks=tuple(checks(run.config, findings.network, params, board, findings.verdict)),
+        val_images=images_of(findings.data, "validation"),
         images=_images(draft / DATA, findings, tell),
     )
-    write_text(draft / CURVES, curves_svg(_curves(draft, hand_in), "base"))
+    write_text(draft / CURVES, curves_svg(_curves(draft, hand_in), "base", hand_in.val_images))
     tell(f"executing {NOTEBOOK}")
     write_text(draft / NOTEBOOK, notebook.executed(cells(hand_in), draft, _ENVIRONMENT))
     if hand_in.images and not hand_in.images.is_handed_in:
         (draft / DATA).unlink()
     for page in write_reports(run, findings.studies):
-        write_text(draft / page.name, _without_places(page.read_text(encoding="utf-8"), run))
+        write_text(draft / page.name, page.read_text(encoding="utf-8"))
     write_text(draft / "checklist.md", f"# {escaped(run.name)}: checklist\n\n{hand_in.checklist}\n")
     write_text(draft / "README.md", _readme(hand_in))
 
@@ -147,14 +144,6 @@ def _curves(draft: Path, hand_in: HandIn) -> dict[str, list[float]]:
     return {"base": [hand_in.base_accuracy] * max(2, len(found["winner"]))} | found
 
 
-def _without_places(text: str, run: Run) -> str:
-    """Replace paths of this machine in a text by their file names."""
-    told = [value for _, value in flat(run.config.dump()) if isinstance(value, str)] + shlex.split(run.called)
-    for place in sorted(filter(os.path.isabs, told), key=len, reverse=True):
-        text = text.replace(place, Path(place).name)
-    return text
-
-
 def _moved(draft: Path, folder: Path) -> list[Path]:
     """Move every file of the draft to the target folder."""
     files = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
@@ -165,11 +154,6 @@ def _moved(draft: Path, folder: Path) -> list[Path]:
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
-
-
-def _verdict(findings: Findings) -> str:
-    fresh = confirmation(findings.finals, findings.number, findings.run.command).words if findings.finals else ""
-    return f"{verdict(findings.board, findings.network.classes)} {fresh}".strip()
 
 
 _README = """\
@@ -211,7 +195,7 @@ def _readme(hand_in: HandIn) -> str:
     used = ", ".join(f"{package} {version}" for package, version in versions().items() if package != "optuna")
     return _README.format(
         title=escaped(hand_in.title),
-        verdict=hand_in.verdict,
+        verdict=escaped(hand_in.verdict.text),
         curves=CURVES,
         files=table(("file", "what it is"), files.items(), align=":--"),
         what_was_done=hand_in.what_was_done,

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from search.finals.results import FinalsResult, verdict
+from search.finals.results import FinalsResult, leader_sentence
 from search.finals.statistics import Comparison
 from search.study.run import Run
+from search.text import format_percent
 
 ENOUGH_SEEDS = 5  # with 2 an interval reaches 12.7 standard errors to either side, with 5 it is 2.8
 SPARE = ("params", "again", "last", "in search", "spread")  # left out where there is no room, the first of them first
@@ -19,16 +20,21 @@ SPARE = ("params", "again", "last", "in search", "spread")  # left out where the
 Columns = dict[str, list[str]]
 
 
-def print_finals(console: Console, run: Run, results: FinalsResult) -> None:
-    """Print the finalists by mean accuracy, their differences to base and leader, the verdict, and notes."""
+def print_finals(console: Console, run: Run, results: FinalsResult, val_images: int | None = None) -> None:
+    """Print the finalists by mean accuracy, their differences to base and leader, the leader in words, and notes.
+
+    Args:
+        val_images: number of validation images, which decides the decimals of single trainings; None if it is unknown.
+    """
     if results.finalists:
-        table, left_out = _fitted(console, run, results)
+        table, left_out = _fitted(console, run, results, val_images)
         console.print(table)
         if left_out:
             _say(console, f"Columns left out for lack of room: {', '.join(left_out)}; a wider terminal or --json has them.")
     for name, reason in results.failed.items():
         _say(console, f"{name} did not train on every seed and is compared with none: {reason.rstrip('.')}.")
-    _say(console, verdict(results)[0].upper() + verdict(results)[1:])
+    sentence = leader_sentence(results)
+    _say(console, sentence[0].upper() + sentence[1:])
     for line in _notes(run, results) if results.finalists else ():
         _say(console, line)
 
@@ -43,7 +49,7 @@ def _notes(run: Run, results: FinalsResult) -> list[str]:
     ]
     lines = []
     if compared:
-        lines.append("±: 95 % interval, paired by seed; tie: chance can make it (Holm).")
+        lines.append("±: 95 % interval, paired by seed; tie: chance can make it (both adjusted by Holm).")
     if results.measure == "test_accuracy":
         lines.append("In search, again: best validation accuracy then and now; gap: winner's curse.")
     else:
@@ -68,9 +74,9 @@ def _notes(run: Run, results: FinalsResult) -> list[str]:
     return lines
 
 
-def _fitted(console: Console, run: Run, results: FinalsResult) -> tuple[Table, list[str]]:
+def _fitted(console: Console, run: Run, results: FinalsResult, val_images: int | None) -> tuple[Table, list[str]]:
     """The table with the columns that fit the console, and the names of those left out."""
-    columns = _columns(results)
+    columns = _columns(results, val_images)
     spare = [name for name in SPARE if name in columns]
     tries: list[tuple[int, box.Box | None, int]] = [(0, box.HEAVY_HEAD, 1), (0, None, 2)]  # left out, look, padding
     tries += [(count, None, 1) for count in range(len(spare) + 1)]
@@ -95,7 +101,7 @@ def _table(run: Run, results: FinalsResult, columns: Columns, look: box.Box | No
     return table
 
 
-def _columns(results: FinalsResult) -> Columns:
+def _columns(results: FinalsResult, val_images: int | None) -> Columns:
     """Cells of each column, by its name."""
     on_test, finalists = results.measure == "test_accuracy", results.finalists
     columns = {
@@ -104,7 +110,7 @@ def _columns(results: FinalsResult) -> Columns:
         "mean": [f"{finalist.mean:.2%}" for finalist in finalists],
         "spread": ["-" if finalist.spread is None else f"{100 * finalist.spread:.2f}" for finalist in finalists],
         "last": [] if on_test else [f"{mean(finalist.final_val):.2%}" for finalist in finalists],
-        "in search": ["-" if finalist.search_score is None else f"{finalist.search_score:.2%}" for finalist in finalists],
+        "in search": [format_percent(finalist.search_score, val_images, "-") for finalist in finalists],
         "again": [f"{mean(finalist.best_val):.2%}" for finalist in finalists] if on_test else [],
         "gap": ["-" if finalist.winners_curse is None else f"{100 * finalist.winners_curse:+.2f}" for finalist in finalists],
         "against base": [_versus(finalist.against_base) for finalist in finalists],
@@ -116,7 +122,8 @@ def _columns(results: FinalsResult) -> Columns:
 def _versus(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
-    half = "?" if comparison.high is None else f"{100 * (comparison.high - comparison.difference):.2f}"
+    high = comparison.adjusted_high
+    half = "?" if high is None else f"{100 * (high - comparison.difference):.2f}"
     return f"{100 * comparison.difference:+.2f} ±{half}{' tie' if comparison.is_tie else ''}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,7 +13,9 @@ from search.cli.options import AsJson, Out, Pareto, Storage, Study
 from search.errors import UserError
 
 if TYPE_CHECKING:
-    from search.study.run import Run
+    from report.analysis.verdict import Verdict
+    from search.study.records import Record
+    from search.study.run import Run, Studies
 
 
 def top(
@@ -30,13 +32,17 @@ def top(
     run = studies.find(study, out, storage)
     if as_json:
         front = _front(run, pareto) if pareto or run.config.cost_metrics else None
-        print_json(_board(run) | ({"front": front} if front else {}))
+        known = judged(run)
+        print_json(known.board | {"standing": known.verdict.to_dict()} | ({"front": front} if front else {}))
     elif pareto:
         from search.cli.tables import print_front
 
         print_front(console_of(), _front(run, pareto))
     else:
-        print_top(run, console_of(), whole=whole)
+        from search.cli.tables import print_verdict
+
+        console = console_of()
+        print_verdict(console, print_top(run, console, whole=whole))
 
 
 def show(
@@ -116,13 +122,30 @@ def dashboard(
     serve(run, port, on_ready=lambda text: print(text, flush=True), allow_hosts=allow_host or [])
 
 
-def _board(run: Run) -> dict[str, Any]:
-    from report.tables import leaderboard
-    from search.study.records import outline
-    from search.study.run import load
+class Judged(NamedTuple):
+    """A run as `top` shows it."""
 
-    loaded = load(run)
-    return leaderboard(run, outline(loaded.candidates), outline(loaded.references))
+    studies: Studies
+    candidates: list[Record]
+    references: list[Record]
+    board: dict[str, Any]
+    verdict: Verdict
+
+
+def judged(run: Run) -> Judged:
+    """Read a run, and judge its winner."""
+    from report.analysis.verdict import judge
+    from report.tables import leaderboard
+    from search.finals.results import load_results
+    from search.study.dataset import images_of
+    from search.study.records import outline
+    from search.study.run import DATA, load
+
+    studies = load(run)
+    candidates, references = outline(studies.candidates), outline(studies.references)
+    data = studies.candidates.user_attrs[DATA]
+    board = leaderboard(run, candidates, references, images_of(data, "validation"))
+    return Judged(studies, candidates, references, board, judge(run, board, load_results(run), data["classes"]))
 
 
 def _front(run: Run, pareto: list[str] | None) -> dict[str, Any]:
@@ -136,22 +159,22 @@ def _front(run: Run, pareto: list[str] | None) -> dict[str, Any]:
     return front_board(Opened(run, outline(loaded.candidates), outline(loaded.references)), metrics, loaded)
 
 
-def print_top(run: Run, console: Any, *, whole: bool = False) -> None:
-    """Print the leaderboard and, of a study with several objectives, its front."""
+def print_top(run: Run, console: Any, *, whole: bool = False) -> Verdict:
+    """Print the leaderboard and, of a study with several objectives, its front; return the verdict, which comes last."""
     from report.pareto import front_board
-    from report.tables import leaderboard, refusal_words
+    from report.tables import refusal_words
     from search.cli.tables import print_front, print_leaderboard
     from search.study.dataset import majority_note
-    from search.study.records import outline, ranked
-    from search.study.run import DATA, Opened, load
+    from search.study.records import ranked
+    from search.study.run import DATA, Opened
 
-    loaded = load(run)
-    candidates, references = outline(loaded.candidates), outline(loaded.references)
-    print_leaderboard(console, leaderboard(run, candidates, references), run.config, whole=whole)
+    known = judged(run)
+    print_leaderboard(console, known.board, run.config, whole=whole)
     if metrics := run.config.cost_metrics:
-        print_front(console, front_board(Opened(run, candidates, references), metrics, loaded))
-    best = next((record.best_val_accuracy for record in ranked(candidates)), None)
-    if note := majority_note(loaded.candidates.user_attrs[DATA], best):
+        print_front(console, front_board(Opened(run, known.candidates, known.references), metrics, known.studies))
+    best = next((record.best_val_accuracy for record in ranked(known.candidates)), None)
+    if note := majority_note(known.studies.candidates.user_attrs[DATA], best):
         console.print(note, style="yellow", markup=False, highlight=False)
-    if rejected := refusal_words(candidates):
+    if rejected := refusal_words(known.candidates):
         console.print(f"Rejected before training: {rejected}.", highlight=False)
+    return known.verdict

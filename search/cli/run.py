@@ -23,7 +23,7 @@ from search.cli.options import (
     Workers,
     overrides,
 )
-from search.cli.results import print_top
+from search.cli.results import judged, print_top
 from search.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run(
 ) -> None:
     """Start, resume or join a study: train the base, then candidates until the study has its number of trials."""
     from search.cli.progress import RunView
+    from search.cli.tables import print_verdict
     from search.runner.job import make_order
     from search.runner.placement import idle_gpus, plan_shares
     from search.runner.ray import supervise_on_ray
@@ -72,11 +73,12 @@ def run(
             supervise(requested, order, view, shares)
         else:
             supervise_on_ray(order, view, ray_address, workers or 1, trials_per_gpu)
-    print_top(requested, console)
+    verdict = print_top(requested, console)
     if reference:
         console.print("With --reference no candidates are trained; the same command without it trains them.")
     else:
         console.print(_winner_text(requested), markup=False, highlight=False, soft_wrap=True)
+        print_verdict(console, verdict)
 
 
 def finals(
@@ -121,11 +123,14 @@ def finals(
     results = finals_results.load_results(run)
     if results is None:
         raise UserError(f"{study}: no finals are complete; run them with: python -m search finals {run.called}")
+    known = judged(run)
     if as_json:
-        return print_json(finals_results.to_json(run, results))
+        return print_json(finals_results.to_json(run, results) | {"standing": known.verdict.to_dict()})
     from search.cli.finals_table import print_finals
+    from search.cli.tables import print_verdict
 
-    print_finals(console_of(), run, results)
+    print_finals(console_of(), run, results, known.board["val_images"])
+    print_verdict(console_of(), known.verdict)
 
 
 def worker() -> None:
@@ -137,18 +142,16 @@ def worker() -> None:
 
 def _winner_text(run: Run) -> str:
     """Items of the task's checklist that the winner does not meet, and the place of its files."""
-    from report.markdown.report import checks
-    from report.tables import leaderboard
+    from report.markdown.report import Mark, checks
     from search.budget.cost import compute_cost
-    from search.study.records import outline
-    from search.study.run import best, load, network_of
+    from search.study.run import best, network_of
     from search.study.trained import is_here
 
-    studies = load(run)
-    candidates = outline(studies.candidates)
-    number = best(run, candidates).number
-    network, board = network_of(run, number), leaderboard(run, candidates, outline(studies.references))
-    missed = [check for check in checks(run.config, network, compute_cost(network).params, board) if not check.holds]
+    known = judged(run)
+    number = best(run, known.candidates).number
+    network = network_of(run, number, known.studies)
+    checked = checks(run.config, network, compute_cost(network).params, known.board, known.verdict)
+    missed = [check for check in checked[:-1] if check.mark == Mark.MISSED]  # the last, the verdict, follows by itself
     lines = [f"Not met by the winner: {check.asked} ({check.evidence})." for check in missed]
     if is_here(run, number):
         lines.append(f"The winner: {short(run.folder / 'best_model.py')}, .json, .keras; the reports: report.html, .md")

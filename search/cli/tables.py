@@ -13,45 +13,55 @@ from rich.table import Table
 from rich.text import Text
 
 from report import tables
+from report.analysis.verdict import Standing, Verdict
+from report.markdown.summary import STOPPED, stopped_table
 from report.pareto import Front, front_table, front_words
 from report.pareto_export import INDEX, WORDS, ExportedFront
 from search.export.exporter import Exported
 from search.study.config import StudyConfig
 from search.study.survey import Survey
-from search.text import format_estimate
+from search.text import format_estimate, format_percent, format_points
 from search.tuning.forecast import Forecast
 
+WITH_INTERVAL = 100  # columns of a terminal from which the leaderboard has intervals
+STOPPED_SHOWN = 20  # candidates that were stopped early
 SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to lay out, and is not readable
 
 
 def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConfig, *, whole: bool = False) -> None:
-    """Print the leaderboard, of a long one the first `SHOWN` trials."""
+    """Print the leaderboard, of a long one the first `SHOWN` trials; what was stopped early stands apart."""
+    has_interval = board.get("val_images") is not None and console.width >= WITH_INTERVAL
     table = Table(title=f"{board['study']}: under {config.budget.words}", title_justify="left")
-    for column in ("rank", "trial", "params", *tables.accuracy_columns(board), "against base", "seconds"):
+    interval = ("95 % interval",) if has_interval else ()
+    for column in ("rank", "trial", "params", *tables.accuracy_columns(board), *interval, "against base", "seconds"):
         table.add_column(column, justify="left" if column == "trial" else "right")
-    if board["base"]:
-        table.add_row("", "base", *_cells(board, board["base"]), "", "", style="bold")
-    for reference in board["references"]:
-        table.add_row("", reference["name"], *_cells(board, reference), _points(board, reference), "")
-    trials = board["trials"] if whole else board["trials"][:SHOWN]
-    for trial in trials:
-        if trial["rank"] is None:
-            table.add_row(
-                "", str(trial["number"]), *_cells(board, trial), "", trial["outcome"].replace("_", " "), style="dim"
-            )
-        else:
-            table.add_row(
-                str(trial["rank"]),
-                str(trial["number"]),
-                *_cells(board, trial),
-                _points(board, trial),
-                _seconds(trial["seconds"]),
-            )
+    named = [*([{"name": "base"} | board["base"]] if board["base"] else []), *board["references"]]
+    for reference in named:
+        gap = "" if reference["name"] == "base" else tables.gap_text(board, reference, "-")
+        cells = _cells(board, reference, has_interval=has_interval)
+        table.add_row("", reference["name"], *cells, gap, "", style="bold" if reference["name"] == "base" else "")
+    ranked = [trial for trial in board["trials"] if trial["rank"] is not None]
+    stopped = [trial for trial in board["trials"] if trial["rank"] is None]
+    shown = ranked if whole else ranked[:SHOWN]
+    for trial in shown:
+        table.add_row(
+            str(trial["rank"]),
+            str(trial["number"]),
+            *_cells(board, trial, has_interval=has_interval),
+            tables.gap_text(board, trial, "-"),
+            _seconds(trial["seconds"]),
+            style="bold green" if trial["rank"] == 1 else "",
+        )
     console.print(table)
-    if more := len(board["trials"]) - len(trials):
+    if more := len(ranked) - len(shown):
         console.print(f"… and {more:,} more: top --all prints them, --json too", highlight=False)
+    if stopped:
+        _print_stopped(console, board, stopped, most=len(stopped) if whole else STOPPED_SHOWN)
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     console.print(counts, highlight=False)
+    if ranked and board.get("val_images") is not None and not has_interval:
+        span = f"{tables.interval_text(board, ranked[0])}%"
+        console.print(f"95 % interval of the best, on {board['val_images']:,} images: {span}", highlight=False)
     if config.search.rank_by == "int8":
         console.print(
             "in int8: of the converted network, computed as TensorFlow Lite Micro does; against base: in int8.",
@@ -64,14 +74,46 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
         )
 
 
-def _cells(board: dict[str, Any], row: dict[str, Any]) -> list[str]:
+def _print_stopped(console: Console, board: dict[str, Any], stopped: list[dict[str, Any]], most: int) -> None:
+    """Print the candidates that were stopped early: of fewer epochs, their accuracies compare with no ranked one."""
+    cells = stopped_table(board)
+    table = Table(title=STOPPED, title_justify="left", style="dim")
+    for column in cells.columns:
+        table.add_column(column, justify="left" if column in ("trial", "outcome") else "right")
+    for row in cells.rows[:most]:
+        table.add_row(*row, style="dim")
+    console.print(table)
+    if len(stopped) > most:
+        console.print(f"… and {len(stopped) - most:,} more: top --all prints them, --json too", highlight=False)
+
+
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """Print the verdict and the next command."""
+    sign, style = _SIGNS[verdict.standing]
+    sign = "-" if console.options.ascii_only else sign
+    title = verdict.title[0].upper() + verdict.title[1:]
+    console.print(Text.assemble((f"{sign} {title}.", style), f" {verdict.text}"), soft_wrap=False)
+    for purpose, command in [*verdict.commands.items()][:1]:
+        _say(console, f"Next, to {purpose}: {command}")
+
+
+_SIGNS = {
+    Standing.UNTRAINED: ("·", "dim"),
+    Standing.NO_BASE: ("·", "yellow"),
+    Standing.HARDLY_LEARNT: ("✗", "bold yellow"),
+    Standing.AHEAD_ONCE: ("·", "bold"),
+    Standing.LEVEL_ONCE: ("=", "bold"),
+    Standing.BEHIND_ONCE: ("✗", "bold red"),
+    Standing.BEATEN: ("✓", "bold green"),
+    Standing.TIED: ("=", "bold yellow"),
+    Standing.BEHIND: ("✗", "bold red"),
+}
+
+
+def _cells(board: dict[str, Any], row: dict[str, Any], *, has_interval: bool) -> list[str]:
     params = "-" if row["params"] is None else f"{row['params']:,}"
-    return [params, *tables.accuracy_cells(board, row, missing="-")]
-
-
-def _points(board: dict[str, Any], row: dict[str, Any]) -> str:
-    best = row["best_val_accuracy"]
-    return "-" if not board["base"] or best is None else f"{100 * (best - board['base']['best_val_accuracy']):+.2f}"
+    interval = [tables.interval_text(board, row, "-")] if has_interval else []
+    return [params, *tables.accuracy_cells(board, row, missing="-"), *interval]
 
 
 def _seconds(value: float | None) -> str:
@@ -145,8 +187,9 @@ def _rows(done: Exported) -> Iterator[tuple[str, str, str, str]]:
     for form, paths in done.paths.items():
         facts = done.facts.get(form, {})
         measured, keras = facts.get("val_accuracy"), facts.get("keras_val_accuracy")
-        accuracy = "" if measured is None else f"{measured:.2%}"
-        against = "" if measured is None else f"{100 * (measured - keras):+.2f}"
+        images = facts.get("val_images")
+        accuracy = format_percent(measured, images)
+        against = "" if measured is None else format_points(measured - keras, images)
         for path in paths:
             yield _short(path), f"{path.stat().st_size:,}", accuracy, against
 
@@ -156,7 +199,7 @@ def _notes(done: Exported) -> Iterator[str]:
     for facts in list(measured.values())[:1]:
         yield (
             f"Accuracy on {facts['val_images']:,} validation images, of one and the same network: "
-            f"{facts['keras_val_accuracy']:.2%} in Keras."
+            f"{format_percent(facts['keras_val_accuracy'], facts['val_images'])} in Keras."
         )
     if int8 := measured.get("int8"):
         yield f"Pixels for int8: {int8['input']['pixels']}. {int8['same_class_as_keras']:.1%} get Keras' class."

@@ -27,8 +27,9 @@ from search.runner.preparation import RETRY_SECONDS, prepare
 from search.runner.reporter import Publisher, Reporter
 from search.storage.failures import StorageUnavailable
 from search.study import trained
+from search.study.dataset import images_of
 from search.study.records import records
-from search.study.run import Run, Studies, best, load
+from search.study.run import DATA, Run, Studies, best, load
 from search.training.trainer import KerasTrainer, Trainer
 
 if TYPE_CHECKING:
@@ -38,11 +39,16 @@ if TYPE_CHECKING:
 class ReportPublisher:
     """Publishes through `report`, which is imported at its first use."""
 
+    def __init__(self) -> None:
+        self._images: int | None = None  # of validation
+
     def annotate(self, trial: optuna.Trial, architecture: Architecture | None, budget: Budget) -> None:
         from report.dashboard.notes import trial_note
         from report.dashboard.publish import publish_trial_note
 
-        publish_trial_note(trial, trial_note(architecture, trial.user_attrs, budget))
+        if self._images is None:
+            self._images = images_of(trial.study.user_attrs.get(DATA, {}), "validation")
+        publish_trial_note(trial, trial_note(architecture, trial.user_attrs, budget, self._images))
 
     @cached_property
     def _draw(self) -> Redraw:
@@ -54,18 +60,23 @@ class ReportPublisher:
         self._draw(run, studies)
 
     def finish(self, run: Run, studies: Studies) -> None:
-        from report.dashboard.publish import publish_files
-        from report.write import write_reports
         from search.export.exporter import QUICK
 
-        self._draw.now(run, studies)
         exported = None
         if trained.is_here(run, best(run, records(studies.candidates)).number):
             exported = write(trained.candidate(run, studies=studies), run.folder, formats=QUICK)
-        write_reports(run, studies)
-        publish_files(studies.candidates, run.folder)
+        self.write_pages(run, studies)
         if exported is not None:
             exported.require_all()  # last, so that a format that fails does not cost the reports
+
+    def write_pages(self, run: Run, studies: Studies) -> None:
+        from report.dashboard.publish import publish_drawings, publish_files
+        from report.write import write_reports
+
+        self._draw.now(run, studies)
+        write_reports(run, studies)
+        publish_files(studies.candidates, run.folder)
+        publish_drawings(run, studies)
 
 
 def main(publisher: Publisher, trainer: Trainer | None = None) -> NoReturn:
@@ -80,9 +91,13 @@ def main(publisher: Publisher, trainer: Trainer | None = None) -> NoReturn:
         run = order.run
         reporter = Reporter(send, partial(publisher.annotate, budget=run.config.budget))
         end = work(order, reporter, publisher, trainer or KerasTrainer())
-        if isinstance(end, Done) and order.is_first and not order.references and not order.finals:
+        if isinstance(end, Done) and order.is_first and not order.references:
             send(Finishing())
-            publisher.finish(run, load(run, patience=RETRY_SECONDS))
+            studies = load(run, patience=RETRY_SECONDS)
+            if order.finals:
+                publisher.write_pages(run, studies)
+            else:
+                publisher.finish(run, studies)
         send(end)
     except UserError as error:
         send(UserFault(str(error)))
@@ -104,9 +119,7 @@ def work(order: Order, reporter: Reporter, publisher: Publisher, trainer: Traine
     prepared = prepare(order, reporter, trainer)
     run, studies, objective = prepared.run, prepared.studies, prepared.objective
     if order.finals:
-        end = run_finals(run, studies, order.finals, objective, reporter, is_first=order.is_first)
-        publisher.redraw(run, studies)
-        return end
+        return run_finals(run, studies, order.finals, objective, reporter, is_first=order.is_first)
     loop = SearchLoop(run, studies, objective, reporter, publisher, prepared.references)
     return loop.train_references() if order.references else loop.train_candidates()
 

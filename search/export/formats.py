@@ -25,6 +25,7 @@ from search.export.verification import CONVERTED, require_alike, require_equal, 
 from search.networks.architecture import fingerprint, from_json
 from search.networks.geometry import resolve
 from search.networks.layers import Activation, Gate, walk
+from search.text import format_percent
 from search.training.device import no_tensorflow, not_installed
 
 Facts = Mapping[str, Any]
@@ -211,11 +212,11 @@ def _missing_int8(subject: Subject) -> str | None:
 def _write_c(subject: Subject, paths: Sequence[Path], files: Files) -> None:
     source = _c_source(subject)
     measured = files.forms["int8"]
+    before, after = (format_percent(measured[key], measured["val_images"]) for key in ("keras_val_accuracy", "val_accuracy"))
     heading = [
         f"{subject.architecture.name or 'network'}: an int8 network for TensorFlow Lite Micro.",
         *subject.heading,
-        f"After int8 conversion {measured['val_accuracy']:.2%} on the same images, {measured['keras_val_accuracy']:.2%} "
-        "before.",
+        f"After int8 conversion {after} on the same images, {before} before.",
     ]
     texts = c_array.source_text(source), c_array.header_text(source, heading)
     for path, text in zip(paths, texts, strict=True):

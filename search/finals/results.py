@@ -130,11 +130,11 @@ def trainings_of(trials: Sequence[FrozenTrial]) -> dict[tuple[str, int], FrozenT
 
 def to_json(run: Run, result: FinalsResult) -> dict[str, Any]:
     """The result as `finals --json` prints it."""
-    return {"study": run.name, "protocol": run.config.protocol} | asdict(result) | {"verdict": verdict(result)}
+    return {"study": run.name, "protocol": run.config.protocol} | asdict(result) | {"verdict": leader_sentence(result)}
 
 
-def verdict(result: FinalsResult) -> str:
-    """The finals in a sentence or two."""
+def leader_sentence(result: FinalsResult) -> str:
+    """The leader of the finals, its ties and its lead over the base, in a sentence or two."""
     seeds = f"{result.seeds} fresh seed{'s' if result.seeds > 1 else ''}"
     leader = next((finalist for finalist in result.finalists if finalist.name == result.leader), None)
     if leader is None:
@@ -191,15 +191,17 @@ def _without_constant(comparison: Comparison) -> Comparison:
     """
     if comparison.low is None or comparison.low != comparison.high:
         return comparison
-    return replace(comparison, low=None, high=None, p=None, adjusted_p=None, is_tie=True)
+    return replace(
+        comparison, low=None, high=None, p=None, adjusted_p=None, adjusted_low=None, adjusted_high=None, is_tie=True
+    )
 
 
 def _lead_over_base(comparison: Comparison, seeds: int) -> str:
     base = "the base" if isinstance(comparison.against, str) else f"the base's {comparison.against:.2%}"
     points = f"{100 * abs(comparison.difference):.2f} points {'above' if comparison.difference > 0 else 'below'}"
     text = f"{points if comparison.difference else 'level with'} {base}"
-    if comparison.low is not None and comparison.high is not None:
-        span = f" (95 % interval {100 * comparison.low:+.2f} to {100 * comparison.high:+.2f})"
+    if comparison.adjusted_low is not None and comparison.adjusted_high is not None:
+        span = f" (95 % interval {100 * comparison.adjusted_low:+.2f} to {100 * comparison.adjusted_high:+.2f})"
         return text + span + (", which is a tie" if comparison.is_tie else "")
     same = "on one seed" if seeds == 1 else f"the same on all {seeds} seeds"
     return f"{text}, {same}: too few to tell it from chance, so it counts as a tie"

@@ -4,10 +4,15 @@ Sources: Student, "The probable error of a mean", Biometrika 1908 (paired differ
 sequentially rejective multiple test procedure", Scand. J. Statistics 1979 (several comparisons at once); Montgomery,
 "Design and Analysis of Experiments" (factorials in blocks).
 
-Each interval has 95 % coverage by itself; only `adjusted_p` accounts for the number of comparisons, so an interval may
-exclude zero where the verdict is a tie. A tie is a lack of evidence, not evidence of equality. One training of each gives no
-evidence: intervals and p are None and everything is a tie. Trainings without any spread give p = 0 or 1, so scores that move
-in coarse steps can look more certain than they are.
+Intervals `low` to `high` have 95 % coverage each by itself. `adjusted_low` to `adjusted_high` account for the number of
+comparisons as `adjusted_p` does, and exclude zero exactly where the verdict is no tie: pages show these. A tie is a lack of
+evidence, not evidence of equality. One training of each gives no evidence: intervals and p are None and everything is a tie.
+Trainings without any spread give p = 0 or 1, so scores that move in coarse steps can look more certain than they are.
+
+No interval of accuracies (scores from 0 to 1) leaves the possible values. That of a mean is computed on the logit scale
+where Student's would leave them (delta method: logit' = 1 / (p (1 - p))); that of a difference is cut there. The interval of
+one accuracy on n images is Wilson's ("Probable inference, the law of succession, and statistical inference", J. American
+Statistical Association 1927).
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 LEVEL = 0.05  # of the tests; intervals are 1 - LEVEL
+Z = 1.959964  # quantile of the normal distribution at 1 - LEVEL / 2
 ROUNDING = 1e-12  # of the largest score: smaller values are rounding errors, and set to zero
 
 
@@ -46,6 +52,8 @@ class Comparison:
     p: float | None
     adjusted_p: float | None = None
     is_tie: bool = True
+    adjusted_low: float | None = None
+    adjusted_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,8 @@ class Effect:
     p: float | None
     adjusted_p: float | None = None
     is_tie: bool = True
+    adjusted_low: float | None = None
+    adjusted_high: float | None = None
 
 
 Tested = TypeVar("Tested", Comparison, Effect)
@@ -117,12 +127,51 @@ def compare(scores: Mapping[str, Sequence[float]], against: str | float) -> list
             difference, spread = _moments([a - b for a, b in zip(values, others, strict=True)], scale)
             low, high, p = _student(difference, spread / math.sqrt(len(values)), len(values) - 1)
             comparisons.append(Comparison(name, against, difference, low, high, p))
-    return _adjusted(comparisons)
+    degrees = len(next(iter(scores.values()))) - 1
+    adjusted = _adjusted(comparisons, degrees)
+    if not _are_accuracies(scores, *([] if isinstance(against, str) else [against])):
+        return adjusted
+    least, most = (-1.0, 1.0) if isinstance(against, str) else (-against, 1 - against)
+    return [_cut(comparison, least, most) for comparison in adjusted]
 
 
 def winners_curse(searched: float, scores: Sequence[float]) -> float:
     """Optimism of a score that won a search: that score minus the mean of fresh trainings."""
     return searched - _mean(scores)
+
+
+def wilson(accuracy: float, images: int) -> tuple[float, float]:
+    """95 % interval of the accuracy of one network, measured on a sample of images: Wilson's score interval."""
+    square = Z * Z
+    middle = (accuracy + square / (2 * images)) / (1 + square / images)
+    half = Z / (1 + square / images) * math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def chance_gap(accuracy: float, other: float | None, images: int) -> float:
+    """Largest difference of two accuracies, one training each, that chance makes in 95 % of cases.
+
+    The variance of a proportion of n images bounds that of a training over seeds: if image i is classified correctly with
+    probability p_i, the mean of p_i (1 - p_i) is at most p (1 - p).
+
+    Args:
+        other: None for a given number in its place, which does not vary.
+    """
+    variance = accuracy * (1 - accuracy) + (0.0 if other is None else other * (1 - other))
+    return Z * math.sqrt(variance / images)
+
+
+def adjusted_ratio(p: float, adjusted_p: float, degrees: int) -> float:
+    """Factor by which an interval widens, so that it excludes zero exactly where the adjusted p is below `LEVEL`.
+
+    The interval of level 1 - LEVEL * p / adjusted_p: a test and its interval are dual.
+    """
+    if adjusted_p <= p:
+        return 1.0
+    from scipy import special
+
+    level = LEVEL * p / adjusted_p
+    return float(special.stdtrit(degrees, 1 - level / 2)) / float(special.stdtrit(degrees, 1 - LEVEL / 2))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -146,11 +195,11 @@ def effects(rows: Sequence[Mapping[str, Any]], factors: Sequence[str], response:
     design = _fit(rows, factors, response, block)
     family = [_simple(design, factor, level, None) for factor in factors for level in design.levels[factor][1:]]
     two_levels = [factor for factor in factors if len(design.levels[factor]) == 2]
-    for first, second in itertools.combinations(two_levels, 2):
-        (a, b), (c, d) = design.levels[first], design.levels[second]
-        plus, minus = [{first: b, second: d}, {first: a, second: c}], [{first: a, second: d}, {first: b, second: c}]
-        family.append(Effect((first, second), (b, d), (a, c), None, *_contrast(design, plus, minus)))
-    return _adjusted(family)
+    for one, other in itertools.combinations(two_levels, 2):
+        (a, b), (c, d) = design.levels[one], design.levels[other]
+        plus, minus = [{one: b, other: d}, {one: a, other: c}], [{one: a, other: d}, {one: b, other: c}]
+        family.append(Effect((one, other), (b, d), (a, c), None, *_contrast(design, plus, minus)))
+    return _adjusted(family, design.degrees)
 
 
 def within(
@@ -159,7 +208,7 @@ def within(
     """Effects of `factor` at each level of `other`, with the error of `effects`; a Holm family of their own."""
     design = _fit(rows, factors, response, block)
     pairs = itertools.product(design.levels[other], design.levels[factor][1:])
-    return _adjusted([_simple(design, factor, level, (other, at)) for at, level in pairs])
+    return _adjusted([_simple(design, factor, level, (other, at)) for at, level in pairs], design.degrees)
 
 
 @dataclass(frozen=True)
@@ -218,6 +267,8 @@ def _contrast(
 def _summary(name: str, values: Sequence[float], scale: float) -> Summary:
     n, (mean, spread) = len(values), _moments(values, scale)
     low, high, _ = _student(mean, spread / math.sqrt(n), n - 1)
+    if low is not None and high is not None and _are_accuracies({name: values}) and (low < 0 or high > 1):
+        low, high = _logit_interval(mean, (high - low) / 2)
     return Summary(name, n, mean, spread if n > 1 else None, low, high)
 
 
@@ -240,12 +291,44 @@ def _student(difference: float, error: float, degrees: int) -> tuple[float | Non
     return difference - half, difference + half, 2 * float(special.stdtr(degrees, -abs(difference) / error))
 
 
-def _adjusted(family: list[Tested]) -> list[Tested]:
-    """One Holm family with adjusted p and ties; unchanged where a member has no p."""
+def _adjusted(family: list[Tested], degrees: int) -> list[Tested]:
+    """One Holm family with adjusted p, intervals and ties; unchanged where a member has no p."""
     p_values = [tested.p for tested in family if tested.p is not None]
     if len(p_values) < len(family):
         return family
-    return [replace(tested, adjusted_p=p, is_tie=p >= LEVEL) for tested, p in zip(family, holm(p_values), strict=True)]
+    adjusted = []
+    for tested, p, adjusted_p in zip(family, p_values, holm(p_values), strict=True):
+        assert tested.low is not None and tested.high is not None
+        half = (tested.high - tested.low) / 2 * adjusted_ratio(p, adjusted_p, degrees)
+        low, high = tested.difference - half, tested.difference + half
+        adjusted.append(
+            replace(tested, adjusted_p=adjusted_p, is_tie=adjusted_p >= LEVEL, adjusted_low=low, adjusted_high=high)
+        )
+    return adjusted
+
+
+def _cut(comparison: Comparison, least: float, most: float) -> Comparison:
+    """The comparison with its intervals within the possible differences."""
+    names = ("low", "high", "adjusted_low", "adjusted_high")
+    bounds = {name: getattr(comparison, name) for name in names if getattr(comparison, name) is not None}
+    return replace(comparison, **{name: min(max(bound, least), most) for name, bound in bounds.items()})
+
+
+def _logit_interval(mean: float, half: float) -> tuple[float, float]:
+    """Interval of a mean accuracy strictly between 0 and 1, from the half-width of Student's."""
+    if not 0 < mean < 1:  # rounded
+        return mean, mean
+    centre, step = math.log(mean / (1 - mean)), half / (mean * (1 - mean))
+    return _logistic(centre - step), _logistic(centre + step)
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value > 0 else math.exp(value) / (1 + math.exp(value))
+
+
+def _are_accuracies(scores: Mapping[str, Sequence[float]], *constants: float) -> bool:
+    """True if every score is between 0 and 1."""
+    return all(0 <= score <= 1 for score in itertools.chain(constants, *scores.values()))
 
 
 def _scale(scores: Mapping[str, Sequence[float]], *constants: float) -> float:

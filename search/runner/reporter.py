@@ -27,7 +27,10 @@ class Publisher(Protocol):
         """Update the note and the figures of the study, after each trained trial."""
 
     def finish(self, run: Run, studies: Studies) -> None:
-        """Write the winner and the report, when the study has its trials."""
+        """Write the winner and the pages, when the study has its trials."""
+
+    def write_pages(self, run: Run, studies: Studies) -> None:
+        """Write the pages anew, when the finals are complete."""
 
 
 class NullPublisher(Publisher):

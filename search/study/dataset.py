@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from search.data.dataset import Dataset, load_dataset
 from search.data.loading import Watch, not_watched
 from search.data.sources import Reading
 from search.study.config import StudyConfig
+from search.text import format_percent
 
 PIXELS = "images.npz"  # in a run folder: the pixels of a folder of images, where they took long to read
 DAMAGED = "damaged.txt"  # in a run folder, or beside a study file: the images that cannot be used, one a line
@@ -25,7 +27,25 @@ def data_facts(data: Dataset) -> dict[str, Any]:
         "classes": data.classes,
         "class_names": list(data.class_names),
         "majority": {"class": label, "share": share},
+        "images": {
+            "training": len(data.y_train),
+            "validation": len(data.y_val),
+            "test": None if data.y_test is None else len(data.y_test),
+        },
     }
+
+
+def images_of(facts: Mapping[str, Any], part: Literal["training", "validation", "test"]) -> int | None:
+    """Number of images of a part of the data; None if there is no such part.
+
+    Args:
+        facts: of `data_facts`. Studies of earlier versions have the numbers in their summary alone.
+    """
+    if "images" in facts:
+        count: int | None = facts["images"][part]
+        return count
+    match = re.search(rf"([\d,]+) {part}\b", facts.get("summary", ""))
+    return int(match[1].replace(",", "")) if match else None
 
 
 def majority_note(facts: Mapping[str, Any], accuracy: float | None) -> str | None:
@@ -38,7 +58,7 @@ def majority_note(facts: Mapping[str, Any], accuracy: float | None) -> str | Non
         return None
     return (
         f"The best candidate is no better than always guessing {majority['class']!r}, which is right for "
-        f"{majority['share']:.2%} of the validation images."
+        f"{format_percent(majority['share'], images_of(facts, 'validation'))} of the validation images."
     )
 
 

@@ -32,8 +32,9 @@ from search.storage.resilient import OnWait, no_report
 from search.storage.urls import anchored, masked, sqlite_url
 from search.study import study_file
 from search.study.config import StudyConfig
-from search.study.dataset import data_facts
+from search.study.dataset import data_facts, images_of
 from search.study.records import Record, counts, outline, proposal_words, ranked, records
+from search.text import format_percent
 from space import build
 
 CONFIG = "config"
@@ -56,7 +57,11 @@ class Run:
     @property
     def command(self) -> str:
         """The command that resumes it."""
-        return f"python -m search run {self.called or self.name}"
+        return self.command_of("run")
+
+    def command_of(self, verb: str) -> str:
+        """A command on this run, with the arguments that named it."""
+        return f"python -m search {verb} {self.called or self.name}"
 
 
 @dataclass(frozen=True)
@@ -306,18 +311,20 @@ def candidate_trial(run: Run, number: int | None, studies: Studies) -> FrozenTri
 
 def verdict(run: Run, number: int | None) -> str:
     """Outcome of a candidate in one line, and the sampler's reason in another; of the best if no number is given."""
-    candidates = outline(load(run).candidates)
+    study = load(run).candidates
+    candidates, images = outline(study), images_of(study.user_attrs[DATA], "validation")
     record = best(run, candidates) if number is None else next(record for record in candidates if record.number == number)
     reason = proposal_words(record.proposal)
     why = f"\n{reason}" if reason else ""
     if record.outcome != "trained" or record.best_val_accuracy is None:
         return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}{why}"
     flipped = record.flip_val_accuracy
-    apart = "" if flipped is None else f"; {flipped:.2%} with flip averaging, which is not ranked"
+    apart = "" if flipped is None else f"; {format_percent(flipped, images)} with flip averaging, which is not ranked"
     floats = record.float_val_accuracy
-    best_one = f"{record.best_val_accuracy:.2%}" + ("" if floats is None else f" in int8, {floats:.2%} in float,")
+    accuracy = format_percent(record.best_val_accuracy, images)
+    float_text = "" if floats is None else f" in int8, {format_percent(floats, images)} in float,"
     return (
-        f"trained: best {best_one} in epoch {record.best_epoch} of {record.epochs}, "
+        f"trained: best {accuracy}{float_text} in epoch {record.best_epoch} of {record.epochs}, "
         f"rank {ranked(candidates).index(record) + 1}{apart}{why}"
     )
 

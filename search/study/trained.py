@@ -26,6 +26,7 @@ from search.storage.attributes import FINGERPRINT, NETWORK
 from search.study import dataset
 from search.study.records import base_accuracy, records
 from search.study.run import DATA, Run, Studies, candidate_trial, load, network_of
+from search.text import format_percent
 from search.training.recipe import Recipe
 from search.training.result import Training
 
@@ -131,9 +132,9 @@ def _trained(
         "data": {"summary": data["summary"], "fingerprint": data["fingerprint"], "class_names": data["class_names"]},
     }
     images = "test images (course protocol)" if run.config.protocol == "course" else "held-out training images"
+    accuracy = format_percent(scores["best_val_accuracy"], dataset.images_of(data, "validation"))
     heading = [
-        f"Best {run.config.measure} {scores['best_val_accuracy']:.2%} in epoch {scores['best_epoch']} of "
-        f"{scores['epochs']}, on {images}.",
+        f"Best {run.config.measure} {accuracy} in epoch {scores['best_epoch']} of {scores['epochs']}, on {images}.",
         f"Trained on {data['summary']}.",
     ]
     training = read_json(folder / "training.json")

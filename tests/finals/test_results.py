@@ -18,7 +18,7 @@ from scipy import stats
 
 from search.cli.finals_table import print_finals
 from search.errors import UserError
-from search.finals.results import HELD, FinalsRecord, FinalsResult, check_unread, load_results, to_json, verdict
+from search.finals.results import HELD, FinalsRecord, FinalsResult, check_unread, leader_sentence, load_results, to_json
 from search.study import run as studies
 from search.study.run import Run, sibling
 from search.study.study_file import parse
@@ -146,8 +146,8 @@ def test_a_clear_lead_is_no_tie(tmp_path: Path) -> None:
     found = course(tmp_path, scores)
     one = found.finalists[0].against_base
     assert one is not None and not one.is_tie
-    assert "tie" not in verdict(found)
-    assert verdict(found).startswith(
+    assert "tie" not in leader_sentence(found)
+    assert leader_sentence(found).startswith(
         "trial-0 leads with a mean best validation accuracy of 91.40% on 5 fresh seeds; 40.20 p"
     )
 
@@ -155,8 +155,8 @@ def test_a_clear_lead_is_no_tie(tmp_path: Path) -> None:
 def test_ties_are_named(tmp_path: Path) -> None:
     scores = {"trial-3": [0.95, 0.94, 0.96], "trial-12": [0.94, 0.96, 0.94], "control-0": [0.96, 0.93, 0.94]}
     found = course(tmp_path, scores, base=0.5)
-    assert "a tie with trial-12 and control-0;" in verdict(found)
-    assert "above the base's 50.00%" in verdict(found)
+    assert "a tie with trial-12 and control-0;" in leader_sentence(found)
+    assert "above the base's 50.00%" in leader_sentence(found)
     assert "control: the best of a random search" in printed(found)
 
 
@@ -179,8 +179,8 @@ def test_the_same_difference_on_every_seed_is_no_certainty(gap: float, tmp_path:
     assert one is not None
     assert one.difference == pytest.approx(gap)
     assert (one.low, one.high, one.p, one.adjusted_p, one.is_tie) == (None, None, None, None, True)
-    assert "the same on all 2 seeds: too few to tell it from chance, so it counts as a tie" in verdict(found)
-    assert ("level with the base" in verdict(found)) == (gap == 0)
+    assert "the same on all 2 seeds: too few to tell it from chance, so it counts as a tie" in leader_sentence(found)
+    assert ("level with the base" in leader_sentence(found)) == (gap == 0)
     assert "±?" in printed(found) and "±0.00" not in printed(found)
 
 
@@ -204,8 +204,8 @@ def test_one_seed_says_nothing_of_chance(tmp_path: Path) -> None:
     leader = found.finalists[0]
     assert leader.against_base is not None
     assert (leader.spread, leader.interval, leader.against_base.low, leader.against_base.is_tie) == (None, None, None, True)
-    assert "1 fresh seed;" in verdict(found)
-    assert "on one seed: too few" in verdict(found)
+    assert "1 fresh seed;" in leader_sentence(found)
+    assert "on one seed: too few" in leader_sentence(found)
     assert "1 seed is few: take at least 5 (--seeds 5)" in printed(found)
 
 
@@ -346,7 +346,7 @@ def test_the_table_and_the_json_tell_the_same(protocol: str, tmp_path: Path) -> 
         cells += [f"{100 * (one['search_score'] - best):+.2f}"]
         for versus in (one["against_base"], one["against_leader"]):
             if versus:
-                half = "?" if versus["low"] is None else f"{100 * (versus['high'] - versus['low']) / 2:.2f}"
+                half = "?" if versus["low"] is None else f"{100 * (versus['adjusted_high'] - versus['difference']):.2f}"
                 cells.append(f"{100 * versus['difference']:+.2f} ±{half}{' tie' if versus['is_tie'] else ''}")
         assert row == " ".join(cells)
 

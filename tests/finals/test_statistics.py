@@ -13,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from search.finals.statistics import Comparison, Effect, compare, effects, holm, rank, winners_curse, within
+from search.finals.statistics import (
+    Comparison,
+    Effect,
+    chance_gap,
+    compare,
+    effects,
+    holm,
+    rank,
+    wilson,
+    winners_curse,
+    within,
+)
 
 SCORES = {
     "base": [0.901, 0.905, 0.899, 0.904],
@@ -108,8 +119,8 @@ def test_a_shift_of_all_scores_changes_no_comparison(rows: list[tuple[int, ...]]
 def test_without_spread_the_difference_is_certain_also_beside_rounding() -> None:
     scores = {"a": [0.1 + 0.2, 0.8, 0.7], "same": [0.3, 0.8, 0.7], "more": [0.31, 0.81, 0.71]}
     same, more = compare(scores, "a")
-    assert same == Comparison("same", "a", 0.0, 0.0, 0.0, 1.0, 1.0, True)
-    assert more == Comparison("more", "a", more.difference, more.difference, more.difference, 0.0, 0.0, False)
+    assert same == Comparison("same", "a", 0.0, 0.0, 0.0, 1.0, 1.0, True, 0.0, 0.0)
+    assert more == Comparison("more", "a", *[more.difference] * 3, 0.0, 0.0, False, more.difference, more.difference)
     assert more.difference == pytest.approx(0.01)
     flat = rank({"flat": [0.1, 0.1, 0.1]}).summaries[0]
     assert (flat.spread, flat.low, flat.high) == (0.0, flat.mean, flat.mean)
@@ -121,6 +132,38 @@ def test_from_one_training_of_each_nothing_is_known() -> None:
     assert found.against_leader == (Comparison("other", "net", pytest.approx(-0.2), None, None, None, None, True),)
     assert all(one.is_tie for one in rank({"net": [0.9], "other": [0.7]}, 0.5).against_base)
     assert all(one.p is None and one.is_tie for one in of_factorial([row for row in FACTORIAL if row["seed"] == 0]))
+
+
+@given(st.lists(st.lists(st.integers(0, 359), min_size=3, max_size=3), min_size=3, max_size=6))
+def test_an_adjusted_interval_excludes_zero_exactly_where_the_verdict_is_no_tie(rows: list[list[int]]) -> None:
+    scores = {f"net {index}": [value / 359 for value in row] for index, row in enumerate(rows)}
+    for one in compare(scores, "net 0"):
+        assert one.adjusted_low is not None and one.adjusted_high is not None and one.low is not None
+        assert one.is_tie == (one.adjusted_low <= 0 <= one.adjusted_high)
+        assert -1 <= one.adjusted_low <= one.low <= one.difference <= one.adjusted_high <= 1
+
+
+@given(st.lists(st.integers(0, 359), min_size=2, max_size=6))
+def test_no_interval_of_a_mean_accuracy_leaves_the_possible_values(counts: list[int]) -> None:
+    (summary,) = rank({"net": [count / 359 for count in counts]}).summaries
+    assert summary.low is not None and summary.high is not None
+    assert 0 <= summary.low <= summary.mean <= summary.high <= 1
+
+
+def test_a_lead_over_a_plain_score_ends_at_all_images_right() -> None:
+    (one,) = compare({"net": [1.0, 0.99]}, 0.98)
+    assert one.high == pytest.approx(0.02)
+
+
+@given(st.integers(1, 20_000), st.floats(0, 1))
+def test_the_interval_of_one_accuracy_is_wilsons_of_scipy(images: int, share: float) -> None:
+    correct = round(share * images)
+    oracle = stats.binomtest(correct, images).proportion_ci(0.95, "wilson")
+    assert wilson(correct / images, images) == pytest.approx((oracle.low, oracle.high), abs=1e-6)
+
+
+def test_a_gap_by_chance_is_that_of_two_proportions() -> None:
+    assert chance_gap(0.9, 0.9, 10_000) == pytest.approx(1.96 * (2 * 0.09 / 10_000) ** 0.5, rel=1e-4)
 
 
 def test_the_winners_curse_is_what_the_search_promised_too_much() -> None:

@@ -514,7 +514,10 @@ def test_top_json_has_the_promised_keys(home: Home) -> None:
     ended = search("top", *home.words, "--json")
     board = json.loads(ended.out)
     assert (ended.status, ended.err) == (0, "")
-    assert board.keys() == {"study", "budget", "base", "references", "trials", "counts", "refusals"}
+    assert board.keys() == {
+        *("study", "budget", "base", "references", "trials", "counts", "refusals", "val_images", "standing")
+    }
+    assert board["val_images"] == 359 and board["standing"]["standing"] == "level in one training"
     assert board["budget"] == {"params": 2000}
     assert board["base"].keys() == SCORES
     assert [row.keys() - {"name"} for row in board["references"]] == [SCORES]

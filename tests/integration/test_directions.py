@@ -38,6 +38,7 @@ from search.storage.database import open_storage
 from search.storage.recovery import requeue
 from search.study import run as studies
 from search.study.config import StudyConfig
+from search.study.dataset import data_facts
 from search.study.pareto import select_front
 from search.study.records import Record
 from search.study.run import Opened, Run, network_of, sibling
@@ -315,9 +316,9 @@ def test_note_and_reports_tell_the_front(bench: Bench, tmp_path: Path) -> None:
     run = replace(bench.run, called="tiny.toml")
     known = Opened(run, bench.records, [])
     rows = front_board(known, run.config.cost_metrics)["trials"]
-    lines = [f"{row['params']:,} | {row['arena_bytes']:,} | {row['best_val_accuracy']:.2%}" for row in rows]
+    lines = [f"{row['params']:,} | {row['arena_bytes']:,} | {row['best_val_accuracy']:.1%}" for row in rows]
     words = f"{len(rows)} of 14 trained candidates: no other is as accurate and takes no more params and arena_bytes."
-    note = study_note(run, bench.records, []).replace("\u2003", "")
+    note = study_note(run, bench.records, [], data_facts(digits())).replace("\u2003", "")
     assert "value 1 is params, value 2 is arena\\_bytes" in note or "value 1 is params, value 2 is arena_bytes" in note
     report = write_report(replace(run, folder=tmp_path), bench.studies).read_text()
     for text in (note, report):
@@ -330,12 +331,12 @@ def test_note_and_reports_tell_the_front(bench: Bench, tmp_path: Path) -> None:
     page = html.page(gather(run, bench.studies), "gone")
     assert words in page
     plain = small_run(tmp_path / "plain")
-    assert "## The front" not in study_note(plain, bench.records, [])
+    assert "## The front" not in study_note(plain, bench.records, [], {})
 
 
 def test_a_long_front_is_cut_in_the_note() -> None:
     found = [record(number, 0.5 + number / 100, 1_000 + number, costs={"arena_bytes": 1}) for number in range(25)]
-    note = study_note(replace(run_of(Path("nowhere")), called="it"), found, [])
+    note = study_note(replace(run_of(Path("nowhere")), called="it"), found, [], {})
     assert "And 5 more: `python -m search top it`." in note
     assert note.split("## The front")[1].split("\n## ")[0].count("\n|") == 3 + 20
 

@@ -97,8 +97,10 @@ def test_a_redrawing_puts_up_the_note_and_all_graphs(bench: Bench) -> None:
     bench.plays[:] = [0.6, 0.7]
     found = [bench.one_trial(), bench.one_trial()]
     Redraw()(bench.run, bench.studies)
-    assert f"**Best so far:** trial {found[1].number}, 70.00%" in get_note(bench.study)
-    assert "Confirmed" not in get_note(bench.study)
+    note = get_note(bench.study)
+    assert note.startswith("# tiny: ahead of the base in one training, not confirmed\n\n")
+    assert f"Trial {found[1].number}, the best of 2 trained candidates, reaches 70.0%" in note
+    assert "On fresh seeds" not in note
     refused = any(trial.user_attrs.get("refused") for trial in found)
     assert set(graphs(bench.study)) == set(GRAPHS if refused else GRAPHS[:3])
     assert "study tiny compares its candidates with" in get_note(bench.studies.references)
@@ -116,7 +118,8 @@ def test_finals_are_told_in_the_note(bench: Bench) -> None:
     finals.train(BESTS)
     finals.hold(list(BESTS), 3, test_read="2030-01-01T00:00:00+00:00", test=TESTS)
     Redraw()(bench.run, bench.studies)
-    assert "## Confirmed on fresh seeds\n\nTrial-3 leads with a mean test accuracy of 95.00%" in get_note(bench.study)
+    assert "## On fresh seeds\n\nTrial-3 leads with a mean test accuracy of 95.00%" in get_note(bench.study)
+    assert get_note(finals.study).startswith("# tiny.finals: the best candidates and the base on fresh seeds")
 
 
 class Clock:
@@ -148,7 +151,7 @@ def test_redrawing_takes_a_twentieth_of_the_time_at_most(bench: Bench) -> None:
     bench.plays[:] = [0.9]
     bench.one_trial()
     redraw.now(bench.run, bench.studies)
-    assert drawn() == 3 and "90.00%" in get_note(bench.study), "the end is shown in any case"
+    assert drawn() == 3 and "90.0%" in get_note(bench.study), "the end is shown in any case"
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -128,7 +129,7 @@ def page(text: str) -> Parsed:
 
 
 def test_the_embedded_leaderboard_is_that_of_top(found: Findings, page: Parsed) -> None:
-    assert page.leaderboard() == json.loads(json.dumps(found.board))
+    assert page.leaderboard() == json.loads(json.dumps(found.judged_board))
 
 
 def test_both_pages_show_the_same_rows(found: Findings, page: Parsed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,18 +151,20 @@ def test_every_entry_of_the_contents_leads_to_a_section(page: Parsed) -> None:
 
 
 def test_the_verdict_stands_at_the_top(found: Findings, page: Parsed) -> None:
-    head = page.words.partition("Best validation accuracy")[0]
+    head = page.words.partition("Best validation accuracy")[0].replace("\u00a0", " ")
     best = found.board["trials"][0]
     assert "synthetic: the base is beaten" in head
+    assert found.verdict.text in head
     for words in (
-        f"Trial {best['number']}",
-        f"{best['best_val_accuracy']:.2%}",
+        f"trial {best['number']}",
+        f"{best['best_val_accuracy']:.1%}",
         f"{best['params']:,}",
         "points above the base",
     ):
         assert words in head
-    assert "Confirmed on fresh seeds: its mean is 87.00% on 3 fresh seeds" in head
-    assert page.named("dl", **{"class": "tiles confirmed"})
+    assert f"Confirmed on 3 fresh seeds: trial {best['number']} with" in head
+    assert page.named("dl", **{"class": "tiles beaten"})
+    assert f"python -m search export {found.run.name}" in page.words
 
 
 def test_the_page_loads_nothing(text: str, page: Parsed) -> None:
@@ -249,7 +252,7 @@ def test_only_the_course_protocol_is_warned_of(found: Findings, page: Parsed) ->
 def test_a_base_that_is_a_plain_accuracy_or_not_trained_is_told(found: Findings) -> None:
     level = replace(found.run, config=found.run.config.model_copy(update={"base": 0.84}))
     board = {**found.board, "base": {**dict.fromkeys(found.board["base"]), "best_val_accuracy": 0.84}}
-    assert "the base has 84.00%" in Parsed(html.page(replace(found, run=level, board=board), "gone")).words
+    assert "the base has 84.0%" in Parsed(html.page(replace(found, run=level, board=board), "gone")).words
     trials = [{**row, "delta_vs_base": None} for row in found.board["trials"]]
     page = Parsed(html.page(replace(found, board={**found.board, "base": None, "trials": trials}), "gone"))
     assert "it has not been trained" in page.words
@@ -274,7 +277,7 @@ def test_a_residual_study_is_told_stage_by_stage_and_a_budget_with_all_its_limit
         known = [best if one.number == best.number else one for one in residual.candidates]
         page = Parsed(html.page(replace(residual, candidates=known), "gone"))
     assert "under 100,000 parameters and 100,000,000 multiply-adds" in page.words
-    for words in ("Width of each stage", "Number of blocks of each stage", "never ranked, it reaches 92.34%"):
+    for words in ("Width of each stage", "Number of blocks of each stage", "never ranked, it reaches 92.3%"):
         assert words in page.words
     assert not {"width 1", "blocks 1"} & {row[0] for row in page.tables["Other choices"]}
     assert {"stages", "kernel 1", "block", "expansion"} <= {row[0] for row in page.tables["Other choices"]}
@@ -311,7 +314,7 @@ def test_the_script_data_can_hold_anything() -> None:
 def test_names_of_users_are_text_and_nothing_else(found: Findings) -> None:
     classes = HOSTILE + CIFAR10_CLASSES[len(HOSTILE):]  # fmt: skip
     name = HOSTILE[0]
-    run = replace(found.run, name=name, called=HOSTILE[1])
+    run = replace(found.run, name=name, called=shlex.join([HOSTILE[1]]))
     data = {**found.data, "class_names": list(classes), "summary": HOSTILE[1]}
     failed = replace(found.candidates[-1], outcome="failed", reason=HOSTILE[0], best_val_accuracy=None)
     board = {**found.board, "study": name, "counts": {**found.board["counts"], "failed": 1}}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from report.analysis.findings import gather
 from report.analysis.mistakes import evaluate_winner
+from report.analysis.verdict import Standing, judge
 from report.dashboard import notes
 from report.markdown import formatting
 from report.markdown import report as page
@@ -27,6 +28,7 @@ from search.budget.limits import Budget
 from search.budget.summary import layer_rows
 from search.data.dataset import load_dataset
 from search.errors import UserError
+from search.finals.statistics import wilson
 from search.networks.architecture import Architecture
 from search.networks.geometry import flatten, resolve
 from search.networks.layers import (
@@ -50,17 +52,26 @@ from search.study.records import Record
 from search.study.run import Run
 from tests.support.runs import copied, finished, search, study_file
 from tests.support.strategies import architectures
+from tests.support.synthetic import finals_of
 
 __all__ = ["copied", "finished"]
 
 slow = pytest.mark.slow
 
+IMAGES = 359  # of validation in the digits
+FACTS = {"classes": 10}
 QUICKSTART = configs.STUDIES / "quickstart" / "study.toml"
 
 
 def known(run: Run) -> tuple[list[Record], list[Record]]:
     loaded = studies.load(run)
     return study_records.records(loaded.candidates), study_records.records(loaded.references)
+
+
+def judged(run: Run) -> dict[str, Any]:
+    """The leaderboard with its verdict, as JSON."""
+    board: dict[str, Any] = json.loads(json.dumps(gather(run, studies.load(run)).judged_board))
+    return board
 
 
 def report(run: Run) -> str:
@@ -139,18 +150,20 @@ def test_what_the_sampler_refused_is_told_by_rule_with_some_sizes() -> None:
 
 @slow
 def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
-    text, board = report(copied), leaderboard(copied, *known(copied))
+    text, board = report(copied), leaderboard(copied, *known(copied), IMAGES)
     rows = table(section(text, "Leaderboard"))[1:]
     base, winner = board["base"], board["trials"][0]
-    assert rows[0][1:6] == ["base", f"{base['params']:,}", f"{base['best_val_accuracy']:.2%}", str(base["best_epoch"]),
-                            f"{base['final_val_accuracy']:.2%}"]  # fmt: skip
+    assert rows[0][1:6] == ["base", f"{base['params']:,}", f"{base['best_val_accuracy']:.1%}", str(base["best_epoch"]),
+                            f"{base['final_val_accuracy']:.1%}"]  # fmt: skip
     assert [[row[0], row[1]] for row in rows[1:]] == [
         [str(trial["rank"]), str(trial["number"])] for trial in board["trials"]
     ]
     for row, trial in zip(rows[1:], board["trials"], strict=True):
-        assert row[2:4] == [f"{trial['params']:,}", f"{trial['best_val_accuracy']:.2%}"]
-        assert row[6] == f"{100 * (trial['best_val_accuracy'] - base['best_val_accuracy']):+.2f}"
-    for number in (f"{winner['best_val_accuracy']:.2%}", f"{winner['params']:,}", f"{base['best_val_accuracy']:.2%}"):
+        assert row[2:4] == [f"{trial['params']:,}", f"{trial['best_val_accuracy']:.1%}"]
+        low, high = wilson(trial["best_val_accuracy"], IMAGES)
+        assert row[6] == f"{100 * low:.1f} to {100 * high:.1f}"
+        assert row[7] == f"{100 * (trial['best_val_accuracy'] - base['best_val_accuracy']):+.1f}"
+    for number in (f"{winner['best_val_accuracy']:.1%}", f"{winner['params']:,}", f"{base['best_val_accuracy']:.1%}"):
         assert number in text.split("\n## ")[0], "the verdict"
     refused = 1 + sum(board["refusals"].values())  # the one that was queued, and what the sampler refused
     assert f"\n\n2 trained, 0 pruned at rung, {refused} rejected, 0 failed" in section(text, "Leaderboard")
@@ -187,7 +200,7 @@ def test_the_report_holds_the_logs_as_they_were_written(copied: Run) -> None:
 
 @slow
 def test_the_checklist_of_a_run_is_about_its_winner(copied: Run) -> None:
-    board, network = leaderboard(copied, *known(copied)), studies.network_of(copied)
+    found, network = gather(copied, studies.load(copied)), studies.network_of(copied)
     rows = {asked: (mark, evidence) for mark, asked, evidence in table(section(report(copied), "Checklist"))[1:]}
     n_convs = sum(isinstance(layer, SeparableConv) for layer in network.layers)
     assert rows["separable convolutions only"] == ("✓", f"{n_convs} separable, 0 plain")
@@ -197,7 +210,8 @@ def test_the_checklist_of_a_run_is_about_its_winner(copied: Run) -> None:
     )
     assert rows["output sizes given"] == ("✓", f"for {len(network.layers)} of {len(network.layers)} layers")
     assert rows["at most 50 epochs"][0] == "✓" and rows["at most 50 epochs"][1].startswith("4 trained")
-    assert rows["beats the base"][0] == ("✓" if board["trials"][0]["delta_vs_base"] > 0 else "✗")
+    marks = {Standing.AHEAD_ONCE: "✓", Standing.LEVEL_ONCE: "tie", Standing.BEHIND_ONCE: "✗"}
+    assert rows["beats the base"] == (marks[found.verdict.standing], formatting.escaped(found.verdict.sentence))
 
 
 @slow
@@ -214,9 +228,9 @@ def test_what_is_missing_is_said(copied: Run) -> None:
 def test_a_base_that_is_a_plain_accuracy_has_no_log(copied: Run) -> None:
     run = replace(copied, config=copied.config.model_copy(update={"base": 0.999}))
     text = report(run)
-    assert "99.90%: no network" in section(text, "The base")
+    assert "99.9%: no network" in section(text, "The base")
     assert "there is no log" in section(text, "Training log of the base")
-    assert text.startswith("# tiny: the base is not beaten")
+    assert text.startswith("# tiny: behind the base in one training")
     assert "| ✗ | beats the base |" in text
 
 
@@ -224,7 +238,7 @@ def test_a_base_that_is_a_plain_accuracy_has_no_log(copied: Run) -> None:
 def test_a_shipped_base_is_shown_with_its_published_figures(copied: Run) -> None:
     text = report(replace(copied, config=copied.config.model_copy(update={"base": "base", "protocol": "course"})))
     assert ["published", "", "82.87%", "47", "82.02%"] in table(section(text, "The base"))
-    assert "measured on the test images" in text.split("\n## ")[0]
+    assert "measured on the test images" in section(text, "Protocol course")
 
 
 @slow
@@ -256,13 +270,17 @@ GOOD: tuple[Layer, ...] = (
 )  # fmt: skip
 
 
+def judged_checks(run: Run, network: Architecture, params: int, board: dict[str, Any]) -> list[page.Check]:
+    return page.checks(run.config, network, params, board, judge(run, board, None, 10))
+
+
 def failed_checks(
     layers: tuple[Layer, ...], *, params: int = 500, best: float = 0.9, base: Any = 0.8, **changes: Any
 ) -> set[str]:
     run = hand_made(base=base)
     board = leaderboard(run, [record(0, best, **changes)], [])
     network = Architecture((8, 8, 1), 10, layers)
-    return {check.asked for check in page.checks(run.config, network, params, board) if not check.holds}
+    return {check.asked for check in judged_checks(run, network, params, board) if not check.holds}
 
 
 def test_a_good_winner_keeps_every_point() -> None:
@@ -289,11 +307,21 @@ def test_each_point_can_fail_alone(asked: str, layers: tuple[Layer, ...], change
 
 def test_to_beat_a_base_that_hardly_learnt_is_no_point_kept() -> None:
     run, network = hand_made(base="base.json"), Architecture((8, 8, 1), 10, GOOD)
-    for accuracy, beats in ((0.19, False), (0.21, True)):
+    for accuracy, mark in ((0.19, page.Mark.MISSED), (0.21, page.Mark.MET)):
         board = leaderboard(run, [record(0, 0.9)], [record(0, accuracy, reference="base")])
-        check = page.checks(run.config, network, 500, board)[-1]
-        assert (check.asked, check.holds) == ("beats the base", beats)
-        assert ("hardly learnt" in check.evidence) is not beats
+        check = judged_checks(run, network, 500, board)[-1]
+        assert (check.asked, check.mark) == ("beats the base", mark)
+        assert judge(run, board, None, 10).standing == (
+            Standing.AHEAD_ONCE if mark == page.Mark.MET else Standing.HARDLY_LEARNT
+        )
+
+
+def test_a_lead_within_the_noise_of_one_training_is_a_tie() -> None:
+    run = hand_made(base="base.json")
+    board = leaderboard(run, [record(0, 0.91)], [record(0, 0.9, reference="base")], IMAGES)
+    check = judged_checks(run, Architecture((8, 8, 1), 10, GOOD), 500, board)[-1]
+    assert check.mark == page.Mark.TIE
+    assert page.checklist([check]).splitlines()[-1].startswith("| tie | beats the base | Trial 0")
 
 
 def test_the_last_that_fits_is_under_the_budget() -> None:
@@ -365,31 +393,42 @@ def test_escaped_text_is_no_markup() -> None:
 def test_the_study_note_tells_how_far_it_has_come() -> None:
     run = hand_made()
     base = record(0, 0.9, 82_090, "base")
-    assert "no candidate has been trained yet" in notes.study_note(run, [], [])
-    assert "base, not trained yet" in notes.study_note(run, [], [])
-    note = notes.study_note(run, [record(0, 0.91), rejected(1), record(2, 0.92, 7_000)], [base])
-    assert "trial 2, 92.00% with 7,000 parameters, 2.00 points above the base" in note
+    assert notes.study_note(run, [], [], FACTS).startswith("# hand_made: no candidate has been trained yet")
+    assert "base, not trained yet" in notes.study_note(run, [], [], FACTS)
+    note = notes.study_note(run, [record(0, 0.91), rejected(1), record(2, 0.92, 7_000)], [base], FACTS)
+    assert note.startswith("# hand_made: ahead of the base in one training, not confirmed\n\nTrial 2, the best of 2 trained")
+    assert "reaches 92.00% validation accuracy with 7,000 parameters, 2.00 points above the base" in note
     assert "base, 82,090 parameters, 90.00% in epoch 2, 89.00% in the last" in note
     assert "2 trained, 0 pruned at rung, 1 rejected, 0 failed; the study ends with 12 trained" in note
     assert "strictly under 8,000 parameters" in note
-    assert "an accuracy to beat, 84.00%" in notes.study_note(hand_made(base=0.84), [], [])
+    assert "an accuracy to beat, 84.00%" in notes.study_note(hand_made(base=0.84), [], [], FACTS)
+    counted = FACTS | {"images": {"validation": IMAGES}}
+    assert "an accuracy to beat, 84.0%" in notes.study_note(hand_made(base=0.84), [], [], counted)
+    assert "With 0 trials trained in full it means nothing: 20 are needed" in notes.study_note(run, [], [], FACTS)
+    assert "it means nothing" not in notes.study_note(run, [record(n, 0.5) for n in range(20)], [], FACTS)
 
 
 def test_only_the_course_protocol_speaks_of_the_test_images_as_measured_on() -> None:
-    assert "measured on the test images" in notes.study_note(hand_made(protocol="course"), [], [])
-    assert "It flatters" in notes.study_note(hand_made(protocol="course"), [], [])
-    assert "only finals read the test images" in notes.study_note(hand_made(protocol="holdout"), [], [])
+    assert "measured on the test images" in notes.study_note(hand_made(protocol="course"), [], [], FACTS)
+    assert "It flatters" in notes.study_note(hand_made(protocol="course"), [], [], FACTS)
+    assert "only finals read the test images, and there are none yet" in notes.study_note(hand_made(), [], [], FACTS)
+
+
+def test_a_page_that_tells_when_the_test_images_were_read_does_not_deny_it() -> None:
+    finals = replace(finals_of({"base": [0.8, 0.81], "trial-2": [0.9, 0.92]}), test_read=("2030-01-01",))
+    note = notes.study_note(hand_made(), [record(2, 0.91)], [record(0, 0.8, reference="base")], FACTS, finals)
+    assert "the finals read the test images at 2030-01-01" in note and "only finals read" not in note
+    assert "## On fresh seeds\n\nTrial-2 leads with a mean" in note
 
 
 def test_the_head_of_the_leaderboard_is_in_the_note() -> None:
     base = record(0, 0.9, 82_090, reference="base")
-    note = notes.study_note(hand_made(), [record(number, 0.91 + number / 100) for number in range(8)], [base])
+    note = notes.study_note(hand_made(), [record(number, 0.91 + number / 100) for number in range(8)], [base], FACTS)
     rows = table(note.split("## The first 5")[1].split("\n## ")[0])
     assert [row[:4] for row in rows[1:3]] == [["", "base", "82,090", "90.00%"], ["1", "7", "5,000", "98.00%"]]
     assert [row[1] for row in rows[1:]] == ["base", "7", "6", "5", "4", "3"]
     assert rows[2][-1] == "+8.00"
-    assert "## The first" not in notes.study_note(hand_made(), [], [base])
-    assert "## Confirmed on fresh seeds\n\nwhat they came to" in notes.study_note(hand_made(), [], [], "what they came to")
+    assert "## The first" not in notes.study_note(hand_made(), [], [base], FACTS)
 
 
 def test_columns_stand_apart_in_the_dashboard() -> None:
@@ -433,14 +472,14 @@ def test_a_winner_that_cannot_be_asked_again_says_why(copied: Run) -> None:
 
 @slow
 def test_run_leaves_a_page_that_agrees_with_top(finished: Run) -> None:
-    page, board = (finished.folder / "report.html").read_text(encoding="utf-8"), leaderboard(finished, *known(finished))
+    page, board = (finished.folder / "report.html").read_text(encoding="utf-8"), judged(finished)
     told = re.search(r'<script type="application/json" id="leaderboard">(.*?)</script>', page)
     assert told and json.loads(told[1]) == json.loads(search("top", str(study_file(finished)), "--json")) == board
     winner = board["trials"][0]
-    assert f"<strong>{winner['best_val_accuracy']:.2%}</strong>" in page and f"<strong>{winner['params']:,}</strong>" in page
+    assert f"<strong>{winner['best_val_accuracy']:.1%}</strong>" in page and f"<strong>{winner['params']:,}</strong>" in page
     right = re.search(r"evaluated again: ([\d.]+)% of 359 validation images", page)
     assert right
-    wrong = 359 - round(359 * float(right[1]) / 100)
+    wrong = IMAGES - round(IMAGES * float(right[1]) / 100)
     assert page.count('<img src="data:image/png;base64,') == min(wrong, 24) > 0
 
 
@@ -458,11 +497,14 @@ def test_run_leaves_the_report_and_the_notes(finished: Run) -> None:
     from optuna_dashboard import get_note
     from optuna_dashboard._note import get_note_from_system_attrs
 
-    assert (finished.folder / "report.md").read_text(encoding="utf-8").startswith("# tiny: the base is ")
+    title = judged(finished)["standing"]["title"]
+    assert (finished.folder / "report.md").read_text(encoding="utf-8").startswith(f"# tiny: {title}\n")
     study = studies.load(finished).candidates
     refused = 1 + sum(leaderboard(finished, *known(finished))["refusals"].values())
     assert f"2 trained, 0 pruned at rung, {refused} rejected" in get_note(study)
     attributes = study._storage.get_study_system_attrs(study._study_id)
     for trial in study.get_trials(deepcopy=False):
         note = get_note_from_system_attrs(attributes, trial._trial_id)["body"]
-        assert note == notes.trial_note(studies.network_of(finished, trial.number), trial.user_attrs, finished.config.budget)
+        assert note == notes.trial_note(
+            studies.network_of(finished, trial.number), trial.user_attrs, finished.config.budget, IMAGES
+        )

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from report.analysis.findings import gather
-from report.markdown.report import checks
+from report.analysis.verdict import Standing, Verdict
+from report.markdown.curves_svg import curves_svg
+from report.markdown.formatting import escaped, without_paths
+from report.markdown.report import Check, Mark, checks
 from report.submission import folder as submission
 from report.submission import notebook
 from report.submission.cells import HandIn, cells
 from report.submission.code import Images, Network
-from report.submission.curves_svg import curves_svg
 from report.submission.notebook import Cell, CellFailed, code
 from report.tables import leaderboard
 from search.cli.commands import app
@@ -116,7 +118,7 @@ def test_accuracies_are_measured_again_and_are_those_of_the_study(handed: Path, 
     board = leaderboard(*open_study(str(study_file(finished))))
     text = printed(handed, "def accuracy(")
     for role, scores in (("base", board["base"]), ("winner", board["trials"][0])):
-        best = f"{scores['best_val_accuracy']:.2%}"
+        best = f"{scores['best_val_accuracy']:.1%}"
         assert f"{role}: " in text
         assert f"{scores['params']:,} parameters, {best} logged" in text
         assert f"{best} measured here on 359 images: 0 images away from the log" in text
@@ -124,17 +126,19 @@ def test_accuracies_are_measured_again_and_are_those_of_the_study(handed: Path, 
 
 
 def test_the_checklist_is_the_reports_and_is_counted_again(handed: Path, finished: Run) -> None:
-    board = leaderboard(*open_study(str(study_file(finished))))
-    winner = board["trials"][0]
-    found = {one.asked: one for one in checks(finished.config, studies.network_of(finished), winner["params"], board)}
-    assert all(one.evidence in (handed / "checklist.md").read_text() for one in found.values())
+    known = gather(finished, studies.load(finished))
+    board, winner = known.board, known.board["trials"][0]
+    checked = checks(finished.config, known.network, winner["params"], board, known.verdict)
+    found = {one.asked: one for one in checked}
+    assert all(escaped(one.evidence) in (handed / "checklist.md").read_text() for one in checked)
     asked = ["under the budget", "separable convolutions only", "batch normalisation used", "dropout used"]
     asked += ["output sizes given", "receptive fields given", "at most 50 epochs", "beats the base"]
     lines = printed(handed, "Counter(type(layer)").splitlines()
-    assert [line[0] for line in lines] == ["✗✓"[found[one].holds] for one in asked]
+    assert [line.split()[0] for line in lines] == [found[one].mark for one in asked]
     assert lines[0].endswith(f"under 8,000 parameters: {winner['params']:,}")
-    scores = [f"{row['best_val_accuracy']:.2%}" for row in (winner, board["base"])]
-    assert lines[-1].endswith(f"{scores[0]} in epoch {winner['best_epoch']} against {scores[1]}")
+    scores = [f"{row['best_val_accuracy']:.1%}" for row in (winner, board["base"])]
+    against = f"{scores[0]} in epoch {winner['best_epoch']} against {scores[1]}, one training each"
+    assert lines[-1].endswith(f"beats the base: {against}; {known.verdict.title}")
 
 
 def test_what_was_executed_and_what_is_replayed_is_said(handed: Path) -> None:
@@ -155,7 +159,8 @@ def given(folder: Path) -> HandIn:
         recipe = Recipe.model_validate(read_json(folder / f"{file}.json")["recipe"])
         networks.append(Network(role, "net", file, (folder / f"{file}.py").read_text(), recipe, "float32"))
     images = Images("digits", 1079, 359, has_training=True, is_handed_in=True, are_test=False)
-    return HandIn("tiny", "It wins.", "holdout", 8_000, networks[0], 0.5, networks[1], "| |", images)
+    verdict, won = Verdict(Standing.BEATEN, "It wins."), (Check("beats the base", Mark.MET, "by much"),)
+    return HandIn("tiny", verdict, "holdout", 8_000, networks[0], 0.5, networks[1], won, 359, images)
 
 
 @pytest.mark.parametrize("missing", ["base", "images", "training images"])
@@ -182,7 +187,7 @@ def test_the_notebook_runs_without_what_there_is_not(
     said, text = "\n".join(cell.text for cell in cells(told)), capsys.readouterr().out
     assert text.count("logged") == (1 if missing == "base" else 2)
     assert ("measured here" in text) == (missing != "images")
-    assert ("plain accuracy, 50.00%" in said) == (missing == "base")
+    assert ("plain accuracy, 50.0%" in said) == (missing == "base")
     assert ("**Not measured again**" in said) == (missing == "images")
     assert ("keras.datasets.cifar10" in said) == ("too many to hand in" in said) == (missing == "training images")
     assert said.count("class Batches") == 1
@@ -230,7 +235,8 @@ def test_images_that_are_not_those_of_the_study_are_left_out(finished: Run, tmp_
 def test_a_file_of_this_machine_is_told_by_its_name_alone(finished: Run) -> None:
     data = finished.config.data.model_copy(update={"name": None, "path": "/home/me/secret/images.npz"})
     run = replace(finished, config=finished.config.model_copy(update={"data": data}))
-    assert submission._without_places('data.path = "/home/me/secret/images.npz"\n', run) == 'data.path = "images.npz"\n'
+    assert without_paths('data.path = "/home/me/secret/images.npz"\n', run) == 'data.path = "images.npz"\n'
+    assert without_paths(run.command, run) == "python -m search run tiny.toml"
 
 
 def test_what_was_handed_in_before_stays_where_a_cell_fails(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from report.colours import COLOURS, GREY
+from search.text import format_percent
 
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 40, 56
@@ -13,8 +14,12 @@ MOST_TICKS = 6  # of accuracy
 EPOCHS_TOLD = 10  # at most, about
 
 
-def curves_svg(curves: Mapping[str, Sequence[float]], base: str) -> str:
-    """Draw validation accuracy (fractions) by epoch, the base dashed, for light and dark backgrounds."""
+def curves_svg(curves: Mapping[str, Sequence[float]], base: str, images: int | None = None) -> str:
+    """Draw validation accuracy (fractions) by epoch, the base dashed, for light and dark backgrounds.
+
+    Args:
+        images: number of validation images, which decides the decimals; None if it is unknown.
+    """
     epochs = max((len(accuracies) for accuracies in curves.values()), default=1)
     values = [value for accuracies in curves.values() for value in accuracies] or [0.0, 1.0]
     step = _step(max(max(values) - min(values), 0.01))
@@ -43,7 +48,7 @@ def curves_svg(curves: Mapping[str, Sequence[float]], base: str) -> str:
             start = LEFT + index * (WIDTH - LEFT) // len(curves)
             yield f'<polyline points="{points}" {look}/>'
             yield f'<line x1="{start}" x2="{start + 24}" y1="16" y2="16" {look}/>'
-            yield _text(start + 32, 20, f"{name} ({max(accuracies, default=0):.2%})", "start")
+            yield _text(start + 32, 20, f"{name} ({format_percent(max(accuracies, default=0), images)})", "start")
 
     look = f'font-family="sans-serif" font-size="13" fill="{GREY}" stroke="{GREY}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {look}>'
