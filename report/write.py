@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from report.analysis.findings import gather
@@ -10,11 +11,20 @@ from report.markdown.report import write_report
 from search.study.run import Run, Studies
 
 
-def write_reports(run: Run, studies: Studies, folder: Path | None = None) -> list[Path]:
+def write_reports(
+    run: Run, studies: Studies, folder: Path | None = None, tell: Callable[[str], None] = lambda words: None
+) -> list[Path]:
     """Write both reports into a folder, the run folder if None; Keras re-evaluates the winner on the validation images.
+
+    Args:
+        tell: receives progress messages.
 
     Raises:
         UserError: no candidate has been trained yet.
     """
+    tell("reading the trials")
     found = gather(run, studies)
-    return [write_html(found, folder), write_report(run, studies, found, folder)]
+    tell("report.html: evaluating the winner again, importance of the choices, figures")
+    page = write_html(found, folder)
+    tell("report.md: the winner as Keras sees it")
+    return [page, write_report(run, studies, found, folder)]

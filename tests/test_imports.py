@@ -44,6 +44,7 @@ REPORT_ORDER = (
     "report.colours",
     "report.tables",
     "report.pareto",
+    "report.device",
     "report.rows",
     "report.network",
     "report.analysis",

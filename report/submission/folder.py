@@ -93,6 +93,7 @@ def _make(draft: Path, findings: Findings, tell: Callable[[str], None]) -> None:
     write_text(draft / NOTEBOOK, notebook.executed(cells(hand_in), draft, _ENVIRONMENT))
     if hand_in.images and not hand_in.images.is_handed_in:
         (draft / DATA).unlink()
+    tell("writing the pages")
     for page in write_reports(run, findings.studies):
         write_text(draft / page.name, page.read_text(encoding="utf-8"))
     write_text(draft / "checklist.md", f"# {escaped(run.name)}: checklist\n\n{hand_in.checklist}\n")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ import typer
 
 from search.cli.console import console_of, is_study, network_of, short
 from search.cli.options import Out, Pareto, Storage
+from search.cli.waiting import WaitingLine
 from search.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from search.study.trained import Trained
 
 SUBMISSION = "submission"  # a folder of several files, not a format of `search.export`
-PATIENCE_SECONDS = 3.0  # without a progress line
 
 
 def export(
@@ -70,7 +68,7 @@ def export(
         return _export_front(network, pareto, to, formats, data, storage, out, options)
     if is_submission:
         return _submit(network, number, reference, to, form or [], storage, out)
-    with _Progress() as progress:
+    with WaitingLine() as progress:
         if is_study(network):
             exported = _export_trained(network, number, reference, to, formats, data, storage, out, progress, options)
         else:
@@ -99,50 +97,9 @@ def _checked_formats(names: list[str] | None) -> tuple[str, ...] | None:
     return tuple(names) if names else None
 
 
-class _Progress:
-    """A line on the terminal with the format being written, shown once an export takes longer than PATIENCE_SECONDS."""
-
-    def __init__(self) -> None:
-        # A copy of the descriptor: the converters' own output, and with it descriptor 2, is silenced while they run.
-        self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") if sys.stderr.isatty() else None
-        self._text = "reading the study"
-
-    def __enter__(self) -> _Progress:
-        if self._stream is not None:
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(file=self._stream)
-            self._live = Live(
-                console=console, transient=True, redirect_stdout=False, redirect_stderr=False, get_renderable=self._line
-            )
-            self._timer = threading.Timer(PATIENCE_SECONDS, self._live.start)
-            self._timer.daemon = True
-            self._timer.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._stream is not None:
-            self._timer.cancel()
-            self._timer.join()
-            self._live.stop()
-            self._stream.close()
-
-    def show(self, text: str) -> None:
-        """Replace the line."""
-        self._text = text
-
-    def show_format(self, format: Format, prefix: str = "") -> None:
-        """Name the format that is being written."""
-        self.show(f"{prefix}{format.name}: {format.description}")
-
-    def _line(self) -> Any:
-        from rich.spinner import Spinner
-        from rich.text import Text
-
-        self._spinner = getattr(self, "_spinner", None) or Spinner("dots")
-        self._spinner.update(text=Text(self._text))
-        return self._spinner
+def show_format(progress: WaitingLine, format: Format, prefix: str = "") -> None:
+    """Name the format that is being written."""
+    progress.show(f"{prefix}{format.name}: {format.description}")
 
 
 def _print_error(text: str) -> None:
@@ -151,7 +108,7 @@ def _print_error(text: str) -> None:
 
 def _export_trained(
     study: str, number: int | None, reference: str | None, to: Path | None, formats: tuple[str, ...] | None,
-    data: str | None, storage: str | None, out: Path | None, progress: _Progress, options: dict[str, Any],
+    data: str | None, storage: str | None, out: Path | None, progress: WaitingLine, options: dict[str, Any],
 ) -> Exported:  # fmt: skip
     from report.dashboard.publish import publish_files
     from search.study import trained as winner
@@ -166,7 +123,7 @@ def _export_trained(
         load_backend()
     exported = write(
         trained, to or run.folder, formats=formats, stem=reference or "best_model",
-        images=lambda: images or winner.images(run), on_format=progress.show_format,
+        images=lambda: images or winner.images(run), on_format=partial(show_format, progress),
         **options,
     )  # fmt: skip
     if to is None:
@@ -194,14 +151,14 @@ def _export_front(
             known.append(winner.images(run))
         return known[0]
 
-    with _Progress() as progress:
+    with WaitingLine() as progress:
 
         def export_one(trained: Trained, folder: Path) -> Exported:
             prefix = f"{folder.name}, "
             if formats != ("json",):
                 progress.show(f"{prefix}loading TensorFlow")
                 load_backend()
-            on_format = partial(progress.show_format, prefix=prefix)
+            on_format = partial(show_format, progress, prefix=prefix)
             return write(trained, folder, formats=formats, images=images, on_format=on_format, **options)
 
         folder = to or run.folder / FOLDER
@@ -226,7 +183,10 @@ def _submit(
             "--form submission: hands in the best of a study; pass a study, no number, no --reference and no other form"
         )
     found = studies.find(study, out, storage)
-    for path in submit(found, studies.load(found), to or found.folder, lambda words: print(words, file=sys.stderr)):
+    with WaitingLine() as progress:
+        progress.show("writing the models of base and winner")
+        written = submit(found, studies.load(found), to or found.folder, progress.say)
+    for path in written:
         print(short(path.resolve()))
 
 

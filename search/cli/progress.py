@@ -34,9 +34,11 @@ from search.runner.events import (
     WorkerLost,
 )
 from search.study.config import hardly_learnt
-from search.text import format_clock
+from search.text import format_clock, format_duration, format_percent, format_points
 from search.training.result import Outcome
 
+BAR_WIDTH = 16  # letters of the bar of the whole run
+NAME_WIDTH = 12  # letters of the name of a trial in its line
 MOST_ROWS = 8  # of workers that are shown
 AWAY_SECONDS = 60.0  # between two lines that say that the database is unreachable
 
@@ -72,18 +74,20 @@ class Row:
         spent = time.monotonic() - self.started
         return spent / self.share_done - spent if self.trial and self.share_done > 0.02 else None
 
-    def parts(self, is_int8: bool) -> list[str]:
+    def parts(self, is_int8: bool, images: int | None) -> list[str]:
         """The text of the worker's line, in parts.
 
         Args:
             is_int8: the study ranks by int8 accuracy, which is measured after the last epoch.
+            images: number of validation images, which decides the decimals; None if it is unknown.
         """
         if self.trial is None:
             return [self.text]
         parts = [self.name, f"{self.trial.params:,} params"]
         if self.epoch:
             measure = "float accuracy" if is_int8 else "accuracy"
-            return [*parts, f"epoch {self.epoch.epoch}/{self.epoch.epochs}, {measure} {self.epoch.val_accuracy:.2%}"]
+            accuracy = format_percent(self.epoch.val_accuracy, images)
+            return [*parts, f"epoch {self.epoch.epoch}/{self.epoch.epochs}, {measure} {accuracy}"]
         return [*parts, f"first epoch ({self.share_done:.0%} of the trial)"]
 
 
@@ -101,6 +105,7 @@ class RunView:
         self.best: tuple[float, int] | None = None  # accuracy, number of the trial
         self.device = ""
         self.is_int8 = False  # ranked by int8 accuracy
+        self.images: int | None = None  # of validation
         self.away = -AWAY_SECONDS  # when it was last said
         self.seconds: list[float] = []  # that each trained candidate took
 
@@ -150,7 +155,7 @@ class RunView:
             case LimitHit():
                 self._say(f"[yellow]The study ends here[/]: {escape(event.text)}.")
             case Finishing():
-                row.trial, row.text = None, "writing the winner and the report"
+                row.trial, row.text = None, "writing the pages"
                 if self.best:
                     self._warn_near_chance(self.best[0], "The best candidate")
         if self.console.is_terminal:
@@ -159,7 +164,7 @@ class RunView:
     # --- events ---
 
     def _device(self, event: DeviceReady) -> None:
-        self.is_int8 = event.rank_by == "int8"
+        self.is_int8, self.images = event.rank_by == "int8", event.val_images
         if event.text != self.device:  # every fresh worker reports it again
             self.device = event.text
             self._say(escape(f"{event.text[0].upper()}{event.text[1:]}."))
@@ -173,8 +178,9 @@ class RunView:
     def _warn_near_chance(self, accuracy: float, subject: str) -> None:
         if hardly_learnt(accuracy, self.classes):
             self._say(
-                f"[yellow]{subject} hardly learnt[/]: {accuracy:.2%}, and chance is {1 / self.classes:.1%}, so comparisons "
-                "say little; see the logs in the run folder. More --images or --epochs, or another --seed, need a new --out."
+                f"[yellow]{subject} hardly learnt[/]: {format_percent(accuracy, self.images)}, and chance is "
+                f"{1 / self.classes:.1%}, so comparisons say little; see the logs in the run folder. "
+                "More --images or --epochs, or another --seed, need a new --out."
             )
 
     def _away(self, event: DatabaseUnavailable) -> None:
@@ -200,28 +206,41 @@ class RunView:
         if event.outcome == Outcome.REJECTED:
             self.rejected += 1
             return
-        params = f"{row.trial.params:,} params" if row.trial else "? params"
         reason, seconds = escape(event.reason or ""), event.seconds or 0.0
         if event.outcome == Outcome.PRUNED_AT_RUNG:
             self.trained += 1
             self.seconds.append(seconds)
-            self._say(f"{row.name}: {params}, pruned, {reason}  [dim]{self.trained}/{self.goal}[/]")
+            self._say(f"{self._head(row)}  [dim]pruned, {reason}  {self.trained}/{self.goal}[/]")
         elif event.outcome != Outcome.TRAINED:
             self._say(f"{row.name}: [red]{event.outcome.replace('_', ' ')}[/], {reason}")
         else:
-            best = row.best_accuracy if event.best_val_accuracy is None else event.best_val_accuracy
-            kind = "" if event.float_val_accuracy is None else f" in int8, {event.float_val_accuracy:.2%} in float"
-            if not row.is_reference:
-                self.trained += 1
-                self.seconds.append(seconds)
-                if not self.phase:
-                    self.best = max(self.best or (0.0, -1), (best, event.number), key=lambda pair: pair[0])
-            against = f", {100 * (best - self.base):+.2f} against the base" if self.base and not row.is_reference else ""
-            tally = "" if self.phase else f", {self.rejected} rejected"
-            count = "" if row.is_reference else f"  [dim]{self.trained}/{self.goal}{tally}[/]"
-            compiling = f"{event.compile_seconds or 0.0:.0f} s to compile"
-            self._say(f"{row.name}: {params}, best {best:.2%}{kind}{against}, {seconds:.0f} s ({compiling}){count}")
+            self._trained(event, row, seconds)
         row.trial, row.text = None, "begins the next"
+
+    def _trained(self, event: TrialEnded, row: Row, seconds: float) -> None:
+        """The line of a trial that was trained in full, in columns; of a new best candidate in green."""
+        best = row.best_accuracy if event.best_val_accuracy is None else event.best_val_accuracy
+        floats = event.float_val_accuracy
+        kind = "" if floats is None else f" in int8, {format_percent(floats, self.images)} in float"
+        is_leader = False
+        if not row.is_reference:
+            self.trained += 1
+            self.seconds.append(seconds)
+            if not self.phase:
+                is_leader = self.best is None or best > self.best[0]
+                self.best = max(self.best or (0.0, -1), (best, event.number), key=lambda pair: pair[0])
+        gap = ""
+        if self.base and not row.is_reference:
+            gap = f"{format_points(best - self.base, self.images)} vs base"
+        count = "" if row.is_reference else f"  [dim]{self.trained}/{self.goal}[/]"
+        accuracy = f"best {format_percent(best, self.images):>6}{kind}"
+        accuracy = f"[green]{accuracy}[/]" if is_leader else accuracy
+        self._say(f"{self._head(row)}  {accuracy}  {gap:>14}  {format_duration(seconds):>10}{count}")
+
+    def _head(self, row: Row) -> str:
+        """Name and size of a trial, in columns."""
+        params = f"{row.trial.params:>9,}" if row.trial else f"{'?':>9}"
+        return f"{escape(row.name + ':'):<{NAME_WIDTH}} {params} params"
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False)
@@ -235,43 +254,50 @@ class RunView:
             return Text(reading or "starting: TensorFlow takes a few seconds to load", style="dim")
         if len(rows) == 1:
             (row,) = rows
-            if not row.trial:
-                idle = (
-                    row.text if row.text.startswith("w") else f"{self.trained}/{self.goal} trained, {self.rejected} rejected"
-                )
-                return Text(self.phase or idle, style="dim")
-            return _line([*row.parts(self.is_int8), *self._whole()])
+            return _line([self._progress(), *self._work(row)])
         shown = [
-            _line([f"  {worker}", *row.parts(self.is_int8)], dim=not row.trial)
+            _line([f"  {worker}", *row.parts(self.is_int8, self.images)], dim=not row.trial)
             for worker, row in enumerate(rows[:MOST_ROWS])
         ]
         more = [_line([f"  and {len(rows) - MOST_ROWS} more workers"], dim=True)] if len(rows) > MOST_ROWS else []
-        return Group(*shown, *more, _line([*([self.phase] if self.phase else []), *self._whole()]))
+        phase = [self.phase] if self.phase else []
+        return Group(_line([self._progress(), *phase, *self._best()]), *shown, *more)
 
-    def _whole(self) -> list[str]:
-        """Text on the run as a whole."""
-        parts = []
-        if self.best:
-            gap = f" ({100 * (self.best[0] - self.base):+.2f} against the base)" if self.base else ""
-            parts.append(f"best so far {self.best[0]:.2%}{' in int8' if self.is_int8 else ''}{gap}")
-        parts.append(f"{self.trained}/{self.goal} trained")
-        if (left := self._seconds_left()) is not None:
-            parts.append(f"about {format_clock(left)} left")
-        return parts
+    def _work(self, row: Row) -> list[str]:
+        """Text on the only worker."""
+        if row.trial:
+            return [*row.parts(self.is_int8, self.images), *self._best()]
+        if row.text.startswith("w"):  # it waits, or writes the pages
+            return [row.text]
+        return [self.phase] if self.phase else [f"{self.rejected} rejected"]
+
+    def _progress(self) -> str:
+        """Counted trials, the time left and a bar; the first text of a line, where no terminal cuts it."""
+        left = self._seconds_left()
+        time_left = "" if left is None else f" · {format_clock(left)} left"
+        at_work = sum(row.share_done for row in self.rows.values() if row.trial and not row.is_reference)
+        done = min((self.trained + at_work) / self.goal, 1.0) if self.goal else 0.0
+        ascii_only = self.console.options.ascii_only
+        full, empty, time_left = ("#", "-", time_left.replace("·", "-")) if ascii_only else ("━", "╌", time_left)
+        filled = round(BAR_WIDTH * done)
+        return f"{self.trained}/{self.goal}{time_left} {full * filled}{empty * (BAR_WIDTH - filled)}"
+
+    def _best(self) -> list[str]:
+        """Text on the best candidate so far."""
+        if not self.best:
+            return []
+        gap = f" ({format_points(self.best[0] - self.base, self.images)} vs base)" if self.base else ""
+        return [f"best {format_percent(self.best[0], self.images)}{' in int8' if self.is_int8 else ''}{gap}"]
 
     def _seconds_left(self) -> float | None:
-        """Estimated share of the whole run, from the trials so far."""
-        at_work = [row for row in self.rows.values() if row.trial]
-        rests = [row.seconds_left for row in at_work if row.seconds_left is not None]
-        if at_work and all(row.is_reference for row in at_work):
-            return max(rests, default=None)
-        first = next((row for row in at_work if row.seconds_left is not None), None)
-        begun = None if first is None else time.monotonic() - first.started + (first.seconds_left or 0.0)
-        each = sum(self.seconds) / len(self.seconds) if self.seconds else begun
-        if each is None:
+        """Of the whole run; None before the first of its trainings was timed."""
+        if not self.seconds:
             return None
+        at_work = [row for row in self.rows.values() if row.trial and not row.is_reference]
+        rests = [row.seconds_left for row in at_work if row.seconds_left is not None]
+        each = sum(self.seconds) / len(self.seconds)
         to_come = max(self.goal - self.trained - len(at_work), 0)
-        return max(rests, default=each) + each * to_come / len(self.rows)
+        return max(rests, default=each if at_work else 0.0) + each * to_come / len(self.rows)
 
 
 def _line(parts: list[str], *, dim: bool = False) -> Text:

@@ -10,6 +10,7 @@ import typer
 
 from search.cli.console import console_of, is_study, network_of, print_json, short
 from search.cli.options import AsJson, Out, Pareto, Storage, Study
+from search.cli.waiting import WaitingLine
 from search.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,18 +23,27 @@ def top(
     study: Study,
     whole: Annotated[bool, typer.Option("--all", help="print all trials; default: the first 200")] = False,
     pareto: Pareto = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="the best on a microcontroller: a chip, or RAM/flash such as 64KB/64KB; one card a candidate"),
+    ] = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Print the leaderboard against the base; with --pareto the Pareto front of accuracy against costs."""
+    """Print the leaderboard; with --pareto the Pareto front of accuracy against costs, with --device memory on a device."""
     from search.study import run as studies
 
     run = studies.find(study, out, storage)
     if as_json:
         front = _front(run, pareto) if pareto or run.config.cost_metrics else None
         known = judged(run)
-        print_json(known.board | {"standing": known.verdict.to_dict()} | ({"front": front} if front else {}))
+        cards = {"device": _device(known, run, device, whole=whole)} if device else {}
+        print_json(known.board | {"standing": known.verdict.to_dict()} | ({"front": front} if front else {}) | cards)
+    elif device:
+        from search.cli.tables import print_device
+
+        print_device(console_of(), _device(judged(run), run, device, whole=whole))
     elif pareto:
         from search.cli.tables import print_front
 
@@ -89,7 +99,7 @@ def report(
     out: Out = None,
 ) -> None:
     """Write report.html, a page that opens offline, and report.md with training logs and checklist."""
-    from report.dashboard.publish import publish_files
+    from report.dashboard.publish import publish_drawings, publish_files
     from report.write import write_reports
     from search.study import run as studies
     from search.study.records import records
@@ -98,11 +108,15 @@ def report(
     run = studies.find(study, out, storage)
     opened = studies.load(run)
     studies.best(run, records(opened.candidates))  # raises before TensorFlow is loaded
-    load_backend()
-    for path in write_reports(run, opened, to):
+    with WaitingLine() as progress:
+        progress.show("loading TensorFlow")
+        load_backend()
+        written = write_reports(run, opened, to, progress.show)
+        if to is None:
+            publish_files(opened.candidates, run.folder)
+            publish_drawings(run, opened)
+    for path in written:
         print(short(path))
-    if to is None:
-        publish_files(opened.candidates, run.folder)
 
 
 def dashboard(
@@ -146,6 +160,18 @@ def judged(run: Run) -> Judged:
     data = studies.candidates.user_attrs[DATA]
     board = leaderboard(run, candidates, references, images_of(data, "validation"))
     return Judged(studies, candidates, references, board, judge(run, board, load_results(run), data["classes"]))
+
+
+def _device(known: Judged, run: Run, device: str, *, whole: bool) -> dict[str, Any]:
+    """Cards of the best candidates on a device."""
+    from report.device import CARDS, device_board
+    from search.study.run import Opened
+
+    study = Opened(run, known.candidates, known.references)
+    try:
+        return device_board(study, device, known.studies, None if whole else CARDS)
+    except ValueError as error:
+        raise UserError(f"--device: {error}") from None
 
 
 def _front(run: Run, pareto: list[str] | None) -> dict[str, Any]:

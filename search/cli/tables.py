@@ -14,6 +14,7 @@ from rich.text import Text
 
 from report import tables
 from report.analysis.verdict import Standing, Verdict
+from report.device import card_lines
 from report.markdown.summary import STOPPED, stopped_table
 from report.pareto import Front, front_table, front_words
 from report.pareto_export import INDEX, WORDS, ExportedFront
@@ -217,6 +218,19 @@ def _short(path: Path) -> str:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_device(console: Console, board: dict[str, Any]) -> None:
+    """Print a card for each candidate: memory and multiply-adds as bars, int8 accuracy, operators to register."""
+    if not board["cards"]:
+        _say(console, "No candidate has been trained yet.")
+    for index, card in enumerate(board["cards"]):
+        head, *lines = card_lines(board, card, ascii_only=console.options.ascii_only)
+        console.print(Text(head, style="bold green" if card["fits"] else "bold red"))
+        for line in lines:
+            console.print(Text(line), soft_wrap=False)
+        if index + 1 < len(board["cards"]):
+            console.print()
 
 
 def print_front(console: Console, front: Front) -> None:

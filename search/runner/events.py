@@ -37,6 +37,7 @@ class DeviceReady:
     text: str
     data: str
     rank_by: Literal["float", "int8"] = "float"  # the accuracy by which the study ranks
+    val_images: int | None = None  # number of validation images
     event: Literal["device"] = "device"
 
 

@@ -67,7 +67,7 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         worker=order.worker,
         on_wait=lambda reason: reporter.send(DatabaseUnavailable(reason)),
     )
-    reporter.send(DeviceReady(_device_text(trainer, data, config), data.summary(), config.search.rank_by))
+    reporter.send(DeviceReady(_device_text(trainer, data, config), data.summary(), config.search.rank_by, len(data.y_val)))
     claims = claims_of(studies.candidates)
     renew_claims(studies.candidates, claims, config, DataFacts.of(data))
     objective = Objective(

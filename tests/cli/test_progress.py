@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from search.cli import progress as live
 from search.cli.progress import RunView
@@ -17,6 +17,7 @@ from search.runner.events import (
     DeviceReady,
     EpochDone,
     Event,
+    StepDone,
     StudyLoaded,
     TrialEnded,
     TrialStarted,
@@ -27,10 +28,10 @@ from search.training.result import Outcome
 Sent = tuple[int, Event]  # by the worker of this index
 
 
-def shown(view: RunView) -> list[str]:
+def shown(view: RunView, width: int = 120) -> list[str]:
     """The live lines, as a terminal would have them."""
-    console = Console(file=io.StringIO(), width=120)
-    console.print(view._lines())
+    console = Console(file=io.StringIO(), width=width)
+    console.print(Group(view._lines()))  # as it is live: a bare text would be wrapped
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -75,23 +76,57 @@ def test_what_tensorflow_said_of_a_failure_is_no_markup() -> None:
     assert reason in printed(view).replace("\n", " ")
 
 
+BAR = "╌" * live.BAR_WIDTH
+
+
 def test_one_worker_is_one_line() -> None:
     view = tell(view_of(1), found(), trial(0, 7), epoch(0, 1, 0.5))
-    assert [line.strip() for line in shown(view)] == ["trial 7  1,007 params  epoch 1/4, accuracy 50.00%  0/9 trained"]
+    assert [line.strip() for line in shown(view)] == [f"0/9 {BAR}  trial 7  1,007 params  epoch 1/4, accuracy 50.00%"]
 
 
-def test_each_of_several_workers_has_its_line_and_the_run_one_below() -> None:
+def test_each_of_several_workers_has_its_line_and_the_run_one_above() -> None:
     view = tell(view_of(3), found(), trial(2, 1), trial(0, 2), epoch(2, 3, 0.25), (1, Waiting()))
     assert [line.strip() for line in shown(view)] == [
-        *("0  trial 2  1,002 params  first epoch (0% of the trial)", "1  waits for others"),
-        *("2  trial 1  1,001 params  epoch 3/4, accuracy 25.00%", "0/9 trained"),
+        *(f"0/9 {BAR}", "0  trial 2  1,002 params  first epoch (0% of the trial)", "1  waits for others"),
+        "2  trial 1  1,001 params  epoch 3/4, accuracy 25.00%",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_trials_and_the_time_left_are_never_cut(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    view = tell(view_of(1), found(), trial(0, 0), (0, StepDone(0, 5, 10)))
+    assert shown(view, width)[0].startswith("0/9 "), "no time is left to tell before the first training was timed"
+    tell(view, (0, StepDone(0, 10, 10)), end(0, 0), trial(0, 1), epoch(0, 1, 0.5))
+    (line,) = shown(view, width)
+    assert line.startswith("1/9 · 0:16 left ") and len(line) <= width
+
+
+def test_no_time_is_told_while_the_base_trains() -> None:
+    view = tell(view_of(1), found(), (0, TrialStarted(0, params=82_090, reference="base")), (0, StepDone(0, 9, 10)))
+    assert "left" not in shown(view)[0]
+    tell(view, end(0, 0), trial(0, 0), (0, StepDone(0, 1, 10)))
+    assert "left" not in shown(view)[0], "nor before the first candidate was timed"
+
+
+def test_ended_trials_stand_in_columns_of_one_line_each() -> None:
+    view = RunView(Console(file=io.StringIO(), width=80))
+    view.images, view.base = 359, 0.9
+    for number, accuracy in ((0, 0.98), (1, 0.99), (10, 0.97)):
+        tell(view, found(), trial(0, number), epoch(0, 1, accuracy), end(0, number))
+    lines = printed(view).splitlines()
+    assert lines == [
+        "trial 0:         1,000 params  best  98.0%    +8.0 vs base         2 s  1/9",
+        "trial 1:         1,001 params  best  99.0%    +9.0 vs base         2 s  1/9",
+        "trial 10:        1,010 params  best  97.0%    +7.0 vs base         2 s  1/9",
     ]
 
 
 def test_many_workers_leave_room_on_the_screen() -> None:
     view = tell(view_of(30), found(), trial(0, 1))
     assert len(shown(view)) == live.MOST_ROWS + 2
-    assert "and 22 more workers" in shown(view)[-2]
+    assert "and 22 more workers" in shown(view)[-1]
 
 
 def test_what_two_workers_do_is_not_mixed_up() -> None:
@@ -99,8 +134,8 @@ def test_what_two_workers_do_is_not_mixed_up() -> None:
     view = tell(view_of(2), found(), trial(0, 1), trial(1, 2), epoch(0, 1, 0.5), epoch(1, 1, 0.75), epoch(0, 2, 0.25))
     tell(view, end(1, 2), end(0, 1))
     first, second = printed(view).splitlines()
-    assert first.startswith("trial 2: 1,002 params, best 75.00%")
-    assert second.startswith("trial 1: 1,001 params, best 50.00%")
+    assert first.startswith("trial 2:         1,002 params  best 75.00%")
+    assert second.startswith("trial 1:         1,001 params  best 50.00%")
     assert (view.trained, view.best) == (2, (0.75, 2))
 
 
@@ -146,8 +181,8 @@ def test_a_study_ranked_by_int8_says_of_each_accuracy_which_it_is() -> None:
     view.base = 0.10
     assert "epoch 1/4, float accuracy 26.00%" in shown(view)[0]
     tell(view, int8_end(1, best=0.24, floats=0.26))
-    assert "best 24.00% in int8, 26.00% in float, +14.00 against the base" in printed(view)
+    assert "best 24.00% in int8, 26.00% in float  +14.00 vs base" in printed(view)
     tell(view, trial(0, 2), epoch(0, 1, 0.25))
-    assert "best so far 24.00% in int8 (+14.00 against the base)" in shown(view)[0]
+    assert "best 24.00% in int8 (+14.00 vs base)" in shown(view)[0]
     tell(view, int8_end(2, best=0.23, floats=0.25))
     assert view.best == (0.24, 1)

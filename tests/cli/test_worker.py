@@ -32,9 +32,10 @@ def test_a_format_that_fails_stops_the_run_after_the_reports_are_written(monkeyp
     monkeypatch.setattr(worker, "write", noting("export", failed))
     monkeypatch.setattr("report.write.write_reports", noting("reports"))
     monkeypatch.setattr("report.dashboard.publish.publish_files", noting("publish"))
+    monkeypatch.setattr("report.dashboard.publish.publish_drawings", noting("drawings"))
     publisher = ReportPublisher()
     monkeypatch.setitem(publisher.__dict__, "_draw", SimpleNamespace(now=noting("draw")))
     run = SimpleNamespace(folder=None)
     with pytest.raises(StudyStopped, match=r"^export: keras: cannot be written \(Rescaling is not listed\); all trials are"):
         publisher.finish(cast(Any, run), cast(Any, SimpleNamespace(candidates=None)))
-    assert calls[-3:] == ["export", "reports", "publish"]
+    assert calls[-5:] == ["export", "draw", "reports", "publish", "drawings"]

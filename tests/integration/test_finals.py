@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -119,7 +120,7 @@ def test_json_is_one_document_and_progress_goes_to_standard_error(real: Real) ->
     told = json.loads(real.ended.out)
     assert (told["study"], told["protocol"], told["measure"], told["seeds"]) == ("tiny", "holdout", "test_accuracy", 1)
     assert {one["name"] for one in told["finalists"]} == {"base", told["leader"]}
-    assert "base, seed 1: 82,090 params" in real.ended.err
+    assert re.search(r"^base, seed 1: +82,090 params ", real.ended.err, re.MULTILINE)
     assert "Reading the test images." in real.ended.err
 
 
