@@ -118,9 +118,9 @@ def _paying(estimate: Marginal, part: str, noise: float | None) -> str:
     if not clear:
         text = f"No {part} stands out: each estimate may be due to chance."
     elif best.is_clear and best.gain > 0:
-        words = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
+        text = f"They pay most in {best.named(part)}: {_points(best.gain)} points ({_span(best)})."
         if noise is not None and best.gain < noise:
-            words += (
+            text += (
                 f" That is less than chance makes between two trainings, {100 * noise:.2f} points: it shows over many "
                 "networks, not in one."
             )
