@@ -183,6 +183,6 @@ def test_a_study_ranked_by_int8_says_of_each_accuracy_which_it_is() -> None:
     tell(view, int8_end(1, best=0.24, floats=0.26))
     assert "best 24.00% in int8, 26.00% in float  +14.00 vs base" in printed(view)
     tell(view, trial(0, 2), epoch(0, 1, 0.25))
-    assert "best 24.00% in int8 (+14.00 vs base)" in shown(view)[0]
+    assert "best 24.00% in int8 (+14.00 vs base)" in shown(view, 160)[0]
     tell(view, int8_end(2, best=0.23, floats=0.25))
     assert view.best == (0.24, 1)
