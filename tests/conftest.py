@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.order import sort_by_file
 from tests.support.progress import show_progress
 from tests.support.servers import postgres
 
@@ -37,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """SQLAlchemy's pool leaves PostgreSQL's connections to the garbage collector, like SQLite's."""
     show_progress(config)
     config.addinivalue_line("filterwarnings", "ignore:<psycopg.Connection object:ResourceWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    sort_by_file(items)
 
 
 @pytest.fixture(autouse=True, scope="module")

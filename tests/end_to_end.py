@@ -15,6 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from search.data.dataset import Dataset, channel_statistics, load_dataset
+from search.errors import UserError
+
 CHANCE = 0.1
 
 
@@ -34,6 +39,7 @@ def main() -> None:
         "16",
     ]
 
+    _check_data(folder / "cifar10.npz")
     _kill_in_first_candidate([*study, *size], folder / "run")
     _search("run", *study, *size)
     board = json.loads(_search("top", *study, "--json"))
@@ -58,6 +64,37 @@ def main() -> None:
     _check("the exported source rebuilds the winner", f"{board['trials'][0]['params']:,}" in summary)
     _check("the write-up is there", "# " in (folder / "run" / "report.md").read_text(encoding="utf-8"))
     _check_page(folder / "run" / "report.html", board)
+
+
+def _check_data(path: Path) -> None:
+    """The whole of CIFAR-10 has the splits and the channel statistics that were published, a tenth of it the same shares."""
+    whole = load_dataset("cifar10", path, protocol="holdout", holdout=0.1, images=None)
+    expected = "cifar10: 45,000 training, 5,000 validation, 10,000 test images of 32x32x3, 10 classes (holdout)"
+    _check("CIFAR-10 has its splits", whole.summary() == expected)
+    _check("each class has as many images", _counts(whole) == ([4_500] * 10, [500] * 10, [1_000] * 10))
+    mean, std = channel_statistics(whole.x_train)
+    _check("the mean is the published one", np.allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.003))
+    _check("the deviation is the published one", np.allclose(std, [0.2470, 0.2435, 0.2616], atol=0.005))
+    tenth = load_dataset("cifar10", path, protocol="holdout", holdout=0.1, images=5_000)
+    _check("a tenth has a tenth of each class", _counts(tenth) == ([450] * 10, [50] * 10, [100] * 10))
+    for images, holdout, remedy in (
+        (5_000, 0.01, "use at least 10,000 images, or a holdout of 0.02 to 0.998"),
+        (600, 0.1, "use at least 1,000 images"),
+    ):
+        try:
+            load_dataset(None, path, protocol="holdout", holdout=holdout, images=images)
+            message = ""
+        except UserError as error:
+            message = str(error)
+        _check(f"too few images are rejected: {remedy}", remedy in message)
+    least = load_dataset(None, path, protocol="holdout", holdout=0.1, images=1_000)
+    _check("a thousand images can be held out", _counts(least)[1] == [10] * 10)
+
+
+def _counts(data: Dataset) -> tuple[list[int], ...]:
+    """Images of each class in the training, validation and test part."""
+    assert data.y_test is not None
+    return tuple(np.bincount(labels).tolist() for labels in (data.y_train, data.y_val, data.y_test))
 
 
 def _check_page(path: Path, board: dict[str, Any]) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,6 @@ from tests.support.array_files import (
     FORMS,
     LARGE,
     N_TRAIN,
-    ROOT,
     SMALL,
     X,
     Y,
@@ -256,41 +252,3 @@ def test_a_blank_channel_has_a_floor() -> None:
     x[..., 1] = 40
     mean, std = channel_statistics(x)
     assert std[1] == np.float32(1e-6) and mean[1] == np.float32(40 / 255) and std[0] > 0.1
-
-
-# --- the whole of CIFAR-10 -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = ROOT.parent / "shared" / "data"
-    if not (folder / "unpack_cifar10.py").is_file() or importlib.util.find_spec("PIL") is None:
-        pytest.skip("needs the packed copy of CIFAR-10 beside the checkout, and pillow")
-    path = tmp_path_factory.mktemp("cifar10") / "cifar10.npz"
-    subprocess.run([sys.executable, folder / "unpack_cifar10.py", path], check=True, capture_output=True)
-    return path
-
-
-@pytest.mark.slow
-def test_cifar10(cifar10: Path) -> None:
-    dataset = load(cifar10, "cifar10", protocol="holdout")
-    assert dataset.summary() == (
-        "cifar10: 45,000 training, 5,000 validation, 10,000 test images of 32x32x3, 10 classes (holdout)"
-    )
-    assert np.bincount(dataset.y_train).tolist() == [4_500] * 10
-    assert np.bincount(dataset.y_val).tolist() == [500] * 10
-    mean, std = channel_statistics(dataset.x_train)
-    np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.003)  # the published figures of the original
-    np.testing.assert_allclose(std, [0.2470, 0.2435, 0.2616], atol=0.005)
-
-
-@pytest.mark.slow
-def test_a_tenth_of_cifar10(cifar10: Path) -> None:
-    dataset = load(cifar10, "cifar10", protocol="holdout", images=5_000)
-    assert np.bincount(dataset.y_train).tolist() == [450] * 10
-    assert np.bincount(dataset.y_val).tolist() == [50] * 10
-    assert np.bincount(dataset.y_test).tolist() == [100] * 10
-    message = error_line(cifar10, None, protocol="holdout", holdout=0.01, images=5_000)
-    assert message.endswith("use at least 10,000 images, or a holdout of 0.02 to 0.998")
-    assert "use at least 1,000 images" in error_line(cifar10, None, protocol="holdout", holdout=0.1, images=600)
-    assert np.bincount(load(cifar10, None, protocol="holdout", holdout=0.1, images=1_000).y_val).tolist() == [10] * 10

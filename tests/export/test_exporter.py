@@ -170,7 +170,7 @@ def test_references_are_six() -> None:
 # --- round trips -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ("base", "eip-b", *EXPLICIT))  # the other references have no other kinds of layers
 def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
     architecture, weights = NETWORKS[name], some_weights(NETWORKS[name])
     paths = take_away(architecture, tmp_path, weights=weights)

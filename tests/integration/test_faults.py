@@ -1,190 +1,38 @@
-"""What a study must survive: processes, disks and databases that fail under real workers, whose trainings are NumPy's.
+"""Faults that two starts or two workers of a study meet: signals, locks, halts, a crashed server, many workers.
 
 The rows are those of the table of faults in docs/reliability.md (`tests.fault_table`). After each storm the invariants are
 checked in the database (`Storm.check`): as many trials as were asked for, each network once, nothing lost, doubled or left
-running. The tests count how often each fault really happened.
+running. The tests count how often each fault really happened. Trainings are NumPy's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import random
 import signal
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import numpy as np
 import pytest
-from optuna.trial import FrozenTrial
 
 from search.data.dataset import Dataset, load_dataset
-from search.files import read_arrays
 from search.storage.recovery import SILENT
 from search.study.run import create, every
 from tests.support.servers import PASSWORD, Server
-from tests.support.storms import SECONDS, Storm, children, finish, outcomes, write_base
+from tests.support.storms import (
+    Storm,
+    children,
+    finish,
+    history_of,
+    last_of,
+    outcomes,
+    rows_of_checkpoints,
+    write_base,
+)
 
 HASTY = {"grace_minutes": 3 / 60}  # a trial counts as lost after three seconds without a heartbeat
-
-# --- the whole run is killed, and the same command started again -----------------------------------------------------
-
-CRASHES = [
-    {"row": 2, "at": "begun", "do": "crash", "index": 0, "times": 2},
-    {"row": 1, "at": "epoch", "do": "crash", "index": 1, "epoch": 3},
-    {"row": 1, "at": "epoch", "do": "crash", "index": 1, "epoch": 4},
-    {"row": 3, "at": "tell", "do": "crash", "index": 1},
-    {"row": 3, "at": "tell", "do": "crash", "index": 2},
-    {"row": 10, "at": "epoch", "do": "full", "index": 3, "epoch": 2},
-    {"row": 10, "at": "epoch", "do": "full", "index": 3, "epoch": 3},
-    {"row": 11, "at": "checkpoint", "do": "torn", "index": 2, "epoch": 2},
-    {"row": 11, "at": "checkpoint", "do": "torn", "index": 3, "epoch": 3},
-]
-CRASHED = [*[-signal.SIGKILL] * 6, 1, 1]  # exit statuses, start after start
-
-
-class Crashed(NamedTuple):
-    """A study killed six times and stopped twice by a full disk, which lost two workers; and the same one undisturbed."""
-
-    storm: Storm
-    calm: Storm
-    left_off: list[dict[int, list[dict[str, Any]]]]  # rows of the checkpoints that there were after each start
-    full: list[str]  # what the command said of the disk
-    trials: list[FrozenTrial]
-
-
-@pytest.fixture(scope="module")
-def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
-    folder = tmp_path_factory.mktemp("crashed")
-    search = {"sampler": "tpe"}
-    storm, calm = Storm(folder / "storm", *CRASHES, search=search), Storm(folder / "calm", search=search)
-    calm.start()
-    left_off, told = [], []
-    for status in CRASHED:
-        told.append(storm.start(status=status)[1])
-        left_off.append(rows_of_checkpoints(storm))
-    storm.start()
-    return Crashed(storm, calm, left_off, told[-CRASHED.count(1) :], storm.trials)
-
-
-def rows_of_checkpoints(storm: Storm) -> dict[int, list[dict[str, Any]]]:
-    """The logs of the checkpoints that are there, by the index of their trials."""
-    paths = storm.run.folder.glob("checkpoints/candidate-*.npz")
-    return {
-        int(path.stem.removeprefix("candidate-")): json.loads(read_arrays(path)["about"].tobytes())["history"]
-        for path in paths
-    }
-
-
-def history_of(storm: Storm, trial: FrozenTrial) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads((storm.run.folder / "trials" / str(trial.number) / "history.json").read_text())
-    return rows
-
-
-def last_of(trials: list[FrozenTrial], index: int) -> FrozenTrial:
-    return [trial for trial in trials if trial.user_attrs["index"] == index][-1]
-
-
-def test_row_1_a_run_that_is_killed_in_an_epoch_goes_on_in_that_epoch(crashed: Crashed) -> None:
-    """The seconds that an epoch took are never the same twice: those before were not trained again."""
-    after = history_of(crashed.storm, last_of(crashed.trials, 1))
-    for start, epochs in ((2, 2), (3, 3)):
-        before = crashed.left_off[start][1]
-        assert (len(before), len(after)) == (epochs, 4)
-        assert after[:epochs] == before
-
-
-def test_row_2_a_run_that_is_killed_before_a_trials_first_heartbeat_leaves_it_to_the_next_start(crashed: Crashed) -> None:
-    assert [trial.user_attrs["outcome"] for trial in crashed.trials if trial.user_attrs["index"] == 0] == [
-        *("interrupted", "interrupted", "trained")
-    ]
-
-
-def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(crashed: Crashed) -> None:
-    for index, killed_before in ((1, 2), (2, 1)):
-        tries = [trial.user_attrs["outcome"] for trial in crashed.trials if trial.user_attrs["index"] == index]
-        assert tries == ["interrupted"] * killed_before + ["trained"]
-
-
-def test_row_10_a_full_disk_stops_the_run_with_its_reason_and_keeps_the_checkpoint_before(crashed: Crashed) -> None:
-    for told in crashed.full:
-        assert told.count("\n") == 1
-        assert "nothing more can be written ([Errno 27] File too large); make space; the same command resumes" in told
-    after = history_of(crashed.storm, last_of(crashed.trials, 3))
-    for start, epochs in ((-2, 1), (-1, 2)):
-        before = crashed.left_off[start][3]
-        assert len(before) == epochs
-        assert after[:epochs] == before
-
-
-def test_row_11_a_torn_checkpoint_is_noticed_and_the_one_before_it_used(crashed: Crashed) -> None:
-    for index in (2, 3):
-        assert f"candidate-{index}.npz: skipped, the checkpoint is damaged" in crashed.storm.log
-        assert len(history_of(crashed.storm, last_of(crashed.trials, index))) == 4
-
-
-def test_rows_1_2_3_10_11_a_study_that_met_them_all_is_the_undisturbed_one(crashed: Crashed) -> None:
-    assert crashed.storm.happened == {1: 2, 2: 2, 3: 2, 10: 2, 11: 2}
-    crashed.storm.check(4)
-    assert crashed.storm.scores() == crashed.calm.scores()
-    for trial in crashed.calm.trials:
-        theirs = crashed.calm.run.folder / "trials" / str(trial.number) / "weights.npz"
-        number = last_of(crashed.trials, trial.user_attrs["index"]).number
-        ours = crashed.storm.run.folder / "trials" / str(number) / "weights.npz"
-        np.testing.assert_array_equal(read_arrays(ours)["w0000"], read_arrays(theirs)["w0000"])
-
-
-def test_nothing_is_left_of_checkpoints_and_locks(crashed: Crashed) -> None:
-    for name in ("checkpoints", "workers"):
-        assert [path for path in (crashed.storm.run.folder / name).rglob("*") if path.is_file()] == []
-
-
-# --- trials that fail, among two workers that go on ------------------------------------------------------------------
-
-FAILURES: list[tuple[str, dict[str, Any], list[str], str]] = [
-    ("row 12: NaN", {"at": "epoch", "do": "nan", "index": 0}, ["diverged"], "the loss became nan"),
-    ("row 13: host memory", {"at": "epoch", "do": "memory", "index": 2}, ["out_of_memory"], "out of memory at batch size"),
-    ("row 13: GPU memory", {"at": "epoch", "do": "exhausted", "index": 4}, ["out_of_memory"], "out of memory at batch size"),
-    ("row 14: hangs", {"at": "epoch", "do": "hang", "index": 6}, ["timed_out"], "gave no sign of life for"),
-    (
-        "row 15: crashes once",
-        {"at": "epoch", "do": "abort", "index": 8},
-        ["interrupted", "trained"],
-        "was killed by SIGABRT",
-    ),
-    (
-        "row 15: always crashes",
-        {"at": "epoch", "do": "abort", "index": 10, "times": 9},
-        ["interrupted", "failed"],
-        "was killed by SIGABRT",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Storm:
-    faults = [fault | {"row": int(row.split()[1].rstrip(":"))} for row, fault, _, _ in FAILURES]
-    storm = Storm(tmp_path_factory.mktemp("failing") / "storm", *faults, search={"trials": 9, "stall_minutes": 20 / 60})
-    storm.start("--workers", "2")
-    return storm
-
-
-def test_rows_12_13_14_15_failing_trials_leave_a_study_with_as_many_as_it_was_asked_for(failing: Storm) -> None:
-    assert failing.happened == {12: 1, 13: 2, 14: 1, 15: 3}
-    failing.check(9)
-
-
-@pytest.mark.parametrize(("row", "fault", "expected", "reason"), FAILURES, ids=[row for row, *_ in FAILURES])
-def test_rows_12_13_14_15_a_trial_that_fails_ends_alone_with_its_reason(
-    row: str, fault: dict[str, Any], expected: list[str], reason: str, failing: Storm
-) -> None:
-    tries = [trial for trial in failing.trials if trial.user_attrs["index"] == fault["index"]]
-    assert outcomes(tries) == expected
-    assert reason in tries[0].user_attrs["reason"]
 
 
 # --- signals, halts, locks -------------------------------------------------------------------------------------------
@@ -301,43 +149,3 @@ def test_rows_6_17_eight_workers_train_what_is_queued_once_and_in_all_as_many_as
     assert outcomes(own) == ["trained"] * 9
     assert sorted(trial.user_attrs["index"] for trial in storm.trials) == list(range(21))
     assert [trial.state.name for trial in every(storm.run)[1].get_trials()] == ["COMPLETE"]
-
-
-# --- at random -------------------------------------------------------------------------------------------------------
-
-ROUNDS = 30
-
-
-@pytest.mark.slow
-def test_row_21_a_run_whose_processes_are_all_killed_thirty_times_at_random_moments(tmp_path: Path) -> None:
-    """Two workers under one supervisor; what must always hold is looked up after each round, all of it at the end."""
-    chance, killed = random.Random(0), 0
-    storm = Storm(tmp_path / "storm", base=write_base(tmp_path), recipe={"epochs": 5}, search={"trials": 60})
-    known: dict[int, FrozenTrial] = {}
-    for _ in range(ROUNDS):
-        before, deadline = states_of(storm), time.monotonic() + SECONDS
-        process = storm.begin("--workers", "2", EPOCH_SECONDS="0.1")
-        while process.poll() is None and states_of(storm) == before:  # or it would be killed before it did anything
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        time.sleep(chance.uniform(0, 1.5))
-        if process.poll() is None:
-            killed += 1
-            for one in (process.pid, *children(process.pid)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGKILL)
-        process.communicate(timeout=SECONDS)
-        finished = {trial.number: trial for trial in storm.trials if trial.state.is_finished()}
-        assert {number: finished[number] for number in known} == known  # never lost, never changed
-        known = finished
-        running = [trial.user_attrs["index"] for trial in storm.trials if not trial.state.is_finished()]
-        assert len(running) == len(set(running)) <= 2
-    assert killed > ROUNDS / 2
-    storm.start("--workers", "2")
-    storm.met[21] += killed
-    storm.check(60, known)
-
-
-def states_of(storm: Storm) -> list[str]:
-    """What the trials are at, none before there are any."""
-    return [trial.state.name for trial in storm.trials] if (storm.run.folder / "config.json").exists() else []

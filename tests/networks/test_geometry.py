@@ -96,18 +96,8 @@ def check_measured(layers: tuple[Layer, ...]) -> None:
 
 
 @given(bodies())
-@settings(max_examples=12)
+@settings(max_examples=40)
 def test_a_receptive_field_is_what_a_pixel_reaches(architecture: Architecture) -> None:
-    layers = architecture.layers[: -len(TAIL)]
-    farthest, jump = reach(layers)
-    assume(farthest <= 40 and jump <= 6)
-    check_measured(layers)
-
-
-@pytest.mark.slow
-@given(bodies())
-@settings(max_examples=80)
-def test_many_receptive_fields_are_what_a_pixel_reaches(architecture: Architecture) -> None:
     layers = architecture.layers[: -len(TAIL)]
     farthest, jump = reach(layers)
     assume(farthest <= 64 and jump <= 9)
@@ -147,17 +137,8 @@ def draw_side(draw: Draw, stride: int, depth: int) -> tuple[Layer, ...]:
 
 
 @given(sums())
-@settings(max_examples=12)
+@settings(max_examples=40)
 def test_a_sum_sees_the_union_of_both_windows(layers: tuple[Layer, ...]) -> None:
-    farthest, jump = reach(layers)
-    assume(farthest <= 40 and jump <= 6)
-    check_measured(layers)
-
-
-@pytest.mark.slow
-@given(sums())
-@settings(max_examples=80)
-def test_many_sums_see_the_union_of_both_windows(layers: tuple[Layer, ...]) -> None:
     farthest, jump = reach(layers)
     assume(farthest <= 64 and jump <= 9)
     check_measured(layers)

@@ -18,7 +18,7 @@ from search.storage.database import storage_of
 from tests.simulation.scheduler import Fault
 from tests.simulation.simulator import Result, Simulator, simulator
 
-SEEDS = 40  # 10 to 20 CPU-seconds, as the machine is idle or busy; the benchmark runs thousands
+SEEDS = 15  # 5 to 8 CPU-seconds, as the machine is idle or busy; the benchmark runs thousands
 SEEDS_FOR_BUGS = 300  # at most, until a bug is noticed; those below are within 10
 
 

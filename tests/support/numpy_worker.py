@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from search.budget.cost import compute_cost
 from search.cli import worker
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
@@ -29,7 +30,7 @@ from search.runner.reporter import NullPublisher
 from search.storage.attributes import INDEX
 from search.training import checkpoint as checkpoints
 from search.training.checkpoint import Checkpoint
-from search.training.recipe import Recipe
+from search.training.recipe import Recipe, rate_at
 from search.training.result import Epoch, Outcome, Training, TrialOver, memory_ends_the_trial
 
 
@@ -111,7 +112,10 @@ def fit(
     on_epoch: Callable[[Epoch], bool],
     on_step: Callable[[int, int], None],
 ) -> Training:
-    """Softmax regression on pixels by momentum; every draw comes from (seed, epoch), as in `search.training.train`."""
+    """Softmax regression on pixels by momentum; every draw comes from (seed, epoch), as in `search.training.train`.
+
+    Larger networks learn in larger steps, so that accuracies differ by network; the recipe's schedule scales the steps.
+    """
     with memory_ends_the_trial(recipe.batch_size):
         return _fit(architecture, data, recipe, seed, checkpoint, on_epoch, on_step)
 
@@ -122,6 +126,7 @@ def _fit(
     named = f"{fingerprint(architecture)} {recipe.model_dump_json()} {data.fingerprint} {seed}"
     weights = np.random.default_rng(seed).normal(0, 0.1, (int(np.prod(data.input_shape)), data.classes)).astype(np.float32)
     velocity, history, best = np.zeros_like(weights), list[Epoch](), (0, weights.copy())
+    step_size = 2e-6 * compute_cost(architecture).params / recipe.learning_rate
     if found := checkpoints.read(checkpoint, named):
         weights, velocity = (array.copy() for array in found.state)
         history, best = [Epoch(**row) for row in found.history], (found.best, found.best_weights[0])
@@ -130,17 +135,20 @@ def _fit(
     for number in range(len(history), recipe.epochs):
         started = time.monotonic()
         order = np.random.default_rng([seed, number]).permutation(len(data.x_train))
-        for index in np.array_split(order, len(order) // 12):
-            scores = _pixels(data.x_train[index]) @ weights
+        steps = len(order) // 12
+        for step, index in enumerate(np.array_split(order, steps)):
+            rate = rate_at(recipe, number * steps + step, steps)
+            images = _pixels(data.x_train[index])
+            scores = images @ weights
             gradient = _softmax(scores) - np.eye(data.classes, dtype=np.float32)[data.y_train[index]]
-            velocity = np.float32(0.9) * velocity - np.float32(0.01) * (_pixels(data.x_train[index]).T @ gradient)
+            velocity = np.float32(0.9) * velocity - np.float32(step_size * rate) * (images.T @ gradient)
             weights = weights + velocity
         point("epoch", number + 1)
         time.sleep(max(0.0, EPOCH_SECONDS - (time.monotonic() - started)))
         on_step(number + 1, recipe.epochs)
         hits = (_pixels(data.x_val) @ weights).argmax(axis=1) == data.y_val
         accuracy = float(hits.mean())
-        history.append(Epoch(number + 1, 1.0, accuracy, 1.0, accuracy, 0.01, time.monotonic() - started))
+        history.append(Epoch(number + 1, 1.0, accuracy, 1.0, accuracy, rate, time.monotonic() - started))
         if accuracy > history[best[0]].val_accuracy or number == 0:
             best = number, weights.copy()
         if number + 1 < recipe.epochs:

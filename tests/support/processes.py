@@ -1,8 +1,12 @@
-"""Studies in processes of their own, as a user runs them: `python -m search run STUDY`, with real trainings on digits."""
+"""Studies in processes of their own, as a user runs them: `python -m search run STUDY` on digits.
+
+Trainings are real, or those of `tests.support.numpy_worker` where a worker starts without TensorFlow.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -21,6 +25,7 @@ from space import build, parameters
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180  # that a step may take on a machine that has other work
+NUMPY = {"SEARCH_WORKER": "tests.support.numpy_worker"}  # environment of a run that trains in NumPy
 
 BASE = """{"name": "base", "input": [8, 8, 1], "classes": 10, "layers": [
   {"kind": "conv", "filters": 16}, {"kind": "activation", "function": "relu"}, {"kind": "max_pool"},
@@ -61,10 +66,11 @@ def write_study(folder: Path, text: str = STUDY) -> Path:
     return folder / "tiny.toml"
 
 
-def begin(study: Path, *words: str) -> subprocess.Popen[str]:
+def begin(study: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "search", "run", str(study), *words],
         cwd=ROOT,
+        env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,9 +84,9 @@ def end(process: subprocess.Popen[str]) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def start(study: Path, *words: str) -> Ended:
+def start(study: Path, *words: str, **environment: str) -> Ended:
     """`python -m search run STUDY`, to its end."""
-    return end(begin(study, *words))
+    return end(begin(study, *words, **environment))
 
 
 def reopened(study: Path) -> Run:
@@ -161,12 +167,12 @@ def write_climbing(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def climbed(tmp_path_factory: pytest.TempPathFactory) -> Climbed:
-    """To be read; it takes about 20 seconds, once."""
+    """To be read; trained in NumPy."""
     return _climbed(tmp_path_factory.getbasetemp() / "climbed")
 
 
 @cache  # a fixture that two modules import is set up in each of them
 def _climbed(folder: Path) -> Climbed:
     study = write_climbing(folder)
-    ended = start(study)
+    ended = start(study, **NUMPY)
     return Climbed(study, ended, candidates(study), board(study))

@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from search.files import read_arrays
 from search.storage.urls import sqlite_url
 from search.study.records import COUNTED
 from search.study.run import Run, every
@@ -182,3 +183,21 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
     return json.dumps(value)
+
+
+def rows_of_checkpoints(storm: Storm) -> dict[int, list[dict[str, Any]]]:
+    """The logs of the checkpoints that are there, by the index of their trials."""
+    paths = storm.run.folder.glob("checkpoints/candidate-*.npz")
+    return {
+        int(path.stem.removeprefix("candidate-")): json.loads(read_arrays(path)["about"].tobytes())["history"]
+        for path in paths
+    }
+
+
+def history_of(storm: Storm, trial: FrozenTrial) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((storm.run.folder / "trials" / str(trial.number) / "history.json").read_text())
+    return rows
+
+
+def last_of(trials: list[FrozenTrial], index: int) -> FrozenTrial:
+    return [trial for trial in trials if trial.user_attrs["index"] == index][-1]

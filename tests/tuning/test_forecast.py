@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -246,10 +244,9 @@ def test_a_fault_is_told_as_by_run(fault: str, tmp_path: Path) -> None:
 def test_plan_probes_a_study_on_this_machine(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(STUDY)
     words = ["plan", tmp_path / "tiny.toml", "--probe", "--json", "--trials", "3", "--epochs", "2", "--images", "500"]
-    command = [sys.executable, "-m", "search", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout)
+    done = search(*words)
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(done.out)
     assert list(found)[4:] == ["seconds_per_trial", "seconds_of_base", "forecast_seconds"]
     assert found["seconds_per_trial"] > 0 and found["seconds_of_base"] > 0
     assert found["forecast_seconds"] == pytest.approx(found["seconds_of_base"] + 3 * found["seconds_per_trial"])

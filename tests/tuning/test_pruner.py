@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -36,6 +35,7 @@ from search.study.references import Reference
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.pruner import RungPruner
 from tests.support.processes import (
+    NUMPY,
     SECONDS,
     Climbed,
     begin,
@@ -313,8 +313,9 @@ def test_the_leaderboard_ranks_what_was_trained_to_its_end_and_lists_the_rest_be
     assert [row["rank"] for row in rows] == [*range(1, len(full) + 1), *[None] * (len(rows) - len(full))]
     assert {row["outcome"] for row in rows[len(full) :]} == {"pruned_at_rung"}
     assert full[0]["best_val_accuracy"] == max(row["best_val_accuracy"] for row in full)
-    shown = json.loads((reopened(climbed.study).folder / "best_model.json").read_text(encoding="utf-8"))
-    assert shown["params"] == full[0]["params"]
+    run = reopened(climbed.study)
+    winner = studies.best(run, study_records.records(studies.load(run).candidates))
+    assert (winner.number, winner.params) == (full[0]["number"], full[0]["params"])
     assert [row["epochs"] for row in rows[: len(full)]] == [4] * len(full)
     assert all(row["epochs"] < 4 for row in rows[len(full) :])
 
@@ -354,7 +355,7 @@ SELECT number FROM trials JOIN studies USING (study_id) WHERE study_name = 'tiny
 
 def kill_past_a_rung(study: Path) -> int:
     """Begin the study and kill it, worker and all, while a later candidate is past its first rung; that one's number."""
-    process, deadline = begin(study), time.monotonic() + SECONDS
+    process, deadline = begin(study, **NUMPY, EPOCH_SECONDS="0.1"), time.monotonic() + SECONDS
     database = f"file:{study.parent / 'tiny-run' / 'study.db'}?mode=ro"
     while True:
         assert process.poll() is None, process.communicate()
@@ -379,7 +380,7 @@ def test_a_study_with_rungs_that_was_killed_and_gone_on_with_is_the_undisturbed_
 ) -> None:
     study = write_climbing(tmp_path / "climbing")
     lost = kill_past_a_rung(study)
-    ended = start(study)
+    ended = start(study, **NUMPY)
     assert (ended.status, ended.err) == (0, "")
     disturbed = candidates(study)
     assert disturbed[lost].user_attrs["outcome"] == "interrupted"

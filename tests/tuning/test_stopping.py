@@ -31,7 +31,7 @@ from search.study.references import Reference
 from search.training.result import Outcome, TrialOver
 from search.training.trainer import KerasTrainer
 from search.tuning.stopping import LimitReached, Limits, trials_since_best
-from tests.support.processes import STUDY, Climbed, Ended, candidates, climbed, reopened, start, write_study
+from tests.support.processes import NUMPY, STUDY, Climbed, Ended, candidates, climbed, reopened, start, write_study
 from tests.support.runs import SMALL, Bench, Pretence, pretence, small_run
 
 __all__ = ["climbed", "pretence"]
@@ -306,12 +306,13 @@ def test_a_study_that_is_asked_for_an_accuracy_that_it_has_ends_at_once(climbed:
     """The limits of a run may be others than those of the one before."""
     text = climbed.study.read_text(encoding="utf-8")
     climbed.study.write_text(text.replace("patience = 4", "accuracy = 0.2"), encoding="utf-8")
-    ended = start(climbed.study)
+    ended = start(climbed.study, **NUMPY)
     assert (ended.status, ended.err) == (0, "")
     assert "The study ends here: 20.00% was reached." in ended.out
     assert candidates(climbed.study) == climbed.after
 
 
+EPOCH = {"EPOCH_SECONDS": "0.1"}
 ENDLESS = STUDY.replace('"base.json"', "0.5").replace("epochs = 6", "epochs = 100_000").replace("trials = 2", "trials = 1")
 
 
@@ -326,25 +327,23 @@ class Limited(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def limited(tmp_path_factory: pytest.TempPathFactory, climbed: Climbed) -> Limited:
-    """Seconds that are enough to compile on this machine, with what else it does now, and for some epochs more."""
-    compiling = max(trial.user_attrs["compile_seconds"] for trial in climbed.after)
-    seconds = 2 + 3 * compiling
-    trial_seconds = seconds + 2 + 3 * compiling
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Limited:
+    """Trained in NumPy, some ten epochs before each limit."""
+    seconds, trial_seconds = 2, 4
 
     def asked(device_seconds: float) -> str:
         return f"{ENDLESS}\n[stop]\ndevice_hours = {device_seconds / HOUR}\ntrial_minutes = {trial_seconds / 60}\n"
 
     folder = tmp_path_factory.mktemp("limited")
     study = write_study(folder, asked(seconds))
-    first, between = start(study), candidates(study)
+    first, between = start(study, **NUMPY, **EPOCH), candidates(study)
     path = reopened(study).folder / "checkpoints" / "candidate-0.npz"
     arrays = read_arrays(path)
     about = json.loads(arrays["about"].tobytes())
     about["history"][0]["val_accuracy"] = 0.123  # which no training gives, so that whoever tells it has read it here
     write_arrays(path, arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
     write_study(folder, asked(trial_seconds + 0.1))
-    return Limited(first, start(study), about["history"], between, candidates(study))
+    return Limited(first, start(study, **NUMPY, **EPOCH), about["history"], between, candidates(study))
 
 
 @pytest.mark.slow
