@@ -213,7 +213,7 @@ def test_imports_are_seen_wherever_they_stand() -> None:
         ("search.__main__, search.cli.commands", "tensorflow keras jax"),
     ],
 )
-def test_what_only_reads_and_counts_starts_light(modules: str, absent: str) -> None:
+def test_modules_that_read_and_count_import_no_heavy_package(modules: str, absent: str) -> None:
     code = f"import sys, {modules}; print(*(name for name in {absent.split()!r} if name in sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr

@@ -221,7 +221,7 @@ def test_other_files_are_not_read(name: str, tmp_path: Path) -> None:
     assert "this kind of file is not read" in message and ".npz" in message and "cifar-10-batches-py" in message
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     assert "no such file" in error_line(tmp_path / "a.npz")
     assert "did you mean 'cifar10'" in error_line(name="cifar-10")
     assert "neither a name nor a path" in error_line()

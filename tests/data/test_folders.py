@@ -112,7 +112,7 @@ def test_a_folder_without_splits_falls_into_the_parts_that_digits_do(tmp_path: P
     ("own", "parts"), [({"test": 200, "val": 300}, (600, 300, 200)), ({"validation": 200}, (360, 240, 200))]
 )
 def test_parts_of_ones_own_are_kept(own: dict[str, int], parts: tuple[int, ...], tmp_path: Path) -> None:
-    """What is held for the end is test/, or the one part beside train/."""
+    """The test part is test/, or the one part beside train/."""
     put_all(tmp_path / "train", X[:600], Y[:600])
     first = 600
     for part, n in own.items():

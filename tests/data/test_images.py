@@ -294,7 +294,7 @@ def test_fractions_are_no_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory", [3 * 100 * 24 * 30 * 3 - 1, 200_000, 100])
-def test_what_the_machine_cannot_hold_is_refused_with_what_it_can(
+def test_images_beyond_the_memory_are_rejected_with_the_number_that_fits(
     memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = saved(tmp_path, SOFT)
@@ -390,7 +390,7 @@ def test_pixels_that_cannot_be_kept_are_read_all_the_same(slow: None, tmp_path: 
     np.testing.assert_array_equal(read([saved(tmp_path, SOFT)], Options(), tmp_path / "file" / "images.npz"), SOFT[None])
 
 
-def test_what_is_read_at_once_is_not_kept(tmp_path: Path) -> None:
+def test_images_that_are_read_quickly_are_not_cached(tmp_path: Path) -> None:
     read([saved(tmp_path, SOFT)], Options(), tmp_path / "images.npz")
     assert not (tmp_path / "images.npz").exists()
 
@@ -477,7 +477,7 @@ NO_IMAGES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", NO_IMAGES)
-def test_what_is_no_image_is_refused_whatever_its_name(what: str, tmp_path: Path) -> None:
+def test_other_files_are_rejected_whatever_their_name(what: str, tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(NO_IMAGES[what])
     told = "cat.png: no PNG, JPEG, BMP, GIF, WebP, TIFF or PPM image, whatever its name says; convert it, or move it out"
     assert told in refused(str(tmp_path / "cat.png"))

@@ -1,4 +1,4 @@
-"""What finals came to, read from a study that holds them: figures against SciPy's, words, JSON and the table."""
+"""Results of finals, read from their study: figures against SciPy's, words, JSON and the table."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_five_seeds_are_recommended_where_fewer_were_asked_for(seeds: int, few: 
     assert ("are few" in printed(course(tmp_path, {"base": noise[0], "trial-3": noise[1]}))) == few
 
 
-def test_who_did_not_train_on_every_seed_is_named_and_compared_with_none(kept: Kept) -> None:
+def test_a_finalist_without_every_seed_is_named_and_not_compared(kept: Kept) -> None:
     kept.train({"base": BESTS["base"], "trial-3": BESTS["trial-3"], "trial-12": BESTS["trial-12"][:1]})
     kept.study.enqueue_trial({}, user_attrs={"contender": "trial-12", "repeat": 1, "outcome": "diverged", "reason": "nan."})
     kept.study.tell(kept.study.ask(), None, optuna.trial.TrialState.PRUNED)
@@ -239,7 +239,7 @@ def test_a_base_that_failed_leaves_the_others_compared(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("base", ["trained", "failed"])
-def test_where_every_contender_failed_that_is_what_is_said(base: str, kept: Kept) -> None:
+def test_finals_in_which_every_finalist_failed_say_so(base: str, kept: Kept) -> None:
     kept.train({"base": BESTS["base"]}, reason=None if base == "trained" else "nan")
     kept.train({"trial-3": [0.0, 0.0, 0.0]}, reason="nan")
     kept.hold(["base", "trial-3"], 3)
@@ -261,7 +261,7 @@ def test_there_is_nothing_to_show_before_finals_were_held_to_their_end(kept: Kep
     assert load_results(kept.run) is None
 
 
-def test_what_was_held_stays_to_be_shown_while_more_is_trained_or_read(kept: Kept) -> None:
+def test_earlier_results_are_shown_while_more_is_trained_or_read(kept: Kept) -> None:
     kept.train(BESTS)
     kept.hold(["base", "trial-3"], 2, test_read="today", test={name: TESTS[name][:2] for name in ("base", "trial-3")})
     before = kept.found

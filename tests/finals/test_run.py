@@ -245,7 +245,7 @@ def test_a_finalist_whose_file_breaks_a_limit_is_not_ranked_as_fitting(
     assert breaches == []
 
 
-def test_where_every_contender_fails_no_test_image_is_read(finals_bench: FinalsBench) -> None:
+def test_no_test_image_is_read_if_every_finalist_fails(finals_bench: FinalsBench) -> None:
     def fail(number: int) -> None:
         if sum(trial.state == TrialState.COMPLETE for trial in finals_bench.trials) > 0:  # the base is first
             raise TrialOver("diverged", "a reason")

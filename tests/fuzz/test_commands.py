@@ -133,7 +133,7 @@ _garbage = st.sampled_from(odd) | st.text(max_size=12).filter(lambda text: "\0" 
 
 
 def _value(verb: str, name: str) -> st.SearchStrategy[list[str]]:
-    """What an argument or option may be given: mostly of its kind."""
+    """Values of an argument or option, mostly of its kind."""
     kinds: dict[str, list[str]] = {
         "study": studies + (has_run * 3 if verb in LOOKS else []),
         "network": networks * 2 + studies + (has_run * 3 if verb in LOOKS else []),

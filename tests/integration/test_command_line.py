@@ -33,32 +33,10 @@ from search.study.study_file import parse
 from space import build, parameters
 from tests.fault_table import Results, record, rows_of
 from tests.support.commands import Ended, assert_refused, search
+from tests.support.study_files import STUDY
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
-
-STUDY = """
-protocol = "holdout"
-base = "base.json"
-
-[data]
-name = "digits"
-
-[budget]
-params = 2_000
-
-[space]
-blocks = { low = 1, high = 3 }
-width = { low = 8, high = 48, step = 8 }
-pools = 1
-
-[recipe]
-epochs = 2
-batch_size = 64
-
-[search]
-trials = 2
-"""
 
 BASE = (STUDIES / "quickstart" / "base.json").read_text(encoding="utf-8")
 SHRINKS_TOO_FAR = """{"input": [8, 8, 1], "classes": 10, "layers": [

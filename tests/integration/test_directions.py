@@ -157,7 +157,7 @@ def test_learning_curves_are_kept_though_optuna_reports_none(bench: Bench) -> No
         assert [epoch["val_accuracy"] for epoch in log] == [best - 0.1, best]
 
 
-def test_what_diverged_does_not_stop_the_sampler_from_learning(bench: Bench) -> None:
+def test_the_sampler_learns_beside_diverged_trials(bench: Bench) -> None:
     """TPE ranks a pruned trial with a curve by the direction of the study, and raises where it has several."""
     (lost,) = [one for one in bench.study.get_trials(deepcopy=False) if one.user_attrs["outcome"] == "diverged"]
     assert (lost.state, lost.values, list(lost.intermediate_values)) == (TrialState.PRUNED, None, [1])
@@ -172,7 +172,7 @@ def test_the_front_is_optunas_own(bench: Bench) -> None:
     assert 1 < len(found) < 14
 
 
-def test_where_one_list_is_needed_it_is_by_accuracy(bench: Bench) -> None:
+def test_a_single_ranking_is_by_accuracy(bench: Bench) -> None:
     first = studies.best(bench.run, bench.records)
     assert first.best_val_accuracy == max(one.values[0] for one in trained(bench))
     assert first.number in [one.number for one in select_front(bench.records, bench.run.config.cost_metrics)]

@@ -63,19 +63,19 @@ def test_nothing_is_lost_or_doubled(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_lost_or_doubled_is_counted(what: str) -> None:
+def test_lost_and_doubled_results_are_counted(what: str) -> None:
     trials, expected = WRONG[what]
     assert results(trials, asked=2) == expected
 
 
-def test_what_was_finished_must_be_there_as_it_was() -> None:
+def test_finished_trials_must_be_unchanged() -> None:
     known = {0: trial(0), 1: trial(1, outcome="failed")}
     assert results([trial(0), trial(1)], known=known) == Results(1, 0)
     assert results([trial(0)], known=known) == Results(1, 0)
     assert results([trial(0), trial(1)], known={0: trial(0)}) == Results(0, 0)
 
 
-def test_what_several_processes_counted_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_several_processes_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RECORDS, str(tmp_path))
     record({1: 2, 4: 1}, Results(0, 0))
     with pytest.raises(AssertionError):

@@ -39,7 +39,7 @@ def ranked(tmp_path: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch) 
     return bench
 
 
-def test_what_is_stored_and_told_of_a_trial_is_one_kind_of_accuracy(ranked: Bench) -> None:
+def test_a_trial_stores_and_shows_one_kind_of_accuracy(ranked: Bench) -> None:
     trained, pruned = ranked.records
     assert (trained.outcome, pruned.outcome) == ("trained", "pruned_at_rung")
     assert (trained.best_val_accuracy, trained.float_val_accuracy) == (INT8, 0.26)

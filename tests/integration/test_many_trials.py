@@ -83,7 +83,7 @@ def test_a_trial_asks_the_database_no_more_where_there_are_many(filled: Callable
     ]  # begun, claimed twice, proposed, its key and facts, two epochs, three of its end, told, ...
 
 
-def test_who_looks_asks_no_more_where_there_are_many(filled: Callable[[int], Bench]) -> None:
+def test_reading_many_trials_takes_no_more_queries(filled: Callable[[int], Bench]) -> None:
     found = []
     for trials in (20, 700):
         fresh = studies.load(filled(trials).run).candidates

@@ -54,5 +54,5 @@ def test_row_21_a_run_whose_processes_are_all_killed_again_and_again_at_random_m
 
 
 def states_of(storm: Storm) -> list[str]:
-    """What the trials are at, none before there are any."""
+    """States of the trials; empty before the study exists."""
     return [trial.state.name for trial in storm.trials] if (storm.run.folder / "config.json").exists() else []

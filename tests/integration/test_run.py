@@ -88,7 +88,7 @@ def test_more_trials_are_a_total_and_leave_those_that_are_there(calm: Calm) -> N
 
 @pytest.mark.slow
 def test_each_candidate_has_an_outcome_that_fits_its_state(calm: Calm) -> None:
-    """What the sampler refuses is no trial."""
+    """A rejected proposal of the sampler is no trial."""
     assert {trial.user_attrs["outcome"] for trial in calm.after[2]} == {"trained"}
     for trial in calm.after[2]:
         assert (trial.state, trial.value) == (TrialState.COMPLETE, trial.user_attrs["best_val_accuracy"])
@@ -228,7 +228,7 @@ def test_row_4_a_signal_ends_a_run_in_time_with_its_status_and_one_line(stormy: 
 
 
 @pytest.mark.slow
-def test_what_was_there_when_the_signal_came_is_kept(stormy: Stormy) -> None:
+def test_finished_trials_are_kept_when_a_signal_comes(stormy: Stormy) -> None:
     both = load(reopened(stormy.study))
     assert [trial.state for trial in both.references.trials] == [TrialState.COMPLETE]  # trained once in all
     finished = [trial for trial in stormy.after_signal if trial.state.is_finished()]

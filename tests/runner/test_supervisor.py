@@ -75,7 +75,7 @@ class Stage(NamedTuple):
 
     @property
     def turns(self) -> int:
-        """How many workers were started."""
+        """Number of workers that were started."""
         return len((self.run.folder.parent / "turns").read_text())
 
 

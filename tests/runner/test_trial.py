@@ -65,7 +65,7 @@ def test_a_queued_network_over_the_budget_is_rejected_and_never_built(bench: Ben
     assert not (bench.run.folder / "trials").exists()
 
 
-def test_what_the_sampler_proposes_is_trained_and_its_refusals_are_no_trials(bench: Bench) -> None:
+def test_proposals_are_trained_and_rejected_proposals_are_no_trials(bench: Bench) -> None:
     found = [bench.one_trial() for _ in range(12)]
     assert {trial.user_attrs["outcome"] for trial in found} == {"trained"}
     assert len({trial.user_attrs["key"] for trial in found}) == 12
@@ -77,8 +77,8 @@ def test_what_the_sampler_proposes_is_trained_and_its_refusals_are_no_trials(ben
     assert sum(shown) == sum(sum(one.values()) for one in told)
 
 
-def test_what_was_only_interrupted_is_trained_by_its_retry(bench: Bench) -> None:
-    """Which holds the claim of the trial that it stands for."""
+def test_an_interrupted_trial_is_trained_by_its_retry(bench: Bench) -> None:
+    """The retry holds the claim of the trial that it stands for."""
     bench.plays.append(raising(Killed()))
     with pytest.raises(Killed):
         bench.one_trial()

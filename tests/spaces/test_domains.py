@@ -61,7 +61,7 @@ def suggested(domain: Domain, seed: int, count: int) -> list[Value]:
 
 @given(ranges(), st.integers(0, 2**20))
 @settings(max_examples=200)
-def test_what_is_drawn_is_found(domain: Range, seed: int) -> None:
+def test_a_sampled_value_is_found(domain: Range, seed: int) -> None:
     generator = random.Random(seed)
     for _ in range(10):
         value = domain.draw(generator)
@@ -73,7 +73,7 @@ def test_what_is_drawn_is_found(domain: Range, seed: int) -> None:
 
 @given(ranges(), st.integers(0, 2**20))
 @settings(max_examples=60)
-def test_what_is_suggested_is_found_as_it_was_written(domain: Range, seed: int) -> None:
+def test_a_suggested_value_is_found_as_it_was_written(domain: Range, seed: int) -> None:
     for value in suggested(domain, seed, 5):
         assert domain.find(value) == value
         assert repr(value) == repr(domain.find(value))
@@ -108,7 +108,7 @@ def test_steps_come_out_rounded() -> None:
     assert str(domain.find(0.1 + 0.2)) == "0.3"
 
 
-def test_what_is_not_declared_is_not_found() -> None:
+def test_an_undeclared_value_is_not_found() -> None:
     for value in (15, 17, 48.5, 64, "16", True, float("nan"), float("inf"), -16):
         assert Range(16, 48, 16).find(value) is None, value
     for value in (-0.05, 0.07, 0.35, "0.1", False, float("nan")):
@@ -119,7 +119,7 @@ def test_what_is_not_declared_is_not_found() -> None:
     assert Choices((1, 3)).find(2) is None
 
 
-def test_what_is_found_is_the_declared_value() -> None:
+def test_the_value_found_is_the_declared_one() -> None:
     assert type(Range(16, 48, 16).find(32.0)) is int
     assert type(Choices((1, 3)).find(3.0)) is int
     assert Choices((0.0, 0.1)).find(0) == 0.0
@@ -191,7 +191,7 @@ def test_at_most_of_a_continuous_range_stays_within_its_ends() -> None:
 
 
 @pytest.mark.parametrize("values", [("max", "average"), (False, True), (3, "x")])
-def test_what_has_no_order_has_no_largest_value(values: tuple[Value, ...]) -> None:
+def test_choices_without_an_order_have_no_largest_value(values: tuple[Value, ...]) -> None:
     with pytest.raises(TypeError, match="only numbers have an order"):
         Choices(values).at_most(1)
 

@@ -28,7 +28,7 @@ from search.networks.layers import (
 )
 from search.spaces.domains import Value
 from space import NotInSpace, Pyramid, encode, parameters
-from tests.support.pyramids import CLASSES, INPUT, WIDE, built, given_networks, points, space
+from tests.support.pyramids import CLASSES, INPUT, WIDE, built, check_round_trip, given_networks, points, space
 from tests.support.strategies import draw_values, drawn_points, reference
 
 
@@ -49,23 +49,15 @@ def test_a_reference_with_plain_convolutions_is_in_no_pyramid(name: str) -> None
         encode(WIDE, reference(name))
 
 
-def check_round_trip(of: Pyramid, values: dict[str, Value]) -> None:
-    architecture = built(of, values)
-    found = encode(of, architecture)
-    assert list(found) == list(parameters(of))
-    assert all(parameters(of)[key].find(value) is not None for key, value in found.items())
-    assert fingerprint(built(of, found)) == fingerprint(architecture)
-
-
 @given(drawn_points())
 @settings(max_examples=400)
-def test_what_is_built_is_found_again(point: tuple[Pyramid, dict[str, Value]]) -> None:
+def test_a_built_network_is_encoded_as_its_values(point: tuple[Pyramid, dict[str, Value]]) -> None:
     check_round_trip(*point)
 
 
 @given(st.integers(0, 2**20))
 @settings(max_examples=200)
-def test_what_is_built_in_the_wide_pyramid_is_found_again(seed: int) -> None:
+def test_a_network_of_the_wide_pyramid_is_encoded_as_its_values(seed: int) -> None:
     check_round_trip(WIDE, draw_values(WIDE, seed))
 
 

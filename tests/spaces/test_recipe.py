@@ -42,7 +42,7 @@ SEARCHED = {
 }
 
 
-def test_what_is_searched_is_a_parameter() -> None:
+def test_a_searched_value_is_a_parameter() -> None:
     of = RecipeSpace.model_validate({"epochs": 7, **SEARCHED})
     assert set(parameters(of)) == {f"recipe.{name}" for name in SEARCHED}
     assert parameters(of)["recipe.learning_rate"] == Range(1e-4, 1e-1, None, True)
@@ -149,7 +149,7 @@ def test_suggest_completes_what_the_trial_holds() -> None:
     assert min(seen["learning_rate"]) < 1e-3 < 1e-2 < max(seen["learning_rate"])
 
 
-def test_what_was_not_drawn_is_the_first_of_its_domain() -> None:
+def test_a_value_that_was_not_sampled_is_the_first_of_its_domain() -> None:
     of = RecipeSpace.model_validate(SEARCHED)
     recipe = complete(of, {}, normalize=False)
     assert (recipe.batch_size, recipe.optimizer, recipe.weight_decay, recipe.normalize) == (64, "adam", 0.0, True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from types import ModuleType
@@ -43,10 +41,8 @@ from search.training.model import build as build_model
 from search.tuning.scaling import largest_that_fits
 from space import NotInSpace, Pyramid, ResidualStages, build, depths, encode, parameters, record_of, suggest, widths
 from tests.budget.test_cost import check_against_keras
-from tests.support.pyramids import values_of
+from tests.support.pyramids import CLASSES, INPUT, built, check_round_trip, points
 from tests.support.strategies import draw_values, reference, residual_points, residual_tables
-
-INPUT, CLASSES = (32, 32, 3), 10
 
 NOTED = {  # the proposal of the notes on training: two resolutions, three gated blocks each
     "stages": 2,
@@ -83,17 +79,6 @@ def space(**table: Any) -> ResidualStages:
     """A small space: two stages of one plain block of 8 channels, unless the table says otherwise."""
     small = {"stages": 2, "blocks": 1, "width": 8, "kernel": 3, "block": "plain", "activation": "relu"}
     return ResidualStages.model_validate(small | table)
-
-
-def built(of: ResidualStages, values: dict[str, Value]) -> Architecture:
-    return build(of, values, INPUT, CLASSES)
-
-
-def points(of: ResidualStages) -> Iterator[dict[str, Value]]:
-    """Every point of a small space."""
-    domains = parameters(of)
-    for values in itertools.product(*map(values_of, domains.values())):
-        yield dict(zip(domains, values, strict=True))
 
 
 # --- the network of the notes ----------------------------------------------------------------------------------------
@@ -244,23 +229,15 @@ def test_images_that_run_out_of_resolution_are_no_networks() -> None:
 # --- the way back ----------------------------------------------------------------------------------------------------
 
 
-def check_round_trip(of: ResidualStages, values: dict[str, Value]) -> None:
-    architecture = built(of, values)
-    found = encode(of, architecture)
-    assert list(found) == list(parameters(of))
-    assert all(parameters(of)[key].find(value) is not None for key, value in found.items())
-    assert fingerprint(built(of, found)) == fingerprint(architecture)
-
-
 @given(residual_points())
 @settings(max_examples=300)
-def test_what_is_built_is_found_again(point: tuple[ResidualStages, dict[str, Value]]) -> None:
+def test_a_built_network_is_encoded_as_its_values(point: tuple[ResidualStages, dict[str, Value]]) -> None:
     check_round_trip(*point)
 
 
 @given(st.integers(0, 2**20))
 @settings(max_examples=150)
-def test_what_is_built_in_the_wide_space_is_found_again(seed: int) -> None:
+def test_a_network_of_the_wide_space_is_encoded_as_its_values(seed: int) -> None:
     check_round_trip(WIDE, draw_values(WIDE, seed))
 
 

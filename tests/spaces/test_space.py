@@ -208,7 +208,7 @@ def test_suggest_builds_what_a_fixed_trial_holds(point: tuple[Pyramid, dict[str,
 
 @given(drawn_points())
 @settings(max_examples=50)
-def test_what_was_found_can_be_queued(point: tuple[Pyramid, dict[str, Value]]) -> None:
+def test_encoded_values_can_be_queued(point: tuple[Pyramid, dict[str, Value]]) -> None:
     """A known network is tried first in a study by `enqueue_trial`."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     of, values = point

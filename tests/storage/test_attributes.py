@@ -39,7 +39,7 @@ def put(study: optuna.Study, attributes: Attributes) -> None:
         study._storage.set_study_system_attr(study._study_id, key, value)
 
 
-def test_what_begins_so_is_replaced_and_nothing_else(study: optuna.Study, tmp_path: Path) -> None:
+def test_only_attributes_with_the_prefix_are_replaced(study: optuna.Study, tmp_path: Path) -> None:
     put(study, {"note:0": "old", "note:1": "gone", "other": 1, "Note:2": "capital"})
     neighbour = open_study(tmp_path, "neighbour")
     put(neighbour, {"note:0": "theirs"})
@@ -70,7 +70,7 @@ def test_any_attributes_become_any_others(shared: optuna.Study, before: dict[str
     assert kept(shared) == after
 
 
-def test_what_stays_the_same_is_not_written(study: optuna.Study) -> None:
+def test_an_unchanged_attribute_is_not_written(study: optuna.Study) -> None:
     put(study, {"a": 1, "b": 2})
     statements: list[str] = []
     event.listen(storage_of(study).engine, "before_cursor_execute", lambda *words: statements.append(words[2]))
@@ -107,7 +107,7 @@ def test_a_reader_sees_all_of_a_text_or_none(study: optuna.Study, tmp_path: Path
     assert max(map(len, seen)) == 1, "parts of two texts were seen together"
 
 
-def test_where_another_process_is_faster_it_is_done_anew(tmp_path: Path) -> None:
+def test_a_replacement_is_repeated_if_another_process_was_faster(tmp_path: Path) -> None:
     """As on a server, where two may read before either writes; our own SQLite lets one transaction in at a time."""
     study = optuna.create_study(storage=ResilientStorage(optuna.storages.RDBStorage(sqlite_url(tmp_path))))
     rivals: list[str] = []

@@ -283,7 +283,7 @@ def test_times_of_a_server_are_utc_whatever_the_session(postgres: Server, monkey
         assert connection.exec_driver_sql("SHOW timezone").scalar() == "UTC"
 
 
-def test_what_a_server_refuses_is_told_in_one_line_without_the_password(postgres: Server) -> None:
+def test_an_error_of_a_server_is_one_line_without_the_password(postgres: Server) -> None:
     for url, told in (
         (postgres.url("nobody"), "password authentication failed"),
         (postgres.url().replace("/postgres", "/none"), "does not exist"),

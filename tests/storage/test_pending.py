@@ -1,4 +1,4 @@
-"""What is told of a trial at one moment: all of it in one transaction, or none of it."""
+"""Writes to one trial at one moment: all in one transaction, or none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def propose(trial: optuna.Trial) -> None:
 
 
 def everything(study: optuna.Study, trial: optuna.Trial) -> list[Any]:
-    """What another process sees of a trial."""
+    """A trial as another process reads it."""
     found = storage_of(study).get_trial(trial._trial_id)
     return [found.params, found.distributions, found.user_attrs, found.constraints]
 
@@ -78,7 +78,7 @@ def test_a_proposal_is_one_transaction(url: str) -> None:
     assert len(apart) == 2
 
 
-def test_what_is_told_of_a_trial_that_another_has_ended_is_refused_as_a_whole(url: str) -> None:
+def test_writes_to_a_trial_that_another_worker_ended_are_rejected_as_a_whole(url: str) -> None:
     study = opened(url)
     trial = study.ask()
     opened(url).tell(trial.number, state=TrialState.FAIL)

@@ -1,4 +1,4 @@
-"""Who trains which trial, settled by many at once on real databases: SQLite, and PostgreSQL where it can be had."""
+"""The queue of trials under concurrent workers, on SQLite and, if installed, PostgreSQL."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def open_study(url: str) -> optuna.Study:
 
 
 def at_once(study: optuna.Study, works: Sequence[Callable[[optuna.Study], Any]]) -> list[Any]:
-    """What each returns, all begun at the same moment, with connections and a cache of their own."""
+    """Results of functions begun at the same moment, each with its own connections and cache."""
     ready = Barrier(len(works))
 
     def run(work: Callable[[optuna.Study], Any]) -> Any:
@@ -107,7 +107,7 @@ def test_a_crash_while_a_trial_is_begun_leaves_nothing(step: str, url: str, monk
     assert study.get_trials() == []
 
 
-def test_what_was_begun_when_the_answer_was_lost_is_taken_and_not_begun_again(url: str) -> None:
+def test_a_trial_begun_when_the_answer_was_lost_is_not_begun_again(url: str) -> None:
     study, connection_lost = open_study(url), open_study(url)
     first = begun(connection_lost, "anna")
     assert begun(study, "anna").number == first.number
@@ -123,7 +123,7 @@ def test_nothing_is_begun_without_room_or_without_anything_new(url: str) -> None
     assert begin(study, "v", new=lambda trials: None) is None
 
 
-def test_what_is_queued_is_queued_with_all_or_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_queued_with_all_its_attributes_or_not_at_all(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study(url)
     three = [({"x": number}, {"index": number}) for number in range(3)]
     real, calls = queues.insert_waiting, []
@@ -142,7 +142,7 @@ def test_what_is_queued_is_queued_with_all_or_nothing(url: str, monkeypatch: pyt
     assert [trial.system_attrs["fixed_params"] for trial in study.get_trials()] == [{"x": 0}, {"x": 1}, {"x": 2}]
 
 
-def test_what_is_dropped_is_not_what_somebody_has_begun(url: str) -> None:
+def test_a_trial_that_was_begun_is_not_dropped(url: str) -> None:
     study = open_study(url)
     for _ in range(2):
         study.enqueue_trial({})
@@ -338,7 +338,7 @@ def test_locks_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_the_locks_of_another_machine_are_left_alone(tmp_path: Path) -> None:
-    """Where the run folder is shared they may look free from here."""
+    """In a shared run folder they may look free from this machine."""
     other = tmp_path / "workers" / "another-machine" / "12.34"
     other.parent.mkdir(parents=True)
     other.touch()
@@ -389,7 +389,7 @@ def test_finals_and_searches_of_a_folder_keep_out_of_each_others_way(tmp_path: P
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_a_trial_that_takes_its_machine_with_it_each_time_is_given_up(progress: bool, tmp_path: Path) -> None:
-    """Where it comes to another epoch each time, it is the machines that go."""
+    """If it reaches another epoch each time, the machines are at fault."""
     study = open_study(sqlite_url(tmp_path))
     for time in range(2 * recovery.MOST_LOSSES):
         trial = begin(study, "w", new=lambda trials: None if trials else {})

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def read_as_other(folder: Path) -> list[object]:
-    """What a process sees that may not write there: (best value, trials, is writable)."""
+    """A study as read by a process that may not write: (best value, trials, is writable)."""
     words = [sys.executable, "-c", READ, sqlite_url(folder)]
     if os.getuid() == 0:
         if shutil.which("setpriv") is None:
@@ -85,7 +85,7 @@ def test_a_study_at_work_is_read_beside_it(folder: Path) -> None:
     assert study.best_value == 1.0
 
 
-def test_what_is_opened_to_be_read_is_not_written(folder: Path) -> None:
+def test_a_database_opened_for_reading_is_not_written(folder: Path) -> None:
     before = (folder / "study.db").read_bytes()
     study = optuna.load_study(storage=open_storage(sqlite_url(folder), create=False, read_only=True), study_name="s")
     assert study.best_value == 0.5

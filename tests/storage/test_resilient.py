@@ -64,7 +64,7 @@ def away(monkeypatch: pytest.MonkeyPatch, name: str, times: int, error: Callable
     return calls
 
 
-def test_what_is_told_is_told_again_until_it_is_heard(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_is_retried_until_the_database_answers(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[str] = []
     backend(study).on_wait = waits.append
     trial = study.ask()
@@ -142,7 +142,7 @@ def test_a_command_that_a_person_waits_for_has_none(tmp_path: Path, monkeypatch:
     assert len(calls) == 1
 
 
-def test_what_will_not_pass_is_not_waited_for(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permanent_error_is_not_retried(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = away(monkeypatch, "set_trial_user_attr", 9, lambda: IntegrityError("INSERT", {}, ValueError("twice")))
     with pytest.raises(IntegrityError):
         study.ask().set_user_attr("a", 1)

@@ -67,7 +67,7 @@ def by_optuna(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def same(ours: list[FrozenTrial], theirs: list[FrozenTrial]) -> bool:
-    """Whether they are the same to the last attribute, the order of the parameters too; nan equals itself."""
+    """True if they are the same to the last attribute, the order of the parameters too; nan equals itself."""
     return [repr(_in_order(one)) for one in ours] == [repr(_in_order(one)) for one in theirs]
 
 

@@ -194,7 +194,7 @@ def test_files_of_networks_may_move_with_their_study_file() -> None:
         assert len(differences(first, parse(changed, "test"))) == 1
 
 
-def test_what_has_moved_with_its_study_file_is_found_there(tmp_path: Path) -> None:
+def test_files_that_moved_with_their_study_file_are_found(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     for name in ("base.json", "set.npz"):

@@ -286,7 +286,7 @@ def test_a_study_is_written_that_loads_as_it_stands(made: new.New) -> None:
     assert all(len(line) < 140 for line in text.splitlines())
 
 
-def test_what_was_made_is_told_with_what_to_type_next(made: new.New) -> None:
+def test_the_new_study_is_printed_with_the_next_commands(made: new.New) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     print_new(console, made)
     text = " ".join(console.export_text().split())

@@ -81,7 +81,7 @@ def test_the_reason_of_a_proposal_is_one_line() -> None:
     assert proposal_words({}) is None  # of another sampler, or of an earlier version
 
 
-def test_what_is_only_queued_has_no_record(study: optuna.Study) -> None:
+def test_a_queued_trial_has_no_record(study: optuna.Study) -> None:
     study.enqueue_trial({}, user_attrs={"index": 0})
     assert records(study) == []
 
@@ -98,7 +98,7 @@ def test_each_outcome_is_counted_where_it_belongs() -> None:
     assert list(counts([])) == ["trained", "pruned_at_rung", "rejected", "failed"]
 
 
-def test_what_the_sampler_refused_is_counted_once_though_its_trial_was_interrupted() -> None:
+def test_rejected_proposals_are_counted_once_though_their_trial_was_interrupted() -> None:
     """The sampler's refusals are no trials of their own, and a retry has those of the trial that it stands for."""
     told = {"over budget": 2, "same network": 1}
     found = [record(0, outcome="interrupted", refused=told), record(1, refused=told), record(2, refused={"over budget": 4})]

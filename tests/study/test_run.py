@@ -48,7 +48,7 @@ def test_a_created_run_is_found_as_it_was_configured(run: Run, digits: Dataset, 
     assert (stored["digest"], stored["storage"], stored["config"]) == (run.config.digest, None, run.config.dump())
 
 
-def test_what_may_change_goes_on(run: Run, digits: Dataset) -> None:
+def test_keys_that_may_change_do_not_prevent_a_resume(run: Run, digits: Dataset) -> None:
     study = create(run, digits).candidates
     study.tell(begin_trial(study, index=0, **TRAINED), 0.5)
     stop = {"hours": 1.0, "device_hours": 2.0, "accuracy": 0.9, "patience": 5}

@@ -343,7 +343,7 @@ def test_a_study_file_of_another_name_gives_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("study", ["../../x", "/etc/passwd", "", ".", "quickstart/", "quickstart/study", "references"])
-def test_what_is_no_study_is_refused(study: str) -> None:
+def test_other_names_than_studies_are_rejected(study: str) -> None:
     with pytest.raises(UserError, match="no study of this name") as caught:
         find(study)
     assert repr(study) in one_line(caught)

@@ -70,7 +70,7 @@ def cifar_rows(x: np.ndarray) -> np.ndarray:
 
 
 def python_two_pickle(rows: np.ndarray, labels: np.ndarray, key: bytes = b"labels") -> bytes:
-    """What Python 2 and numpy 1 wrote, opcode by opcode, as in the official archive."""
+    """Pickle of Python 2 and numpy 1, opcode by opcode, as in the official archive."""
     shape = b"M" + struct.pack("<H", len(rows)) + b"M" + struct.pack("<H", 3072) + b"\x86"
     array = b"cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85U\x01b\x87Rq\x05(K\x01" + shape
     array += b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"

@@ -13,7 +13,7 @@ from search import __main__ as command_line
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit status, what it printed on standard output and on standard error."""
+    """End of a command: its exit status, its standard output and its standard error."""
 
     status: int
     out: str

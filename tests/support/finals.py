@@ -115,13 +115,13 @@ class FinalsBench:
         trainer.fits.clear()
 
     def hold(self, top: int, seeds: int, *, control: bool = False, again: bool = False) -> Done | Recycle:
-        """What one worker does."""
+        """Run the finals as one worker does."""
         return finals.run_finals(
             self.run, self.bench.studies, FinalsOrder(top, seeds, control, again), self.objective, self.bench.reporter
         )
 
     def requeue(self) -> None:
-        """What the supervisor does after a worker was killed."""
+        """Requeue as the supervisor does after a worker was killed."""
         requeue(sibling(self.run, "finals"))
 
     @property

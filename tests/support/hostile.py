@@ -29,7 +29,7 @@ _PATHS = {"os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.rename": 2, "os.link
 
 
 class Ended(NamedTuple):
-    """How it ended; the status is None where a worker was about to be started."""
+    """End of a verb; the status is None where a worker was about to be started."""
 
     status: int | None
     out: str
@@ -45,7 +45,7 @@ class WorkerStarts(BaseException):
 
 
 class _Watch:
-    """What happens while a verb runs; an audit hook, which can never be taken away again."""
+    """Recorder of what happens while a verb runs; an audit hook, which can never be taken away again."""
 
     def __init__(self) -> None:
         self.within: Path | None = None

@@ -8,12 +8,10 @@ from typing import Any
 
 from search.networks.architecture import Architecture, fingerprint, to_dict
 from search.spaces.domains import Choices, Domain, Value
-from space import Fixed, Pyramid, Space, build, parameters
+from space import Fixed, Pyramid, Space, build, encode, parameters
 from tests.support.strategies import ORDERS, reference
 
 INPUT, CLASSES = (32, 32, 3), 10
-
-
 WIDE = Pyramid.model_validate(
     {
         "blocks": {"low": 6, "high": 11},
@@ -62,7 +60,7 @@ def values_of(domain: Domain) -> list[Value]:
     return found
 
 
-def points(of: Pyramid) -> Iterator[dict[str, Value]]:
+def points(of: Space) -> Iterator[dict[str, Value]]:
     """Every point of a small space."""
     domains = parameters(of)
     for values in itertools.product(*map(values_of, domains.values())):
@@ -72,3 +70,12 @@ def points(of: Pyramid) -> Iterator[dict[str, Value]]:
 def networks(of: Pyramid) -> dict[str, Architecture]:
     """The distinct networks of a small space."""
     return {fingerprint(one): one for one in (built(of, values) for values in points(of))}
+
+
+def check_round_trip(of: Space, values: dict[str, Value]) -> None:
+    """Assert that a network is encoded as values of the space that build the same network."""
+    architecture = built(of, values)
+    found = encode(of, architecture)
+    assert list(found) == list(parameters(of))
+    assert all(parameters(of)[key].find(value) is not None for key, value in found.items())
+    assert fingerprint(built(of, found)) == fingerprint(architecture)

@@ -1,4 +1,4 @@
-"""What several test processes need and is dear to make: made by the first that asks, copied for each."""
+"""Folders that are expensive to make: made by the first test process that asks, copied for each."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def net(*layers: Layer, side: int = 12, channels: int = 3, tail: tuple[Layer, ..
 
 
 class Window(NamedTuple):
-    """What a layer does to height and width."""
+    """Effect of a layer on height and width."""
 
     reach: int
     stride: int
@@ -75,7 +75,7 @@ class Map(NamedTuple):
 
 
 def window(size: int, taken: Window) -> int:
-    """How many windows start within `size` pixels, by enumeration (and inside it entirely where padding is valid)."""
+    """Number of windows that start within `size` pixels, by enumeration (and inside it entirely where padding is valid)."""
     last = size - 1 if taken.padding == "same" else size - taken.reach
     return len(range(0, last + 1, taken.stride))
 

@@ -230,7 +230,7 @@ def test_epochs_that_are_there_are_told_again_and_not_trained_again(pretence: Pr
     assert training.checkpoint_seconds == 0  # nothing is written after the last epoch
 
 
-def test_what_on_epoch_raises_at_an_epoch_that_was_there_ends_the_training(pretence: Pretence) -> None:
+def test_an_error_of_on_epoch_at_a_restored_epoch_ends_the_training(pretence: Pretence) -> None:
     begun(pretence.run, pretence.path, 3)
     assert [epoch.epoch for epoch in begun(pretence.run, pretence.path, 2)] == [1, 2]
     assert len(checkpoint_of(pretence.path)["history"]) == 3
@@ -348,7 +348,7 @@ def test_a_spoilt_checkpoint_is_passed_over_and_the_one_before_it_used(how: str,
     assert figures(training) == figures(pretence.run())
 
 
-def test_where_files_have_no_second_names_the_one_before_is_kept_too(
+def test_the_previous_checkpoint_is_kept_on_systems_without_hard_links(
     pretence: Pretence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAT, and some network file systems."""

@@ -229,7 +229,7 @@ def test_each_verb_that_imports_keras_without_training_hides_the_gpus() -> None:
     ]
 
 
-def test_what_a_converter_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_needs_of_a_converter_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.no_tensorflow() is None
     monkeypatch.setattr(device, "backend", lambda: "jax")
     assert device.no_tensorflow() == "needs Keras on TensorFlow, not jax; set KERAS_BACKEND=tensorflow"

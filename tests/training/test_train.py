@@ -293,7 +293,7 @@ def test_the_seconds_of_a_training_are_those_of_all_its_parts(logged: Any) -> No
     assert more.seconds == pytest.approx(expected)
 
 
-def test_what_on_epoch_raises_ends_the_training(digits: Dataset, recorded: Any) -> None:
+def test_an_error_of_on_epoch_ends_the_training(digits: Dataset, recorded: Any) -> None:
     def stop(epoch: Epoch) -> None:
         seen.append(epoch.epoch)
         if epoch.epoch == 2:

@@ -194,7 +194,7 @@ RECIPES: list[dict[str, Any]] = [
 
 
 def test_the_key_is_of_nothing_else() -> None:
-    """Where the same recipe is searched or fixed, in which study, under which budget: the training is the same."""
+    """A recipe may be searched or fixed, in any study, under any budget: the training is the same."""
     key = candidate(configured(), VALUES).key
     drawn = {name: VALUES[name] for name in reversed(VALUES)}
     assert candidate(configured(), drawn).key == key

@@ -103,7 +103,7 @@ def test_a_training_is_timed_by_the_image(slow: Any, image: float, images: int, 
     assert timing == Timing(3.0, pytest.approx(image), pytest.approx(image / 4))
 
 
-def test_what_is_timed_is_about_two_seconds_of_steps(slow: Any) -> None:
+def test_about_two_seconds_of_steps_are_timed(slow: Any) -> None:
     _, engine = slow(1e-4, RECIPE, 430)  # an epoch of 0.043 seconds, in five steps
     rest = 2_000 + 100 * 1e-4 + 2 * len(engine.data.x_val) * 1e-4 / 4  # the first calls, and the evaluation
     assert probe.STEP_SECONDS <= engine.now - rest <= probe.STEP_SECONDS + 430 * 1e-4
@@ -178,7 +178,7 @@ def test_a_base_is_timed_under_its_own_recipe_for_the_epochs_of_the_study(
     assert found.seconds_per_trial == pytest.approx(20 * (n * 0.5 + n_val * 0.25))
 
 
-def test_where_one_in_three_goes_on_at_each_rung_trials_are_shorter() -> None:
+def test_trials_are_shorter_if_one_in_three_passes_each_rung() -> None:
     assert probe.mean_epochs(configured()) == 20
     table = {"recipe": {"epochs": 20, "schedule": {"kind": "cosine"}}, "search": {"rungs": {"first": 2, "factor": 3}}}
     assert probe.mean_epochs(configured(**table)) == pytest.approx(2 + 4 / 3 + 12 / 9 + 2 / 27)  # rungs after 2, 6 and 18
@@ -187,7 +187,7 @@ def test_where_one_in_three_goes_on_at_each_rung_trials_are_shorter() -> None:
 # --- what is drawn ---------------------------------------------------------------------------------------------------
 
 
-def test_what_is_drawn_fits_and_is_the_same_each_time(digits: Dataset) -> None:
+def test_sampled_networks_fit_and_are_the_same_each_time(digits: Dataset) -> None:
     drawn = probe.sample_candidates(configured(), digits)
     macs = [one.cost.macs for one in drawn]
     assert len(drawn) > 100 and macs == sorted(macs) and max(one.cost.params for one in drawn) < 2_000
@@ -201,7 +201,7 @@ def test_a_search_that_fills_the_budget_is_of_larger_networks(digits: Dataset) -
     assert means[0] < means[1] < 2_000
 
 
-def test_where_hardly_a_draw_fits_widths_are_scaled_as_the_sampler_does(digits: Dataset) -> None:
+def test_widths_are_scaled_as_by_the_sampler_if_hardly_a_sample_fits(digits: Dataset) -> None:
     least = plan.smallest(configured().space, digits.input_shape, digits.classes)
     assert least
     tight = probe.sample_candidates(configured(budget={"params": least + 1}), digits)

@@ -93,7 +93,7 @@ def train(trial: optuna.Trial, curve: Sequence[float], rungs: Sequence[int], *, 
 
 
 def undisturbed(pruner: optuna.pruners.BasePruner, curves: Sequence[Sequence[float]], rungs: Sequence[int]) -> list[int]:
-    """How long each of the curves is trained, one after the other."""
+    """Epochs for which each of the curves is trained, one after the other."""
     study, lengths = new_study(pruner), []
     for curve in curves:
         trial = study.ask()
@@ -198,7 +198,7 @@ def test_a_candidate_that_falls_behind_ends_at_its_rung(tmp_path: Path, pretence
     assert ends == ["trained", "pruned_at_rung", "pruned_at_rung"]
 
 
-def test_what_is_pruned_counts_towards_the_number_of_trials_and_is_never_the_best(
+def test_a_pruned_trial_counts_towards_the_number_of_trials_and_is_never_the_best(
     tmp_path: Path, pretence: Pretence
 ) -> None:
     bench = rung_bench(tmp_path / "run", pretence, trials=5)

@@ -219,7 +219,7 @@ def test_a_width_for_the_net_is_scaled_by_itself() -> None:
     assert largest_that_fits(of, {"width": 16, "kernel": 3}, lambda at: int(at["width"]) < 48) == {"width": 40, "kernel": 3}
 
 
-def test_what_is_no_parameter_of_the_space_is_handed_on() -> None:
+def test_values_that_are_no_parameters_of_the_space_are_kept() -> None:
     of = space(width=[8, 16])
     values: dict[str, Value] = {"repeat": 1, "width_1": 8, "width_2": 16, "recipe.learning_rate": 0.1}
     asked: list[dict[str, Value]] = []
@@ -297,7 +297,7 @@ def test_it_asks_a_dozen_times_in_a_usual_space(seed: int, share: float) -> None
 
 
 def test_halving_the_scales_ends() -> None:
-    """Where scales coincide as often as they can, fewer than LISTED of them are so near that no scale lies between."""
+    """If scales coincide as often as they can, fewer than LISTED of them are so near that no scale lies between."""
     assert LISTED > MOST_BLOCKS
     values: dict[str, Value] = dict.fromkeys(widths(WIDEST), 65_536)
     assert counted(WIDEST, values, 64 * 40_000)[0] == dict.fromkeys(widths(WIDEST), 40_000)

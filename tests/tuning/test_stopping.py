@@ -1,4 +1,4 @@
-"""When a study ends before it has its trials, and a trial before its epochs: on records, and in runs that only pretend."""
+"""Limits that end a study before its trials and a trial before its epochs, on records and in simulated runs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_study_ends_when_its_device_hours_are_spent() -> None:
 
 
 def test_a_run_ends_when_its_hours_are_over(pretence: Pretence) -> None:
-    """Which began before its worker did."""
+    """The run began before its worker."""
     watch = limits(2.0 * HOUR, hours=3)
     for hour, told in ((1.9, None), (2.0, "the run had its 3 hours"), (9.0, "the run had its 3 hours")):
         pretence.seconds = hour * HOUR
@@ -270,13 +270,13 @@ def test_a_trial_that_takes_too_long_is_over_and_the_next_is_begun(tmp_path: Pat
 
 
 def test_no_reference_is_too_slow(tmp_path: Path, pretence: Pretence) -> None:
-    """What all candidates are compared with is trained to its end."""
+    """The reference of all comparisons is trained to its end."""
     bench = run_of(tmp_path / "run", pretence, trial_minutes=0.001)
     train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.objective)
     assert [one.outcome for one in records(bench.studies.references)] == ["trained"]
 
 
-def test_what_ends_a_search_does_not_end_its_finals(
+def test_limits_of_a_search_do_not_end_its_finals(
     tmp_path: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a trial of the random search beside them may be too slow, as in the search."""
@@ -342,7 +342,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Limited:
     about = json.loads(arrays["about"].tobytes())
     about["history"][0]["val_accuracy"] = 0.123  # which no training gives, so that whoever tells it has read it here
     write_arrays(path, arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
-    write_study(folder, asked(trial_seconds + 0.1))
+    write_study(folder, asked(trial_seconds + 3))
     return Limited(first, start(study, **NUMPY, **EPOCH), about["history"], between, candidates(study))
 
 

@@ -70,7 +70,7 @@ def test_seed_and_epoch_decide_everything(recipe: Recipe, images: int, seed: int
     assert arrays(plan_epoch(recipe, images, seed, epoch)) == first
 
 
-def test_what_is_drawn_inside_the_step_has_a_seed_for_each_epoch() -> None:
+def test_values_sampled_inside_the_step_have_a_seed_for_each_epoch() -> None:
     seeds = {plan_epoch(Recipe(), 9, seed, epoch).seed for seed in (0, 1) for epoch in range(5)}
     assert len(seeds) == 10
     assert all(0 <= seed < 2**31 for seed in seeds)
@@ -171,7 +171,7 @@ def test_shares_are_another_in_each_step_epoch_and_seed() -> None:
 # --- one choice does not change another ------------------------------------------------------------------------------
 
 
-def test_what_is_drawn_does_not_depend_on_what_else_is_on() -> None:
+def test_sampled_values_do_not_depend_on_other_options() -> None:
     """So that two recipes that differ in one thing are compared on the same draws of all others."""
     plain, all_on = (plan_epoch(Recipe(augment=how), 200, 3, 1) for how in (Augment(), Augment(flip=True, mixup=0.5)))
     alternating = plan_epoch(Recipe(augment=Augment(flip="alternating", mixup=0.5)), 200, 3, 1)
