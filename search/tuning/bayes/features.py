@@ -34,7 +34,8 @@ def network_features(cost: Cost) -> Features:
     Convolutions and dense layers count towards depth and widths, except for the last, which is the classifier.
     """
     rows = [row for _, row in flatten(cost.resolved)]
-    weighted = [(row, macs) for row in rows if (macs := compute_layer_cost(row).macs)]
+    sized = [row for row in rows if _has_size(row.layer)]
+    weighted = [(row, compute_layer_cost(row).macs) for row in sized]
     body = weighted[:-1] or weighted
     side, depth = max(cost.resolved[0].input[:2]), max(len(body), 1)
     features: Features = {
@@ -67,6 +68,11 @@ def network_features(cost: Cost) -> Features:
     for (before, kind), count in Counter(pairwise(kinds)).items():
         features[f"layers.{before}>{kind}"] = count / depth
     return features
+
+
+def _has_size(layer: Layer) -> bool:
+    """True for convolutions and dense layers, which have a number of outputs of their own."""
+    return hasattr(layer, "filters") or hasattr(layer, "units")
 
 
 @lru_cache(maxsize=65_536)  # the same layers return in thousands of candidates

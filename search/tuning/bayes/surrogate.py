@@ -1,4 +1,4 @@
-"""Gaussian process on features: Matern 5/2 with a length scale for each group of features, a linear part, and noise.
+"""Gaussian process on features: Matern 5/2 kernels on all features and on each group of them, a linear part, and noise.
 
 (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006: chapter 5 for the marginal likelihood and its
 gradient, section 5.4.2 for leave-one-out predictions from one inverse.)
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,88 @@ FITTED = 200  # observations that hyperparameters are fitted to, which takes tim
 CLIPPED = 3.0  # standard deviations below the median: accuracies of failed trainings would hide all other differences
 EXTREME = 4.0  # standard deviations at which features are clipped
 JITTER = 1e-6
-PRIORS = {  # of the logarithms: mean and standard deviation, for observations of unit variance
-    "smooth": (math.log(0.8), 0.7),
+PRIORS = {  # of the logarithms of hyperparameters: mean and standard deviation, for observations of unit variance
+    "joint": (math.log(0.8), 0.7),  # amplitude of the Matern kernel on all groups
+    "group": (math.log(0.4), 0.7),  # of that on one group
     "length": (math.log(1.5), 0.8),
     "linear": (math.log(0.4), 0.9),
     "noise": (math.log(0.4), 0.7),
 }
-STARTS = ((0.0, 0.0, 0.0, 0.0), (-0.7, 0.0, -1.0, 0.8))  # offsets from the priors' means
+NOISIER = 0.7  # offset of the logarithm of the noise, at which the second search for hyperparameters begins
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Sum of a Matern 5/2 kernel on all groups of features, one on each group, and a linear one.
+
+    The parts of single groups let what a group explains by itself, such as the learning rate, carry over to networks that
+    differ in everything else. Hyperparameters are logarithms: for each Matern kernel its amplitude and a length scale for
+    each of its groups, then the amplitude of the linear kernel, then the noise.
+    """
+
+    groups: tuple[npt.NDArray[np.intp], ...]  # columns of each
+
+    @property
+    def parts(self) -> list[tuple[int, ...]]:
+        """Groups of each Matern kernel."""
+        every = tuple(range(len(self.groups)))
+        return [every, *((group,) for group in every)] if len(every) > 1 else [every]
+
+    @property
+    def names(self) -> list[str]:
+        """The prior of each hyperparameter."""
+        names = []
+        for part in self.parts:
+            names += ["joint" if len(part) == len(self.groups) else "group", *["length"] * len(part)]
+        return [*names, "linear", "noise"]
+
+    def compare(self, a: Array, b: Array) -> Comparison:
+        """What the kernel needs of two tables of standardised features."""
+        squares = [_squares(a[:, group], b[:, group]) / len(group) for group in self.groups]
+        return Comparison(squares, a @ b.T / max(a.shape[1], 1))
+
+    def covariance(self, compared: Comparison, theta: Array) -> Array:
+        """Covariance without noise."""
+        total: Array = np.exp(2 * theta[-2]) * compared.products
+        index = 0
+        for part in self.parts:
+            lengths = theta[index + 1 : index + 1 + len(part)]
+            radius = _radius(compared, part, lengths)
+            total = total + np.exp(2 * theta[index]) * (1 + radius + radius**2 / 3) * np.exp(-radius)
+            index += 1 + len(part)
+        return total
+
+    def slopes(self, compared: Comparison, theta: Array) -> tuple[Array, list[Array]]:
+        """Covariance without noise, and its derivative by each hyperparameter but the noise."""
+        total: Array = np.exp(2 * theta[-2]) * compared.products
+        linear, slopes, index = 2 * total, list[Array](), 0
+        for part in self.parts:
+            lengths = theta[index + 1 : index + 1 + len(part)]
+            radius = _radius(compared, part, lengths)
+            decay = np.exp(2 * theta[index] - radius)
+            matern = (1 + radius + radius**2 / 3) * decay
+            slopes.append(2 * matern)
+            common = (5 / 3) * (1 + radius) * decay
+            slopes += [
+                common * compared.squares[group] * np.exp(-2 * length) for group, length in zip(part, lengths, strict=True)
+            ]
+            total = total + matern
+            index += 1 + len(part)
+        return total, [*slopes, linear]
+
+    def variance(self, x: Array, theta: Array) -> Array:
+        """Prior variance of each row."""
+        amplitudes = np.array([name in ("joint", "group") for name in self.names])
+        matern = np.exp(2 * theta[amplitudes]).sum()
+        variance: Array = matern + np.exp(2 * theta[-2]) * (x**2).sum(axis=1) / max(x.shape[1], 1)
+        return variance
+
+
+class Comparison(NamedTuple):
+    """Two tables of features, compared row by row: each array has the shape (rows of a, rows of b)."""
+
+    squares: list[Array]  # mean squared difference over the columns of each group
+    products: Array  # mean product over all columns
 
 
 @dataclass(frozen=True)
@@ -83,7 +159,7 @@ class Surrogate:
 
     def __init__(self, scaling: Scaling, x: Array, y: Array, variance: Array | None = None) -> None:
         self.scaling, self._x = scaling, x
-        self._groups = scaling.groups
+        self._kernel = Kernel(tuple(scaling.groups))
         middle, self._unit = float(np.median(y)), _robust_deviation(y)
         clipped = np.maximum(y, middle - CLIPPED * self._unit)
         self._offset = float(clipped.mean())
@@ -102,17 +178,15 @@ class Surrogate:
         """Posterior at rows of standardised features."""
         from scipy.linalg import solve_triangular
 
-        cross = self._kernel(self._distances(x, self._x), x @ self._x.T / max(x.shape[1], 1))
+        cross = self._kernel.covariance(self._kernel.compare(x, self._x), self._theta)
         halfway = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        smooth, linear = np.exp(2 * self._theta[0]), np.exp(2 * self._theta[-2])
-        prior = smooth + linear * (x**2).sum(axis=1) / max(x.shape[1], 1)
-        variance = np.maximum(prior - (halfway**2).sum(axis=0), 1e-12)
+        variance = np.maximum(self._kernel.variance(x, self._theta) - (halfway**2).sum(axis=0), 1e-12)
         return Prediction(self._offset + self._unit * (cross @ self._weights), self._unit * np.sqrt(variance))
 
     def conditioned(self, x: Array, y: Array) -> Surrogate:
         """The process with further observations under the same hyperparameters, such as those of trials in training."""
         other = object.__new__(Surrogate)
-        other.scaling, other._groups, other._offset, other._unit = self.scaling, self._groups, self._offset, self._unit
+        other.scaling, other._kernel, other._offset, other._unit = self.scaling, self._kernel, self._offset, self._unit
         other._theta = self._theta
         other._x = np.vstack([self._x, x])
         other._y = np.concatenate([self._y, (y - self._offset) / self._unit])
@@ -133,28 +207,27 @@ class Surrogate:
     # --- fitting ---
 
     def _fit(self) -> Array:
-        """Hyperparameters of the highest posterior density: log amplitudes, length scales and noise."""
+        """Hyperparameters of the highest posterior density."""
         from scipy.optimize import minimize
 
         chosen = np.linspace(0, len(self._y) - 1, min(len(self._y), FITTED)).round().astype(int)
         x, y, extra = self._x[chosen], self._y[chosen], self._extra[chosen]
-        squares, products = self._distances(x, x), x @ x.T / max(x.shape[1], 1)
-        groups = len(self._groups)
-        names = ["smooth", *["length"] * groups, "linear", "noise"]
+        compared, names = self._kernel.compare(x, x), self._kernel.names
         centre = np.array([PRIORS[name][0] for name in names])
         width = np.array([PRIORS[name][1] for name in names])
         bounds = [(middle - 4 * sigma, middle + 4 * sigma) for middle, sigma in zip(centre, width, strict=True)]
         best, lowest = centre, math.inf
-        for smooth, length, linear, noise in STARTS:
-            start = centre + np.array([smooth, *[length] * groups, linear, noise])
+        for offset in (0.0, NOISIER):
+            start = centre.copy()
+            start[-1] += offset
             result = minimize(
                 _negative_log_posterior,
                 start,
-                args=(squares, products, y, extra, centre, width),
+                args=(self._kernel, compared, y, extra, centre, width),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=bounds,
-                options={"maxiter": 60},
+                options={"maxiter": 50},
             )
             if result.fun < lowest:
                 best, lowest = result.x, float(result.fun)
@@ -163,10 +236,8 @@ class Surrogate:
     def _condition(self) -> None:
         from scipy.linalg import cho_solve, cholesky
 
-        n = len(self._y)
-        products = self._x @ self._x.T / max(self._x.shape[1], 1)
-        covariance = self._kernel(self._distances(self._x, self._x), products)
-        covariance[np.diag_indices(n)] += np.exp(2 * self._theta[-1]) + self._extra + JITTER
+        covariance = self._kernel.covariance(self._kernel.compare(self._x, self._x), self._theta)
+        covariance[np.diag_indices(len(self._y))] += np.exp(2 * self._theta[-1]) + self._extra + JITTER
         self._factor: Array = cholesky(covariance, lower=True, check_finite=False)
         self._weights: Array = cho_solve((self._factor, True), self._y, check_finite=False)
 
@@ -176,57 +247,33 @@ class Surrogate:
         inverse: Array = cho_solve((self._factor, True), np.eye(len(self._y)), check_finite=False)
         return inverse
 
-    def _distances(self, a: Array, b: Array) -> list[Array]:
-        """Mean squared difference over the columns of each group, each of shape (len(a), len(b))."""
-        return [_squares(a[:, group], b[:, group]) / len(group) for group in self._groups]
-
-    def _kernel(self, squares: list[Array], products: Array) -> Array:
-        smooth, linear = np.exp(2 * self._theta[0]), np.exp(2 * self._theta[-2])
-        radius = _radius(squares, self._theta[1:-2])
-        matern: Array = smooth * (1 + radius + radius**2 / 3) * np.exp(-radius) + linear * products
-        return matern
-
 
 def _negative_log_posterior(
-    theta: Array, squares: list[Array], products: Array, y: Array, extra: Array, centre: Array, width: Array
+    theta: Array, kernel: Kernel, compared: Comparison, y: Array, extra: Array, centre: Array, width: Array
 ) -> tuple[float, Array]:
     """Negative log posterior density of the hyperparameters, and its gradient."""
     from scipy.linalg import LinAlgError, cho_solve, cholesky
 
-    smooth, linear, noise = np.exp(2 * theta[0]), np.exp(2 * theta[-2]), np.exp(2 * theta[-1])
-    radius = _radius(squares, theta[1:-2])
-    decay = np.exp(-radius)
-    matern, diagonal = smooth * (1 + radius + radius**2 / 3) * decay, np.diag_indices(len(y))
-    covariance = matern + linear * products
-    covariance[diagonal] += noise + extra + JITTER
-    offset = (theta - centre) / width
+    covariance, slopes = kernel.slopes(compared, theta)
+    noise, offset = np.exp(2 * theta[-1]), (theta - centre) / width
+    covariance[np.diag_indices(len(y))] += noise + extra + JITTER
     try:
         factor = cholesky(covariance, lower=True, check_finite=False)
     except LinAlgError:
         return 1e25, offset / width
     weights = cho_solve((factor, True), y, check_finite=False)
-    inverse = cho_solve((factor, True), np.eye(len(y)), check_finite=False)
-    outer = inverse - np.outer(weights, weights)
+    outer = cho_solve((factor, True), np.eye(len(y)), check_finite=False) - np.outer(weights, weights)
     value = 0.5 * y @ weights + np.log(np.diag(factor)).sum() + 0.5 * (offset**2).sum()
-    slope = smooth * (5 / 3) * (1 + radius) * decay * outer
-    lengths = [
-        0.5 * (slope * square).sum() * np.exp(-2 * length) for square, length in zip(squares, theta[1:-2], strict=True)
-    ]
-    gradient = np.array(
-        [
-            (outer * matern).sum(),
-            *lengths,
-            linear * (outer * products).sum(),
-            noise * np.trace(outer),
-        ]
-    )
+    gradient = np.array([*(0.5 * np.vdot(outer, slope) for slope in slopes), noise * np.trace(outer)])
     return float(value), gradient + offset / width
 
 
-def _radius(squares: list[Array], lengths: Array) -> Array:
-    """sqrt(5) times the distance in length scales."""
-    total = sum(square * np.exp(-2 * length) for square, length in zip(squares, lengths, strict=True))
-    radius: Array = np.sqrt(np.maximum(5 * np.asarray(total), 0.0))
+def _radius(compared: Comparison, part: Sequence[int], lengths: Array) -> Array:
+    """sqrt(5) times the distance in length scales over some groups."""
+    total: Array = np.zeros_like(compared.products)
+    for group, length in zip(part, lengths, strict=True):
+        total = total + compared.squares[group] * np.exp(-2 * length)
+    radius: Array = np.sqrt(np.maximum(5 * total, 0.0))
     return radius
 
 

@@ -10,7 +10,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
 from search.tuning.bayes.acquisition import expected_improvement
 from search.tuning.bayes.features import Features
-from search.tuning.bayes.surrogate import Prediction, Scaling, Surrogate, _negative_log_posterior
+from search.tuning.bayes.surrogate import Kernel, Prediction, Scaling, Surrogate, _negative_log_posterior
 
 
 def sample(n: int, seed: int = 0) -> tuple[list[Features], np.ndarray, np.random.Generator]:
@@ -47,25 +47,26 @@ def test_it_learns_a_smooth_function_and_is_sure_of_it_where_it_has_seen_it() ->
 
 def test_predictions_equal_those_of_scikit_learn_with_the_same_hyperparameters() -> None:
     surrogate, scaling, x, _ = fitted(40, noise=0.01)
-    smooth, *lengths, linear, noise = np.exp(surrogate._theta)
-    scale = np.ones(x.shape[1])
-    for group, length in zip(scaling.groups, lengths, strict=True):
-        scale[group] = length * np.sqrt(len(group))
-    kernel = ConstantKernel(smooth**2) * Matern(scale, nu=2.5) + ConstantKernel(linear**2 / x.shape[1]) * DotProduct(1e-9)
-    alone = GaussianProcessRegressor(kernel, alpha=noise**2 + 1e-6, optimizer=None).fit(x, surrogate._y)
+    joint, shape, size, *single, linear, noise = np.exp(surrogate._theta)
+    scale = np.array([shape, size * np.sqrt(2), size * np.sqrt(2)])  # mean squares over the columns of a group
+    alone = [np.array([single[1], np.inf, np.inf]), np.array([np.inf, *[single[3] * np.sqrt(2)] * 2])]
+    kernel = ConstantKernel(joint**2) * Matern(scale, nu=2.5) + ConstantKernel(linear**2 / 3) * DotProduct(1e-9)
+    for amplitude, length in zip((single[0], single[2]), alone, strict=True):
+        kernel += ConstantKernel(amplitude**2) * Matern(np.minimum(length, 1e9), nu=2.5)
     other = scaling(sample(20, seed=2)[0])
-    mean, deviation = alone.predict(other, return_std=True)
+    process = GaussianProcessRegressor(kernel, alpha=noise**2 + 1e-6, optimizer=None).fit(x, surrogate._y)
+    mean, deviation = process.predict(other, return_std=True)
     prediction = surrogate.predict(other)
-    assert np.allclose(prediction.mean, surrogate._offset + surrogate._unit * mean, atol=1e-8)
+    assert np.allclose(prediction.mean, surrogate._offset + surrogate._unit * mean, atol=1e-7)
     assert np.allclose(prediction.deviation, surrogate._unit * deviation, atol=1e-6)
 
 
 def test_the_gradient_of_the_posterior_density_is_exact() -> None:
-    surrogate, _, x, _ = fitted(30, noise=0.01)
-    squares, products = surrogate._distances(x, x), x @ x.T / x.shape[1]
-    centre, width = np.zeros(5), np.ones(5)
-    theta = np.array([0.1, -0.2, 0.3, -0.5, -1.0])
-    arguments = (squares, products, surrogate._y, np.full(30, 0.01), centre, width)
+    surrogate, scaling, x, _ = fitted(30, noise=0.01)
+    kernel = Kernel(tuple(scaling.groups))
+    compared, width = kernel.compare(x, x), np.ones(len(kernel.names))
+    theta = np.array([0.1, -0.2, 0.3, -0.5, 0.2, -0.3, 0.4, -0.4, -1.0])
+    arguments = (kernel, compared, surrogate._y, np.full(30, 0.01), 0 * width, width)
     numeric = approx_fprime(theta, lambda at: _negative_log_posterior(at, *arguments)[0], 1e-6)
     assert np.allclose(_negative_log_posterior(theta, *arguments)[1], numeric, atol=1e-3)
 
