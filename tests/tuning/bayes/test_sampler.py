@@ -87,8 +87,9 @@ def search(request: pytest.FixtureRequest) -> Search:
 
 def test_what_it_has_learnt_beats_the_first_trials(search: Search) -> None:
     scores = [trial.values[0] for trial in search.study.trials]
-    assert max(scores[STARTUP:]) > max(scores[:STARTUP])
-    assert sum(scores[-4:]) / 4 > sum(scores[:STARTUP]) / STARTUP
+    first, last = scores[:STARTUP], scores[-4:]
+    assert sum(last) / len(last) > sum(first) / len(first) + 0.01
+    assert max(scores[STARTUP:]) >= max(first)
 
 
 def test_every_proposal_is_a_new_network_that_fits(search: Search) -> None:
