@@ -202,7 +202,8 @@ class Surrogate:
         inverse = self._inverse()
         errors, n = (inverse @ self._y) / np.diag(inverse), len(self._y)
         others = (self._y.sum() - self._y) / (n - 1)  # mean of the others, which a constant model predicts
-        return float(1 - (errors**2).sum() / max(((self._y - others) ** 2).sum(), 1e-12))
+        total = float(((self._y - others) ** 2).sum())
+        return 1 - float((errors**2).sum()) / total if total > 1e-9 else 0.0
 
     # --- fitting ---
 

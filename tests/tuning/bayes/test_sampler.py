@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,17 +14,22 @@ from sqlalchemy import create_engine
 
 from search.budget.metrics import METRICS
 from search.networks.layers import SeparableConv
+from search.runner.events import Done
 from search.seeds import derive, generator
 from search.storage.attributes import INDEX, OUTCOME, PROPOSAL
 from search.storage.claims import Claims
 from search.storage.optuna_internals import study_id_of
 from search.study.config import StudyConfig
+from search.study.run import verdict
 from search.study.study_file import parse
 from search.training.result import Outcome
 from search.tuning import make_sampler
 from search.tuning.bayes.observations import observe
 from search.tuning.bayes.sampler import STARTUP
 from search.tuning.candidate import Candidate, DataFacts, judge
+from tests.support.runs import Bench, Pretence, pretence, small_run
+
+__all__ = ["pretence"]
 
 FACTS = DataFacts((16, 16, 3), 10, "0" * 16)
 SPACE: dict[str, Any] = {
@@ -188,3 +194,18 @@ def test_networks_that_could_not_be_trained_count_as_the_worst() -> None:
     observations = observe(search.config, search.study.trials, own=-1)
     assert observations.ended[-1].accuracy == min(one.accuracy for one in observations.ended)
     assert not observations.ended[-1].is_final
+
+
+# --- in a worker -----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_searches_by_it_with_rungs(tmp_path: Path, pretence: Pretence) -> None:
+    """Trials that are pruned count among the first ones, and are learnt from."""
+    recipe = {"epochs": 4, "schedule": {"kind": "cosine"}}
+    changes = {"recipe": recipe, "search": {"sampler": "bayes", "rungs": {"first": 1, "factor": 2}, "trials": STARTUP + 3}}
+    bench = Bench(small_run(tmp_path / "run", **changes), pretence)
+    bench.plays += [[0.3 + 0.02 * index] * 4 if index % 2 else [0.2] * 4 for index in range(STARTUP + 3)]
+    assert bench.train_candidates() == Done()
+    assert {record.outcome for record in bench.records} == {"trained", "pruned_at_rung"}
+    assert all(record.proposal for record in bench.records)
+    assert verdict(bench.run, 0).splitlines()[1] == f"sampled at random: one of the first {STARTUP} trials"
