@@ -50,16 +50,19 @@ class Candidates:
         self._fills = config.search.fit == "fill"
         self.priced = 0  # networks that were built
 
-    def random(self) -> Values | None:
+    def random(self, *, is_alone: bool = False) -> Values | None:
         """A random network that fits; None if none was found in a few attempts.
 
         With fit = "fill" half of them fill the budget and the others a random share of it; with "reject" a draw is taken as
         it is if it fits, and scaled to a random share otherwise.
+
+        Args:
+            is_alone: True where the surrogate does not choose among several; with fit = "fill" it then fills the budget.
         """
         for _ in range(ATTEMPTS):
             values = self._draw()
             if self._fills:
-                share = 1.0 if self._generator.random() < FILLED else self._generator.uniform(LEAST_SHARE, 1.0)
+                share = 1.0 if is_alone or self._generator.random() < FILLED else self._generator.uniform(LEAST_SHARE, 1.0)
                 scaled = self._scaled(values, share)
             else:
                 scaled = values if self._fits(values, 1.0) else self._scaled(values, self._generator.uniform(LEAST_SHARE, 1))

@@ -117,8 +117,10 @@ class BayesSampler(optuna.samplers.BaseSampler):
 
 
 def _random(candidates: Candidates, note: str) -> Iterator[tuple[Values, Proposal]]:
-    while (values := candidates.random()) is not None:
+    values = candidates.random(is_alone=True)
+    while values is not None:
         yield values, Proposal("random", note)
+        values = candidates.random(is_alone=True)
 
 
 class _Search:
