@@ -19,6 +19,7 @@ import numpy as np
 
 from search.data.dataset import Dataset, channel_statistics, load_dataset
 from search.errors import UserError
+from search.text import format_percent, format_points
 
 CHANCE = 0.1
 
@@ -102,17 +103,18 @@ def _check_page(path: Path, board: dict[str, Any]) -> None:
     page, winner, base = path.read_text(encoding="utf-8"), board["trials"][0], board["base"]
     told = page.split('<script type="application/json" id="leaderboard">')[1].split("</script>")[0]
     _check("the report has the leaderboard of `top --json`", json.loads(told) == board)
-    gap = f"{100 * winner['delta_vs_base']:+.2f} points"
-    for number in (f"{winner['best_val_accuracy']:.2%}", f"{winner['params']:,}", gap):
+    images = board["val_images"]
+    gap = f"{format_points(winner['delta_vs_base'], images)} points"
+    for number in (format_percent(winner["best_val_accuracy"], images), f"{winner['params']:,}", gap):
         _check(f"the report begins with {number}", f"<strong>{number}</strong>" in page)
-    row = f'{base["params"]:,}</td><td class="n">{base["best_val_accuracy"]:.2%}</td>'
+    row = f'{base["params"]:,}</td><td class="n">{format_percent(base["best_val_accuracy"], images)}</td>'
     _check("its table has the base", f'<td>base</td><td class="n">{row}' in page)
     right = re.search(r"evaluated again: ([\d.]+%) of ([\d,]+) validation images", page)
     _check("the winner was evaluated again", right is not None)
     assert right
-    images = int(right[2].replace(",", ""))
+    evaluated = int(right[2].replace(",", ""))
     off = abs(float(right[1].rstrip("%")) / 100 - winner["best_val_accuracy"])
-    _check("and is as right as it was, but for a tie", off < 1.5 / images)  # other kernels of the same arithmetic
+    _check("and is as right as it was, but for a tie", off < 1.5 / evaluated)  # other kernels of the same arithmetic
     _check("its worst mistakes are pictures", page.count('<img src="data:image/png;base64,') == 24)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from search.cli import export
+from search.cli import waiting
+from search.cli.export import show_format
+from search.cli.waiting import WaitingLine
 from search.export.exporter import FORMATS
 from search.export.keras_source import keras_source
 from tests.support import commands
@@ -32,12 +34,12 @@ def test_a_format_that_fails_is_named_and_the_others_are_written(tmp_path: Path,
 
 def test_a_long_export_names_its_format_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     master, slave = os.openpty()
-    monkeypatch.setattr(export, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.01)
     try:
         with os.fdopen(slave, "w", encoding="utf-8") as terminal:
             monkeypatch.setattr(sys, "stderr", terminal)
-            with export._Progress() as progress:
-                progress.show_format(FORMATS["int8"], "trial-3, ")
+            with WaitingLine() as progress:
+                show_format(progress, FORMATS["int8"], "trial-3, ")
                 assert "trial-3, int8: TensorFlow Lite, int8" in read_until(master, "int8, calibrated")
     finally:
         os.close(master)
@@ -54,10 +56,10 @@ def read_until(descriptor: int, text: str) -> str:
 
 
 def test_no_progress_is_written_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.0)
     with (tmp_path / "err").open("w", encoding="utf-8") as file:
         monkeypatch.setattr(sys, "stderr", file)
-        with export._Progress() as progress:
-            progress.show_format(FORMATS["int8"])
+        with WaitingLine() as progress:
+            show_format(progress, FORMATS["int8"])
             time.sleep(0.05)
     assert (tmp_path / "err").read_text() == ""

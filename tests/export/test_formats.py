@@ -28,6 +28,7 @@ from search.study import records as study_records
 from search.study import run as studies
 from search.study import trained as winner
 from search.study.run import Run
+from search.text import format_percent
 from search.training.model import build
 from tests.support.pictures import picture_set
 from tests.support.runs import copied as copied
@@ -120,7 +121,7 @@ def test_the_card_says_what_was_measured(whole: tuple[Path, Exported, list[str]]
     for form in ("tflite", "onnx"):
         assert card["forms"][form]["input"]["pixels"] == NORMALISED.describe()
     header = (folder / "best_model_int8.h").read_text(encoding="utf-8")
-    assert f"After int8 conversion {told['val_accuracy']:.2%} on the same images" in header
+    assert f"After int8 conversion {format_percent(told['val_accuracy'], told['val_images'])} on the same images" in header
     arena = card["int8"]["arena_bytes"]
     assert f"best_model_int8_arena_bytes = {arena};" in header and card["forms"]["c"]["arena_bytes"] == arena
     assert card["int8_note"].endswith("forms.int8.bytes is the file's size")
@@ -329,7 +330,7 @@ def test_a_run_leaves_the_quick_forms_and_the_verb_all_of_them(copied: Run, tmp_
     written = sorted(copied.folder.glob("best_model*"))
     for path in written:
         assert lines[str(path)][0] == f"{path.stat().st_size:,}"
-    assert lines[str(copied.folder / "best_model_int8.tflite")][1] == f"{int8['val_accuracy']:.2%}"
+    assert lines[str(copied.folder / "best_model_int8.tflite")][1] == format_percent(int8["val_accuracy"], 359)
     offered = {meta.filename for meta in get_all_artifact_meta(studies.load(copied).candidates)}
     assert {path.name for path in written} <= offered
     best = studies.best(copied, study_records.records(studies.load(copied).candidates)).number

@@ -220,7 +220,7 @@ def test_the_verdict_on_a_trial_is_its_scores_or_its_reason(run: Run, study: opt
     study.tell(begin_trial(study, run.config, index=0, **TRAINED), 0.5)
     reason = "9,000 parameters, the budget is under 2,000"
     study.tell(begin_trial(study, run.config, index=1, outcome="rejected", reason=reason), state=TrialState.PRUNED)
-    assert verdict(run, None) == verdict(run, 0) == "trained: best 50.00% in epoch 1 of 0, rank 1"
+    assert verdict(run, None) == verdict(run, 0) == "trained: best 50.0% in epoch 1 of 0, rank 1"
     assert verdict(run, 1) == f"rejected: {reason}"
 
 
