@@ -1,4 +1,4 @@
-"""Writes report.md and report.html of a run from one analysis."""
+"""Writes report.md, report.html and the card of a run from one analysis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from report.analysis.findings import gather
+from report.card.picture import write_card
 from report.html.page import write_html
 from report.markdown.report import write_report
 from search.study.run import Run, Studies
@@ -14,7 +15,9 @@ from search.study.run import Run, Studies
 def write_reports(
     run: Run, studies: Studies, folder: Path | None = None, tell: Callable[[str], None] = lambda words: None
 ) -> list[Path]:
-    """Write both reports into a folder, the run folder if None; Keras re-evaluates the winner on the validation images.
+    """Write both reports and the card into a folder, the run folder if None.
+
+    Keras re-evaluates the winner on the validation images.
 
     Args:
         tell: receives progress messages.
@@ -27,4 +30,4 @@ def write_reports(
     tell("report.html: evaluating the winner again, importance of the choices, figures")
     page = write_html(found, folder)
     tell("report.md: the winner as Keras sees it")
-    return [page, write_report(run, studies, found, folder)]
+    return [page, write_report(run, studies, found, folder), *write_card(found, folder)]

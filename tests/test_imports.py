@@ -50,6 +50,7 @@ REPORT_ORDER = (
     "report.analysis",
     "report.figures",
     "report.markdown",
+    "report.card",
     "report.html",
     "report.write",
     "report.dashboard",

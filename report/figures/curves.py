@@ -43,11 +43,10 @@ SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "triangle
 
 
 class Noise(NamedTuple):
-    """95 % interval of the winner's accuracy (fractions) and its source, as text."""
+    """95 % interval of the winner's accuracy, one training; fractions."""
 
     low: float
     high: float
-    words: str
 
 
 # --- learning curves -------------------------------------------------------------------------------------------------
@@ -292,7 +291,7 @@ def _winning(point: Point, names: _Hover, noise: Noise | None, window: tuple[flo
     return bar | {
         "type": "scatter",
         "mode": "markers+text",
-        "name": f"winner: {point.name} ({point.accuracy:.2%}{f'; {noise.words}' if noise else ''})",
+        "name": f"winner: {point.name} ({point.accuracy:.2%})",
         "x": [point.cost],
         "y": [point.accuracy],
         "customdata": names.data([point]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from report.analysis.findings import Findings
 from report.analysis.timing import TrainingTimes, count_epochs, rungs_table
 from report.figures import curves as figures
 from report.html import markup
-from report.html.markup import Section
+from report.html.markup import Lacking, Section
 from report.markdown.summary import settings
 from report.tables import Table, refusal_words
 from search.export.card import versions
@@ -73,6 +74,12 @@ def time_spent(times: TrainingTimes) -> Section:
         clock = format_duration((times.ended - times.begun).total_seconds())
         text += f" Wall-clock time from the first start ({times.begun:%Y-%m-%d %H:%M}) to the last end: {clock}."
     return Section("time", "Time spent", markup.paragraph(text) + markup.table_of(columns, rows, "Time spent", left=(0, 4)))
+
+
+def not_shown(lacking: Sequence[Lacking]) -> Section:
+    """Section that names what this study cannot show yet, in one line each."""
+    items = "".join(f"<li>{escape(one.title)}: {escape(one.reason)}</li>" for one in lacking)
+    return Section("later", "Not shown yet", f"<ul>{items}</ul>")
 
 
 def configuration(findings: Findings) -> Section:

@@ -12,7 +12,7 @@ from report.analysis.marginal import Gain, Marginal, TooFew
 from report.analysis.parts import Net, part_of
 from report.figures import choices as choice_charts
 from report.html import markup
-from report.html.markup import Section
+from report.html.markup import Lacking, Section
 from report.markdown import effects as evidence
 from report.tables import Table
 from space import Fixed, widths
@@ -20,15 +20,14 @@ from space import Fixed, widths
 BESIDE = 8  # most other choices for which their table is shown beside the figures
 
 
-def choices(findings: Findings, nets: Sequence[Net]) -> Section | None:
+def choices(findings: Findings, nets: Sequence[Net]) -> Section | Lacking | None:
     """Section on widths, dropout and pools of good and bad candidates; None if no network is searched."""
     title = "Good and bad candidates"
     if isinstance(findings.run.config.space, Fixed):
         return None
     quarters = contrast.split_quarters(nets)
     if quarters is None:
-        few = f"{len(nets)} candidates are too few to compare good with bad ones; needed: {contrast.FEWEST}."
-        return Section("choices", title, markup.paragraph(few))
+        return Lacking(title, f"{len(nets)} of {contrast.FEWEST} candidates")
     n = len(quarters.best)
     text = (
         f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; pruned candidates rank below the others. "
@@ -64,16 +63,15 @@ def _plots(quarters: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple
         yield f"Pooling after each {part}", markup.figure(choice_charts.pools(quarters), words, height=360)
 
 
-def importances(findings: Findings) -> Section:
+def importances(findings: Findings) -> Section | Lacking:
     """Section on the importance of choices for reaching the best tenth."""
     study, title = findings.studies.candidates, "Importance of each choice"
     n = importance.trained(study)
     if not findings.run.config.parameters:
-        return Section("importance", title, markup.paragraph("Nothing was chosen: every value is fixed."))
+        return Lacking(title, "nothing was chosen: every value is fixed")
     rows = importance.importances(study, findings.run.config.search.seed)
     if not rows:
-        few = f"{n} trials trained in full are too few: {importance.FEWEST} are needed, {importance.STEADY} recommended."
-        return Section("importance", title, markup.paragraph(few))
+        return Lacking(title, f"{n} of {importance.FEWEST} trials trained in full")
     clear = [contrast.display_name(row.name) for row in rows if row.stands_out]
     text = (
         f"How much each choice matters for being among the best tenth of {n:,} trials trained in full (PED-ANOVA, Optuna's "
@@ -90,16 +88,15 @@ def importances(findings: Findings) -> Section:
     return Section("importance", title, (markup.notice(few.strip()) if few else "") + markup.paragraph(text) + figure)
 
 
-def parameters(findings: Findings, nets: Sequence[Net]) -> Section | None:
+def parameters(findings: Findings, nets: Sequence[Net]) -> Section | Lacking | None:
     """Section on the gain per thousand parameters; None if no widths are searched."""
     title = "Where the next thousand parameters pay"
     if not widths(findings.run.config.space):
         return None
     part, estimate = part_of(findings.run.config.space), marginal.marginal(findings, nets)
     if isinstance(estimate, TooFew):
-        few = f"{estimate.n} trials trained in full are too few; needed: {estimate.needed}"
-        why = few if estimate.n < estimate.needed else "their widths do not differ enough"
-        return Section("parameters", title, markup.paragraph(f"Cannot be estimated from these candidates: {why}."))
+        few = f"{estimate.n} of {estimate.needed} trials trained in full"
+        return Lacking(title, few if estimate.n < estimate.needed else "the widths of the candidates do not differ enough")
     return Section("parameters", title, _paying(estimate, part, findings.noise))
 
 

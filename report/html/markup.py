@@ -25,6 +25,13 @@ class Section(NamedTuple):
     body: str
 
 
+class Lacking(NamedTuple):
+    """A section that cannot be shown yet, with the reason; all of them share one line of the page."""
+
+    title: str
+    reason: str
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text."""
     return f"<p{_class(kind)}>{spaced(text)}</p>"
@@ -51,7 +58,8 @@ def table_of(
 ) -> str:
     """Like `table`, with cells that are HTML."""
     align = ["" if place in left else ' class="n"' for place in range(len(columns))]
-    head = "".join(f'<th scope="col"{kind}>{column}</th>' for kind, column in zip(align, columns, strict=True))
+    heads = zip(align, columns, strict=True)
+    head = "".join(f'<th scope="col"{kind}>{column}</th>' if column else f"<td{kind}></td>" for kind, column in heads)
     lines = []
     for place, row in enumerate(rows):
         cells = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(align, row, strict=True))

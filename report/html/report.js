@@ -55,7 +55,7 @@
     }
     const size = narrow.matches ? 12 : 13;
     layout.autosize = true;
-    if (width) layout.width = width;
+    if (width) Object.assign(layout, { width, height: Math.min(layout.height ?? 320, 560) });
     layout.font = { color: colour("--quiet"), family: getComputedStyle(document.body).fontFamily, size };
     layout.hoverlabel = { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--text") }, align: "left" };
     for (const name of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
@@ -101,7 +101,9 @@
   const afterPrint = () => {
     root.classList.remove("printed");
     for (const one of folded) one.open = false;
-    if (window.Plotly) for (const box of boxes) draw(box);
+    if (!window.Plotly) return;
+    for (const box of boxes) Plotly.purge(box); // first all: a figure as wide as paper would stretch the columns of a phone
+    for (const box of boxes) draw(box);
   };
 
   load().then(() => {

@@ -15,55 +15,27 @@ from report.figures import curves as figures
 from report.figures import finals as charts
 from report.figures.progress import progress as draw_progress
 from report.html import markup
-from report.html.markup import Section
+from report.html.markup import Lacking, Section
 from report.markdown import effects as evidence
-from report.markdown.summary import MEANING, STOPPED, base_table, counts_words, leaderboard_table, stopped_table
 from report.network.drawing import network_svg
 from report.network.layout import View
 from report.tables import Table
 from search.budget.metrics import METRICS
+from search.finals.statistics import wilson
 from search.study.pareto import add_costs
 from search.study.run import Opened
-from search.text import format_count, format_percent
+from search.text import format_percent
 
 SHOWN = 20  # trials shown above the fold
 MATRIX = 20  # most classes for which the confusion matrix is a table of numbers
 CONFUSIONS = 10  # confusions listed
 
 
-def leaderboard(findings: Findings) -> Section:
-    """Section with the leaderboard: base, references, best trials, others folded."""
-    whole, n_references = leaderboard_table(findings.board), len(findings.board["references"]) + bool(findings.board["base"])
-    first, rest = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
-    kinds = dict.fromkeys(range(n_references), "base") | {n_references: "winner"}
-    parts = [
-        markup.table(Table(whole.columns, first), "Leaderboard", left=(1,), kinds=kinds),
-        markup.paragraph(
-            f"{counts_words(findings.board)}. {MEANING}",
-            "remark",
-        ),
-    ]
-    if rest:
-        parts.insert(
-            1, markup.details(f"{len(rest):,} more", markup.table(Table(whole.columns, rest), "The rest", left=(1,)))
-        )
-    stopped = stopped_table(findings.board)
-    if stopped.rows:
-        table = markup.table(stopped, STOPPED, left=(0, 4))
-        parts.append(markup.details(f"{STOPPED}: {format_count(len(stopped.rows), 'candidate')}", table))
-    base = findings.run.config.base_name
-    if base is not None and (known := base_table(findings.run.config, findings.board)).rows:
-        parts += [f"<h3>The base{'' if base == 'base' else f', {escape(base)}'}</h3>", markup.table(known, "The base")]
-    return Section("leaderboard", "Leaderboard", "".join(parts))
-
-
-def finals(findings: Findings) -> Section:
+def finals(findings: Findings) -> Section | Lacking:
     """Section on the finals."""
     results = findings.finals
     if results is None:
-        words = "No finals yet: they train the best few and the base again on fresh seeds, and show which lead is real."
-        command = markup.commands({"to run them": findings.run.command_of("finals")})
-        return Section("finals", "Finals on fresh seeds", markup.paragraph(words) + command)
+        return Lacking("Finals on fresh seeds", f"not run yet: {findings.run.command_of('finals')}")
     parts = [markup.paragraph(evidence.finals_leader(results))]
     table = evidence.finals_table(results, findings.board.get("val_images"))
     if results.finalists:
@@ -120,6 +92,7 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
     """
     config = findings.run.config
     networks = {net.number: outline(net, part_of(config.space)) for net in candidates}
+    noise, board_images = _noise(findings), findings.board.get("val_images")
     names = config.recorded_metrics
     known = add_costs(Opened(findings.run, findings.candidates, findings.references), names, findings.studies)
     parts = [_front(known, config.cost_metrics)] if config.cost_metrics else list[str]()
@@ -127,12 +100,21 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
         metric, front = METRICS[name], fronts.front_board(known, (name,))
         text = f"Best validation accuracy against {metric.axis}; the line is the highest accuracy at no higher cost."
         text += " Shaded: beyond the budget." if name in config.budget.limits else ""
-        plot = figures.accuracy_by_cost(*known, name, networks=networks)
+        text += "" if noise is None else f" The bar at the winner: 95 % interval of one training on {board_images:,} images."
+        plot = figures.accuracy_by_cost(*known, name, noise=noise, networks=networks)
         parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, text)]
         n, label = len(front["trials"]), f"The front of accuracy against {metric.label}"
         table = markup.table(fronts.front_table(front), label, left=(1,))
         parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))
     return Section("costs", "Accuracy against cost", "".join(parts))
+
+
+def _noise(findings: Findings) -> figures.Noise | None:
+    """95 % interval of the winner's accuracy, one training on so many validation images."""
+    images, accuracy = findings.board.get("val_images"), findings.board["trials"][0]["best_val_accuracy"]
+    if not images:
+        return None
+    return figures.Noise(*wilson(accuracy, images))
 
 
 def _front(known: Opened, metrics: Sequence[str]) -> str:
@@ -171,11 +153,11 @@ def winner(findings: Findings) -> Section:
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def mistakes(findings: Findings, predictions: Predictions | str) -> Section:
+def mistakes(findings: Findings, predictions: Predictions | str) -> Section | Lacking:
     """Section on the confusion matrix and the worst mistakes, or the reason why there are none."""
     title = "What the winner gets wrong"
     if isinstance(predictions, str):
-        return Section("mistakes", title, markup.paragraph(f"Not shown: {predictions}."))
+        return Lacking(title, predictions)
     record = next(record for record in findings.candidates if record.number == findings.number)
     stored = record.float_val_accuracy or record.best_val_accuracy or 0.0
     again, before = (format_percent(accuracy, predictions.images) for accuracy in (predictions.accuracy, stored))
@@ -219,7 +201,7 @@ def _confusion(predictions: Predictions) -> str:
 
 
 def _cell(count: int, share: float, is_right: bool) -> str:
-    kind = ("right" if is_right else "wrong") + (" strong" if share > 0.45 else "")
+    kind = "right" if is_right else "wrong"
     return f'<td class="n {kind}" style="--share:{share:.3f}">{count or ""}</td>'
 
 

@@ -5,6 +5,7 @@ All paths in it are relative, so that it can be moved and zipped; its notebook r
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,7 @@ def _make(draft: Path, findings: Findings, tell: Callable[[str], None]) -> None:
         (draft / DATA).unlink()
     tell("writing the pages")
     for page in write_reports(run, findings.studies):
-        write_text(draft / page.name, page.read_text(encoding="utf-8"))
+        shutil.copyfile(page, draft / page.name)
     write_text(draft / "checklist.md", f"# {escaped(run.name)}: checklist\n\n{hand_in.checklist}\n")
     write_text(draft / "README.md", _readme(hand_in))
 

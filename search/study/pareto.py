@@ -83,7 +83,7 @@ def add_costs(study: Opened, metrics: Sequence[str], studies: Studies | None = N
         return space.build(run.config.space, run.config.declared(trial.params), tuple(data["input"]), data["classes"])
 
     def find_reference(trial: FrozenTrial) -> Architecture | None:
-        return _reference_network(run, trial)
+        return reference_network(run, trial)
 
     candidates = _complete(study.candidates, metrics, studies.candidates.get_trials(deepcopy=False), build_candidate)
     others = _complete(study.references, metrics, studies.references.get_trials(deepcopy=False), find_reference)
@@ -106,7 +106,7 @@ def _complete(
     return completed
 
 
-def _reference_network(run: Run, trial: FrozenTrial) -> Architecture | None:
+def reference_network(run: Run, trial: FrozenTrial) -> Architecture | None:
     """The network of a reference as it was trained; None if its files are gone or have changed."""
     matching = (
         network

@@ -185,9 +185,9 @@ def test_the_front_is_that_of_the_trained_and_ends_at_the_budget() -> None:
 
 
 def test_the_winner_is_a_labelled_star_with_the_interval_of_its_accuracy() -> None:
-    noise = figures.Noise(0.88, 0.915, "95 % of one training")
+    noise = figures.Noise(0.88, 0.915)
     figure = figures.accuracy_by_cost(hand_made(), FOUND, OPPONENTS, "params", noise=noise)
-    star = trace(figure, "winner: trial 1 (90.00%; 95 % of one training)")
+    star = trace(figure, "winner: trial 1 (90.00%)")
     assert (star["x"], star["y"], star["text"], star["marker"]["symbol"]) == ([7_000], [0.9], ["trial 1"], "star")
     assert (star["error_y"]["array"], star["error_y"]["arrayminus"]) == ([0.015], [0.02])
     assert "error_y" not in trace(figures.accuracy_by_cost(hand_made(), FOUND, [], "params"), "winner")

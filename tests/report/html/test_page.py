@@ -28,9 +28,11 @@ from report.html import page as html
 from report.markdown.report import write_report
 from report.markdown.summary import leaderboard_table
 from report.pareto import front_board, front_table
+from report.tables import gap_text, interval_text
 from search.data.sources import CIFAR10_CLASSES, CIFAR100_CLASSES
 from search.study.config import STUDIES
 from search.study.run import Opened
+from search.text import format_percent
 from tests.support.chromium import chromium, emulate
 from tests.support.synthetic import fill, finals_of, noise_images, storages_in_memory, synthetic_run
 
@@ -134,9 +136,15 @@ def test_the_embedded_leaderboard_is_that_of_top(found: Findings, page: Parsed) 
 
 def test_both_pages_show_the_same_rows(found: Findings, page: Parsed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("report.markdown.report.keras_summary", lambda network: (1, "as Keras sees it"))
-    known = leaderboard_table(found.board)
-    shown = [page.tables["Leaderboard"][0], *page.tables["Leaderboard"][1:], *page.tables["The rest"][1:]]
-    assert shown == [list(known.columns), *map(list, known.rows)]
+    known, images = leaderboard_table(found.board), found.board["val_images"]
+    shown = {row[1]: row for row in page.tables["Leaderboard"][1:]}
+    assert [row[0] for row in page.tables["Leaderboard"][1:]] == [row[0] for row in known.rows]
+    for scores in found.board["trials"]:
+        row = shown[str(scores["number"])]
+        assert row[0] == str(scores["rank"]) and row[4] == f"{scores['params']:,}"
+        assert row[2].startswith(f"{format_percent(scores['best_val_accuracy'], images)} ")
+        assert row[2].endswith(f" {interval_text(found.board, scores)}")
+        assert row[3] == gap_text(found.board, scores)
     markdown = write_report(found.run, found.studies, found).read_text(encoding="utf-8")
     assert all(f"| {' | '.join(row)} |" in markdown for row in known.rows)
     for line in page.tables["Finals"][1:]:
@@ -151,10 +159,11 @@ def test_every_entry_of_the_contents_leads_to_a_section(page: Parsed) -> None:
 
 
 def test_the_verdict_stands_at_the_top(found: Findings, page: Parsed) -> None:
-    head = page.words.partition("Best validation accuracy")[0].replace("\u00a0", " ")
+    head = page.words.partition("Protocol ")[0].replace("\u00a0", " ")
     best = found.board["trials"][0]
     assert "synthetic: the base is beaten" in head
-    assert found.verdict.text in head
+    assert found.verdict.sentence in head
+    assert all(remark in page.words.replace("\u00a0", " ") for remark in found.verdict.remarks)
     for words in (
         f"trial {best['number']}",
         f"{best['best_val_accuracy']:.1%}",
@@ -174,7 +183,7 @@ def test_the_page_loads_nothing(text: str, page: Parsed) -> None:
         for key in ("src", "href"):
             assert (attributes.get(key) or "#").startswith(("#", "data:image/png;base64,")), (tag, attributes)
     assert not page.named("link") and "@import" not in text
-    assert len(text) < 2_500_000, "plotly is packed"
+    assert len(text) < 2_600_000, "plotly is packed"
 
 
 def test_figures_can_be_read_on_any_background(page: Parsed) -> None:
@@ -225,7 +234,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_section_without_its_data_says_why(found: Findings) -> None:
     page = Parsed(html.page(replace(found, finals=None), "weights.npz: cannot be read"))
-    assert "Not shown: weights.npz: cannot be read." in page.words
+    assert "What the winner gets wrong: weights.npz: cannot be read" in page.words
     assert "python -m search finals synthetic" in page.words
     assert not page.named("img")
 
@@ -235,9 +244,11 @@ def test_too_few_trials_are_said_to_be_too_few(tmp_path: Path) -> None:
         run = synthetic_run(tmp_path, recipe__epochs=2)
         few = gather(run, fill(run, noise_images(), 6))
         page = Parsed(html.page(few, answers()))
-    assert "6 candidates are too few to compare good with bad ones" in page.words
-    assert "6 trials trained in full are too few: 20 are needed" in page.words
-    assert "6 trials trained in full are too few; needed: " in page.words
+    assert [section["id"] for section in page.named("section")][-2:] == ["later", "asked"]
+    assert "Good and bad candidates: 6 of 8 candidates" in page.words
+    assert "Importance of each choice: 6 of 20 trials trained in full" in page.words
+    assert "Where the next thousand parameters pay: 6 of " in page.words
+    assert not {"choices", "importance", "parameters", "finals"} & {section["id"] for section in page.named("section")}
 
 
 @pytest.mark.usefixtures("quick")
@@ -252,10 +263,12 @@ def test_only_the_course_protocol_is_warned_of(found: Findings, page: Parsed) ->
 def test_a_base_that_is_a_plain_accuracy_or_not_trained_is_told(found: Findings) -> None:
     level = replace(found.run, config=found.run.config.model_copy(update={"base": 0.84}))
     board = {**found.board, "base": {**dict.fromkeys(found.board["base"]), "best_val_accuracy": 0.84}}
-    assert "the base has 84.0%" in Parsed(html.page(replace(found, run=level, board=board), "gone")).words
+    told = Parsed(html.page(replace(found, run=level, board=board, finals=None), "gone")).words
+    assert "a plain accuracy" in told and "84.0%" in told
     trials = [{**row, "delta_vs_base": None} for row in found.board["trials"]]
-    page = Parsed(html.page(replace(found, board={**found.board, "base": None, "trials": trials}), "gone"))
-    assert "it has not been trained" in page.words
+    untrained = replace(found, references=[], finals=None, board={**found.board, "base": None, "trials": trials})
+    page = Parsed(html.page(untrained, "gone"))
+    assert "the base has not been trained" in page.words
 
 
 def test_an_ablation_has_its_effects_and_no_section_on_widths(tmp_path: Path) -> None:

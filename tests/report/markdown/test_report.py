@@ -488,7 +488,7 @@ def test_report_writes_both_pages_anew(copied: Run) -> None:
     for name in ("report.html", "report.md"):
         (copied.folder / name).unlink()
     printed = search("report", str(study_file(copied))).split()
-    assert [Path(path).name for path in printed] == ["report.html", "report.md"]
+    assert [Path(path).name for path in printed] == ["report.html", "report.md", "card.svg", "card.png"]
     assert all(Path(path).is_file() for path in printed)
 
 

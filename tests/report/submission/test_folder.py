@@ -43,8 +43,8 @@ pytestmark = [
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 FILES = [
     "README.md", "base_model.json", "base_model.keras", "base_model.py", "best_model.json", "best_model.keras",
-    "best_model.py", "checklist.md", "data.npz", "learning_curves.svg", "logs/base.json", "logs/winner.json",
-    "report.html", "report.md", "submission.ipynb",
+    "best_model.py", "card.png", "card.svg", "checklist.md", "data.npz", "learning_curves.svg", "logs/base.json",
+    "logs/winner.json", "report.html", "report.md", "submission.ipynb",
 ]  # fmt: skip
 
 
