@@ -97,10 +97,10 @@ class Verdict:
         return " ".join([self.sentence, *self.remarks])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `top --json` and `finals --json` print them under `standing`."""
+        """Plain values without commands, which name paths, as `top --json` and `finals --json` print them as `standing`."""
         plain = asdict(self)
         return {"standing": self.standing.value, "title": self.title, "text": self.text} | {
-            name: plain[name] for name in plain if name not in ("standing", "sentence", "remarks")
+            name: plain[name] for name in plain if name not in ("standing", "sentence", "remarks", "commands")
         }
 
 
