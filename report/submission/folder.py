@@ -188,6 +188,7 @@ def _readme(hand_in: HandIn) -> str:
         f"[{NOTEBOOK}]({NOTEBOOK})": "executed: code of base and winner, logs, curves, measured accuracies, checks",
         "[report.md](report.md)": "the report: leaderboard, the winner layer by layer, logs, configuration",
         "[report.html](report.html)": "more of it, with figures; opens offline",
+        "[card.svg](card.svg), card.png": "base and winner on one picture",
         "[checklist.md](checklist.md)": "what the task asks, whether it holds, and what shows it",
         "best_model.py, .json, .keras": "the winner: Keras source, card, weights of its best epoch",
     }
