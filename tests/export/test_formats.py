@@ -234,11 +234,15 @@ def other_weights(architecture: Architecture) -> list[Any]:
 @pytest.mark.parametrize(
     ("form", "target", "wrong"),
     [
-        ("tflite", "search.export.tflite.float_tflite", lambda made: lambda net, _: made(net, other_weights(net))),
+        (
+            "tflite",
+            "search.export.tflite.float_tflite",
+            lambda made: lambda net, _, **options: made(net, other_weights(net), **options),
+        ),
         (
             "int8",
             "search.export.tflite.int8_tflite",
-            lambda made: lambda net, _, *rest: made(net, other_weights(net), *rest),
+            lambda made: lambda net, _, *rest, **options: made(net, other_weights(net), *rest, **options),
         ),
         ("c", "search.export.c_array.source_text", lambda made: lambda source: made(source).replace("0x1", "0x2")),
         (

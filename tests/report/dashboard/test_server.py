@@ -366,7 +366,7 @@ def test_the_study_page_shows_the_best_the_graphs_and_the_files(theme: str, site
         assert plot.find_element("css selector", ".gtitle").text == title
         assert plot.find_elements("css selector", ".trace path, .point path, .js-line"), f"nothing is drawn in {name}"
     legend = browser.find_elements("css selector", f"[id='user-defined-plot:{GRAPHS[0]}'] .legendtext")
-    assert {entry.get_attribute("textContent").split(" (")[0] for entry in legend} == {"base", "trial 0", "trial 2"}
+    assert {entry.get_attribute("textContent").split(" (")[0] for entry in legend} == {"base", "next best", "trial 2"}
     for file in ("best_model.py", "best_model.json", "best_model.keras", "report.md"):
         link = browser.find_element("css selector", f"a[download='{file}']")
         assert f":{site.port}/artifacts/{site.study_id}/" in link.get_attribute("href")
@@ -374,7 +374,9 @@ def test_the_study_page_shows_the_best_the_graphs_and_the_files(theme: str, site
 
 @slow
 def test_the_note_page_shows_the_note(site: Site, browser: Any) -> None:
-    text = text_of(browser, f"{site.url}/note", "Best so far", "The first 5", "How to read this")
+    text = text_of(
+        browser, f"{site.url}/note", "Trial 2, the best of 2 trained candidates", "The first 5", "How to read this"
+    )
     shoot(browser, "note")
     assert "**" not in text and "|" not in text, "Markdown is rendered"
 
