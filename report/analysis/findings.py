@@ -33,7 +33,7 @@ class Findings:
     @property
     def verdict(self) -> Verdict:
         """Comparison of the winner with the base."""
-        return judge(self.run, self.board, self.finals, self.data["classes"])
+        return judge(self.run, self.board, self.finals, self.data)
 
     @property
     def noise(self) -> float | None:

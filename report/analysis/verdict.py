@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from search.finals.results import FinalistResult, FinalsResult
 from search.finals.statistics import chance_gap, wilson
 from search.study.config import hardly_learnt
+from search.study.dataset import majority_note
 from search.study.run import Run
 from search.text import format_count, format_percent, format_percent_span, format_points, format_points_span
 
@@ -104,14 +105,21 @@ class Verdict:
         }
 
 
-def judge(run: Run, board: Board, finals: FinalsResult | None, classes: int | None) -> Verdict:
+def judge(run: Run, board: Board, finals: FinalsResult | None, data: Mapping[str, Any]) -> Verdict:
     """Compare the best candidate of the search with the base.
 
     Args:
         board: the leaderboard of the run.
         finals: their results; None if there are none.
-        classes: of the images, as an accuracy near chance is no base; None if their number is unknown.
+        data: facts of the images, see `search.study.dataset.data_facts`: an accuracy near chance is no base, and one that
+            always guessing the commonest class reaches is no lead. Empty before they were read.
     """
+    verdict = _judge(run, board, finals, data.get("classes"))
+    note = majority_note(data, None if verdict.score is None else board["trials"][0]["best_val_accuracy"])
+    return verdict if note is None else replace(verdict, remarks=(*verdict.remarks, note))
+
+
+def _judge(run: Run, board: Board, finals: FinalsResult | None, classes: int | None) -> Verdict:
     if not board["trials"] or board["trials"][0]["rank"] is None:
         return Verdict(Standing.UNTRAINED, "No candidate has been trained yet.", commands={"continue": run.command})
     winner = board["trials"][0]

@@ -66,7 +66,7 @@ def study_note(
     """
     config, images = run.config, images_of(data, "validation")
     board = leaderboard(run, candidates, references, images)
-    verdict = judge(run, board, finals, data.get("classes"))
+    verdict = judge(run, board, finals, data)
     kinds = "of separable convolutions only and " if config.budget.separable_only else ""
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     refused = refusal_words(candidates)

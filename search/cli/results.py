@@ -159,7 +159,7 @@ def judged(run: Run) -> Judged:
     candidates, references = outline(studies.candidates), outline(studies.references)
     data = studies.candidates.user_attrs[DATA]
     board = leaderboard(run, candidates, references, images_of(data, "validation"))
-    return Judged(studies, candidates, references, board, judge(run, board, load_results(run), data["classes"]))
+    return Judged(studies, candidates, references, board, judge(run, board, load_results(run), data))
 
 
 def _device(known: Judged, run: Run, device: str, *, whole: bool) -> dict[str, Any]:
@@ -190,17 +190,12 @@ def print_top(run: Run, console: Any, *, whole: bool = False) -> Verdict:
     from report.pareto import front_board
     from report.tables import refusal_words
     from search.cli.tables import print_front, print_leaderboard
-    from search.study.dataset import majority_note
-    from search.study.records import ranked
-    from search.study.run import DATA, Opened
+    from search.study.run import Opened
 
     known = judged(run)
     print_leaderboard(console, known.board, run.config, whole=whole)
     if metrics := run.config.cost_metrics:
         print_front(console, front_board(Opened(run, known.candidates, known.references), metrics, known.studies))
-    best = next((record.best_val_accuracy for record in ranked(known.candidates)), None)
-    if note := majority_note(known.studies.candidates.user_attrs[DATA], best):
-        console.print(note, style="yellow", markup=False, highlight=False)
     if rejected := refusal_words(known.candidates):
         console.print(f"Rejected before training: {rejected}.", highlight=False)
     return known.verdict

@@ -43,7 +43,7 @@ def judged(
 ) -> Verdict:
     """Verdict on trial 3, as `best` as this, and a base."""
     run, references = run or run_of(), [] if base is None else [record(0, base, "base")]
-    return judge(run, leaderboard(run, [record(3, best)], references, images), finals, 10)
+    return judge(run, leaderboard(run, [record(3, best)], references, images), finals, {"classes": 10})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_one_seed_confirms_nothing() -> None:
 
 def test_nothing_trained_is_no_verdict() -> None:
     run = run_of()
-    verdict = judge(run, leaderboard(run, [], [], IMAGES), None, 10)
+    verdict = judge(run, leaderboard(run, [], [], IMAGES), None, {"classes": 10})
     assert (verdict.standing, verdict.winner) == (Standing.UNTRAINED, None)
 
 

@@ -271,7 +271,7 @@ GOOD: tuple[Layer, ...] = (
 
 
 def judged_checks(run: Run, network: Architecture, params: int, board: dict[str, Any]) -> list[page.Check]:
-    return page.checks(run.config, network, params, board, judge(run, board, None, 10))
+    return page.checks(run.config, network, params, board, judge(run, board, None, {"classes": 10}))
 
 
 def failed_checks(
@@ -311,7 +311,7 @@ def test_to_beat_a_base_that_hardly_learnt_is_no_point_kept() -> None:
         board = leaderboard(run, [record(0, 0.9)], [record(0, accuracy, reference="base")])
         check = judged_checks(run, network, 500, board)[-1]
         assert (check.asked, check.mark) == ("beats the base", mark)
-        assert judge(run, board, None, 10).standing == (
+        assert judge(run, board, None, {"classes": 10}).standing == (
             Standing.AHEAD_ONCE if mark == page.Mark.MET else Standing.HARDLY_LEARNT
         )
 
