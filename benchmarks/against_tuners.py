@@ -227,7 +227,7 @@ def _run_tuner(name: str, seed: int, minutes: float, out: Path, folder: Path) ->
 
 
 class _Job:
-    """What a tuner needs: the study, the images as floats, and a log of what it has done, written after each training."""
+    """Input of a tuner: the study, the images as floats, and the log of its trainings, written after each."""
 
     def __init__(self, out: Path, name: str, seed: int) -> None:
         from search.training.device import prepare_device

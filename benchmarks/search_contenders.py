@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,8 @@ class Contender:
         return BudgetedSampler(self.inner(space, config.budget.params, seed), config, FACTS, claims, seed=seed)
 
 
-class _Relative(optuna.samplers.BaseSampler):
-    """A sampler of whole points, inside `BudgetedSampler`."""
+class _Relative(optuna.samplers.BaseSampler, ABC):
+    """A sampler of whole points, inside `BudgetedSampler`, which draws the points that this one leaves empty."""
 
     def __init__(self, space: str, budget: int, seed: int) -> None:
         self.space, self.budget, self.generator = space, budget, random.Random(seed)
@@ -66,11 +67,11 @@ class _Relative(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        raise NotImplementedError
+        raise AssertionError(f"{param_name}: BudgetedSampler draws single parameters itself")
 
+    @abstractmethod
     def propose(self, complete: Sequence[FrozenTrial]) -> Values:
         """The next point, from the complete trials."""
-        raise NotImplementedError
 
 
 class Evolution(_Relative):

@@ -79,7 +79,8 @@ ROWS = {
     ),
     24: Row(
         "the study, its database or its folder deleted, renamed or replaced during a run",
-        "the run stops at once with status 1 and names it, nothing is recreated; put back, the same command resumes",
+        "the run stops at once with status 1 and names it, nothing is recreated; put back, the same command resumes, unless "
+        "another file replaced the database: SQLite may have written its last results into that one",
     ),
     25: Row(
         "a server with a wrong password, a dropped database, a failover to a read-only server",

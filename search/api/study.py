@@ -89,6 +89,7 @@ class Study:
         else:
             assert folder is not None
             self.path = _write(Path(folder), tables)
+            return
         study_file.load(self.path)
 
     def __repr__(self) -> str:
@@ -210,7 +211,11 @@ class Study:
 
 
 def _write(folder: Path, tables: Mapping[str, Any]) -> Path:
-    """Write a study file and the images that were given as arrays; return its path."""
+    """Write a study file and the images that were given as arrays, once the tables are checked; return its path.
+
+    Raises:
+        UserError: a table is at fault, or a file of the user's, or of a study that has begun, would be replaced.
+    """
     unknown = [name for name in tables if name not in TABLES]
     if unknown:
         raise UserError(f"Study: {unknown[0]} is no table of a study file, {nearest(unknown[0], TABLES)}")
@@ -218,36 +223,41 @@ def _write(folder: Path, tables: Mapping[str, Any]) -> Path:
     if path.exists() and HEADING not in path.read_text(encoding="utf-8"):
         raise UserError(f"{path}: was not written by Study; pass another folder, or Study({str(path)!r}) to use it as it is")
     content = {name: tables[name] for name in TABLES if name in tables}
-    folder.mkdir(parents=True, exist_ok=True)
+    arrays = dict[str, Any]()
     if "data" in content:
-        content["data"] = _data_table(folder, content["data"])
+        content["data"], arrays = _data_table(content["data"])
     if isinstance(content.get("budget"), int):
         content["budget"] = {"params": content["budget"]}
     if isinstance(content.get("space"), BaseModel):
         content["space"] = _space_table(content["space"])
     if isinstance(content.get("base"), os.PathLike):
         content["base"] = str(Path(content["base"]).resolve())
-    write_text(path, study_text(HEADING, content))
+    text = study_text(HEADING, content)
+    study_file.loads(text.encode(), path)
+    images = folder / IMAGES
+    if arrays and not _holds(images, arrays):
+        if (folder / "run" / "config.json").exists():
+            raise UserError(f"{images}: the study began with other images; pass another folder, or the images it began with")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_arrays(images, arrays)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
     return path
 
 
-def _data_table(folder: Path, data: object) -> object:
-    """The [data] table of a name, a path, or a dict that may hold arrays, which are written to a file."""
+def _data_table(data: object) -> tuple[object, dict[str, Any]]:
+    """(The [data] table of a name, a path, or a dict; the arrays that the dict holds)."""
     if isinstance(data, os.PathLike) or (isinstance(data, str) and Path(data).exists()):
-        return {"path": str(Path(data).resolve())}
+        return {"path": str(Path(data).resolve())}, {}
     if isinstance(data, str):
-        return {"name": data}
+        return {"name": data}, {}
     if not isinstance(data, Mapping):
-        return data
+        return data, {}
     arrays = {key: np.asarray(value) for key, value in data.items() if key.startswith(("x_", "y_"))}
     rest = {key: value for key, value in data.items() if key not in arrays}
     if isinstance(rest.get("path"), str | os.PathLike):
         rest["path"] = str(Path(rest["path"]).resolve())
-    if not arrays:
-        return rest
-    if not _holds(folder / IMAGES, arrays):
-        write_arrays(folder / IMAGES, arrays)
-    return {"path": IMAGES} | rest
+    return ({"path": IMAGES} | rest if arrays else rest), arrays
 
 
 def _holds(path: Path, arrays: Mapping[str, Any]) -> bool:

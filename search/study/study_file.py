@@ -53,9 +53,20 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
         UserError: the file is missing, no TOML, or breaks a rule.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return loads(content, path, overrides)
+
+
+def loads(content: bytes, path: Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Check the content of a study file, which need not be at its path yet; relative paths start in the path's folder.
+
+    Raises:
+        UserError: it is no TOML, or breaks a rule.
+    """
+    try:
+        raw = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark in front
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
     _check_plain(path, raw)

@@ -63,7 +63,7 @@ def test_own_images_and_an_own_space_train_by_the_same_code(tmp_path: Path, capf
     assert study.opened.run.config.space.model_dump() == {"lowest": 6, "highest": 16}
     folder = study.export(to=tmp_path / "out", formats=["json"])
     assert (folder / "best_model.json").is_file()
-    with pytest.raises(UserError, match="trained on other data"):
+    with pytest.raises(UserError, match="the study began with other images"):
         Study(folder=tmp_path / "mine", data=images(330), **SMALL | {"space": Cells(lowest=6)}).run()
 
 
@@ -144,6 +144,17 @@ def test_a_study_file_of_the_user_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was not written by Study"):
         Study(folder=tmp_path, data="digits", **SMALL)
     assert (tmp_path / "study.toml").read_text(encoding="utf-8") == "base = 0.5\n"
+
+
+def test_tables_at_fault_leave_the_study_as_it_was(tmp_path: Path) -> None:
+    study = Study(folder=tmp_path / "mine", data=images(), **SMALL)
+    before = {path: path.read_bytes() for path in study.path.parent.iterdir()}
+    with pytest.raises(UserError, match=r"budget\.params"):
+        Study(folder=tmp_path / "mine", data=images(30), **SMALL | {"budget": -3})
+    assert {path: path.read_bytes() for path in study.path.parent.iterdir()} == before
+    with pytest.raises(UserError, match=r"data\.name"):
+        Study(folder=tmp_path / "other", data="digitz", **SMALL)
+    assert not (tmp_path / "other").exists()
 
 
 def test_images_are_written_once(tmp_path: Path) -> None:

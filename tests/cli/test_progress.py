@@ -1,4 +1,4 @@
-"""What is shown of a run as it goes, with one worker and with several."""
+"""The live line and the lines of a run, with one worker and with several."""
 
 from __future__ import annotations
 

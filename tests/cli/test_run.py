@@ -1,4 +1,4 @@
-"""What `run` and `finals` say around their trainings."""
+"""Lines that `run` and `finals` print around their trainings."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def of_json(text: str) -> Imported:
 
 
 def of_model(model: keras.Model) -> Imported:
-    """What is read of a model; where all is known, it has the parameters that Keras counts."""
+    """The import of a model; where all is known, it has the parameters that Keras counts."""
     found = of_json(model.to_json())
     if not found.problems:
         assert found.architecture is not None

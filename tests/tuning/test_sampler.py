@@ -116,7 +116,7 @@ def propose(study: optuna.Study, config: StudyConfig, count: int = 1) -> list[Fr
 
 
 def score(found: Candidate) -> float:
-    """What the samplers are to raise: narrow first blocks, a high learning rate."""
+    """The score to maximise: narrow first blocks, a high learning rate."""
     first = found.architecture.layers[0]
     return 100 * found.recipe.learning_rate - getattr(first, "filters", 0) / 64
 

@@ -58,7 +58,7 @@ class Kernel:
         return [*names, "linear", "noise"]
 
     def compare(self, a: Array, b: Array) -> Comparison:
-        """What the kernel needs of two tables of standardised features."""
+        """Squared distances by group and inner products of two tables of standardised features (n, features)."""
         squares = [_squares(a[:, group], b[:, group]) / len(group) for group in self.groups]
         return Comparison(squares, a @ b.T / max(a.shape[1], 1))
 
