@@ -15,13 +15,13 @@ import argparse
 import json
 import random
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from small_images import small_images
 
 from search.files import read_json, write_json
 
@@ -57,7 +57,7 @@ def main() -> None:
     from search.training.device import prepare_device
 
     print(prepare_device().description)
-    data = small_images(asked.data)
+    data = small_images(asked.data, IMAGES, VALIDATION)
     for number, values in enumerate(candidates(asked.candidates)):
         if number >= len(found):
             found.append({"values": values} | both(values, number, data))
@@ -88,33 +88,6 @@ def candidates(count: int) -> list[dict[str, Any]]:
         if fits:
             found.append(values)
     return found
-
-
-def small_images(path: Path | None) -> Any:
-    """A stratified part of CIFAR-10, each image the mean of 2x2 pixels; validation on test images."""
-    from search.data.dataset import load_dataset
-
-    data = load_dataset("cifar10", path, protocol="course", holdout=0.1, images=None)
-    train, val = part(data.y_train, IMAGES), part(data.y_val, VALIDATION)
-    return replace(
-        data,
-        x_train=halved(data.x_train[train]),
-        y_train=data.y_train[train],
-        x_val=halved(data.x_val[val]),
-        y_val=data.y_val[val],
-        fingerprint=f"{data.fingerprint}/{IMAGES}/{VALIDATION}/16",
-    )
-
-
-def part(labels: Any, count: int) -> Any:
-    """Indices of the first `count` images, equally many of each class."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == one)[: count // 10] for one in range(10)]))
-
-
-def halved(images: Any) -> Any:
-    n, height, width, channels = images.shape
-    means = images.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
-    return np.round(means).astype(np.uint8)
 
 
 def both(values: dict[str, Any], number: int, data: Any) -> dict[str, Any]:

@@ -21,7 +21,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from ground_spaces import (
     draw,
     mutate,
 )
+from small_images import small_images
 
 from search.files import read_json, write_json
 
@@ -86,7 +86,7 @@ def train(data_path: Path, out: Path, number: int, parts: int, end: float) -> No
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # 0.4 s less a network, trained as fast
-    data = small_images(data_path)
+    data = small_images(data_path, IMAGES, VALIDATION, SIDE)
     out.mkdir(parents=True, exist_ok=True)
     trained = 0
     for network in range(number - 1, MOST, parts):
@@ -167,34 +167,6 @@ def run(job: Row, data: Any) -> Row:
         "compile_s": round(compiled, 2),
         "cpu_s": round(time.process_time() - started, 2),
     }
-
-
-def small_images(path: Path) -> Any:
-    """A stratified part of CIFAR-10, each image the mean of 2x2 pixels; validation on test images."""
-    from search.data.dataset import load_dataset
-
-    data = load_dataset("cifar10", path, protocol="course", holdout=0.1, images=None)
-    train, val = _part(data.y_train, IMAGES), _part(data.y_val, VALIDATION)
-    return replace(
-        data,
-        x_train=_averaged(data.x_train[train]),
-        y_train=data.y_train[train],
-        x_val=_averaged(data.x_val[val]),
-        y_val=data.y_val[val],
-        fingerprint=f"{data.fingerprint}/{IMAGES}/{VALIDATION}/{SIDE}",
-    )
-
-
-def _part(labels: Any, count: int) -> Any:
-    """Indices of the first `count` images, equally many of each class."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == label)[: count // 10] for label in range(10)]))
-
-
-def _averaged(images: Any) -> Any:
-    count, height, width, channels = images.shape
-    side = height // SIDE
-    means = images.reshape(count, SIDE, side, SIDE, width // SIDE, channels).mean(axis=(2, 4))
-    return np.round(means).astype(np.uint8)
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
