@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TABLES = ("protocol", "base", "data", "budget", "space", "recipe", "search", "stop")  # of a study file, in their order
 HEADING = "Written by search.Study from Python; changes are lost when it is written again."
+ARRAYS = ("x_", "y_", "groups")  # how the names of arrays in a dict of data begin
 IMAGES = "images.npz"  # in the study's folder: images that were given as arrays
 
 
@@ -72,8 +73,9 @@ class Study:
             storage: a database URL, instead of a SQLite file in the run folder.
             tables: `base` (a reference, an architecture file, or an accuracy), `budget` (a dict, or a number of parameters),
                 `data` (a dict, the name of a data set, the path of images, or a dict with arrays `x_train`, `y_train`,
-                `x_test`, `y_test` and perhaps `x_val`, `y_val` of shapes (n, height, width, channels) and (n,)), `space`
-                (a dict, or a search space object, also of a class of your own), `recipe`, `search`, `stop`, `protocol`.
+                `x_test`, `y_test` and perhaps `x_val`, `y_val` of shapes (n, height, width, channels) and (n,), and
+                `groups_train` (n,) of images that are kept together), `space` (a dict, or a search space object, also of a
+                class of your own), `recipe`, `search`, `stop`, `protocol`.
 
         Raises:
             UserError: there is no such study, or a value breaks a rule.
@@ -253,7 +255,10 @@ def _data_table(data: object) -> tuple[object, dict[str, Any]]:
         return {"name": data}, {}
     if not isinstance(data, Mapping):
         return data, {}
-    arrays = {key: np.asarray(value) for key, value in data.items() if key.startswith(("x_", "y_"))}
+    arrays = {key: np.asarray(value) for key, value in data.items() if key.startswith(ARRAYS)}
+    for key, array in arrays.items():
+        if array.dtype == object and key.startswith("groups"):  # texts of a table, such as a column of pandas
+            arrays[key] = array.astype(str)
     rest = {key: value for key, value in data.items() if key not in arrays}
     if isinstance(rest.get("path"), str | os.PathLike):
         rest["path"] = str(Path(rest["path"]).resolve())

@@ -15,7 +15,7 @@ import pickle
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -55,6 +55,7 @@ class Arrays(NamedTuple):
     y_val: NDArray[Any] | None = None
     official: str | None = None
     others: tuple[str, ...] = ()  # names of arrays that were left out
+    groups: dict[str, NDArray[Any]] | None = None  # of the images, by part, where there are such arrays
 
     def parts(self) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
         """(part, images, labels) of each split that is there, "train" first and "test" last."""
@@ -117,6 +118,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
 
 
 _TRAIN, _TEST, _VAL = ("x_train", "y_train"), ("x_test", "y_test"), ("x_val", "y_val")
+_GROUPS = {"train": ("groups_train", "groups"), "val": ("groups_val",), "test": ("groups_test",)}  # names of the arrays
 
 
 def _npz(path: Path) -> Arrays:
@@ -127,6 +129,8 @@ def _npz(path: Path) -> Arrays:
         if missing := [name for name in wanted if name not in infos]:
             shown = reason(ValueError(", ".join(sorted(infos)[:8]) or "nothing"))
             raise UserError(f"{path}: {', '.join(missing)} missing, it holds {shown}; pass {ACCEPTED}")
+        groups = _group_names(infos, wanted)
+        wanted += groups.values()
         members = [infos[name] for name in wanted]
         size, packed = sum(info.file_size for info in members), sum(info.compress_size for info in members)
         if size > LARGEST_NPZ:
@@ -147,7 +151,14 @@ def _npz(path: Path) -> Arrays:
         x_val=arrays.get("x_val"),
         y_val=arrays.get("y_val"),
         others=tuple(sorted(reason(ValueError(name)) for name in infos.keys() - {*wanted})),
+        groups={part: arrays[name] for part, name in groups.items()} or None,
     )
+
+
+def _group_names(infos: Mapping[str, object], wanted: Collection[str]) -> dict[str, str]:
+    """The name of the array of groups by part, of the parts that are read and have one."""
+    present = {part: [name for name in names if name in infos] for part, names in _GROUPS.items() if f"x_{part}" in wanted}
+    return {part: names[0] for part, names in present.items() if names}
 
 
 def _check_npy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:

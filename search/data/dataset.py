@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from search.data import folders
 from search.data.checks import CHUNK, content_remarks
 from search.data.copies import PARTS, Copies, find_copies
+from search.data.group_splits import held_out_groups, holdout_size
+from search.data.groups import Groups, across_parts, split_remarks
 from search.data.images import AS_THEY_ARE, DamagedImage, Options, Pixels, decode
 from search.data.loading import ReadImages
 from search.data.sources import NAMED, Decode, Reading, Source, class_counts, is_folder_of_images, open_source
@@ -106,6 +108,7 @@ def load_dataset(
     options: Options = AS_THEY_ARE,
     reading: Reading = Reading(),  # noqa: B008 - immutable
     drop_copies: bool = False,
+    group: str | None = None,
 ) -> Dataset:
     """Read a data set and split it.
 
@@ -122,6 +125,8 @@ def load_dataset(
         options: how each image of a path is read.
         reading: how the files of a folder are read.
         drop_copies: leave out copies (see `search.data.copies`), after the splits are made.
+        group: the pattern of the groups of images of a folder, which stay on one side of every split that is made here
+            (see `search.data.groups`).
 
     Raises:
         UserError: the data does not exist, cannot be read, is no data set, or leaves a class without images.
@@ -130,8 +135,11 @@ def load_dataset(
         raise UserError(f"protocol must be 'course' or 'holdout', not {protocol!r}")
     if name is not None and options != AS_THEY_ARE:
         raise UserError(f"data: {name} is taken as it is; size, grayscale, background and classes go with a path alone")
-    source = open_source(name, path, options, reading)
-    splits = _split(source.name, source.splits, protocol, holdout, images, seed)
+    if name is not None and group is not None:
+        raise UserError(f"data.group: {name} is taken as it is; leave it out, or give a path without a name")
+    source = open_source(name, path, options, reading, group)
+    splits = _split(source.name, source.splits, protocol, holdout, images, seed, source.groups)
+    remarks = _group_remarks(source, splits, holdout) if source.groups else []
     damaged: tuple[str, ...] = ()
     if source.decode:  # only now, so that no image is opened that is not taken
         splits, damaged = _decoded(source.decode, splits)
@@ -142,13 +150,29 @@ def load_dataset(
         splits = {part: Split(split.x[keep[part]], split.y[keep[part]]) for part, split in splits.items()}
         copies = replace(copies, dropped=dropped)
         _check_classes(splits, source, "is left without copies; leave the class out, or leave [data] drop_copies out")
-    remarks = [f"left out: {len(damaged):,} damaged images"] if damaged else []
+    remarks += [f"left out: {len(damaged):,} damaged images"] if damaged else []
     remarks += content_remarks(str(path or name), splits)
     return _frozen(source, splits, protocol, "; ".join(filter(None, (source.remark, *remarks))), copies, damaged)
 
 
+def _group_remarks(source: Source, splits: Mapping[str, Split], holdout: float) -> list[str]:
+    """The groups of indices of images, in words: numbers, groups in several parts, and how far a split is from the asked."""
+    assert source.groups is not None
+    remarks = [source.groups.describe(), across_parts({part: source.groups.ids[split.x] for part, split in splits.items()})]
+    if "test" in splits and "val" not in source.splits:
+        n = len(splits["train"].y) + len(splits["val"].y)
+        remarks += split_remarks(splits, {"val": holdout_size(n, holdout)}, source.groups)
+    return [remark for remark in remarks if remark]
+
+
 def _split(
-    name: str, whole: Mapping[str, Split], protocol: Protocol, holdout: float, images: int | None, seed: int
+    name: str,
+    whole: Mapping[str, Split],
+    protocol: Protocol,
+    holdout: float,
+    images: int | None,
+    seed: int,
+    groups: Groups | None = None,
 ) -> dict[str, Split]:
     """The splits of a protocol: "train" and "val", and "test" under "holdout"."""
     splits = dict(whole)
@@ -160,6 +184,8 @@ def _split(
         splits = reduced(name, splits, images, seed)
     if protocol == "course":
         splits["val"] = splits.pop("test")
+    elif "val" not in splits and groups is not None:
+        splits["train"], splits["val"] = held_out_groups(splits["train"], holdout, seed, groups)
     elif "val" not in splits:
         splits["train"], splits["val"] = held_out(
             name, splits["train"], holdout, seed, whole=complete if images is not None else None

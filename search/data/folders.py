@@ -34,6 +34,7 @@ class Part(NamedTuple):
 
     files: tuple[str, ...]
     labels: NDArray[np.int64]
+    names: tuple[str, ...]  # paths from the folder of the class on, with slashes and the class's name in the training part
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,7 @@ def find(root: Path, classes: tuple[str, ...] = ()) -> Folder:
     for part, by_class in images.items():
         paths: list[str] = []
         labels: list[int] = []
+        below: list[str] = []
         for label, name in enumerate(names):
             for file in by_class.get(name, ()):
                 if file.is_link and (not file.target or file.target in known):
@@ -103,7 +105,8 @@ def find(root: Path, classes: tuple[str, ...] = ()) -> Folder:
                 known.add(file.target)
                 paths.append(file.path)
                 labels.append(label)
-        parts[part] = Part(tuple(paths), np.array(labels, np.int64))
+                below.append("/".join((name, *file.parts)))
+        parts[part] = Part(tuple(paths), np.array(labels, np.int64), tuple(below))
         _check_filled(tops[part], names, parts[part], part in (WHOLE, "train"), others)
     astray = sum(not file.target for file in everything)
     return Folder(root, tuple(map(shown, names)), parts, doubles, astray, others)

@@ -152,13 +152,13 @@ def _look_at_arrays(path: Path) -> ImageFacts:
     source = open_source(None, path, AS_THEY_ARE, Reading())
     parts = source.splits
     classes = len(source.class_names)
-    _, height, width, channels = parts["train"].x.shape
+    x_train = parts["train"].x if source.decode is None else source.decode(parts["train"].x).pixels
+    _, height, width, channels = x_train.shape
     counts = {part: tuple(np.bincount(split.y, minlength=classes).tolist()) for part, split in parts.items()}
     least = 1 if {"test", "val"} <= parts.keys() else -(-105 * HELD_OUT // int(100 * LARGEST_HOLDOUT))
     if (fewest := min(counts["train"])) < least:
         rare = source.class_names[counts["train"].index(fewest)]
         raise UserError(f"{path}: class {rare} has {fewest} training images, {least} are needed; add some, or leave it out")
-    x_train = parts["train"].x
     sample = x_train[:: -(-len(x_train) // LOOKED_AT)]
     return ImageFacts(
         path=path,

@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.data import archives, folders
 from search.data.checks import check_arrays
+from search.data.group_splits import three_parts_of_groups
+from search.data.groups import Groups, check_group_arrays, match_groups, split_remarks
 from search.data.images import AS_THEY_ARE, Options
 from search.data.layout import WHOLE, shown
 from search.data.loading import ReadImages, Watch, fit_arrays, not_watched, read_images
@@ -62,12 +64,16 @@ class Source(NamedTuple):
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, Split]
-    decode: Decode | None = None  # where the splits hold indices of files in place of images
+    decode: Decode | None = None  # where the splits hold indices of images in place of the images themselves
     remark: str = ""  # on how it was read
+    groups: Groups | None = None  # of all images by index, where they are kept together
 
 
-def open_source(name: str | None, path: Path | None, options: Options, reading: Reading) -> Source:
+def open_source(name: str | None, path: Path | None, options: Options, reading: Reading, group: str | None = None) -> Source:
     """The data set of a name or a path; of a folder no image is decoded yet.
+
+    Args:
+        group: the pattern of groups in the paths of a folder; see `search.data.groups`.
 
     Raises:
         UserError: there is none, or it cannot be used.
@@ -76,7 +82,12 @@ def open_source(name: str | None, path: Path | None, options: Options, reading: 
         raise UserError(f"data: no set is called {name!r}, {nearest(name, NAMED)}; pass the path of a file for any other")
     if path is not None:
         if is_folder_of_images(path):
-            return _open_folder(name, path, options, reading)
+            return _open_folder(name, path, options, reading, group)
+        if group is not None:
+            raise UserError(
+                f"{path}: data.group is a pattern for paths in a folder of images, and this is none; leave it out, or give "
+                "the groups of an .npz as its array groups_train"
+            )
         return _open_file(name, path, options)
     match name:
         case "digits":
@@ -103,20 +114,29 @@ def is_folder_of_images(path: Path) -> bool:
     return not archives.is_official(path) and folders.is_folder_of_images(path)
 
 
-def _open_folder(name: str | None, path: Path, options: Options, reading: Reading) -> Source:
+def _open_folder(name: str | None, path: Path, options: Options, reading: Reading, group: str | None) -> Source:
     folder = folders.find(path, options.classes)
     if name is not None and folder.classes != NAMED[name][1]:
         known = NAMED[name][1]
         theirs = next(one for one in (*folder.classes, *known) if (one in folder.classes) != (one in known))
         raise UserError(f"{path}: its classes are not those of {name} ({theirs!r}); pass the path without a name")
     files = [file for part in folder.parts.values() for file in part.files]
-    splits, first = {}, 0
-    for part, (own, labels) in folder.parts.items():
-        splits[part] = Split(np.arange(first, first + len(own)), labels)
-        first += len(own)
+    splits, remarks, first = {}, [options.describe(), folder.remark], 0
+    for part, images in folder.parts.items():
+        splits[part] = Split(np.arange(first, first + len(images.files)), images.labels)
+        first += len(images.files)
+    groups = None
+    if group is not None:
+        groups = match_groups(group, [own for part in folder.parts.values() for own in part.names], folder.classes)
     if WHOLE in splits:
         _check_enough(path, folder)
-        splits = three_parts(*splits[WHOLE])
+        whole = splits[WHOLE]
+        if groups is None:
+            splits = three_parts(*whole)
+        else:
+            splits = three_parts_of_groups(whole, groups)
+            fifth = len(whole.y) // 5
+            remarks += split_remarks(splits, {"val": fifth, "test": fifth}, groups)
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
 
@@ -134,8 +154,8 @@ def _open_folder(name: str | None, path: Path, options: Options, reading: Readin
             raise UserError(f"{path}: {name} has images of {there}, this folder {here}; pass the path without a name")
         return images
 
-    remark = "; ".join(filter(None, (options.describe(), folder.remark)))
-    return Source(name or shown(path.resolve().name), folder.classes, splits, decode, remark)
+    remark = "; ".join(filter(None, remarks))
+    return Source(name or shown(path.resolve().name), folder.classes, splits, decode, remark, groups)
 
 
 def _check_enough(path: Path, folder: folders.Folder) -> None:
@@ -171,7 +191,25 @@ def _open_file(name: str | None, path: Path, options: Options) -> Source:
     names = NAMED[official][1] if official else tuple(map(str, range(count)))
     left_out = f"left out: the arrays {', '.join(arrays.others)}" if arrays.others else ""
     remark = "; ".join(filter(None, (options.describe() if options != AS_THEY_ARE else "", left_out)))
-    return Source(name or file_name[: len(file_name) - len(suffix)], names, splits, None, remark)
+    source = Source(name or file_name[: len(file_name) - len(suffix)], names, splits, None, remark)
+    return _grouped(source, path, arrays.groups) if arrays.groups else source
+
+
+def _grouped(source: Source, path: Path, arrays: Mapping[str, NDArray[Any]]) -> Source:
+    """A source of images as one of indices, with the groups of an array file."""
+    if "val" in arrays and "val" not in source.splits:  # they are kept for the end, see `_open_file`
+        arrays = {**arrays, "test": arrays["val"]}
+    pixels = np.concatenate([split.x for split in source.splits.values()])
+    splits, first = {}, 0
+    for part, split in source.splits.items():
+        splits[part] = Split(np.arange(first, first + len(split.y)), split.y)
+        first += len(split.y)
+
+    def decode(indices: NDArray[np.int64]) -> ReadImages:
+        return ReadImages(pixels[indices], np.ones(len(indices), np.bool_), ())
+
+    groups = check_group_arrays(str(path), arrays, source.splits, source.class_names)
+    return source._replace(splits=splits, decode=decode, groups=groups)
 
 
 def _open_keras(name: str) -> Source:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from search.budget.limits import Budget
 from search.budget.metrics import ALWAYS_STORED, METRICS
+from search.data.groups import compile_pattern
 from search.data.images import AS_THEY_ARE, Options
 from search.files import safe_name
 from search.spaces import recipe as recipe_space
@@ -111,12 +112,29 @@ class DataConfig(BaseModel):
         description="Leave out images that equal another to the pixel; of equal images of different classes, all.",
     )
 
+    group: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        exclude_if=_is_default,
+        description=(
+            "Regular expression for the paths of a folder's images, such as 'patient([0-9]+)': images with the same text in "
+            "its first capture group stay on one side of every split."
+        ),
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            compile_pattern(value)
+        return value
+
     @model_validator(mode="after")
     def _named(self) -> DataConfig:
         if self.name is None and self.path is None:
             raise ValueError('name or path is needed, such as name = "cifar10"')
         changed = [key for key, value in vars(self.options).items() if value != getattr(AS_THEY_ARE, key)]
         changed += ["skip_damaged"] if self.skip_damaged else []
+        changed += ["group"] if self.group is not None else []
         if self.name is not None and changed:
             raise ValueError(f"{changed[0]}: {self.name} is taken as it is; leave it out, or give a path without a name")
         if self.classes and len(set(self.classes)) != max(len(self.classes), 2):

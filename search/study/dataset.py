@@ -91,4 +91,5 @@ def load_study_data(
         options=wish.options,
         reading=reading,
         drop_copies=wish.drop_copies,
+        group=wish.group,
     )

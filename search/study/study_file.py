@@ -68,7 +68,8 @@ def loads(content: bytes, path: Path, overrides: Mapping[str, Any] | None = None
     try:
         raw = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark in front
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
-        raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
+        remedy = "; write a backslash in single quotes, such as 'p\\d+'" if "'\\'" in str(error) else ""
+        raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}{remedy}") from None
     _check_plain(path, raw)
     if is_file(raw.get("base")):
         raw["base"] = _portable((path.parent / raw["base"]).resolve())

@@ -42,6 +42,15 @@ def _stop(line: str) -> Callable[[], bytes]:
 # Some forty more go through the command line in test_command_line.py.
 BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "UTF-16": (lambda: STUDY.encode("utf-16"), ("no valid TOML",)),
+    "backslash": (
+        _extra("data", 'group = "p\\d+"'),
+        ("no valid TOML", r"write a backslash in single quotes, such as 'p\d+'"),
+    ),
+    "no pattern": (
+        lambda: STUDY.replace('name = "digits"', "path = 'a'\ngroup = 'p('").encode(),
+        ("data.group: 'p(' is no regular expression", "leave it out"),
+    ),
+    "group of a named set": (_extra("data", "group = 'p'"), ("group: digits is taken as it is",)),
     "key twice": (_extra("budget", "params = 3"), ("no valid TOML",)),
     "unknown table": (_edit("[budget]", "[bugdet]"), ("budget",)),
     "unknown key of data": (_extra("data", "hold_out = 0.2"), ("data.hold_out: unknown key", "did you mean 'holdout'?")),
