@@ -2,7 +2,7 @@
 # make test    set up, then every test
 # GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages cannot share one
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench venv ray tensorboard mlflow lock clean
+.PHONY: help run test lint bench venv ray tensorboard mlflow tflm lock clean
 
 ifdef GPU
 VENV := .venv-gpu
@@ -30,8 +30,9 @@ help:
 venv:
 	@$(ENVIRONMENT)
 
-# Extras, in the environment that is there: Ray to train on an existing cluster, and two experiment trackers.
-ray tensorboard mlflow:
+# Extras, in the environment that is there: Ray to train on an existing cluster, two experiment trackers, and the runtime of
+# microcontrollers for the test of docs/microcontroller.md.
+ray tensorboard mlflow tflm:
 	@$(ENVIRONMENT) --extra requirements-$@.txt
 
 run: venv
@@ -54,7 +55,7 @@ WITH := --extra notebook --extra onnx --extra postgres --extra test
 lock:
 	$(COMPILE) --extra cpu $(WITH) --output-file requirements.txt
 	$(COMPILE) --extra gpu $(WITH) --output-file requirements-gpu.txt
-	for extra in ray tensorboard mlflow; do \
+	for extra in ray tensorboard mlflow tflm; do \
 		$(COMPILE) --extra $$extra --constraint requirements.txt --output-file requirements-$$extra.txt || exit 1; done
 
 clean:

@@ -8,7 +8,7 @@ from typing import Any
 from report.tables import Table, leaderboard
 from search.budget.cost import compute_cost
 from search.budget.devices import memory_of
-from search.budget.lowering import without_kernel
+from search.budget.lowering import registration, without_kernel
 from search.study.dataset import images_of
 from search.study.run import DATA, Opened, Studies, network_of
 from search.text import format_percent, format_share
@@ -54,11 +54,6 @@ def device_board(study: Opened, device: str, studies: Studies, most: int | None 
         )
     limit = study.run.config.budget.limits.get("macs")
     return {"device": device, "ram": ram, "flash": flash, "macs": limit, "val_images": images, "cards": cards}
-
-
-def registration(code: str) -> str:
-    """Method of TensorFlow Lite Micro's MicroMutableOpResolver that registers an operator: `AddConv2D`."""
-    return "Add" + "".join(part[:1] + part[1:].lower() for part in code.replace("_2D", "2D").split("_")).replace("2d", "2D")
 
 
 def device_table(board: Mapping[str, Any]) -> Table:

@@ -53,7 +53,7 @@ def main() -> None:
     print(_search("export", *study, "--to", str(folder / "out")))
     card = json.loads((folder / "out" / "best_model.json").read_text(encoding="utf-8"))
     there = {path.name.removeprefix("best_model") for path in (folder / "out").iterdir()}
-    wanted = {".py", "_add.py", ".keras", ".tflite", "_int8.tflite", "_int8.cc", "_int8.h", ".json"}
+    wanted = {".py", "_add.py", ".keras", ".tflite", "_int8.tflite", "_int8.cc", "_int8.h", "_int8_test.h", ".json"}
     _check("every form is exported", wanted <= there)
     measured = [card["forms"]["tflite"]["val_accuracy"], card["forms"]["int8"]["val_accuracy"]]
     trained = card["scores"]["best_val_accuracy"]

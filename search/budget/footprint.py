@@ -74,6 +74,9 @@ _ARENA_OPERATOR = {  # node (64), data of the kernel (aligned) and parsed option
 _ARENA_UNKNOWN_OPERATOR = (
     184  # of an operator without a kernel there, such as GELU: no more than the largest that may repeat
 )
+_PLAN_FIXED = 272
+_PLAN_TENSOR = 72  # of a computed tensor: in the table of tensors (32) and in those of the planner (40)
+_PLAN_CONSTANT = 32
 
 
 def arena_bytes(lowered: Lowered) -> int:
@@ -83,6 +86,16 @@ def arena_bytes(lowered: Lowered) -> int:
         persistent += _ARENA_OPERATOR.get(operator.code, _ARENA_UNKNOWN_OPERATOR)
         persistent += 2 * _aligned(4 * operator.channels)  # multiplier and shift of each channel
     return head_bytes(lowered) + _aligned(persistent)
+
+
+def arena_to_allocate(lowered: Lowered) -> int:
+    """Bytes of arena with which the runtime's AllocateTensors() succeeds, at most 16 more than it needs.
+
+    While it plans the arena, tables of all tensors stand where the maps will be. They are larger than the maps of networks
+    for images of a few pixels; for all others this is `arena_bytes`. The constants were fitted to six such networks.
+    """
+    tables = _PLAN_FIXED + _aligned(_PLAN_TENSOR * len(lowered.sizes) + _PLAN_CONSTANT * len(lowered.constants))
+    return arena_bytes(lowered) + max(0, tables - head_bytes(lowered))
 
 
 def head_bytes(lowered: Lowered) -> int:

@@ -110,6 +110,11 @@ def without_kernel(lowered: Lowered) -> list[str]:
     return sorted({operator.code for operator in lowered.operators} & {"GELU", "ELU"})
 
 
+def registration(code: str) -> str:
+    """Method of TensorFlow Lite Micro's MicroMutableOpResolver that registers an operator: `AddConv2D`."""
+    return "Add" + "".join(part[:1] + part[1:].lower() for part in code.replace("_2D", "2D").split("_")).replace("2d", "2D")
+
+
 # --- adding operators and constants ----------------------------------------------------------------------------------
 
 

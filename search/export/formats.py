@@ -7,6 +7,7 @@ need none. A new format is one more `Format` in `search.export.exporter.FORMATS`
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from search.budget.footprint import arena_to_allocate
 from search.budget.lowering import lower, without_kernel
 from search.data.preprocessing import Pixels
 from search.export import c_array, int8, litert
 from search.export.card import Files, card, pretty
+from search.export.file_costs import read_graph
 from search.export.keras_source import add_source, is_stack, keras_source
 from search.export.subject import Subject
 from search.export.verification import CONVERTED, require_alike, require_equal, sample_images
@@ -29,6 +32,9 @@ from search.text import format_percent
 from search.training.device import no_tensorflow, not_installed
 
 Facts = Mapping[str, Any]
+
+MOST_VECTORS = 4  # images to check a program with on its board
+VECTOR_BYTES = 32_768  # of flash for them
 
 
 @dataclass(frozen=True)
@@ -218,28 +224,50 @@ def _write_c(subject: Subject, paths: Sequence[Path], files: Files) -> None:
         *subject.heading,
         f"After int8 conversion {after} on the same images, {before} before.",
     ]
-    texts = c_array.source_text(source), c_array.header_text(source, heading)
+    texts = c_array.source_text(source), c_array.header_text(source, heading), c_array.vectors_text(source)
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text, encoding="utf-8")
 
 
 def _verify_c(subject: Subject, paths: Sequence[Path]) -> Facts:
     source = _c_source(subject)
-    source_text, header_text = (path.read_text(encoding="utf-8") for path in paths)
-    c_array.check(source, header_text, source_text)
-    return {"header": f"{source.name}.h", "bytes": len(source.content), "arena_bytes": source.arena_bytes}
+    source_text, header_text, vectors_text = (path.read_text(encoding="utf-8") for path in paths)
+    c_array.check(source, header_text, source_text, vectors_text)
+    facts = {"header": f"{source.name}.h", "bytes": len(source.content), "arena_bytes": source.arena_bytes}
+    return facts | {"resolver": source.methods, "test_vectors": _vector_facts(source, subject)}
+
+
+def _vector_facts(source: c_array.Source, subject: Subject) -> dict[str, Any]:
+    positions = list(source.vectors.positions)
+    labels = subject.data.y_val[positions].tolist()
+    facts = {"header": f"{source.name}_test.h", "val_images": positions, "labels": labels}
+    return facts | {"outputs": source.vectors.outputs.tolist(), "tolerance": source.tolerance}
 
 
 def _c_source(subject: Subject) -> c_array.Source:
     content = subject.int8
+    facts = litert.read(content)
     return c_array.Source(
         name=f"{subject.stem}_int8",
         content=content,
-        facts=litert.read(content),
+        facts=facts,
         pixels=subject.int8_pixels,
         class_names=subject.data.class_names,
-        arena_bytes=subject.arena_bytes,
+        arena_bytes=arena_to_allocate(read_graph(content)),
+        vectors=_vectors(subject, facts.output),
     )
+
+
+def _vectors(subject: Subject, output: litert.Tensor) -> c_array.Vectors:
+    """The first validation image of some classes, spread evenly, as many as fit into VECTOR_BYTES, with their outputs."""
+    labels = np.unique(subject.data.y_val)
+    count = min(len(labels), MOST_VECTORS, max(1, VECTOR_BYTES // math.prod(subject.architecture.input)))
+    chosen = labels[np.linspace(0, len(labels) - 1, count).astype(int)]
+    positions = sorted(int(np.flatnonzero(subject.data.y_val == label)[0]) for label in chosen)
+    images = subject.data.x_val[positions]
+    real = int8.outputs(subject.int8, images, subject.int8_pixels)
+    stored = np.rint(real / np.float32(output.scale)) + output.zero_point
+    return c_array.Vectors(tuple(positions), images, stored.astype(np.int8))
 
 
 def _missing_c(subject: Subject) -> str | None:
@@ -295,7 +323,7 @@ INT8 = Format(
     _write_int8, _verify_int8, missing=_missing_int8,
 )  # fmt: skip
 C = Format(
-    "c", ("_int8.cc", "_int8.h"), "the int8 file as a C array for microcontrollers", _write_c, _verify_c,
+    "c", ("_int8.cc", "_int8.h", "_int8_test.h"), "the int8 file as a C array for microcontrollers", _write_c, _verify_c,
     requires=("int8",), missing=_missing_c,
 )  # fmt: skip
 ONNX = Format("onnx", (".onnx",), "ONNX, float32", _write_onnx, _verify_onnx, missing=_missing_onnx)

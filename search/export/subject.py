@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from search.budget.cost import compute_cost
 from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.networks.architecture import Architecture
-from search.networks.layers import BatchNorm
 
 BATCH = 256  # images in one call of the Keras model
 OPSET = 18  # of ONNX, unless another is asked for
@@ -149,10 +147,3 @@ class Subject:
 
         inside = self.rescaled if self.is_normalised_inside else None
         return int8_tflite(self.architecture, self.trained_weights, self.calibration, self.int8_pixels, rescaled=inside)
-
-    @property
-    def arena_bytes(self) -> int:
-        """Predicted arena of the int8 file; a layer that normalises counts like a batch normalisation."""
-        layers = self.architecture.layers
-        layers = (BatchNorm(), *layers) if self.is_normalised_inside else layers
-        return compute_cost(replace(self.architecture, layers=layers)).arena_bytes

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from tensorflow.lite.python import schema_py_generated as schema
 
 from search.budget.cost import compute_cost
-from search.budget.footprint import arena_bytes, head_bytes, peak_activation_bytes
+from search.budget.footprint import arena_bytes, arena_to_allocate, head_bytes, peak_activation_bytes
 from search.budget.limits import Budget
-from search.budget.lowering import Lowered, lower
+from search.budget.lowering import Lowered, lower, registration
 from search.budget.summary import summarize
 from search.data.preprocessing import Pixels
 from search.export.tflite import int8_tflite
@@ -30,6 +30,7 @@ from search.networks.layers import (
     Dropout,
     Gate,
     GlobalAveragePool,
+    Layer,
     MaxPool,
     Residual,
     SeparableConv,
@@ -172,6 +173,35 @@ def test_the_arena_is_what_the_runtime_allocated(name: str) -> None:
     lowered = compute_cost(reference(name)).lowered
     assert head_bytes(lowered) == head
     assert arena_bytes(lowered) == pytest.approx(total, abs=32)
+
+
+PLANNED = {  # arena that the same runtime needed at least for networks of 2 x 2 pixels, by separable layers and branches
+    (SeparableConv(2), BatchNorm(), Activation("relu")): 2_856,
+    (SeparableConv(2), BatchNorm(), Activation("relu")) * 4: 5_328,
+    (SeparableConv(2), *[Residual((SeparableConv(2), BatchNorm()))] * 2): 4_968,
+    (SeparableConv(2), Activation("silu")) * 2: 4_456,
+}
+
+
+@pytest.mark.parametrize("layers", PLANNED)
+def test_small_maps_leave_too_little_room_to_plan_the_arena(layers: tuple[Layer, ...]) -> None:
+    whole = (*layers, GlobalAveragePool(), Dense(2), Softmax())
+    lowered = compute_cost(Architecture((2, 2, 1), 2, whole)).lowered
+    assert 0 <= arena_to_allocate(lowered) - PLANNED[layers] <= 16
+
+
+@pytest.mark.parametrize("name", ["eip-b", "base"])
+def test_larger_maps_leave_room(name: str) -> None:
+    lowered = compute_cost(reference(name)).lowered
+    assert arena_to_allocate(lowered) == arena_bytes(lowered)
+
+
+@pytest.mark.parametrize(
+    ("code", "method"),
+    [("CONV_2D", "AddConv2D"), ("DEPTHWISE_CONV_2D", "AddDepthwiseConv2D"), ("MEAN", "AddMean"), ("RELU6", "AddRelu6")],
+)
+def test_operators_are_named_as_tensorflow_lite_micro_registers_them(code: str, method: str) -> None:
+    assert registration(code) == method
 
 
 def test_the_halves_of_a_separable_convolution_have_a_tensor_between_them() -> None:

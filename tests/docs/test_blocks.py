@@ -49,7 +49,7 @@ def whole_study() -> Block:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_says_how_it_is_tested(page: Path) -> None:
     kinds = ("test: run", "tested by: ", "not tested: ")
-    assert [str(block) for block in blocks(page, "sh", "python") if not block.marker.startswith(kinds)] == []
+    assert [str(block) for block in blocks(page, "sh", "python", "cpp") if not block.marker.startswith(kinds)] == []
 
 
 @pytest.mark.parametrize("block", [block for block in all_blocks("sh", "python") if block.tested_by], ids=str)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from search.data.preprocessing import Pixels
-from search.export.c_array import Source, check, header_text, source_text
+from search.export.c_array import Source, Vectors, check, header_text, source_text, vectors_text
 from search.export.litert import Facts, Tensor
 from search.seeds import generator
 
@@ -26,17 +26,23 @@ PLAIN = Facts(
 WIDE = replace(PLAIN, input=replace(PLAIN.input, scale=float(np.float32(0.0175)), zero_point=-7))
 CASES = {"plain": (PLAIN, Pixels()), "normalised": (WIDE, NORMALISED)}
 NAMES = ('quote " and \\', "Katze, 猫", "??/ trigraph", "line\nbreak\t\x00")
+VECTORS = Vectors(
+    (3, 17),
+    generator(0, "images").integers(0, 256, (2, 8, 6, 3), dtype=np.uint8),
+    np.array([[-128, 127, 0, -1], [1, -3, 7, 100]], np.int8),
+)
 HEADING = ("ends in a backslash \\", "*/ /* ??/", "int main() { return 3; }\nint x;", "\u202eright to left")
 
 
 def source_of(case: str, name: str = "best_model_int8") -> Source:
     facts, pixels = CASES[case]
-    return Source(name, CONTENT, facts, pixels, NAMES, arena_bytes=42_016)
+    return Source(name, CONTENT, facts, pixels, NAMES, arena_bytes=42_016, vectors=VECTORS)
 
 
-def written(case: str, name: str = "best_model_int8") -> tuple[str, str]:
+def written(case: str, name: str = "best_model_int8") -> tuple[str, str, str]:
+    """The header, the array and the test vectors."""
     source = source_of(case, name)
-    return header_text(source, HEADING), source_text(source)
+    return header_text(source, HEADING), source_text(source), vectors_text(source)
 
 
 @pytest.mark.parametrize("name", ["best_model_int8", "7-of_9_int8", "x" * 90])
@@ -58,6 +64,14 @@ def test_what_was_written_is_read_back(case: str, name: str) -> None:
         ("plain", 0, "value - 128", "value - 127", "another way"),
         ("normalised", 0, "input_zero_point = -7", "zero_point = -7", "input_zero_point is None"),
         ("normalised", 1, "  {\n    -121,", "  {\n    -120,", "table of pixels"),
+        ("plain", 2, "    -128, 127, 0, -1,", "    -128, 127, 0, 1,", "test vectors hold other outputs"),
+        (
+            "plain",
+            2,
+            "uint8_t best_model_int8_test_pixels",
+            "uint8_t best_model_int8_pixels",
+            "test vectors hold other pixels",
+        ),
     ],
 )
 def test_a_change_is_told(case: str, part: int, old: str, new: str, why: str) -> None:
@@ -70,7 +84,7 @@ def test_a_change_is_told(case: str, part: int, old: str, new: str, why: str) ->
 
 def test_the_header_says_what_a_program_needs() -> None:
     text = written("plain")[0]
-    assert "//   int8 = pixel - 128\n" in text and "Operators to register: CONV_2D, SOFTMAX" in text
+    assert "//   int8 = pixel - 128\n" in text and "register: CONV_2D, SOFTMAX; best_model_int8_register() does it." in text
     assert "int8[1][8][6][3], channels last" in text and "(int8 - output_zero_point) * output_scale" in text
     mean = "int8 = round((pixel / 255 - mean) / std per channel with mean [0.4914, 0.4822, 0.4465]"
     assert mean in written("normalised")[0]
@@ -81,6 +95,14 @@ MAIN = """
 #include <cstring>
 #include "best_model_int8.h"
 #include "best_model_int8.h"
+#include "best_model_int8_test.h"
+#include "best_model_int8_test.h"
+struct Resolver {
+  const char* names[best_model_int8_operators];
+  int AddConv2D() { names[0] = "conv"; return 0; }
+  int AddSoftmax() { names[1] = "softmax"; return fails; }
+  int fails;
+};
 int main() {
   unsigned long sum = 0;
   for (size_t i = 0; i < best_model_int8_length; ++i) sum = sum * 31 + best_model_int8[i];
@@ -96,6 +118,15 @@ int main() {
   }
   for (int channel = 0; channel < 3; ++channel)
     for (int value = 0; value < 256; ++value) std::printf("%d ", best_model_int8_pixel((uint8_t)value, channel));
+  std::printf("\\n");
+  for (int image = 0; image < best_model_int8_test_count; ++image) {
+    for (int value : best_model_int8_test_pixels[image]) std::printf("%d ", value);
+    for (int value : best_model_int8_test_outputs[image]) std::printf("%d ", value);
+  }
+  Resolver whole = Resolver(), full = Resolver();
+  full.fails = 1;
+  bool is_whole = best_model_int8_register(whole), is_full = best_model_int8_register(full);
+  std::printf("\\n%d %d %s %s %d\\n", is_whole, is_full, whole.names[0], whole.names[1], best_model_int8_test_tolerance);
   return 0;
 }
 """  # noqa: E501
@@ -105,7 +136,7 @@ int main() {
 @pytest.mark.parametrize("case", CASES)
 def test_a_compiler_reads_the_same(case: str, tmp_path: Path) -> None:
     facts, pixels = CASES[case]
-    for ending, text in zip((".h", ".cc"), written(case), strict=True):
+    for ending, text in zip((".h", ".cc", "_test.h"), written(case), strict=True):
         (tmp_path / f"best_model_int8{ending}").write_text(text, encoding="utf-8")
     (tmp_path / "main.cc").write_text(MAIN, encoding="utf-8")
     flags = ["-std=c++11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-trigraphs"]
@@ -127,3 +158,6 @@ def test_a_compiler_reads_the_same(case: str, tmp_path: Path) -> None:
     assert [bytes.fromhex(name).decode() for name in told[3:7]] == [name.partition("\x00")[0] for name in NAMES]
     table = pixels.quantized(3, facts.input.scale, facts.input.zero_point)
     assert [int(value) for value in told[7].split()] == table.ravel().tolist()
+    vectors = [[*image.ravel(), *row] for image, row in zip(VECTORS.images, VECTORS.outputs, strict=True)]
+    assert [int(value) for value in told[8].split()] == np.concatenate(vectors).tolist()
+    assert told[9] == "1 0 conv softmax 0"

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from optuna.artifacts import get_all_artifact_meta
 
+from search.budget.cost import compute_cost
+from search.budget.footprint import arena_to_allocate
+from search.budget.lowering import registration
 from search.data.dataset import load_dataset
 from search.data.preprocessing import Pixels
 from search.errors import StudyStopped, UserError
@@ -83,7 +86,7 @@ def copy(whole: tuple[Path, Exported, list[str]], tmp_path: Path) -> Path:
 def test_every_form_that_applies_is_written_and_told(whole: tuple[Path, Exported, list[str]]) -> None:
     folder, done, told = whole
     assert list(done.paths) == list(FORMATS) == told
-    names = ["keras", "py", "_add.py", "tflite", "_int8.tflite", "_int8.cc", "_int8.h", "onnx", "json"]
+    names = ["keras", "py", "_add.py", "tflite", "_int8.tflite", "_int8.cc", "_int8.h", "_int8_test.h", "onnx", "json"]
     endings = [name if name.startswith("_") else f".{name}" for name in names]
     assert [path.name for paths in done.paths.values() for path in paths] == [f"best_model{one}" for one in endings]
     assert sorted(path for paths in done.paths.values() for path in paths) == sorted(folder.iterdir())
@@ -122,8 +125,14 @@ def test_the_card_says_what_was_measured(whole: tuple[Path, Exported, list[str]]
         assert card["forms"][form]["input"]["pixels"] == NORMALISED.describe()
     header = (folder / "best_model_int8.h").read_text(encoding="utf-8")
     assert f"After int8 conversion {format_percent(told['val_accuracy'], told['val_images'])} on the same images" in header
-    arena = card["int8"]["arena_bytes"]
-    assert f"best_model_int8_arena_bytes = {arena};" in header and card["forms"]["c"]["arena_bytes"] == arena
+    code = card["forms"]["c"]
+    assert f"best_model_int8_arena_bytes = {code['arena_bytes']};" in header
+    assert code["arena_bytes"] == arena_to_allocate(compute_cost(STACK).lowered)
+    assert code["resolver"] == [registration(operator) for operator in told["operators"]]
+    vectors = code["test_vectors"]
+    assert (vectors["val_images"], vectors["labels"], vectors["tolerance"]) == ([0, 1], [0, 1], 2)
+    real = (np.array(vectors["outputs"]) + 128) / 256
+    np.testing.assert_array_equal(real, found["int8"][:2])
     assert card["int8_note"].endswith("forms.int8.bytes is the file's size")
     assert told["kernels"].startswith("LiteRT reference kernels (BUILTIN_REF)")
 
@@ -201,7 +210,8 @@ def test_files_of_another_network_go(copy: Path) -> None:
     done = everything(copy, formats=QUICK, weights=weights)
     kept = {"best_model.py", "best_model.keras", "best_model.json", "best_model.onnx", "mine.tflite"}
     assert {path.name for path in copy.iterdir()} == kept
-    gone = {"best_model_add.py", "best_model.tflite", "best_model_int8.tflite", "best_model_int8.cc", "best_model_int8.h"}
+    gone = {"best_model_add.py", "best_model.tflite", "best_model_int8.tflite"}
+    gone |= {f"best_model_int8{ending}" for ending in (".cc", ".h", "_test.h")}
     assert {path.name for path in done.removed} == gone
     assert list(card_of(copy)["forms"]) == ["keras"]
 

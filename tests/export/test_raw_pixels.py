@@ -41,7 +41,8 @@ def test_every_form_is_written_beside_those_of_prepared_pixels(raw: tuple[Path, 
     assert not exported.failed
     names = {path.name for path in folder.iterdir()}
     assert names == {f"best_model_raw{ending}" for ending in (
-        ".keras", ".py", "_add.py", ".tflite", "_int8.tflite", "_int8.cc", "_int8.h", ".onnx", ".json"
+        ".keras", ".py", "_add.py", ".tflite", "_int8.tflite", "_int8.cc", "_int8.h", "_int8_test.h", ".onnx",
+        ".json",
     )}  # fmt: skip
     card = json.loads((folder / "best_model_raw.json").read_text(encoding="utf-8"))
     assert card["pixels"]["raw"] is True and "from 0 to 255 as they are" in card["pixels"]["description"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
-from report.device import card_lines, device_board, device_table, registration
+from report.device import card_lines, device_board, device_table
 from search.budget.cost import compute_cost
 from search.cli.tables import print_device
 from search.study.config import STUDIES
@@ -42,11 +41,3 @@ def test_a_card_has_what_a_board_needs_to_know(tmp_path: Path) -> None:
     print_device(console, board)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.count("(rank ") == 3 and max(map(len, shown.splitlines())) <= 80
-
-
-@pytest.mark.parametrize(
-    ("code", "method"),
-    [("CONV_2D", "AddConv2D"), ("DEPTHWISE_CONV_2D", "AddDepthwiseConv2D"), ("MEAN", "AddMean"), ("RELU6", "AddRelu6")],
-)
-def test_operators_are_named_as_tensorflow_lite_micro_registers_them(code: str, method: str) -> None:
-    assert registration(code) == method
