@@ -1,4 +1,4 @@
-"""The process and its machine: output of C++ libraries kept off the screen, and the number of cores."""
+"""The process and its machine: output of C++ libraries kept off the screen, lighter imports, and the number of cores."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ def quiet() -> Iterator[Callable[[], str]]:
             for descriptor, copy in kept:
                 os.dup2(copy, descriptor)
                 os.close(copy)
+
+
+@contextmanager
+def without_modules(*names: str) -> Iterator[None]:
+    """Let the first import of these modules fail inside the block, where a library loads them without needing them."""
+    absent = [name for name in names if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def cores() -> int:

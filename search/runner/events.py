@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Annotated, Literal, Protocol, TextIO
 
 from pydantic import Field, TypeAdapter
@@ -221,7 +222,10 @@ Event = (
     | Done | Recycle | UserFault | Stopped | WorkerLost
 )  # fmt: skip
 
-_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Event]:
+    return TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
 def encode_event(event: Event) -> str:
@@ -235,7 +239,7 @@ def decode_event(line: bytes | str) -> Event:
     Raises:
         ValueError: the line is no event, as where the writing process was killed.
     """
-    return _EVENTS.validate_json(line)
+    return _adapter().validate_json(line)
 
 
 class View(Protocol):

@@ -23,6 +23,7 @@ from search.storage.optuna_internals import base_storage_of, study_id_of, trial_
 from search.storage.resilient import OnWait, ResilientStorage, no_report
 from search.storage.sqlite_file import is_writable, read_only_url, unchanged_file
 from search.storage.urls import check_file_system, masked, sqlite_path, with_psycopg
+from search.system import without_modules
 
 LOCK_TIMEOUT_SECONDS = 60
 RACES = 20  # attempts to create tables while other processes create them too
@@ -39,6 +40,8 @@ SERVER_OPTIONS = {
 SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=60000"
 
 Answer = TypeVar("Answer")
+
+_compatible = set[str]()  # URLs of databases whose schema was compared with Optuna's in this process, which takes 0.1 s
 
 
 def open_storage(
@@ -79,6 +82,7 @@ def open_storage(
                 path.parent.mkdir(parents=True, exist_ok=True)
         opened = read_only_url(path) if path and read_only else with_psycopg(url)
         database = _connect(opened, _engine_options(url, path, read_only), patience, on_wait, clock)
+        _compatible.add(opened)
         storage = ResilientStorage(database, patience=patience, grace_seconds=grace_seconds, clock=clock)
         storage.on_wait, storage.is_writable = on_wait, not read_only
         if path is None:
@@ -118,9 +122,10 @@ def create_concurrently(create: Callable[[], Answer]) -> Answer:
 class _Database(RDBStorage):
     """Optuna's storage, which closes its connections if it cannot be opened."""
 
-    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+    def __init__(self, url: str, engine_kwargs: dict[str, Any], *, is_compatible: bool) -> None:
         try:
-            super().__init__(url, engine_kwargs)
+            with without_modules("mako.ext.pygmentplugin"):  # Alembic's templates load colours for error pages: 0.1 s
+                super().__init__(url, engine_kwargs, skip_compatibility_check=is_compatible)
         except BaseException:
             if hasattr(self, "engine"):
                 self.engine.dispose()
@@ -132,7 +137,7 @@ def _connect(url: str, engine_options: dict[str, Any], patience: float, on_wait:
     deadline, is_reported = clock.monotonic() + patience, False
     while True:
         try:
-            return create_concurrently(lambda: _Database(template, engine_options))
+            return create_concurrently(lambda: _Database(template, engine_options, is_compatible=url in _compatible))
         except Exception as error:
             if not is_temporary(error) or is_unknown_host(error) or clock.monotonic() > deadline:
                 raise

@@ -9,18 +9,18 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from search.errors import StudyStopped, UserError, reason
-from search.system import cores, quiet
+from search.system import cores, quiet, without_modules
 
 BACKENDS = ("tensorflow", "jax")  # those with an engine
 ASSIGNED = "SEARCH_GPU"  # environment of a worker: the GPU that its supervisor assigned to it
 DRIVER = Path("/proc/driver/nvidia/version")
+CUDA_VERSIONS = (12, 13)  # for which JAX has a plugin
 WSL_DEVICE = Path("/dev/dxg")  # of Windows' subsystem, which has no /proc/driver/nvidia
 LARGE_TRAINING = 10**9  # pixels of a training from which a CPU takes hours; 50 epochs of CIFAR-10 are 2.3 times that
 
@@ -59,7 +59,8 @@ def configure_keras() -> None:
     """
     name = backend()
     try:
-        with _without("sklearn", *(["jax"] if name == "tensorflow" else [])):
+        # Wrappers and converters that nothing here uses load these packages: half of the time of the import.
+        with without_modules("sklearn", *(["jax"] if name == "tensorflow" else [])):
             import keras
     except (ImportError, ValueError) as error:
         raise UserError(
@@ -69,23 +70,6 @@ def configure_keras() -> None:
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy("float32")
-
-
-@contextmanager
-def _without(*packages: str) -> Iterator[None]:
-    """Let the first import of these packages fail inside the block.
-
-    Keras and TensorFlow load scikit-learn and JAX, where they are installed, for wrappers and converters that nothing here
-    uses: half of their import time.
-    """
-    absent = [package for package in packages if package not in sys.modules]
-    for package in absent:
-        sys.modules[package] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for package in absent:
-            del sys.modules[package]
 
 
 def _configured_backend() -> tuple[str, str]:
@@ -196,10 +180,18 @@ def dtype_policy(precision: str) -> str:
 
 def has_gpu_build() -> bool:
     """True if the installed backend can use an NVIDIA GPU, as far as its packages tell; nothing is imported."""
-    names = {str(package.metadata["Name"]).lower().replace("_", "-") for package in importlib.metadata.distributions()}
     if backend() == "jax":
-        return any(name.startswith("jax-cuda") for name in names)
-    return "tensorflow-cpu" not in names or "tensorflow" in names
+        return any(_is_installed(f"jax-cuda{version}-plugin") for version in CUDA_VERSIONS)
+    return _is_installed("tensorflow") or not _is_installed("tensorflow-cpu")
+
+
+def _is_installed(package: str) -> bool:
+    """True if a distribution of this name is installed; the descriptions of all others stay unread."""
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def missing_gpu_cause() -> str:

@@ -24,6 +24,7 @@ from search.study.run import Run, load
 from tests.fault_table import record, results
 from tests.support.processes import (
     BASE,
+    NUMPY,
     SECONDS,
     STUDY,
     Ended,
@@ -187,7 +188,7 @@ def stop_at_checkpoint(run: Run, process: subprocess.Popen[str], child: int) -> 
 
 
 class Stormy(NamedTuple):
-    """The study of `Calm`, interrupted, killed and left without its worker before it has its three candidates."""
+    """The study of `Calm`, interrupted and left without its worker before it has its three candidates."""
 
     study: Path
     interrupted: Ended
@@ -208,10 +209,6 @@ def stormy(tmp_path_factory: pytest.TempPathFactory) -> Stormy:
     after_signal = candidates(study)
 
     process = begin_and_wait(study, *words, trained=1)
-    process.kill()
-    end(process)
-
-    process = begin_and_wait(study, *words, trained=2)
     child = worker_of(process)
     left_off = stop_at_checkpoint(reopened(study), process, child)
     kept = shutil.copy(left_off, study.parent / "kept.npz")
@@ -267,10 +264,10 @@ def test_no_checkpoint_outlives_its_trial(calm: Calm, stormy: Stormy) -> None:
 def test_rows_1_4_a_disturbed_study_is_the_undisturbed_one(stormy: Stormy, calm: Calm) -> None:
     disturbed, undisturbed = candidates(stormy.study), calm.after[2]
     before = {trial.number: trial for trial in stormy.after_signal if trial.state.is_finished()}
-    record({1: 2, 4: 1}, results(disturbed, asked=3, known=before))
+    record({1: 1, 4: 1}, results(disturbed, asked=3, known=before))
     finals = {index: tries[-1] for index, tries in outcomes(disturbed).items()}
     assert finals == {index: tries[-1] for index, tries in outcomes(undisturbed).items()}
-    assert [outcome for tries in outcomes(disturbed).values() for outcome in tries].count("interrupted") == 3
+    assert [outcome for tries in outcomes(disturbed).values() for outcome in tries].count("interrupted") == 2
     keys = [trial.user_attrs["key"] for trial in trained(disturbed)]
     assert len(keys) == len(set(keys)) == 3
 
@@ -297,10 +294,10 @@ def test_a_disturbed_study_has_the_same_weights_bit_for_bit(stormy: Stormy, calm
 def test_rows_12_15_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed_is_another_study(
     tmp_path: Path, calm: Calm
 ) -> None:
-    """A learning rate of a billion."""
-    text = STUDY.replace("0.02", "1e9").replace('"base.json"', "0.5").replace("trials = 2", "trials = 3\nseed = 1")
-    study = write_study(tmp_path / "study", text)
-    ended = start(study)
+    """The real training's own reasons are those of `tests/training/test_train.py`."""
+    text = STUDY.replace('"base.json"', "0.5").replace("trials = 2", "trials = 3\nseed = 1")
+    study, faults = write_study(tmp_path / "study", text), [{"at": "epoch", "do": "nan", "times": 5}]
+    ended = start(study, **NUMPY, FAULTS=json.dumps(faults), FAULTS_FOLDER=str(tmp_path))
     assert (ended.status, ended.err.count("\n")) == (1, 1), ended
     assert "5 trials in a row failed" in ended.err
     assert " became " in ended.err

@@ -1,7 +1,6 @@
-"""Checks that test_jax.py runs in a process of their own: `python jax_side.py FOLDER`, with KERAS_BACKEND set.
+"""Checks of the engine on JAX that test_jax.py runs in a process of their own: `KERAS_BACKEND=jax python jax_side.py FILE`.
 
-On JAX every check runs, and its failure or null is printed as JSON; on TensorFlow only a training. Both leave the batches
-that they trained on in FOLDER.
+Every check runs, and its failure or null is printed as JSON. The batches that were trained on are left in FILE, an .npz.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import functools
 import json
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -47,6 +45,7 @@ NETWORK: list[dict[str, Any]] = [
     {"kind": "dense", "units": 4},
     {"kind": "softmax"},
 ]
+SMALL = [NETWORK[0], NETWORK[3], NETWORK[4], NETWORK[8], NETWORK[10], *NETWORK[-2:]]  # enough for an optimizer's arithmetic
 IMAGES, BATCH, LAST, STEPS = 40, 15, 5, 6  # 2 passes make five full batches and one of 5
 MIXED = Augment(passes=2, flip=True, mixup=0.4)
 AUGMENTED = Augment(crop=1, rotation=20, cutout=3)
@@ -67,19 +66,19 @@ RECIPES = {
 }
 
 
-def toy() -> tuple[Architecture, Dataset]:
-    """A network with a layer of every kind, and 40 training and 24 validation images 9x7 of 4 classes."""
+def toy(layers: list[dict[str, Any]] = NETWORK) -> tuple[Architecture, Dataset]:
+    """A network, by default with a layer of every kind, and 40 training and 24 validation images 9x7 of 4 classes."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (64, 9, 7, 3)).astype(np.uint8)
     y = np.array([0, 1, 2, 3, 0, 0, 1, 0])[np.arange(64) % 8]
     names = ("a", "b", "c", "d")
     data = Dataset("toy", x[:IMAGES], y[:IMAGES], x[IMAGES:], y[IMAGES:], None, None, names, "course", "0")
-    return from_json(json.dumps({"name": "toy", "input": [9, 7, 3], "classes": 4, "layers": NETWORK})), data
+    return from_json(json.dumps({"name": "toy", "input": [9, 7, 3], "classes": 4, "layers": layers})), data
 
 
-def opened(recipe: Recipe, dtype: str = "float32") -> tuple[Any, EpochPlan]:
+def opened(recipe: Recipe, dtype: str = "float32", layers: list[dict[str, Any]] = NETWORK) -> tuple[Any, EpochPlan]:
     """An engine that has the first epoch before it."""
-    architecture, data = toy()
+    architecture, data = toy(layers)
     engine = open_engine(architecture, data, recipe, PIXELS, seed=1, dtype=dtype)
     plan = plan_epoch(recipe, IMAGES, 1, 0)
     engine.begin(plan)
@@ -117,10 +116,12 @@ class Masked(keras.layers.Layer):
         self.mask.assign(full)
 
 
-def reference(recipe: Recipe, *, dropout: Any = Masked) -> tuple[Any, Any, list[Any]]:
+def reference(
+    recipe: Recipe, *, dropout: Any = Masked, network: list[dict[str, Any]] = NETWORK
+) -> tuple[Any, Any, list[Any]]:
     """(model of Keras' own layers, its mask layer, its weights but for the mask), compiled."""
     layers = fast_layers(Dropout=dropout)
-    model = build(toy()[0], seed=2, layers=layers)
+    model = build(toy(network)[0], seed=2, layers=layers)
     common = {"global_clipnorm": recipe.clip_norm or None}
     match recipe.optimizer:
         case "sgd":
@@ -146,10 +147,10 @@ def close(what: str, ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
 
 
 def step_by_step(name: str) -> None:
-    recipe = RECIPES[name]
-    engine, plan = opened(recipe)
+    recipe, network = RECIPES[name], NETWORK if name == "sgd" else SMALL
+    engine, plan = opened(recipe, layers=network)
     assert plan.steps >= STEPS
-    model, mask, weights = reference(recipe)
+    model, mask, weights = reference(recipe, network=network)
     average = [np.float64(one) for one in engine.weights()]
     sums = Sums(0, 0)
     weights_of_classes = {0: 0.5, 1: 1.0, 2: 2.0, 3: 2.0} if recipe.class_weights == "balanced" else None
@@ -261,22 +262,20 @@ CHECKS = {name: functools.partial(step_by_step, name) for name in RECIPES} | {
 }
 
 
-def batches(folder: Path) -> None:
-    """A training of one epoch, the images and targets of its first and its partial batch, and what was imported for it."""
+def batches() -> dict[str, Any]:
+    """Sums of a training of one epoch, and the images and targets of its first and its partial batch."""
     engine, plan = opened(RECIPES["sgd"])
     pairs = {step: engine.batch(step) for step in (0, STEPS - 1)}
     found = {f"{part}_{step}": np.array(one) for step, pair in pairs.items() for part, one in zip("xy", pair, strict=True)}
     sums = engine.train(0, plan.steps)
     engine.evaluate()
-    suspects = ("tensorflow", "keras.src.backend.jax", "search.training.engine.jax", "search.training.engine.tensorflow")
-    modules = [name for name in suspects if name in sys.modules]
-    np.savez(folder / f"{keras.backend.backend()}.npz", modules=modules, sums=sums, **found)
+    return found | {"sums": np.array(sums)}
 
 
 def main() -> None:
-    batches(Path(sys.argv[1]))
-    if keras.backend.backend() != "jax":
-        return
+    found = batches()
+    suspects = ("tensorflow", "search.training.engine.jax", "search.training.engine.tensorflow")
+    np.savez(sys.argv[1], modules=[name for name in suspects if name in sys.modules], **found)
     failures: dict[str, str | None] = {}
     for name, check in CHECKS.items():
         try:

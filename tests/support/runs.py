@@ -67,8 +67,8 @@ learning_rate = 0.004
 
 
 def search(*words: str) -> str:
-    """Output of a command, which must succeed; one that trains or reports gets a process of its own."""
-    if words[0] in ("top", "show", "export"):
+    """Output of a command, which must succeed; one that trains gets a process of its own."""
+    if words[0] in ("top", "show", "export", "report"):
         ended = commands.search(*words)
         assert ended.status == 0, ended.err
         return ended.out

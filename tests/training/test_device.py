@@ -48,13 +48,20 @@ def keras_home(folder: Path, **settings: object) -> str:
 # --- Keras' settings -------------------------------------------------------------------------------------------------
 
 
+def odd_keras_home(folder: Path) -> str:
+    """A folder with settings that no network may be built by."""
+    return keras_home(folder, image_data_format="channels_first", floatx="float16", epsilon=0.5, backend="tensorflow")
+
+
+KERAS = ["channels_last", "float32", "1e-07"]  # what BUILD prints
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("setup", ["", "prepare_device()", "load_backend()"])
-def test_settings_of_keras_json_do_not_reach_the_networks(setup: str, tmp_path: Path) -> None:
-    home = keras_home(tmp_path, image_data_format="channels_first", floatx="float16", epsilon=0.5, backend="tensorflow")
-    done = run(BUILD.format(setup=setup), KERAS_HOME=home)
+def test_settings_of_keras_json_do_not_reach_the_networks(tmp_path: Path) -> None:
+    """Here Keras is imported before the application sets it up; the tests of devices have both ways of setting it up."""
+    done = run(BUILD.format(setup=""), KERAS_HOME=odd_keras_home(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["channels_last", "float32", "1e-07"]
+    assert done.stdout.split() == KERAS
 
 
 @pytest.mark.parametrize("name", ["torch", "numpy", "openvino", "theano"])
@@ -84,18 +91,6 @@ def test_a_run_on_such_a_backend_ends_with_status_2_before_anything_is_stored(na
     assert done.returncode == 2, done.stderr
     assert f"the backend '{name}' has no training engine" in done.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_keras_loads_neither_scikit_learn_nor_jax_which_stay_importable() -> None:
-    code = """
-import sys
-from search.training.device import configure_keras
-configure_keras()
-print([name for name in ("sklearn", "jax") if name in sys.modules])
-import sklearn.base
-print("sklearn" in sys.modules)
-"""
-    assert run(code, KERAS_BACKEND="tensorflow").stdout.split() == ["[]", "True"]
 
 
 # --- devices ---------------------------------------------------------------------------------------------------------
@@ -159,13 +154,13 @@ def test_the_description_names_device_and_cause_and_claims_nothing_of_other_data
     ],
 )
 def test_a_build_for_gpus_is_known_by_its_packages(
-    packages: list[str], backend: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+    packages: list[str], backend: str, expected: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    class Package:
-        def __init__(self, name: str) -> None:
-            self.metadata = {"Name": name}
-
-    monkeypatch.setattr(device.importlib.metadata, "distributions", lambda: map(Package, packages))
+    for package in packages:  # importlib.metadata finds an installed package by this folder
+        folder = tmp_path / f"{package.replace('-', '_')}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
+    monkeypatch.setattr(device.sys, "path", [str(tmp_path)])
     monkeypatch.setattr(device, "backend", lambda: backend)
     assert device.has_gpu_build() is expected
 
@@ -181,14 +176,10 @@ def test_onednn_takes_the_calling_thread_unless_the_user_says_otherwise(machine:
 
 
 @pytest.mark.slow
-def test_every_layer_and_option_trains_with_deterministic_kernels() -> None:
+def test_every_layer_and_option_trains_with_deterministic_kernels(tmp_path: Path) -> None:
     """TensorFlow refuses an operation that has none at its first use; the choice holds for the process."""
     code = """
-import numpy as np
 from tensorflow.python.framework.config import is_op_determinism_enabled
-from search.training.device import prepare_device, set_deterministic
-prepare_device()
-set_deterministic()
 assert is_op_determinism_enabled()
 from search.training.engine.epoch import plan_epoch
 from tests.support.programs import cases, engine_for
@@ -198,21 +189,29 @@ for case in cases():
         engine.begin(plan_epoch(case.recipe, 20, 0, 0))
         assert np.isfinite(engine.train(0, 2).loss)
 """
-    done = run(code)
+    setup = "from search.training.device import set_deterministic; prepare_device(); set_deterministic()"
+    done = run(BUILD.format(setup=setup) + code, KERAS_HOME=odd_keras_home(tmp_path))
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == KERAS
 
 
 @pytest.mark.slow
-def test_verbs_that_look_or_export_leave_gpus_alone() -> None:
-    code = """
+def test_verbs_that_look_or_export_leave_gpus_alone(tmp_path: Path) -> None:
+    """They load neither scikit-learn nor JAX, which stay importable."""
+    setup = """
+import sys
+from search.training.device import configure_keras
+configure_keras()
+assert not {"sklearn", "jax"} & set(sys.modules)
+import sklearn.base
 import tensorflow as tf
 hidden = []
 tf.config.set_visible_devices = lambda devices, kind: hidden.append((devices, kind))
-from search.training.device import load_backend
 load_backend()
-print(hidden)
+assert hidden == [([], "GPU")]
 """
-    assert run(code).stdout.strip() == "[([], 'GPU')]"
+    done = run(BUILD.format(setup=setup), KERAS_HOME=odd_keras_home(tmp_path))
+    assert done.stdout.split() == KERAS, done.stderr
 
 
 def test_each_verb_that_imports_keras_without_training_hides_the_gpus() -> None:
