@@ -86,11 +86,17 @@ def main(publisher: Publisher, trainer: Trainer | None = None) -> NoReturn:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     order = decode_order(sys.stdin.readline())
     threading.Thread(target=_exit_with_supervisor, daemon=True).start()
-    send = EventWriter(events)
+    carry_out(order, EventWriter(events), publisher, trainer or KerasTrainer())
+    events.flush()
+    os._exit(0)  # without TensorFlow's own clean-up, which takes seconds
+
+
+def carry_out(order: Order, send: EventWriter, publisher: Publisher, trainer: Trainer) -> None:
+    """Train what an order says and publish it; the last event says how it ended."""
     try:
         run = order.run
         reporter = Reporter(send, partial(publisher.annotate, budget=run.config.budget))
-        end = work(order, reporter, publisher, trainer or KerasTrainer())
+        end = work(order, reporter, publisher, trainer)
         if isinstance(end, Done) and order.is_first and not order.references:
             send(Finishing())
             studies = load(run, patience=RETRY_SECONDS)
@@ -105,8 +111,6 @@ def main(publisher: Publisher, trainer: Trainer | None = None) -> NoReturn:
         send(Stopped(f"{error}; the same command resumes"))
     except StudyStopped as error:
         send(Stopped(str(error)))
-    events.flush()
-    os._exit(0)  # without TensorFlow's own clean-up, which takes seconds
 
 
 def work(order: Order, reporter: Reporter, publisher: Publisher, trainer: Trainer) -> Done | Recycle:

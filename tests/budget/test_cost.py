@@ -111,7 +111,7 @@ def test_a_reference_costs_what_keras_counts(name: str) -> None:
 
 
 @given(architectures(most_layers=6))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_a_network_costs_what_keras_counts(architecture: Architecture) -> None:
     check_against_keras(architecture)
 

@@ -55,7 +55,7 @@ def test_a_reference_fits_a_terminal_of_80_columns(name: str) -> None:
 
 
 @given(architectures(), st.integers(20, 160))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_nothing_is_cut_off_at_any_width(network: Architecture, width: int) -> None:
     text = printed(network, width)
     assert "…" not in text

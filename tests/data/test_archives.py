@@ -259,7 +259,7 @@ TINY = _tiny()
 
 
 @pytest.mark.parametrize("suffix", TINY)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(damage=st.data())
 def test_any_damage_is_one_line(suffix: str, damage: st.DataObject) -> None:
     content = bytearray(TINY[suffix])

@@ -199,7 +199,7 @@ def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*a softmax over axis -1:UserWarning")  # of one class
 @given(architectures())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_source_of_any_network_is_the_same_network(architecture: Architecture) -> None:
     model, sources = build(architecture), [run(keras_source(architecture)).build_model()]
     model.set_weights(some_weights(architecture))

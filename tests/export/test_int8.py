@@ -25,6 +25,7 @@ from search.networks.layers import Activation, Dense, Flatten, SeparableConv, So
 from search.runner.reporter import Reporter
 from search.study.run import Opened, open_study
 from search.study.study_file import parse
+from search.training import device
 from search.training.model import build
 from search.training.recipe import Recipe
 from tests.support import commands
@@ -178,7 +179,7 @@ def test_a_backend_that_cannot_convert_is_refused_before_anything_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "small.toml").write_text(STUDY, encoding="utf-8")
-    monkeypatch.setenv("KERAS_BACKEND", "jax")  # of the worker; Keras in this process has its own already
+    monkeypatch.setattr(device, "backend", lambda: "jax")
     ended = commands.search("run", tmp_path / "small.toml", "--out", tmp_path / "run")
     commands.assert_refused(ended, 'search.rank_by: "int8" needs Keras on TensorFlow, not jax', 'or rank by "float"')
     assert not (tmp_path / "run").exists()

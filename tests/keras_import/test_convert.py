@@ -86,7 +86,7 @@ def problems(found: Imported) -> list[tuple[str, str, str]]:
 # --- there and back --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(architectures())
 def test_a_network_that_is_built_comes_back(network: Architecture) -> None:
     found = of_model(build(network))

@@ -362,20 +362,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.argv = before
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(description=mutated())
 def test_mutated_descriptions_end_in_a_network_or_in_one_line(description: Any, folder: Path) -> None:
     import_quietly(written(folder / "mutated.json", description))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(kind=st.sampled_from(["Sequential", "Functional"]), config=_VALUES, layers=st.lists(_VALUES, max_size=3))
 def test_any_json_ends_in_one_line(kind: str, config: Any, layers: list[Any], folder: Path) -> None:
     for description in (config, {"class_name": kind, "config": config}, {"class_name": kind, "config": {"layers": layers}}):
         assert import_quietly(written(folder / "any.json", description)) == 2
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_damaged_zips_end_in_a_network_or_in_one_line(data: st.DataObject, folder: Path) -> None:
     path = zipped(folder / "damaged.keras", residual3())

@@ -209,7 +209,7 @@ def test_ids_of_shared_objects_are_identities() -> None:
 # --- any chain --------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.lists(st.sampled_from(["S", "T", "C", "A", "B", "P", "Q", "relu", "N", "M"]), min_size=1, max_size=9))
 def test_any_chain_of_shared_layers_computes_the_same_or_has_a_problem(chain: Iterable[str]) -> None:
     shared: dict[str, Any] = {

@@ -96,7 +96,7 @@ def check_measured(layers: tuple[Layer, ...]) -> None:
 
 
 @given(bodies())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_a_receptive_field_is_what_a_pixel_reaches(architecture: Architecture) -> None:
     layers = architecture.layers[: -len(TAIL)]
     farthest, jump = reach(layers)
@@ -137,7 +137,7 @@ def draw_side(draw: Draw, stride: int, depth: int) -> tuple[Layer, ...]:
 
 
 @given(sums())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_a_sum_sees_the_union_of_both_windows(layers: tuple[Layer, ...]) -> None:
     farthest, jump = reach(layers)
     assume(farthest <= 64 and jump <= 9)

@@ -50,7 +50,7 @@ def test_a_reference_with_plain_convolutions_is_in_no_pyramid(name: str) -> None
 
 
 @given(drawn_points())
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_a_built_network_is_encoded_as_its_values(point: tuple[Pyramid, dict[str, Value]]) -> None:
     check_round_trip(*point)
 

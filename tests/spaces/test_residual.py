@@ -230,7 +230,7 @@ def test_images_that_run_out_of_resolution_are_no_networks() -> None:
 
 
 @given(residual_points())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_a_built_network_is_encoded_as_its_values(point: tuple[ResidualStages, dict[str, Value]]) -> None:
     check_round_trip(*point)
 
@@ -319,7 +319,7 @@ def test_one_expansion_for_the_net_makes_the_channels_of_every_stage() -> None:
 
 
 @given(residual_points())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_a_draw_costs_what_keras_counts(point: tuple[ResidualStages, dict[str, Value]]) -> None:
     check_against_keras(build(*point, (8, 10, 2), 3))
 
@@ -372,7 +372,7 @@ def test_widths_and_depths_are_the_sampled_ones() -> None:
 
 
 @given(st.integers(0, 2**20), st.integers(2_000, 400_000))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_widths_are_scaled_to_the_largest_network_that_fits(seed: int, limit: int) -> None:
     values = draw_values(WIDE, seed)
 

@@ -129,7 +129,7 @@ JUNK = st.one_of(
 
 
 @pytest.mark.parametrize("place", KEYS)
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(junk=JUNK)
 def test_whatever_stands_at_a_key_is_taken_as_it_is_or_refused_in_one_line(place: str, junk: object) -> None:
     raw = plain_study()

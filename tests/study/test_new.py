@@ -34,6 +34,7 @@ from search.study.proposal import propose, space_table
 from search.study.survey import check
 from space import Pyramid
 from tests.data.test_folders import X, Y, put, put_all
+from tests.support import commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -418,11 +419,11 @@ def search(*words: str) -> subprocess.CompletedProcess[str]:
 def test_from_a_folder_to_a_trained_network(tmp_path: Path) -> None:
     put_all(tmp_path / "set", X, Y)
     asked = ["mine", "--data", str(tmp_path / "set"), "--budget", "3000", "--to", str(tmp_path)]
-    made = search("new", *asked)
-    assert (made.returncode, made.stderr) == (0, "")
-    assert made.stdout.splitlines()[-1].split() == ["python", "-m", "search", "run", f"{tmp_path}/mine"]
-    planned = search("plan", f"{tmp_path}/mine", "--json")
-    assert planned.returncode == 0 and '"share_that_fits"' in planned.stdout
+    made = commands.search("new", *asked)
+    assert (made.status, made.err) == (0, "")
+    assert made.out.splitlines()[-1].split() == ["python", "-m", "search", "run", f"{tmp_path}/mine"]
+    planned = commands.search("plan", f"{tmp_path}/mine", "--json")
+    assert planned.status == 0 and '"share_that_fits"' in planned.out
     run = search("run", f"{tmp_path}/mine", "--trials", "1", "--epochs", "2")
     assert run.returncode == 0, run.stderr
     assert "set: 1,079 training, 359 validation, 359 test images of 8x8x1, 10 classes (holdout)" in " ".join(

@@ -22,6 +22,7 @@ from search.errors import UserError
 from search.networks.architecture import to_dict
 from search.study import survey as plan
 from space import Fixed, Pyramid, ResidualStages, build
+from tests.support import commands
 
 ROOT = Path(__file__).parents[2]
 SHAPE, CLASSES = (8, 8, 1), 10
@@ -126,14 +127,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def search(*words: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(("-c", code) if code else ("-m", "search")), *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-
-
 def test_plan_takes_the_options_of_run_and_does_not_load_tensorflow(images: Path) -> None:
     options = ["--epochs", "2", "--trials", "3", "--batch-size", "16", "--data", str(images), "--images", "1050"]
-    done = search("plan", "quickstart", *options, code=LOOK)
+    command = [sys.executable, "-c", LOOK, "plan", "quickstart", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert "--probe" in done.stdout.splitlines()[-1]
 
@@ -149,12 +146,12 @@ def test_plan_takes_the_options_of_run_and_does_not_load_tensorflow(images: Path
     ],
 )
 def test_a_bad_option_is_rejected_in_one_line(options: str, told: str, images: Path) -> None:
-    done = search("plan", "quickstart", *options.format(images=images).split())
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert told in done.stderr
+    ended = commands.search("plan", "quickstart", *options.format(images=images).split())
+    assert ended.out == ""
+    commands.assert_refused(ended, told)
 
 
 def test_plan_prints_the_keys_of_its_contract() -> None:
-    found = json.loads(search("plan", "quickstart", "--json").stdout)
+    found = json.loads(commands.search("plan", "quickstart", "--json").out)
     assert list(found) == ["share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second"]
     assert 0 < found["smallest_params"] < found["largest_params_that_fit"] < 8_000

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from search import __main__ as command_line
+from search.runner import supervisor
+from tests.support.worker_thread import WorkerThread
 
 
 class Ended(NamedTuple):
@@ -21,10 +23,14 @@ class Ended(NamedTuple):
 
 
 def search(*words: str | Path) -> Ended:
-    """`python -m search WORDS` by its own entry; what it raises, a process would end of with a traceback."""
+    """`python -m search WORDS` by its own entry; what it raises, a process would end of with a traceback.
+
+    The worker of a run is a thread.
+    """
     out, err, status = io.StringIO(), io.StringIO(), 0
     argv = patch.object(sys, "argv", ["search", *map(str, words)])
-    with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    worker = patch.object(supervisor, "_start_process", WorkerThread)
+    with argv, worker, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             command_line.main()
         except SystemExit as ended:

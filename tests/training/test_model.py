@@ -197,7 +197,7 @@ def test_probabilities_sum_to_one(architecture: Architecture) -> None:
 
 
 @given(architectures())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_the_canonical_form_computes_the_same(architecture: Architecture) -> None:
     batch = images(architecture)
     written, plain = build(architecture, seed=3), build(canonical(architecture), seed=3)
@@ -379,7 +379,7 @@ def test_a_file_of_a_reference_computes_the_same(name: str, tmp_path: Path) -> N
 
 
 @given(architectures())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_a_file_of_any_network_computes_the_same(architecture: Architecture) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check_file(architecture, Path(folder))

@@ -22,6 +22,7 @@ from search.budget.cost import compute_cost
 from search.cli.tables import print_survey
 from search.data.dataset import Dataset, load_dataset
 from search.errors import UserError
+from search.networks.architecture import Architecture
 from search.study import survey as plan
 from search.study.config import StudyConfig
 from search.study.study_file import parse
@@ -83,13 +84,19 @@ class SlowEngine:
         self.begun.append(what)
 
 
+@pytest.fixture(scope="module")
+def network(digits: Dataset) -> Architecture:
+    return probe.sample_candidates(configured(), digits)[0].architecture
+
+
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> Callable[..., tuple[Timing, SlowEngine]]:
+def slow(
+    monkeypatch: pytest.MonkeyPatch, digits: Dataset, network: Architecture
+) -> Callable[..., tuple[Timing, SlowEngine]]:
     def time_it(image: float, recipe: Recipe, images: int) -> tuple[Timing, SlowEngine]:
         data = replace(digits, x_train=digits.x_train[:images], y_train=digits.y_train[:images])
         engine = SlowEngine(data, recipe, image, image / 4)
         monkeypatch.setattr("search.training.train.open_engine", lambda *_, **__: engine)
-        network = probe.sample_candidates(configured(), data)[0].architecture
         return probe.time_training(network, data, recipe, clock=lambda: engine.now), engine
 
     return time_it

@@ -131,7 +131,7 @@ def test_about_one_in_factor_passes_each_rung(factor: int) -> None:
 
 
 @given(CURVES, st.lists(st.tuples(st.integers(0, 11), st.integers(0, EPOCHS)), max_size=5), st.integers(2, 3))
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_interrupted_trials_and_their_retries_count_once(
     curves: list[list[float]], interruptions: list[tuple[int, int]], factor: int
 ) -> None:

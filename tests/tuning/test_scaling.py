@@ -74,7 +74,7 @@ points_and_shares = st.tuples(drawn_points(), st.floats(-0.1, 1.1))
 
 
 @given(points_and_shares)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_it_is_the_largest_of_all_that_scaling_can_make(drawn: tuple[tuple[Pyramid, dict[str, Value]], float]) -> None:
     (of, values), share = drawn
     fits = under(limits(of, values, share), of)

@@ -69,8 +69,9 @@ def test_both_backends_train_on_the_same_images(folder: Path) -> None:
 
 CASES = [
     (kernel, {"strides": stride, "dilation_rate": dilation, "padding": padding})
-    for kernel in (*range(1, 8), (3, 1), (1, 4))
+    for kernel in (1, 2, 3, 4, 7, (3, 1), (1, 4))
     for stride, dilation in ((1, 1), (2, 1), (3, 1), (1, 2))
+    if stride < 3 or kernel in (3, 4)
     for padding in ("same", "valid")
 ]
 
