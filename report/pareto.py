@@ -8,7 +8,7 @@ from typing import Any
 from report.tables import Table, accuracy_cells, accuracy_columns, leaderboard
 from search.study.dataset import images_of
 from search.study.pareto import add_costs, select_front
-from search.study.records import Record, ranked
+from search.study.records import Record, ranked, trained_count
 from search.study.run import DATA, Opened, Studies
 from search.text import format_points
 
@@ -32,7 +32,7 @@ def front_board(study: Opened, metrics: Sequence[str], studies: Studies | None =
     return {
         "study": study.run.name,
         "prices": list(metrics),
-        "trained": board["counts"]["trained"],
+        "trained": trained_count(board["counts"]),
         **({"ranked_by": board["ranked_by"]} if "ranked_by" in board else {}),
         "base": board["base"] and board["base"] | _costs(base, metrics),
         "references": [row | _costs(known[row["name"]], metrics) for row in board["references"]],

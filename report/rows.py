@@ -68,7 +68,7 @@ def trials(study: Opened) -> list[Row]:
     rows = []
     for record in study.candidates:
         row = {key: getattr(record, key, known.get(record.number, {}).get(key)) for key in _OF_TRIAL}
-        row |= {"refused_before": sum(record.refused.values())}
+        row |= {"refused_before": sum(record.refused.values()), "adopted": record.origin}
         rows.append(row | dict.fromkeys(run.config.parameters) | run.config.declared(drawn[record.number]))
     return rows
 

@@ -53,6 +53,19 @@ def leaderboard(
     } | ({"ranked_by": "int8"} if is_int8 else {})
 
 
+def trial_name(row: Mapping[str, Any]) -> str:
+    """Number of a row's trial, with a mark where it was adopted from another run."""
+    return f"{row['number']} (adopted)" if row.get("adopted") else str(row["number"])
+
+
+def adopted_words(board: Mapping[str, Any]) -> str | None:
+    """A sentence on the trials of a board that were adopted; None if there are none."""
+    runs = list(dict.fromkeys(row["adopted"]["run"] for row in board["trials"] if row.get("adopted")))
+    if not runs:
+        return None
+    return f"Adopted: trained by the run {' and the run '.join(runs)}, on the same data."
+
+
 def accuracy_columns(board: Mapping[str, Any], last: str = "last") -> tuple[str, ...]:
     """Names of the columns of `accuracy_cells`; in a study ranked by int8 accuracy each says which accuracy it is."""
     if board.get("ranked_by") == "int8":
@@ -128,6 +141,7 @@ def _trial(record: Record, base: float | None, rank: int | None, is_int8: bool) 
             "seconds": record.seconds,
             "outcome": record.outcome,
         }
+        | ({"adopted": dict(record.adopted)} if record.adopted else {})
     )
 
 

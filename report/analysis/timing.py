@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from report.tables import Table
+from search.storage.attributes import ADOPTED
 from search.study.config import StudyConfig
 from search.study.records import Record
 from search.study.run import Run, every
@@ -59,6 +60,8 @@ def training_times(run: Run, candidates: optuna.Study) -> TrainingTimes:
         suffix = "" if study is candidates else study.study_name.removeprefix(f"{run.name}.")
         for trial in study.get_trials(deepcopy=False):
             outcome = trial.user_attrs.get("outcome", "failed")
+            if ADOPTED in trial.user_attrs:  # another run has trained it
+                continue
             if trial.state.is_finished() and outcome not in ("rejected", "interrupted"):
                 kinds[suffix or (outcome if outcome in kinds else "unfinished")].append(trial)
     rows = tuple(_spent(_WHAT.get(kind, "candidates that failed"), kinds[kind]) for kind in kinds if kinds[kind])
@@ -80,8 +83,8 @@ def rungs_table(config: StudyConfig, candidates: Iterable[Record]) -> Table:
 
 
 def count_epochs(config: StudyConfig, candidates: Sequence[Record]) -> tuple[int, int]:
-    """Return (epochs trained, epochs that would have been trained without pruning)."""
-    trained = [record for record in candidates if record.outcome in ("trained", "pruned_at_rung")]
+    """Return (epochs trained, epochs that would have been trained without pruning); adopted candidates took none."""
+    trained = [record for record in candidates if record.is_counted]
     return sum(record.epochs for record in trained), config.recipe.epochs * len(trained)
 
 

@@ -16,6 +16,7 @@ from search.finals.results import FinalistResult, FinalsResult
 from search.finals.statistics import chance_gap, wilson
 from search.study.config import hardly_learnt
 from search.study.dataset import majority_note
+from search.study.records import trained_count
 from search.study.run import Run
 from search.text import format_count, format_percent, format_percent_span, format_points, format_points_span
 
@@ -137,7 +138,7 @@ def _of_search(
 ) -> Verdict:
     winner, base, images = board["trials"][0], board["base"], board.get("val_images")
     score, other = _score(winner, images), None if base is None else _score(base, images)
-    subject = f"Trial {winner['number']}, the best of {format_count(board['counts']['trained'], 'trained candidate')},"
+    subject = f"Trial {winner['number']}, the best of {format_count(trained_count(board['counts']), 'trained candidate')},"
     reached = f"{subject} reaches {_accuracy(score, images)} {_measure(board)} with {winner['params']:,} parameters"
     finals_command = run.command_of("finals")
     if other is None:
@@ -241,7 +242,7 @@ def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistR
         Standing.HARDLY_LEARNT: f"On {seeds} {found}, {gap}; the base hardly learnt, so to beat it says little.",
     }
     searched = format_percent(winner["best_val_accuracy"], board.get("val_images"))
-    trained = format_count(board["counts"]["trained"], "trained candidate")
+    trained = format_count(trained_count(board["counts"]), "trained candidate")
     remarks = [
         *([f"The base has {_base_words(base, None)}."] if trained_base is not None else []),
         *_leader_remarks(finals, finalist),

@@ -18,7 +18,7 @@ from search.networks.architecture import Architecture
 from search.storage.attributes import PROPOSAL, REFUSED
 from search.study.config import StudyConfig
 from search.study.dataset import images_of
-from search.study.records import Record, proposal_words
+from search.study.records import Record, proposal_words, trained_count
 from search.study.run import KINDS, Opened, Run
 from search.text import format_percent
 
@@ -143,7 +143,7 @@ def _how_to_read(run: Run, board: Mapping[str, Any]) -> str:
         value="Value 0**, *accuracy*" if metrics else f"Value**, *{OBJECTIVE}*",
         references=escaped(f"{run.name}.references"),
         siblings=", ".join(escaped(f"{run.name}.{kind}") for kind in KINDS),
-        importance=_importance_words(board["counts"]["trained"]),
+        importance=_importance_words(trained_count(board["counts"])),
         drawn=DRAWN,
     )
     if not metrics:

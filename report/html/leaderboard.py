@@ -24,7 +24,7 @@ from report.network.layout import View
 from search.finals.results import FinalistResult
 from search.finals.statistics import chance_gap, wilson
 from search.study.pareto import add_costs
-from search.study.records import Record
+from search.study.records import Record, origin_words
 from search.study.run import Opened
 from search.text import format_count, format_percent, format_percent_span, format_points, format_points_span
 
@@ -119,6 +119,7 @@ def _row(name: str, outcome: str, scores: Mapping[str, Any], record: Record | No
     row: Row = {column.key: scores.get(column.key) for column in COLUMNS} | {"name": name, "outcome": outcome}
     if "float_val_accuracy" in scores:
         row["float_val_accuracy"] = scores["float_val_accuracy"]
+    row |= {"adopted": origin_words(scores["adopted"])} if scores.get("adopted") else {}
     row |= {"number": scores.get("number"), "epochs": scores.get("epochs"), "low": None, "high": None, "tie": False}
     if record is not None:
         row |= {metric: record.cost(metric) for metric in METRICS} | {"epochs": record.epochs, "seconds": record.seconds}
@@ -181,6 +182,8 @@ def _text(key: str, value: Any, row: Row, images: int | None) -> str:
         return format_percent(value, images)
     if key == "delta_vs_base":
         return format_points(value, images) if row["rank"] is not None else ""
+    if key == "outcome" and row.get("adopted"):
+        return f"adopted: {row['adopted']}"
     if key == "outcome":
         stopped = value == "pruned_at_rung"
         return f"stopped after {format_count(row['epochs'], 'epoch')}" if stopped else str(value).replace("_", " ")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from report.tables import Table, accuracy_cells, accuracy_columns, gap_text, interval_text
+from report.tables import Table, accuracy_cells, accuracy_columns, adopted_words, gap_text, interval_text, trial_name
 from search.errors import UserError
 from search.study.config import StudyConfig, flat
 from search.study.references import named
@@ -32,7 +32,7 @@ def leaderboard_table(board: Board) -> Table:
     for row in board["trials"]:
         if row["rank"] is not None:
             seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-            lines.append((str(row["rank"]), *_cells(board, str(row["number"]), row), gap_text(board, row), seconds))
+            lines.append((str(row["rank"]), *_cells(board, trial_name(row), row), gap_text(board, row), seconds))
     interval = ("95 % interval",) if board.get("val_images") else ()
     accuracies = accuracy_columns(board, last="last epoch")
     return Table(("rank", "trial", "params", *accuracies, *interval, "points against the base", "seconds"), lines)
@@ -52,8 +52,10 @@ def stopped_table(board: Board) -> Table:
 
 
 def counts_words(board: Board) -> str:
-    """Number of trials by outcome, as text."""
-    return ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+    """Number of trials by outcome, as text, and where adopted ones come from."""
+    counts = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
+    adopted = adopted_words(board)
+    return counts if adopted is None else f"{counts}. {adopted.removesuffix('.')}"
 
 
 def base_table(config: StudyConfig, board: Board) -> Table:

@@ -29,6 +29,7 @@ from search.runner.events import (
     StudyLoaded,
     TrialEnded,
     TrialReassigned,
+    TrialsAdopted,
     TrialStarted,
     Waiting,
     WorkerLost,
@@ -106,6 +107,7 @@ class RunView:
         self.device = ""
         self.is_int8 = False  # ranked by int8 accuracy
         self.images: int | None = None  # of validation
+        self.adopted = ""  # of other runs, as it was said
         self.away = -AWAY_SECONDS  # when it was last said
         self.seconds: list[float] = []  # that each trained candidate took
 
@@ -128,6 +130,8 @@ class RunView:
                 row.text = f"{done:,} of {total:,} images read"
             case StudyLoaded():
                 self._found(event)
+            case TrialsAdopted(text):
+                self._adopted(text)
             case BaseKnown():
                 self._base(event)
             case PhaseStarted():
@@ -194,7 +198,14 @@ class RunView:
         self.best = event.best
         if first and (self.trained or self.rejected or event.failed):
             rest = "nothing is left to train" if self.trained >= self.goal else f"resuming up to {self.goal}"
-            self._say(f"Found {self.trained} trained candidates, {self.rejected} rejected, {event.failed} failed; {rest}.")
+            adopted = f", {event.adopted} adopted" if event.adopted else ""
+            counts = f"{self.trained} trained candidates, {self.rejected} rejected, {event.failed} failed{adopted}"
+            self._say(f"Found {counts}; {rest}.")
+
+    def _adopted(self, text: str) -> None:
+        if text != self.adopted:  # every worker reports it
+            self.adopted = text
+            self._say(escape(text))
 
     def _phase(self, event: PhaseStarted) -> None:
         if event.text != self.phase:

@@ -28,6 +28,7 @@ def plan(
     from search.data.dataset import shape_of
     from search.study.dataset import load_study_data
     from search.study.survey import survey_space
+    from search.tuning.adoption import assess, check_data, open_sources
     from search.tuning.candidate import DataFacts
     from search.tuning.checks import base_recipe_note, check_before_loading, check_networks
     from search.tuning.forecast import forecast
@@ -36,11 +37,13 @@ def plan(
     config = study_file.load(path, overrides(data, epochs, trials, images, seed, batch_size))
     networks = check_before_loading(config)
     time_forecast = dataset = None
-    if probe or config.data.path:  # a named set without a path may have to be downloaded, by Keras
+    sources, assessments = open_sources(config), []
+    if probe or config.data.path or sources:  # a named set without a path may have to be downloaded, by Keras
         with console_of(stderr=as_json).status("reading the images") as status:
             dataset = load_study_data(config, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
-        facts = DataFacts(dataset.input_shape, dataset.classes, dataset.fingerprint)
-        check_networks(config, networks, dataset.name, facts)
+        check_networks(config, networks, dataset.name, DataFacts.of(dataset))
+        check_data(sources, dataset)
+        assessments = assess(config, DataFacts.of(dataset), sources)
         shape = (dataset.input_shape, dataset.classes)
     else:
         shape = shape_of(config.data.name, None, config.protocol, config.data.holdout)
@@ -50,10 +53,14 @@ def plan(
             time_forecast = forecast(config, dataset, status.update)
     if as_json:
         keys = ("share_that_fits", "smallest_params", "largest_params_that_fit", "proposals_per_second")
-        return print_json({key: getattr(survey, key) for key in keys} | (time_forecast.to_dict() if time_forecast else {}))
+        adoption = {"adoption": [assessment.to_dict() for assessment in assessments]} if assessments else {}
+        forecast_values = time_forecast.to_dict() if time_forecast else {}
+        return print_json({key: getattr(survey, key) for key in keys} | forecast_values | adoption)
     from search.cli.tables import print_survey
 
     print_survey(console_of(), name, config.budget.params, survey, time_forecast)
+    for assessment in assessments:
+        console_of().print(assessment.text("can be adopted"), markup=False, highlight=False, soft_wrap=True)
     if note := base_recipe_note(config):
         console_of().print(note, markup=False, highlight=False, soft_wrap=True)
 

@@ -47,7 +47,7 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
     for trial in shown:
         table.add_row(
             str(trial["rank"]),
-            str(trial["number"]),
+            tables.trial_name(trial),
             *_cells(board, trial, has_interval=has_interval),
             tables.gap_text(board, trial, "-"),
             _seconds(trial["seconds"]),
@@ -60,6 +60,8 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
         _print_stopped(console, board, stopped, most=len(stopped) if whole else STOPPED_SHOWN)
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     console.print(counts, highlight=False)
+    if adopted := tables.adopted_words(board):
+        _say(console, adopted)
     if ranked and board.get("val_images") is not None and not has_interval:
         span = f"{tables.interval_text(board, ranked[0])}%"
         console.print(f"95 % interval of the best, on {board['val_images']:,} images: {span}", highlight=False)

@@ -32,7 +32,10 @@ from search.tuning.sampler import Exhausted
 def search_at_random(
     run: Run, studies: Studies, control: optuna.Study, objective: Objective, reporter: Reporter, *, most: int
 ) -> int:
-    """Train random candidates for as many epochs as the study's search used; the number of trials, `most` at most."""
+    """Train random candidates for as many epochs as the study's search used; the number of trials, `most` at most.
+
+    Adopted candidates count with their epochs: the search has had their results.
+    """
     config = control_config(run.config)
     epochs = config.recipe.epochs
     cost = sum(record.epochs for record in _uninterrupted(records(studies.candidates)))
@@ -68,7 +71,7 @@ def search_at_random(
 def control_config(config: StudyConfig) -> StudyConfig:
     """The same space, budget and recipe under the random sampler, with other seeds and no warm starts."""
     seed = derive(config.search.seed, "control")
-    return _with_search(config, sampler="random", rungs=None, directions=None, warm_start=[], repeats=1, seed=seed)
+    return _with_search(config, sampler="random", rungs=None, directions=None, warm_start=[], adopt=[], repeats=1, seed=seed)
 
 
 def without_rungs(config: StudyConfig) -> StudyConfig:

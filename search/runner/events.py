@@ -53,7 +53,16 @@ class StudyLoaded:
     pruned_at_rung: int = 0
     rejected: int = 0
     failed: int = 0
+    adopted: int = 0
     event: Literal["found"] = "found"
+
+
+@dataclass(frozen=True)
+class TrialsAdopted:
+    """Trained trials of other runs were adopted; what, and why others were not, in lines of text."""
+
+    text: str
+    event: Literal["adopted"] = "adopted"
 
 
 @dataclass(frozen=True)
@@ -217,7 +226,8 @@ class WorkerLost:
 
 
 Event = (
-    ImagesRead | DeviceReady | StudyLoaded | BaseKnown | PhaseStarted | Waiting | DatabaseUnavailable | LimitHit | Finishing
+    ImagesRead | DeviceReady | StudyLoaded | TrialsAdopted | BaseKnown | PhaseStarted | Waiting | DatabaseUnavailable
+    | LimitHit | Finishing
     | TrialStarted | StepDone | EpochDone | TrialEnded | TrialReassigned
     | Done | Recycle | UserFault | Stopped | WorkerLost
 )  # fmt: skip

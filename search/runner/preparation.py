@@ -11,10 +11,11 @@ import optuna
 from objective import Context, Objective
 from search.data.dataset import Dataset
 from search.export import int8
-from search.runner.events import DatabaseUnavailable, DeviceReady, ImagesRead, StudyLoaded
+from search.runner.adoption import adopt_trials, sources_to_adopt
+from search.runner.events import DatabaseUnavailable, DeviceReady, ImagesRead, StudyLoaded, TrialsAdopted, Waiting
 from search.runner.job import Order
 from search.runner.reporter import Reporter
-from search.storage.attributes import ATTEMPT, INDEX, WARM_START
+from search.storage.attributes import ADOPTED, ATTEMPT, INDEX, WARM_START
 from search.storage.claims import claims_of
 from search.storage.queue import Queued, Trials, queue
 from search.study.config import StudyConfig
@@ -26,6 +27,7 @@ from search.tracking.trackers import with_trackers
 from search.training.device import cpu_note
 from search.training.result import Outcome
 from search.training.trainer import Trainer
+from search.tuning.adoption import check_data
 from search.tuning.candidate import DataFacts, renew_claims
 from search.tuning.checks import check_before_loading, check_networks
 from search.tuning.stopping import Limits
@@ -54,7 +56,9 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
     run = order.run
     config = run.config
     networks = check_before_loading(config, order.references)
+    sources = sources_to_adopt(run) if not order.finals and not order.references else []
     data = _read_data(run, reporter)
+    check_data(sources, data)
     warm_starts = check_networks(config, networks, data.name, DataFacts.of(data))
     if config.search.rank_by == "int8":
         int8.require_converter()  # the last check, as it imports Keras
@@ -77,6 +81,10 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         with_trackers(reporter, config.log, run.name, run.folder),
         trainer,
     )
+    if sources:
+        policy = trainer.policy(config.recipe.precision)
+        adopted = adopt_trials(run, studies, sources, data, policy, lambda: reporter.send(Waiting()))
+        reporter.send(TrialsAdopted("\n".join(assessment.text("adopted") for assessment in adopted)))
     if not order.finals:
         _queue_warm_starts(studies.candidates, warm_starts)
         reporter.send(_loaded(config.trials, studies))
@@ -111,6 +119,7 @@ def _loaded(trials: int, studies: Studies) -> StudyLoaded:
         pruned_at_rung=tally[Outcome.PRUNED_AT_RUNG],
         rejected=tally[Outcome.REJECTED],
         failed=tally[Outcome.FAILED],
+        adopted=tally.get("adopted", 0),
     )
 
 
@@ -118,12 +127,13 @@ def _queue_warm_starts(study: optuna.Study, warm_starts: list[tuple[str, dict[st
     """Queue the known networks before anything else is proposed, once."""
 
     def missing(trials: Trials) -> list[Queued]:
-        if any(WARM_START not in trial.user_attrs for trial in trials):
+        own = [trial for trial in trials if ADOPTED not in trial.user_attrs]
+        if any(WARM_START not in trial.user_attrs for trial in own):
             return []
-        present = {trial.user_attrs[WARM_START] for trial in trials}
+        present = {trial.user_attrs[WARM_START] for trial in own}
         return [
             (values, {INDEX: index, ATTEMPT: 1, WARM_START: name})
-            for index, (name, values) in enumerate(warm_starts)
+            for index, (name, values) in enumerate(warm_starts, len(trials) - len(own))
             if name not in present
         ]
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from objective import Objective, checkpoint_path
 from search.seeds import derive
-from search.storage.attributes import INDEX, OUTCOME
+from search.storage.attributes import ADOPTED, INDEX, OUTCOME
 from search.storage.heartbeat import heartbeat
 from search.storage.optuna_internals import trial_id_of
 from search.storage.queue import HasRoom, Trials, begin
@@ -33,6 +33,7 @@ def has_room(trials: Trials, most: int) -> bool:
     taken = (
         trial.state == TrialState.RUNNING or (trial.state in ended and trial.user_attrs.get(OUTCOME) in COUNTED)
         for trial in trials
+        if ADOPTED not in trial.user_attrs
     )
     return sum(taken) < most
 

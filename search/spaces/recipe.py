@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -195,3 +196,56 @@ def complete(space: RecipeSpace, sampled: Mapping[str, Value], normalize: bool) 
     if (strength := complete_values.pop("augment_strength")) != 1:
         complete_values["augment"] = strengthened(complete_values["augment"], strength)
     return Recipe.model_validate(complete_values)
+
+
+def encode(space: RecipeSpace, recipe: Recipe, known: Mapping[str, Value]) -> dict[str, Value]:
+    """Find the searched values of a recipe: `complete` gives it from them, if the space has it at all.
+
+    A value that the space does not declare is replaced by the first of its domain, as it may have no effect, such as the
+    momentum of adam. The caller compares the two recipes.
+
+    Args:
+        known: values of another space's parameters, taken for what cannot be read off the recipe.
+    """
+    domains = parameters(space)
+    values = {name: domain.first for name, domain in domains.items()}
+    for given in (known, _values_of(space, recipe, known)):
+        declared = {name: domains[name].find(value) for name, value in given.items() if name in domains}
+        values |= {name: value for name, value in declared.items() if value is not None}
+    return values
+
+
+def first_difference(own: Recipe, other: Recipe) -> str | None:
+    """The first field in which two recipes differ, with the value of the other; None if they are equal."""
+    values, others = own.model_dump(mode="json"), other.model_dump(mode="json")
+    return next((f"{name} is {_shown(others.get(name))}" for name in values if values[name] != others.get(name)), None)
+
+
+def _values_of(space: RecipeSpace, recipe: Recipe, known: Mapping[str, Value]) -> dict[str, Value]:
+    """The values of all parameters that can be read off a recipe, declared by the space or not."""
+    plain = recipe.model_dump()
+    names = type(space).model_fields.keys() - set(_NOT_SEARCHED) - {"warmup", "augment_strength"}
+    values: dict[str, Value] = {f"recipe.{name}": plain[name] for name in names}
+    values[f"recipe.learning_rate.{recipe.optimizer}"] = recipe.learning_rate
+    warmup = plain["schedule"].get("warmup")
+    if warmup is not None:
+        values["recipe.warmup"] = warmup
+    for schedule in space.schedules:
+        own = {} if space.warmup is None else {"warmup": warmup}
+        if schedule.model_dump() | own == plain["schedule"]:
+            values["recipe.schedule"] = label(schedule)
+    strengths = [known.get("recipe.augment_strength", space.augment_strength.first)]
+    if space.augment_strength.count is not None:
+        strengths += space.augment_strength.declared()
+    for strength, augment in product(strengths, space.augments or (space.augment,)):
+        scaled = augment if strength == 1 else strengthened(augment, float(strength))
+        if scaled == recipe.augment:
+            return values | {"recipe.augment_strength": strength, "recipe.augment": label(augment)}
+    return values
+
+
+def _shown(value: object) -> str:
+    """A value of a recipe in one line, a table by its kind alone."""
+    if isinstance(value, dict):
+        return str(value.get("kind", "another"))
+    return str(value)

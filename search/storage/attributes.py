@@ -31,6 +31,7 @@ CONTENDER = "contender"  # name of the finalist
 BASE = "base"  # name of the base among the finalists
 REPEAT = "repeat"  # seed of a finalist
 WARM_START = "warm_start"  # name of the known network that was queued
+ADOPTED = "adopted"  # run and number of the trial whose training another run has done; see `search.tuning.adoption`
 OUTCOME = "outcome"  # a `search.training.result.Outcome`
 REASON = "reason"  # of an outcome other than "trained"
 PARAMS = "params"

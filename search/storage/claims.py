@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from search.storage.database import create_concurrently, storage_of
 from search.storage.optuna_internals import study_id_of
@@ -28,6 +29,15 @@ _CLAIMS = Table(
     Column("key", String(64), primary_key=True),
     Column("trial_index", Integer, nullable=False),  # logical: a retry has the claim of the trial that it repeats
 )
+
+
+def claim_inside(session: Session, study: optuna.Study, key: str, index: int) -> bool:
+    """Claim a key for a new trial in the transaction that adds it; False if another trial has the key."""
+    is_own = (_CLAIMS.c.study == study_id_of(study), _CLAIMS.c.key == key)
+    if session.execute(select(_CLAIMS.c.trial_index).where(*is_own)).scalar() is not None:
+        return False
+    session.execute(insert(_CLAIMS).values(study=study_id_of(study), key=key, trial_index=index))
+    return True
 
 
 class Claims:

@@ -39,6 +39,11 @@ def trial_id_of(trial: optuna.Trial | FrozenTrial) -> int:
     return trial._trial_id
 
 
+def generation_attribute() -> str:
+    """System attribute of a trial in which Optuna's NSGA-II stores its generation."""
+    return optuna.samplers.NSGAIISampler._get_generation_key()
+
+
 class StudyView:
     """A study with its trials changed on the way to a sampler or pruner of Optuna."""
 

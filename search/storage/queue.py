@@ -11,12 +11,13 @@ the trials are still the ones it was decided on, and writes everything or nothin
     tell         the worker that began it      RUNNING -> COMPLETE, PRUNED or FAIL; an error if another process ended it
     requeue      supervisor, or any worker     RUNNING -> FAIL "interrupted", and a WAITING retry with the same index
     drop         finals                        WAITING -> FAIL "interrupted", without a retry
+    adopt        any worker, before `begin`    adds COMPLETE trials of another run; see `search.storage.adoption`
 
     state        outcome (user attribute)                                 counts towards the study's N    retried
     ----------   ------------------------------------------------------   -----------------------------   -------
     WAITING      none                                                     no                              -
     RUNNING      none, or the verdict that is about to be told            no, but it takes up room        -
-    COMPLETE     trained                                                  yes                             no
+    COMPLETE     trained                                                  yes, unless adopted             no
     PRUNED       pruned_at_rung                                           yes                             no
     PRUNED       rejected, diverged, timed_out                            no                              no
     FAIL         interrupted                                              no                              yes
@@ -127,10 +128,19 @@ def count_trials(session: Session, study: optuna.Study) -> tuple[int, int]:
     return total, total - counts.get(TrialState.WAITING, 0)
 
 
+def insert_trial(session: Session, study: optuna.Study, *, state: TrialState) -> Any:
+    """Add a row of a trial, inside `locked`; its number is the count of the study's trials."""
+    total, _ = count_trials(session, study)
+    trial = TrialModel(study_id=study_id_of(study), number=total, state=state)
+    session.add(trial)
+    session.flush()  # gives it its id
+    return trial
+
+
 def insert_waiting(session: Session, study: optuna.Study, queued: Queued) -> None:
     """Add a trial to the queue, inside `locked`."""
     parameters, attributes = queued
-    trial = _insert(session, study, state=TrialState.WAITING)
+    trial = insert_trial(session, study, state=TrialState.WAITING)
     store_attributes(session, TrialUserAttributeModel.__table__, trial.trial_id, attributes)
     store_attributes(session, TrialSystemAttributeModel.__table__, trial.trial_id, {"fixed_params": dict(parameters)})
 
@@ -154,7 +164,7 @@ def _begin(
         if (queued and first is None) or (not is_indexed and (others or total != len(trials))):
             return None
         if first is None:
-            trial = _insert(session, study, state=TrialState.RUNNING)
+            trial = insert_trial(session, study, state=TrialState.RUNNING)
         else:
             trial = TrialModel.find_or_raise_by_id(trial_id_of(first), session, for_update=True)
             trial.state = TrialState.RUNNING
@@ -165,15 +175,6 @@ def _begin(
         write_attributes(session, trial_id, attributes)
         session.add(TrialHeartbeatModel(trial_id=trial_id, heartbeat=storage.clock.heartbeat_time(session)))
         return trial_id
-
-
-def _insert(session: Session, study: optuna.Study, *, state: TrialState) -> Any:
-    """A new row of a trial; its number is the count of the study's trials, which the transaction has locked."""
-    total, _ = count_trials(session, study)
-    trial = TrialModel(study_id=study_id_of(study), number=total, state=state)
-    session.add(trial)
-    session.flush()  # gives it its id
-    return trial
 
 
 def _first_waiting(session: Session, queued: Trials) -> FrozenTrial | None:

@@ -63,6 +63,11 @@ def _is_default(value: object) -> bool:
     return not value
 
 
+def _as_paths(value: object) -> object:
+    """A tuple of paths; one path stands for itself."""
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
 class DataConfig(BaseModel):
     """The [data] table: the images, and how they are split and prepared."""
 
@@ -229,6 +234,11 @@ class SearchConfig(BaseModel):
     )
     warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="References and architecture files that are tried first."
+    )
+    adopt: Annotated[tuple[str, ...], BeforeValidator(_as_paths)] = Field(
+        default=(),
+        exclude_if=_is_default,
+        description="Run folders, one or a list, whose trained trials are adopted as far as this study admits them.",
     )
     rungs: Rungs | None = Field(
         default=None, description="Successive halving: epochs after which weak candidates are pruned."

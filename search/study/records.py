@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.budget.metrics import METRICS
 from search.storage.attributes import (
+    ADOPTED,
     BEST_EPOCH,
     BEST_VAL_ACCURACY,
     FINAL_VAL_ACCURACY,
@@ -61,11 +62,27 @@ class Record:
     flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
     costs: Mapping[str, int] = field(default_factory=dict)  # other metrics than params and macs, as far as stored
     proposal: Mapping[str, Any] = field(default_factory=dict)  # reason of the sampler's choice, see `proposal_words`
+    adopted: Mapping[str, Any] | None = None  # run and number of the trial whose training another run has done
+
+    @property
+    def is_counted(self) -> bool:
+        """True if it counts towards the number of trials that a study asks for."""
+        return self.outcome in COUNTED and self.adopted is None
+
+    @property
+    def origin(self) -> str | None:
+        """Trial of another run that was adopted, such as "trial 7 of flowers"; None for a trial of this study."""
+        return origin_words(self.adopted) if self.adopted else None
 
     def cost(self, metric: str) -> int | None:
         """Value of a metric of `search.budget.metrics.METRICS`; None where it is not known."""
         known: int | None = getattr(self, metric, None)
         return self.costs.get(metric, known)
+
+
+def origin_words(adopted: Mapping[str, Any]) -> str:
+    """The trial of another run from which a trial was adopted, in words."""
+    return f"trial {adopted['trial']} of {adopted['run']}"
 
 
 def proposal_words(proposal: Mapping[str, Any]) -> str | None:
@@ -109,15 +126,22 @@ def ranked(trials: list[Record]) -> list[Record]:
 
 
 def counts(trials: list[Record]) -> dict[str, int]:
-    """Number of trials trained, pruned at a rung, rejected (within the sampler too) and failed."""
-    totals = Counter[str](Outcome.FAILED if record.outcome in FAILED else record.outcome for record in trials)
-    totals[Outcome.REJECTED] += refusals(trials).total()
-    return {outcome: totals[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")}
+    """Number of trials trained, pruned at a rung, rejected (within the sampler too) and failed; of adopted ones, if any."""
+    own = [record for record in trials if record.adopted is None]
+    totals = Counter[str](Outcome.FAILED if record.outcome in FAILED else record.outcome for record in own)
+    totals[Outcome.REJECTED] += refusals(own).total()
+    adopted = {"adopted": len(trials) - len(own)} if len(own) < len(trials) else {}
+    return {outcome: totals[outcome] for outcome in ("trained", "pruned_at_rung", "rejected", "failed")} | adopted
+
+
+def trained_count(tally: Mapping[str, int]) -> int:
+    """Number of candidates trained in full among the `counts` of a study, adopted ones included."""
+    return tally["trained"] + tally.get("adopted", 0)
 
 
 def progress(trials: list[Record]) -> int:
     """Number of trials that count towards the number that the study asks for."""
-    return sum(record.outcome in COUNTED for record in trials)
+    return sum(record.is_counted for record in trials)
 
 
 def refusals(trials: list[Record]) -> Counter[str]:
@@ -160,6 +184,7 @@ def _record(trial: FrozenTrial) -> Record:
         flip_val_accuracy=attributes.get(FLIP_VAL_ACCURACY),
         costs={name: attributes[name] for name in METRICS if name in attributes},
         proposal=attributes.get(PROPOSAL, {}),
+        adopted=attributes.get(ADOPTED),
     )
 
 

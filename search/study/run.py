@@ -316,6 +316,7 @@ def verdict(run: Run, number: int | None) -> str:
     record = best(run, candidates) if number is None else next(record for record in candidates if record.number == number)
     reason = proposal_words(record.proposal)
     why = f"\n{reason}" if reason else ""
+    why += f"\nadopted from {record.origin}" if record.origin else ""
     if record.outcome != "trained" or record.best_val_accuracy is None:
         return f"{record.outcome.replace('_', ' ')}{f': {record.reason}' if record.reason else ''}{why}"
     flipped = record.flip_val_accuracy

@@ -75,6 +75,9 @@ def loads(content: bytes, path: Path, overrides: Mapping[str, Any] | None = None
         raw["base"] = _portable((path.parent / raw["base"]).resolve())
     if isinstance(table := raw.get("search"), dict) and isinstance(names := table.get("warm_start"), list):
         table["warm_start"] = [_portable((path.parent / name).resolve()) if is_file(name) else name for name in names]
+    if isinstance(table := raw.get("search"), dict) and isinstance(folders := table.get("adopt"), str | list):
+        listed = [folders] if isinstance(folders, str) else folders
+        table["adopt"] = [_portable((path.parent / name).resolve()) if isinstance(name, str) else name for name in listed]
     if isinstance(data := raw.get("data"), dict) and isinstance(data.get("path"), str):
         data["path"] = str((path.parent / data["path"]).resolve())
     if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:
@@ -140,8 +143,8 @@ def find(study: str) -> tuple[str, Path]:
 def differences(stored: StudyConfig, requested: StudyConfig) -> list[str]:
     """Differences that keep a configuration from resuming the stored one: `recipe.epochs is 5 here, not 50`.
 
-    Files of networks are compared by name, as they may have moved together with the study file. A base is compared with
-    the trained one by its network when it is needed (`search.runner.references`).
+    Files of networks and run folders are compared by name, as they may have moved together with the study file. A base is
+    compared with the trained one by its network when it is needed (`search.runner.references`).
     """
     ours, theirs = dict(flat(stored.dump())), dict(flat(requested.dump()))
     return [
@@ -173,6 +176,8 @@ def _without_folder(key: str, value: Any) -> Any:
         return Path(value).name
     if key == "search.warm_start" and isinstance(value, list):
         return [Path(name).name if is_file(name) else name for name in value]
+    if key == "search.adopt" and isinstance(value, list):
+        return ["/".join(Path(name).parts[-2:]) for name in value]  # most are called run
     return value
 
 

@@ -22,9 +22,9 @@ from search.errors import UserError
 from search.export.card import network_digest
 from search.files import read_json, read_weights, write_json, write_weights
 from search.networks.architecture import Architecture, fingerprint, from_json, to_dict
-from search.storage.attributes import FINGERPRINT, NETWORK
+from search.storage.attributes import ADOPTED, DELTA_VS_BASE, FINGERPRINT, NETWORK
 from search.study import dataset
-from search.study.records import base_accuracy, records
+from search.study.records import base_accuracy, origin_words, records
 from search.study.run import DATA, Run, Studies, candidate_trial, load, network_of
 from search.text import format_percent
 from search.training.recipe import Recipe
@@ -122,20 +122,24 @@ def _trained(
     if "float_val_accuracy" in attributes:
         scores["float_val_accuracy"] = attributes["float_val_accuracy"]
     base = base_accuracy(run.config, records(studies.references))
+    best, adopted = scores["best_val_accuracy"], attributes.get(ADOPTED)
+    delta = attributes.get(DELTA_VS_BASE)
+    if adopted and base is not None:  # the trial was stored before the base of this study was trained
+        delta = best - base
     facts = {
         "study": run.name,
         "trial": trial.number,
-        "scores": scores | {"base_best_val_accuracy": base, "delta_vs_base": attributes.get("delta_vs_base")},
+        "scores": scores | {"base_best_val_accuracy": base, "delta_vs_base": delta},
         "protocol": run.config.protocol,
         "budget": run.config.budget.model_dump(),
         "seeds": {"study": run.config.search.seed, "trial": attributes["seed"]},
         "data": {"summary": data["summary"], "fingerprint": data["fingerprint"], "class_names": data["class_names"]},
-    }
+    } | ({"adopted": adopted} if adopted else {})
     images = "test images (course protocol)" if run.config.protocol == "course" else "held-out training images"
-    accuracy = format_percent(scores["best_val_accuracy"], dataset.images_of(data, "validation"))
+    accuracy = format_percent(best, dataset.images_of(data, "validation"))
     heading = [
         f"Best {run.config.measure} {accuracy} in epoch {scores['best_epoch']} of {scores['epochs']}, on {images}.",
-        f"Trained on {data['summary']}.",
+        f"Trained on {data['summary']}{f', as {origin_words(adopted)}' if adopted else ''}.",
     ]
     training = read_json(folder / "training.json")
     try:

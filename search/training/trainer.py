@@ -8,7 +8,7 @@ from typing import Protocol
 
 from search.data.dataset import Dataset
 from search.networks.architecture import Architecture
-from search.training.device import backend, prepare_device
+from search.training.device import backend, dtype_policy, prepare_device
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Training
 
@@ -18,6 +18,9 @@ class Trainer(Protocol):
 
     def prepare(self) -> str:
         """Set up the process before its first training; describe the device in one line."""
+
+    def policy(self, precision: str) -> str:
+        """Keras' dtype policy of a recipe's precision in this process, once it is prepared."""
 
     def fit(
         self,
@@ -45,6 +48,9 @@ class KerasTrainer:
 
     def prepare(self) -> str:
         return prepare_device().description
+
+    def policy(self, precision: str) -> str:
+        return dtype_policy(precision)
 
     def fit(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from search.errors import StudyStopped
 from search.study.config import StopConfig
 from search.study.pareto import Costs, dominates
-from search.study.records import COUNTED, Record, ranked
+from search.study.records import Record, ranked
 from search.training.result import Outcome, TrialOver
 
 FORESEEN = 3  # proposals in a row whose expected gain must be below the limit
@@ -51,8 +51,8 @@ class Limits:
         return self._time_limit(0.0)
 
     def update(self, trials: Iterable[Record]) -> None:
-        """Set the device time used by all trials that have ended."""
-        self._device_seconds = sum(record.seconds or 0.0 for record in trials)
+        """Set the device time used by all trials that have ended; that of adopted ones was another run's."""
+        self._device_seconds = sum(record.seconds or 0.0 for record in trials if record.adopted is None)
 
     def check_study(self, trial_seconds: float) -> None:
         """Check the study's time limits inside a trial that has run for so long.
@@ -84,16 +84,19 @@ class Limits:
 
 def _largest_expected_gain(candidates: Sequence[Record]) -> float:
     """Largest gain that was expected of the last FORESEEN counted candidates; infinite if one of them has none."""
-    counted = sorted((record for record in candidates if record.outcome in COUNTED), key=lambda record: record.number)
+    counted = sorted((record for record in candidates if record.is_counted), key=lambda record: record.number)
     last = [record.proposal.get("expected_gain", math.inf) for record in counted[-FORESEEN:]]
     return max(last) if len(last) == FORESEEN else math.inf
 
 
 def trials_since_best(candidates: Sequence[Record], metrics: Sequence[str] = ()) -> int:
-    """Number of counted candidates after the best one or, with cost metrics, after the last that joined the front."""
+    """Number of counted candidates after the best one or, with cost metrics, after the last that joined the front.
+
+    Adopted candidates may be the best one, or join the front.
+    """
     front, count = list[tuple[Costs, float]](), 0
     for record in sorted(candidates, key=lambda record: record.number):
-        if record.outcome not in COUNTED:
+        if not record.is_counted and record.adopted is None:
             continue
         cost, accuracy = tuple(record.cost(name) or 0 for name in metrics), record.best_val_accuracy or 0.0
         is_dominated = any(dominates(*point, cost, accuracy) for point in front)
@@ -101,5 +104,5 @@ def trials_since_best(candidates: Sequence[Record], metrics: Sequence[str] = ())
             front = [point for point in front if not dominates(cost, accuracy, *point)] + [(cost, accuracy)]
             count = 0
         else:
-            count += 1
+            count += record.is_counted
     return count

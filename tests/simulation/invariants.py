@@ -9,10 +9,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Engine, text
 
-from search.storage.attributes import INDEX, KEY, OUTCOME, RETRY_OF
+from search.storage.attributes import ADOPTED, INDEX, KEY, OUTCOME, RETRY_OF
 from search.study.records import COUNTED
 from search.training.result import Outcome
-from tests.simulation.network import accuracy_of
+from tests.simulation.network import NETWORK, accuracy_of
 
 OUTCOMES = {
     TrialState.COMPLETE: {Outcome.TRAINED},
@@ -55,13 +55,34 @@ def check_candidates(study: optuna.Study, claimed: Mapping[str, int], most: int)
     """Violations of the search: exactly `most` counted trials, each of a network of its own."""
     trials = study.get_trials(deepcopy=False)
     counted = [trial for trial in trials if trial.user_attrs.get(OUTCOME) in COUNTED]
+    own = [trial for trial in counted if ADOPTED not in trial.user_attrs]
     violations = _check_trials(trials)
-    if len(counted) != most:
-        violations.append(f"{len(counted)} trials count, {most} were asked for")
+    if len(own) != most:
+        violations.append(f"{len(own)} trials count, {most} were asked for")
     violations += [f"network {key} counts {n} times" for key, n in _counts(counted, KEY).items() if n > 1]
     for trial in counted:
         if claimed.get(trial.user_attrs[KEY]) != trial.user_attrs[INDEX]:
             violations.append(f"trial {trial.number} counts without a claim of its network")
+    return violations
+
+
+def check_adopted(study: optuna.Study, claimed: Mapping[str, int], networks: Sequence[int], queued: int) -> list[str]:
+    """Violations of the adoption: each network once, with a claim, and before the first trial of the study.
+
+    Args:
+        networks: those that another run has trained.
+        queued: number of trials that the user queued before.
+    """
+    trials = study.get_trials(deepcopy=False)
+    adopted = [trial for trial in trials if ADOPTED in trial.user_attrs]
+    violations = []
+    if sorted(trial.params[NETWORK] for trial in adopted) != sorted(networks):
+        violations.append(f"networks {[trial.params[NETWORK] for trial in adopted]} are adopted, not {networks}")
+    if [trial.number for trial in adopted] != list(range(queued, queued + len(networks))):
+        violations.append(f"trials {[trial.number for trial in adopted]} are adopted, which are not the first")
+    for trial in adopted:
+        if trial.state != TrialState.COMPLETE or claimed.get(trial.user_attrs[KEY]) != trial.user_attrs[INDEX]:
+            violations.append(f"trial {trial.number} is adopted as {trial.state.name}, or without a claim of its network")
     return violations
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, create_trial
 
 from search.storage.attributes import (
+    ADOPTED,
     BEST_VAL_ACCURACY,
     CONTENDER,
     EPOCHS,
@@ -66,6 +67,22 @@ def train_candidate(trial: optuna.Trial, claims: Claims, networks: int, sleep: C
         raise optuna.TrialPruned
     set_trial_attributes(trial, {KEY: _key(network)})
     return _train(trial, network, sleep)
+
+
+def trained_elsewhere(network: int, networks: int) -> FrozenTrial:
+    """A finished trial of this network, as another run has trained it."""
+    trial = create_trial(
+        value=0.0,
+        params={NETWORK: network},
+        distributions={NETWORK: IntDistribution(0, networks - 1)},
+        intermediate_values=dict.fromkeys(range(1, TRAINED_EPOCHS + 1), 0.5),
+    )
+    accuracy = accuracy_of(trial)
+    trial.values = [accuracy]
+    origin = {ADOPTED: {"run": "another", "trial": network}, KEY: _key(network)}
+    results = {PARAMS: 1_000 + network, EPOCHS: TRAINED_EPOCHS, BEST_VAL_ACCURACY: accuracy, OUTCOME: Outcome.TRAINED}
+    trial.user_attrs = origin | results
+    return trial
 
 
 def train_finalist(trial: optuna.Trial, sleep: Callable[[float], None]) -> float:

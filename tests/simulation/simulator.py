@@ -29,6 +29,7 @@ from search.finals.run import _queue_trainings
 from search.runner import trial as runner_trial
 from search.runner.trial import has_room, run_trial
 from search.storage import heartbeat, locks
+from search.storage.adoption import adopt
 from search.storage.claims import claims_of
 from search.storage.database import open_storage
 from search.storage.queue import begin
@@ -37,8 +38,8 @@ from search.storage.resilient import ResilientStorage
 from search.storage.urls import sqlite_url
 from search.study.records import progress, records
 from search.training.result import Outcome
-from tests.simulation.invariants import changes, check_candidates, check_finals, note_changes
-from tests.simulation.network import NETWORK, NetworkSampler, train_candidate, train_finalist
+from tests.simulation.invariants import changes, check_adopted, check_candidates, check_finals, note_changes
+from tests.simulation.network import NETWORK, NetworkSampler, train_candidate, train_finalist, trained_elsewhere
 from tests.simulation.scheduler import Fault, Process, Scheduler, SimulatedClock, SimulatedThreading
 
 GRACE = 60.0  # seconds without a heartbeat
@@ -128,6 +129,9 @@ class _Run:
         self._most, self._slots = rng.choice((1, 1, 2, 3)), rng.choice((2, 2, 3))
         self._pairs = PAIRS if rng.random() < 0.5 else []
         self._networks = 6 + 3 * self._most
+        elsewhere = random.Random(f"{seed} adopted")
+        n_adopted = elsewhere.choice((1, 2)) if seed % 4 == 3 else 0
+        self._adopted = elsewhere.sample(range(self._networks), n_adopted)  # networks that another run has trained
         self._context = SimpleNamespace(folder=folder)
         self._processes = 0
 
@@ -136,7 +140,8 @@ class _Run:
         scheduler, rng = self._scheduler, self._scheduler.rng
         setup = Process("setup")
         candidates, finals = self._open(setup, is_new=True)
-        for network in rng.sample(range(self._networks), rng.randint(0, 2)):
+        queued = rng.sample(range(self._networks), rng.randint(0, 2))
+        for network in queued:
             candidates.enqueue_trial({NETWORK: network})  # by the user, without an index
         _queue_trainings(finals, [*self._pairs[:1], UNWANTED], self._context)
         for slot in range(self._slots):
@@ -147,6 +152,7 @@ class _Run:
             *scheduler.errors,
             *changes(self._simulator.storage(0).engine),
             *check_candidates(candidates, claims_of(candidates).held(), self._most),
+            *check_adopted(candidates, claims_of(candidates).held(), self._adopted, len(queued)),
             *check_finals(finals, len(self._pairs)),
         ]
         return Result(self._seed, scheduler.steps, scheduler.faults, tuple(scheduler.trace), tuple(violations))
@@ -202,6 +208,8 @@ class _Run:
         candidates, finals = self._open(process)
         context = SimpleNamespace(worker=name, folder=self._folder)
         objective: Any = SimpleNamespace(context=context, observer=NullObserver())
+        for network in self._adopted:
+            adopt(candidates, trained_elsewhere(network, self._networks))
         self._train_candidates(candidates, objective)
         self._train_finals(finals, objective)
 

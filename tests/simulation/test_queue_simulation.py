@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
-from search.storage import queue, recovery
+from search.storage import adoption, queue, recovery
 from search.storage.database import storage_of
 from tests.simulation.scheduler import Fault
 from tests.simulation.simulator import Result, Simulator, simulator
@@ -83,6 +83,13 @@ def test_a_retry_in_a_second_transaction_is_noticed(runs: Simulator, monkeypatch
     monkeypatch.setattr(recovery, "insert_waiting", lambda session, study, retry: retries.queued.append(retry))
     monkeypatch.setattr(recovery, "close_trial", close_in_two)
     assert is_noticed(runs, "has 0 retries")
+
+
+def test_adoption_without_a_claim_is_noticed(runs: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back(
+        monkeypatch, adoption, adoption._adopt, {"not claim_inside(session, study, template.user_attrs[KEY], index)": "0"}
+    )
+    assert is_noticed(runs, "without a claim of its network")
 
 
 def put_back(

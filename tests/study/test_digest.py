@@ -92,6 +92,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "search.rank_by": ("float", "int8"),
     "search.flip_average": (False, True),
     "search.warm_start": (["eip-c"], ["eip-c", "eip-d"]),
+    "search.adopt": ((), ("/runs/old",)),
     "search.directions": (None, {"accuracy": "maximize", "macs": "minimize"}, {}),
     "search.rungs": (None, {"first": 1}, {"recipe.schedule": COSINE}),
     "search.rungs.first": (1, 2, {"recipe.schedule": COSINE, "recipe.epochs": 9}),
@@ -137,6 +138,7 @@ def test_keys_that_came_later_are_stored_only_where_they_say_something() -> None
     later = {"bits", "skip_damaged", "drop_copies", "group"}
     assert not later & parse(plain_study(), "study").dump()["data"].keys()
     assert "log" not in parse(plain_study(), "study").dump()
+    assert "adopt" not in parse(plain_study(), "study").dump()["search"]
     own = {"path": "/srv/a", "bits": 12, "skip_damaged": True, "drop_copies": True, "group": "p[0-9]+"}
     dumped = parse(plain_study(data=own), "study").dump()
     assert later <= dumped["data"].keys()
@@ -184,12 +186,15 @@ def test_a_difference_gives_the_key_and_both_values() -> None:
 
 def test_files_of_networks_may_move_with_their_study_file() -> None:
     studies = [
-        plain_study(base=f"{folder}/base.json", search={"warm_start": ["eip-c", f"{folder}/own.json"]})
+        plain_study(
+            base=f"{folder}/base.json", search={"warm_start": ["eip-c", f"{folder}/own.json"], "adopt": [f"{folder}/a/run"]}
+        )
         for folder in ("/old", "/new")
     ]
     first, moved = (parse(raw, "test") for raw in studies)
     assert differences(first, moved) == []
-    for key, value in (("base", "/old/other.json"), ("base", "base"), ("warm_start", ["eip-c", "/old/another.json"])):
+    others = ("base", "/old/other.json"), ("base", "base"), ("warm_start", ["eip-c", "/old/another.json"])
+    for key, value in (*others, ("adopt", ["/old/b/run"])):
         changed = first.dump()
         (changed if key == "base" else changed["search"])[key] = value
         assert len(differences(first, parse(changed, "test"))) == 1

@@ -338,6 +338,13 @@ def test_known_networks_are_found_from_the_study_file_and_told_from_the_root_of_
     assert config.search.warm_start == ("eip-c", str(tmp_path / "own.json"), "studies/quickstart/base.json")
 
 
+@pytest.mark.parametrize("given", ['"../old/run"', '["../old/run"]'])
+def test_runs_to_adopt_are_found_from_the_study_file(tmp_path: Path, given: str) -> None:
+    (tmp_path / "sub").mkdir()
+    config = load(write_study(tmp_path / "sub", STUDY.replace("[search]", f"[search]\nadopt = {given}")))
+    assert config.search.adopt == (str(tmp_path / "old" / "run"),)
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_study_is_found_by_name_and_by_path(name: str) -> None:
     path = STUDIES / name / "study.toml"

@@ -177,6 +177,9 @@ class NumpyTrainer:
     def prepare(self) -> str:
         return "training in NumPy"
 
+    def policy(self, precision: str) -> str:
+        return "float32"
+
 
 def main() -> None:
     """As `python -m search worker`, with this trainer, and nothing published."""
