@@ -9,6 +9,7 @@ from rich.text import Text
 
 from search.budget.cost import compute_cost
 from search.cli.tables import print_survey
+from search.data.near_copies import describe_near_copies
 from search.study.dataset import DAMAGED
 from search.study.new import New
 from search.study.proposal import sizes_of
@@ -66,7 +67,8 @@ def _facts(new: New) -> list[str]:
         lines.append(f"Unbalanced: {facts.imbalance}. Candidates are still ranked by plain accuracy; see class_weights.")
     if text := new.data.copies.describe():
         kept = "" if new.data.copies.dropped else "; none is dropped, as a class would lose all of its images"
-        lines.append(f"C{text[1:]}{kept}.")
+        lines.append(f"{_sentence(text)}{kept}.")
+    lines += _groups(new)
     if new.data.damaged:
         lines.append(
             f"{len(new.data.damaged):,} damaged images are left out; they are listed in {new.file.parent / DAMAGED}."
@@ -74,8 +76,25 @@ def _facts(new: New) -> list[str]:
     if facts.doubles:
         lines.append(f"{facts.doubles:,} links to images in the same folder are left out.")
     if new.data.remark:
-        lines.append(f"{new.data.remark[0].upper()}{new.data.remark[1:]}.")
+        lines.append(f"{_sentence(new.data.remark)}.")
     return lines
+
+
+def _groups(new: New) -> list[str]:
+    """Groups that the names suggest, and near copies, each in a line."""
+    lines = []
+    if suggestion := new.seen.suggestion:
+        if suggestion.is_usable:
+            lines.append(f"{_sentence(suggestion.reason)}; group = '{suggestion.pattern}' keeps them together.")
+        else:
+            lines.append(f"{_sentence(suggestion.describe())}; the study file has the line as a comment.")
+    if text := describe_near_copies(new.problems.near_copies):
+        lines.append(f"{_sentence(text)}; see the comment in the study file, and the splits in docs/own-data.md.")
+    return lines
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def _proposal(new: New) -> Table:

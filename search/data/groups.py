@@ -143,8 +143,8 @@ def across_parts(ids: Mapping[str, GroupIds]) -> str:
             if count := int(is_shared.sum()):
                 groups = len(np.unique(ids[second][is_shared]))
                 texts.append(
-                    f"{groups:,} group{_s(groups)} with {count:,} {PARTS[second]} image{_s(count)} "
-                    f"{'lies' if groups == 1 else 'lie'} in the {PARTS[first]} images too"
+                    f"{groups:,} group{_s(groups)} in both {PARTS[first]} and {PARTS[second]} images "
+                    f"({count:,} {PARTS[second]} image{_s(count)})"
                 )
     return ", ".join(texts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from PIL import Image
 from search.data import folders
 from search.data.dataset import UNBALANCED
 from search.data.folders import Folder
+from search.data.group_names import Suggestion, suggest_groups
 from search.data.images import AS_THEY_ARE, FORMATS, DamagedImage, decode, quiet, sound
 from search.data.layout import WHOLE
 from search.data.loading import Watch, not_watched
@@ -49,6 +50,7 @@ class ImageFacts:
     transparent: int  # images with an alpha channel
     doubles: int  # links that are second names of images
     bits: int | None = None  # of the values in 16-bit images, where these are fewer than 16
+    suggestion: Suggestion | None = None  # groups that the names of the images suggest
 
     @property
     def images(self) -> int:
@@ -76,6 +78,11 @@ class ImageFacts:
             return None
         share = counts.max() / counts.sum()
         return f"always guessing {self.classes[int(counts.argmax())]} would be right for {share:.1%}"
+
+    @property
+    def is_split(self) -> bool:
+        """True if the study makes a split, false if training, validation and test images are given."""
+        return WHOLE in self.counts or self.holdout is not None
 
     @property
     def holdout(self) -> float | None:
@@ -124,7 +131,7 @@ def look(path: Path, watch: Watch = not_watched) -> ImageFacts:
     with quiet():
         sizes, transparent = _headers(files, watch)
         is_grey, is_bright, bits = _colours(files, transparent)
-    return ImageFacts(
+    facts = ImageFacts(
         path=path,
         classes=tuple(folder.classes[label] for label in large_enough),
         counts={part: tuple(images.tolist()) for part, images in by_part.items()},
@@ -139,6 +146,7 @@ def look(path: Path, watch: Watch = not_watched) -> ImageFacts:
         doubles=folder.doubles,
         bits=bits,
     )
+    return replace(facts, suggestion=suggest_groups(folder, facts.classes, facts.holdout))
 
 
 def _least(folder: Folder) -> int:

@@ -6,12 +6,13 @@ import contextlib
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search.data.dataset import Dataset, without_copies
 from search.data.inspection import ImageFacts, look
 from search.data.loading import Watch, not_watched
+from search.data.near_copies import count_near_copies
 from search.errors import UserError
 from search.files import safe_name, write_text
 from search.networks.architecture import to_json
@@ -20,7 +21,7 @@ from search.study.dataset import DAMAGED, load_study_data
 from search.study.proposal import Proposal, propose
 from search.study.study_file import load
 from search.study.survey import Survey, survey_space
-from search.study.template import LeftOut, study_text
+from search.study.template import ImageProblems, study_text
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class New:
     config: StudyConfig
     data: Dataset  # as a run of the study reads it
     survey: Survey
+    problems: ImageProblems
 
 
 def make(name: str, data: Path, budget: int, to: Path | None = None, watch: Watch = not_watched) -> New:
@@ -57,15 +59,16 @@ def make(name: str, data: Path, budget: int, to: Path | None = None, watch: Watc
     proposal = propose(facts, budget)
     with _new(folder):
         write_text(folder / "base.json", to_json(proposal.base))
-        write_text(file, study_text(called, folder, budget, facts, proposal, LeftOut()))
+        write_text(file, study_text(called, folder, budget, facts, proposal, ImageProblems()))
         config = load(file)
         dataset = load_study_data(_tolerant(config, facts), watch=watch, listing=folder / DAMAGED)
-        dataset, left_out = _without_copies(dataset)
-        if left_out != LeftOut():
-            write_text(file, study_text(called, folder, budget, facts, proposal, left_out))
+        dataset, problems = _without_copies(dataset)
+        problems = replace(problems, near_copies=count_near_copies(dataset.splits))
+        if problems != ImageProblems():
+            write_text(file, study_text(called, folder, budget, facts, proposal, problems))
             config = load(file)
         found = survey_space(config.space, config.budget, dataset.input_shape, dataset.classes)
-    return New(name, file, called, facts, proposal, config, dataset, found)
+    return New(name, file, called, facts, proposal, config, dataset, found, problems)
 
 
 def _tolerant(config: StudyConfig, facts: ImageFacts) -> StudyConfig:
@@ -73,15 +76,15 @@ def _tolerant(config: StudyConfig, facts: ImageFacts) -> StudyConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"skip_damaged": facts.is_folder})})
 
 
-def _without_copies(dataset: Dataset) -> tuple[Dataset, LeftOut]:
-    """The data without copies where that leaves images of every class, and what was left out."""
+def _without_copies(dataset: Dataset) -> tuple[Dataset, ImageProblems]:
+    """The data without copies where that leaves images of every class, and the problems of its images."""
     damaged = len(dataset.damaged)
     if not dataset.copies:
-        return dataset, LeftOut(damaged)
+        return dataset, ImageProblems(damaged)
     try:
-        return without_copies(dataset), LeftOut(damaged, dataset.copies)
+        return without_copies(dataset), ImageProblems(damaged, dataset.copies)
     except UserError:  # a class of copies alone
-        return dataset, LeftOut(damaged)
+        return dataset, ImageProblems(damaged)
 
 
 def _study_folder(name: str, to: Path | None) -> Path:

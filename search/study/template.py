@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from search.budget.cost import compute_cost
 from search.data.copies import Copies
+from search.data.group_names import ANY_NUMBER
 from search.data.inspection import ImageFacts
 from search.data.layout import WHOLE, shown
+from search.data.near_copies import describe_near_copies
 from search.errors import UserError
 from search.study.config import ROOT
 from search.study.dataset import DAMAGED
@@ -22,14 +25,17 @@ _WEIGHTS = '"balanced": a rare class counts as much as any in the loss, at the e
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """Images that the proposed study leaves out."""
+class ImageProblems:
+    """Problems that showed when all images were read."""
 
-    damaged: int = 0
-    copies: Copies | None = None
+    damaged: int = 0  # left out by the study
+    copies: Copies | None = None  # left out by the study
+    near_copies: Mapping[tuple[str, str], int] = field(default_factory=dict)  # see `search.data.near_copies`
 
 
-def study_text(called: str, folder: Path, budget: int, facts: ImageFacts, proposal: Proposal, left_out: LeftOut) -> str:
+def study_text(
+    called: str, folder: Path, budget: int, facts: ImageFacts, proposal: Proposal, problems: ImageProblems
+) -> str:
     """The study file: every setting with its reason."""
     why, space = proposal.why, space_table(proposal)
     lines = [
@@ -39,7 +45,7 @@ def study_text(called: str, folder: Path, budget: int, facts: ImageFacts, propos
         _line('base = "base.json"', f"the net to beat: {_base_words(proposal)}; or an accuracy such as 0.84"),
         "",
         "[data]",
-        *_data(folder, facts, proposal, left_out),
+        *_data(folder, facts, proposal, problems),
         "",
         "[budget]",
         _line(f"params = {budget:_}", f"under, not at: {budget - 1:,} fits"),
@@ -102,7 +108,7 @@ def _base_words(proposal: Proposal) -> str:
     return f"plain convolutions, {compute_cost(proposal.base).params:,} parameters"
 
 
-def _data(folder: Path, facts: ImageFacts, proposal: Proposal, left_out: LeftOut) -> list[str]:
+def _data(folder: Path, facts: ImageFacts, proposal: Proposal, problems: ImageProblems) -> list[str]:
     inside = facts.path.resolve().is_relative_to(ROOT) and folder.resolve().is_relative_to(ROOT)
     path = os.path.relpath(facts.path.resolve(), folder.resolve()) if inside else str(facts.path.resolve())
     lines = [_line(f"path = {_text(path)}", "relative to this file" if inside else "")]
@@ -125,19 +131,39 @@ def _data(folder: Path, facts: ImageFacts, proposal: Proposal, left_out: LeftOut
     if facts.bits:
         why = f"16-bit images with values up to {2**facts.bits - 1:,}; without it, {2**facts.bits // 256} grey levels"
         lines.append(_line(f"bits = {facts.bits}", why))
-    if left_out.damaged:
-        lines.append(_line("skip_damaged = true", f"{left_out.damaged:,} images cannot be decoded; listed in {DAMAGED}"))
-    if left_out.copies:
+    if problems.damaged:
+        lines.append(_line("skip_damaged = true", f"{problems.damaged:,} images cannot be decoded; listed in {DAMAGED}"))
+    if problems.copies:
         lines += [
-            f"# {left_out.copies.describe()}",
+            f"# {problems.copies.describe()}",
             _line("drop_copies = true", "keeps one of each, none where they contradict"),
         ]
+    lines += _group(facts, problems)
     if facts.holdout is None:
         own = "val/ validates" if facts.is_folder else "x_val validates"
         fixed = "a fifth of the images validates, a fifth tests" if WHOLE in facts.counts else own
         return [*lines, f"# the split is fixed: {fixed}"]
     why = "so that the rarest class has ten images there" if facts.holdout > 0.1 else "the rest is trained on"
     return [*lines, _line(f"holdout = {facts.holdout}", f"share of the training images to validate on; {why}")]
+
+
+def _group(facts: ImageFacts, problems: ImageProblems) -> list[str]:
+    """The pattern of groups, as a comment where the user has to judge it."""
+    lines = [f"# {text}" for text in [describe_near_copies(problems.near_copies)] if text]
+    why = "keeps a group on one side of every split" if facts.is_split else "counts the groups that lie in several parts"
+    if facts.suggestion is not None:
+        lines.append(f"# {facts.suggestion.describe()}")
+        setting = f"group = '{facts.suggestion.pattern}'"
+        if facts.suggestion.is_usable:
+            return [*lines, _line(setting, why)]
+        return [*lines, _line(f"# {setting}", f"if they belong together: {why}")]
+    if not lines:
+        return []
+    if not facts.is_split:
+        return [*lines, "# the parts are fixed: move what belongs together into one of them"]
+    if facts.is_folder:
+        return [*lines, _line(f"# group = '{ANY_NUMBER}'", f"if they belong together: {why}")]
+    return [*lines, f"# an array groups_train in the file {why}"]
 
 
 def _line(setting: str, comment: str) -> str:

@@ -218,10 +218,10 @@ def test_groups_across_given_parts_are_told(tmp_path: Path) -> None:
     put_patients(tmp_path / "set/train", range(480))
     put_patients(tmp_path / "set/test", range(480, N), first=-2)  # two patients have images in both
     data = load(tmp_path / "set", r"patient(\d+)")
-    told = re.search(r"(\d) groups? with (\d+) test images? (lies?) in the training images too", data.summary())
-    both = re.search(r"(\d) groups? with (\d+) test images? (lies?) in the validation images too", data.summary())
-    assert sum(int(match[1]) for match in (told, both) if match) == 2
-    assert sum(int(match[2]) for match in (told, both) if match) == 12
+    counts = re.findall(
+        r"(\d) groups? in both (?:training|validation) and test images \((\d+) test images?\)", data.summary()
+    )
+    assert [sum(map(int, column)) for column in zip(*counts, strict=True)] == [2, 12]
     plain = load(tmp_path / "set", None)
     assert "group" not in plain.summary()
 
@@ -234,7 +234,10 @@ def test_groups_of_an_array_file(tmp_path: Path) -> None:
     data = load(tmp_path / "set.npz", None)
     parts = patients_of(data)
     assert not parts[0] & parts[1] and abs(len(data.y_val) - 120) <= 6
-    assert "; groups of set.npz: 99 groups of 6 to 12 images; 1 group with 6 test images lies in the" in data.summary()
+    assert (
+        "; groups of set.npz: 99 groups of 6 to 12 images; 1 group in both training and test images (6 test images)"
+        in data.summary()
+    )
     np.testing.assert_array_equal(data.x_test, load(tmp_path / "plain.npz", None).x_test)
     with pytest.raises(
         UserError, match=r"plain\.npz: data\.group is a pattern for paths in a folder .* array groups_train$"

@@ -31,7 +31,7 @@ from search.study import template as study_text
 from search.study.dataset import load_study_data
 from search.study.new import make
 from search.study.proposal import propose, space_table
-from search.study.survey import check
+from search.study.survey import check, survey_space
 from space import Pyramid
 from tests.data.test_folders import X, Y, put, put_all
 from tests.support import commands
@@ -405,6 +405,63 @@ def test_data_in_the_checkout_are_named_from_the_study_file(tmp_path: Path, monk
     assert made.called == "mine"
     assert tomllib.loads(made.file.read_text())["data"]["path"] == "../../data/set"
     assert made.config.data.path == str(tmp_path / "data/set")
+
+
+def scenes(folder: Path, form: str, n: int = 40, each: int = 6) -> Path:
+    """Frames of scenes, which differ by noise; every other scene is of one class."""
+    random = np.random.default_rng(0)
+    for number in range(n * each):
+        if number % each == 0:
+            tiny = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
+            scene = np.asarray(tiny.resize((16, 16), Image.Resampling.BICUBIC)).astype(np.int64)
+        frame = (scene + random.integers(-3, 4, scene.shape)).clip(0, 255).astype(np.uint8)
+        put(folder / "ab"[number // each % 2] / form.format(scene=number // each, number=number), frame)
+    return folder
+
+
+@pytest.fixture
+def quick_survey(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new, "survey_space", lambda *given: survey_space(*given, draws=10))
+
+
+@pytest.mark.usefixtures("quick_survey")
+@pytest.mark.parametrize(
+    ("form", "group", "line"),
+    [
+        (
+            "video{scene}_{number}.png",
+            r"video[ _-]?\d+",
+            r"group = 'video[ _-]?\d+'        # keeps a group on one side of every split",
+        ),
+        ("x{scene}y_{number}.png", None, "# group = '^(.+?)[ ._(-]*\\d+\\)?\\.\\w+$' # if they belong together: "),
+        ("{number}.png", None, "# group = '^(.+?)[ ._(-]*\\d+\\)?\\.\\w+$' # if they belong together: "),
+    ],
+)
+def test_frames_of_a_scene_are_kept_together_or_told(form: str, group: str | None, line: str, tmp_path: Path) -> None:
+    made = make("mine", scenes(tmp_path / "set", form), 20_000, tmp_path)
+    assert made.config.data.group == group and line in made.file.read_text()
+    console = Console(width=300, record=True, file=io.StringIO())
+    print_new(console, made)
+    text = console.export_text()
+    if group is not None:
+        assert made.problems.near_copies == {} and "group = 'video[ _-]?\\d+' keeps them together." in text
+        assert load_study_data(made.config).fingerprint == made.data.fingerprint
+    else:
+        assert made.problems.near_copies["train", "val"] > 30
+        assert f"Near copies: {made.problems.near_copies['train', 'val']} validation images of a training image, " in text
+        assert ("The names end in numbers" in text) == ("scene" in form)
+
+
+@pytest.mark.usefixtures("quick_survey")
+def test_near_copies_in_an_array_file_ask_for_its_groups(tmp_path: Path) -> None:
+    data = make("mine", scenes(tmp_path / "set", "{number}.png"), 20_000, tmp_path).data
+    x, y = np.concatenate([data.x_train, data.x_val]), np.concatenate([data.y_train, data.y_val])
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=data.x_test, y_test=data.y_test)
+    text = make("array", tmp_path / "a.npz", 20_000, tmp_path).file.read_text()
+    assert "\n# near copies: " in text and "# an array groups_train in the file keeps a group on one side" in text
+    groups = np.arange(len(y))
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=data.x_test, y_test=data.y_test, groups_train=groups // 2)
+    assert "groups of a.npz: " in make("grouped", tmp_path / "a.npz", 20_000, tmp_path).data.summary()
 
 
 # --- the whole way ---------------------------------------------------------------------------------------------------
