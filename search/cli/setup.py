@@ -28,10 +28,11 @@ def plan(
     from search.data.dataset import shape_of
     from search.study.dataset import load_study_data
     from search.study.survey import survey_space
-    from search.tuning.adoption import assess, check_data, open_sources
+    from search.tuning.adoption import assess
     from search.tuning.candidate import DataFacts
     from search.tuning.checks import base_recipe_note, check_before_loading, check_networks
     from search.tuning.forecast import forecast
+    from search.tuning.sources import check_data, open_sources
 
     name, path = study_file.find(study)
     config = study_file.load(path, overrides(data, epochs, trials, images, seed, batch_size))

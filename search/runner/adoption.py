@@ -24,10 +24,12 @@ from search.files import is_full, replacing
 from search.networks.architecture import Architecture
 from search.storage.adoption import adopt, has_begun
 from search.storage.attributes import ADOPTED, KEY
+from search.storage.claims import claims_of
 from search.study.run import Run, Studies, load
 from search.study.trained import own_weights
-from search.tuning.adoption import FILES, Adoptable, Assessment, Source, assess, open_sources
+from search.tuning.adoption import FILES, Adoptable, Assessment, assess
 from search.tuning.candidate import DataFacts
+from search.tuning.sources import Source, open_sources
 
 ADOPTION = "adoption"  # user attribute of a study whose adoption is complete: what was adopted and left out, by run
 
@@ -61,6 +63,7 @@ def adopt_trials(
         StudyStopped: a file cannot be copied.
     """
     study = studies.candidates
+    claims_of(study)  # creates their table
 
     def measure(architecture: Architecture, weights: Sequence[npt.NDArray[Any]], pixels: Pixels) -> Breach | None:
         on_conversion()

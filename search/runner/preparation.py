@@ -27,9 +27,9 @@ from search.tracking.trackers import with_trackers
 from search.training.device import cpu_note
 from search.training.result import Outcome
 from search.training.trainer import Trainer
-from search.tuning.adoption import check_data
 from search.tuning.candidate import DataFacts, renew_claims
 from search.tuning.checks import check_before_loading, check_networks
+from search.tuning.sources import check_data
 from search.tuning.stopping import Limits
 
 RETRY_SECONDS = 180.0  # for which a worker retries an unreachable database

@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from search.study import study_file
+from search.study.dataset import load_study_data
+from search.tuning.adoption import assess
+from search.tuning.candidate import DataFacts
+from search.tuning.sources import open_sources
 from tests.support.runs import search
 
 ARCHIVE = Path(__file__).parent / "data" / "run_before_packages.tar.xz"
@@ -39,6 +44,17 @@ def test_an_earlier_run_is_read(study: str) -> None:
     assert {trial["number"]: trial["best_val_accuracy"] for trial in top["trials"]} == ACCURACIES
     assert [trial["rank"] for trial in top["trials"]] == [1, 2]
     assert (top["base"]["best_val_accuracy"], top["counts"]["trained"]) == (0.8, 2)
+
+
+def test_an_earlier_run_is_adopted(study: str) -> None:
+    """It has no digests of its networks: their weights are counted."""
+    earlier = study_file.load(Path(study)).dump()
+    changed = {"search": earlier["search"] | {"adopt": [str(Path(study).parent / "run")]}, "budget": {"params": 9_000}}
+    config = study_file.parse(earlier | changed, "wider")
+    facts = DataFacts.of(load_study_data(config))
+    (assessment,) = assess(config, facts, open_sources(config), "float32")
+    assert [entry.template.values for entry in assessment.adoptable] == [[accuracy] for accuracy in ACCURACIES.values()]
+    assert all(len(entry.template.user_attrs["network_sha256"]) == 64 for entry in assessment.adoptable)
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +16,31 @@ import pytest
 from optuna.trial import TrialState
 
 from report.analysis.timing import training_times
+from report.analysis.verdict import judge
+from report.markdown.summary import counts_words, leaderboard_table
 from report.tables import leaderboard
+from search.api.study_toml import study_text
 from search.data.dataset import load_dataset
 from search.errors import UserError
 from search.runner import adoption
 from search.runner.adoption import ADOPTION, adopt_trials, sources_to_adopt
-from search.runner.events import Done
-from search.runner.preparation import _queue_warm_starts
+from search.runner.events import Done, Event, StudyLoaded, TrialsAdopted
+from search.runner.job import make_order
+from search.runner.preparation import _queue_warm_starts, prepare
+from search.runner.reporter import Reporter
 from search.storage.adoption import adopt
 from search.storage.attributes import INDEX, KEY, SEED
 from search.storage.claims import claims_of
 from search.study import trained
 from search.study.records import counts, progress, ranked
-from search.study.run import Run, best, load
+from search.study.run import Run, best, create, load, verdict
 from search.training.result import Outcome
-from search.tuning.adoption import Assessment, assess, check_data, open_sources
+from search.tuning.adoption import Assessment, assess
 from search.tuning.bayes.observations import observe
 from search.tuning.candidate import DataFacts
+from search.tuning.sources import check_data, open_sources
 from search.tuning.stopping import trials_since_best
+from tests.support import commands
 from tests.support.runs import Bench, Pretence, digits, pretence, pretend, small_run
 
 __all__ = ["pretence"]
@@ -92,6 +101,10 @@ def test_trained_trials_are_adopted_before_the_first_own(tmp_path: Path, old: Pa
     board = leaderboard(bench.run, records, [])
     assert board["trials"][0]["adopted"] == {"run": "old", "trial": 2}
     assert "adopted" not in board["trials"][-1]
+    assert leaderboard_table(board).rows[1][:2] == ("1", "2 (adopted)")
+    assert counts_words(board).endswith("5 adopted. Adopted: trained by the run old, on the same data")
+    assert "the best of 7 trained candidates" in judge(bench.run, board, None, {}).sentence
+    assert verdict(bench.run, 2).endswith("rank 1\nadopted from trial 2 of old")
 
 
 def test_adopted_trials_are_those_of_the_other_run(tmp_path: Path, old: Path, pretence: Pretence) -> None:
@@ -282,13 +295,14 @@ def test_nothing_is_adopted_once_a_trial_has_begun(tmp_path: Path, old: Path, pr
 def test_a_run_that_cannot_be_written_is_adopted(tmp_path: Path, old: Path, pretence: Pretence) -> None:
     folder = shutil.copytree(old, tmp_path / "old")
     paths = [folder, *folder.rglob("*")]
-    before = {path: path.read_bytes() for path in paths if path.is_file()}
+    files = [path for path in paths if path.is_file() and path.suffix != ".db-shm"]  # root writes SQLite's shared memory
+    before = {path: path.read_bytes() for path in files}
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
         bench = Bench(wide_run(tmp_path / "run", folder), pretence)
         assert len(adopted(bench)[0].adoptable) == TRIALS
-        assert {path: path.read_bytes() for path in paths if path.is_file()} == before
+        assert {path: path.read_bytes() for path in files} == before
         assert os.access(bench.run.folder / "trials" / "0" / "weights.npz", os.W_OK)
     finally:
         for path in paths:
@@ -302,6 +316,66 @@ def test_a_run_in_progress_is_adopted(tmp_path: Path, old: Path, pretence: Prete
     bench = Bench(wide_run(tmp_path / "run", folder), pretence)
     assert len(adopted(bench)[0].adoptable) == TRIALS
     assert other.get_trials(deepcopy=False)[-1].state == TrialState.RUNNING
+
+
+class Untrained:
+    """A trainer that is never asked to train."""
+
+    def prepare(self) -> str:
+        return "no device"
+
+    def policy(self, precision: str) -> str:
+        return "float32"
+
+    def fit(self, *arguments: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+def prepared(run: Run) -> list[Event]:
+    """Prepare a worker of this run, adoption included; its events."""
+    events: list[Event] = []
+    prepare(make_order(run), Reporter(events.append), Untrained())
+    return events
+
+
+def test_a_worker_adopts_before_it_begins(tmp_path: Path, old: Path) -> None:
+    run = wide_run(tmp_path / "run", old, data={"name": "digits", "images": 100})
+    events = prepared(run)
+    assert TrialsAdopted("old: 5 of 5 trained trials adopted") in events
+    assert events[-1] == StudyLoaded(2, 0, (0.9, 2), adopted=TRIALS)
+    assert not any(isinstance(event, TrialsAdopted) for event in prepared(run)), "it is complete"
+
+
+def test_a_run_at_fault_leaves_no_folder(tmp_path: Path) -> None:
+    run = wide_run(tmp_path / "run", tmp_path / "nowhere", data={"name": "digits", "images": 100})
+    with pytest.raises(UserError, match="holds no run"):
+        prepared(run)
+    assert not run.folder.exists()
+
+
+def test_several_workers_adopt_each_trial_once(tmp_path: Path, old: Path) -> None:
+    run = wide_run(tmp_path / "run", old)
+    sources = sources_to_adopt(run)
+    benches = [create(run, digits()) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda studies: adopt_trials(run, studies, sources, digits()), benches))
+    assert [len(assessments[0].adoptable) for assessments in results] == [TRIALS] * 3
+    study = load(run).candidates
+    assert [trial.number for trial in study.get_trials(deepcopy=False)] == list(range(TRIALS))
+    assert sorted(claims_of(study).held().values()) == list(range(TRIALS))
+
+
+def test_plan_gives_the_number_before_anything_is_trained(tmp_path: Path, old: Path) -> None:
+    path = tmp_path / "wide.toml"
+    table = {"base": 0.5, "data": {"name": "digits", "images": 100}} | WIDE
+    path.write_text(study_text("wide", table | {"search": {"adopt": str(old)}}))
+    planned = commands.search("plan", path, "--json")
+    assert planned.status == 0, planned.err
+    adoption_plan = json.loads(planned.out)["adoption"]
+    assert adoption_plan == [{"run": "old", "trained": TRIALS, "adopted": TRIALS, "left_out": {}}]
+    path.write_text(study_text("wide", table | {"protocol": "course", "search": {"adopt": str(old)}}))
+    commands.assert_refused(commands.search("plan", path), "search.adopt", 'set protocol = "holdout"')
+    assert not (tmp_path / "wide-run").exists()
 
 
 # --- samplers, rungs, limits -----------------------------------------------------------------------------------------

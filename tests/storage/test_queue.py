@@ -97,7 +97,7 @@ def test_a_trial_begun_carries_all_that_is_needed_to_find_it_again(url: str) -> 
         assert connection.execute(text("SELECT count(*) FROM trial_heartbeats")).scalar() == 1
 
 
-@pytest.mark.parametrize("step", ["search.storage.queue.store_attributes", "search.storage.queue._insert"])
+@pytest.mark.parametrize("step", ["search.storage.queue.store_attributes", "search.storage.queue.insert_trial"])
 def test_a_crash_while_a_trial_is_begun_leaves_nothing(step: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study(url)
     with monkeypatch.context() as patch:

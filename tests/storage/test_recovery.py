@@ -94,7 +94,7 @@ def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: 
     assert next_index(study.trials) == 2
 
 
-@pytest.mark.parametrize("step", ["search.storage.queue._insert", "search.storage.recovery.write_attributes"])
+@pytest.mark.parametrize("step", ["search.storage.queue.insert_trial", "search.storage.recovery.write_attributes"])
 def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
     step: str, study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

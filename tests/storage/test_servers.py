@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,11 +14,16 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from search.errors import UserError
+from search.runner.adoption import adopt_trials, sources_to_adopt
 from search.storage.database import open_storage, storage_of
 from search.storage.failures import StudyGone
 from search.storage.queue import begin
+from search.tuning.sources import open_sources
 from tests.fault_table import Results, record, results
+from tests.support.runs import Bench, Pretence, digits, pretence, small_run
 from tests.support.servers import PASSWORD, Server, free_port
+
+__all__ = ["pretence"]
 
 PATIENCE = 60.0
 
@@ -109,3 +115,16 @@ def test_row_25_a_database_that_was_dropped_ends_a_run_at_once(postgres: Server,
         study.tell(trial, 0.5)
     assert time.monotonic() - started < PATIENCE / 4
     record({25: 1}, Results(0, 0))
+
+
+def test_a_run_on_a_server_is_adopted_by_another_there(postgres: Server, tmp_path: Path, pretence: Pretence) -> None:
+    url, changes = postgres.url(), {"search": {"trials": 2, "sampler": "random"}}
+    first = Bench(replace(small_run(tmp_path / "first", **changes), name="first", storage_url=url), pretence)
+    first.train_candidates()
+    wider = small_run(tmp_path / "second", search={"adopt": str(tmp_path / "first")}, budget={"params": 9_000})
+    with pytest.raises(UserError, match="password is not kept"):
+        open_sources(wider.config, wider.folder, wider.storage_url)
+    second = Bench(replace(wider, name="second", storage_url=url), pretence)
+    adopt_trials(second.run, second.studies, sources_to_adopt(second.run), digits())
+    assert [record.origin for record in second.records] == ["trial 0 of first", "trial 1 of first"]
+    assert second.one_trial().number == 2
