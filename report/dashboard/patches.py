@@ -1,13 +1,16 @@
-"""Faster functions of optuna-dashboard for thousands of trials, in the process that serves it.
+"""Replacements for functions of optuna-dashboard, in the process that serves it.
 
 For each trial the original scans all attributes of the study, including the notes of all other trials, for its note and
-files: ten million steps a page with 2,000 trials. It also keeps graphs in a set, so that their order differs between
-starts. Functions that an installed version lacks are not replaced.
+files: ten million steps a page with 2,000 trials. It keeps graphs in a set, so that their order differs between starts. It
+answers "internal server error" where the database takes no writes. Functions that an installed version lacks are not
+replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import importlib
 import json
 from collections.abc import Callable, Mapping
@@ -17,6 +20,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from report.dashboard.publish import ARTIFACT, GRAPH, GRAPHS, drawing_key
+from search.storage.failures import cause_of, is_disk_full
 from search.storage.optuna_internals import trial_id_of
 
 Attributes = Mapping[str, Any]
@@ -59,8 +63,39 @@ def graph_names(attributes: Attributes) -> list[str]:
     return [*(name for name in GRAPHS if name in graphs), *sorted(graphs.difference(GRAPHS))]
 
 
+def api_view(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A view of the API that answers with the reason and the remedy where nothing can be stored."""
+    from bottle import HTTPError  # type: ignore[import-untyped]
+    from optuna_dashboard._bottle_util import json_api_view
+
+    @functools.wraps(view)
+    def answer(*arguments: Any, **named: Any) -> Any:
+        try:
+            return view(*arguments, **named)
+        except Exception as error:
+            if refusal := write_failure(error):
+                raise HTTPError(*refusal) from None
+            raise
+
+    wrapped: Callable[..., Any] = json_api_view(answer)  # turns the error into JSON, any other into status 500
+    return wrapped
+
+
+def write_failure(error: Exception) -> tuple[int, str] | None:
+    """HTTP status and text for an error of a disk that is full or of a database that may only be read, else None."""
+    cause = cause_of(error)
+    if is_disk_full(error) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        return 507, f"the disk is full ({cause}); make space and try again"
+    if "readonly database" in cause:
+        remedy = "make space, or the file writable, and start the dashboard again"
+        return 403, f"the database may only be read here ({cause}); {remedy}"
+    return None
+
+
 PATCHES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("_note", "get_note_from_system_attrs", note),
     ("_serializer", "list_trial_artifacts", trial_artifacts),
     ("_custom_plot_data", "list_graph_object_ids", graph_names),
+    ("_app", "json_api_view", api_view),
+    ("artifact._backend", "json_api_view", api_view),
 )

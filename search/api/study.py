@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 TABLES = ("protocol", "base", "data", "budget", "space", "recipe", "search", "stop")  # of a study file, in their order
 HEADING = "Written by search.Study from Python; changes are lost when it is written again."
 ARRAYS = ("x_", "y_", "groups")  # how the names of arrays in a dict of data begin
+warnings.filterwarnings("ignore", message="IProgress not found")  # in notebooks, of a progress bar that is not used
 IMAGES = "images.npz"  # in the study's folder: images that were given as arrays
 
 
@@ -160,7 +163,7 @@ class Study:
         """The base, other references, then the candidates by rank.
 
         Returns:
-            A DataFrame where pandas is there, else a list of dicts.
+            A DataFrame where pandas is there, else a list of dicts, which a notebook shows as a table.
         """
         from report import rows
 
@@ -290,9 +293,23 @@ def _space_table(space: BaseModel) -> dict[str, Any]:
     return {"kind": f"{Path(source).resolve()}:{name}"} | table
 
 
+class Rows(list[dict[str, Any]]):
+    """Rows with the same keys, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(name)}</th>" for name in (self[0] if self else ()))
+        body = "".join(f"<tr>{''.join(map(_cell, row.values()))}</tr>" for row in self)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"<td>{escape(text)}</td>"
+
+
 def _table(rows: list[dict[str, Any]]) -> Any:
     if importlib.util.find_spec("pandas") is None:
-        return rows
+        return Rows(rows)
     import pandas
 
     return pandas.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Live progress of a run: a line for each finished trial, and on a terminal the state of every worker.
+"""Live progress of a run: a line for each finished trial, and on a terminal or in a notebook the state of every worker.
 
 What other supervisors of the same study train is not followed here; the number of trials is right again with every fresh
 worker.
@@ -6,9 +6,11 @@ worker.
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -41,6 +43,8 @@ from search.training.result import Outcome
 BAR_WIDTH = 16  # letters of the bar of the whole run
 NAME_WIDTH = 12  # letters of the name of a trial in its line
 MOST_ROWS = 8  # of workers that are shown
+NOTEBOOK_WIDTH = 110  # letters of a live line in a notebook
+NOTEBOOK_SECONDS = 0.25  # between two updates there
 AWAY_SECONDS = 60.0  # between two lines that say that the database is unreachable
 
 
@@ -92,12 +96,43 @@ class Row:
         return [*parts, f"first epoch ({self.share_done:.0%} of the trial)"]
 
 
+class NotebookLive:
+    """Lines in the output of a Jupyter cell that are replaced in place; rich's `Live` needs ipywidgets there."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._updated = 0.0
+
+    def start(self) -> None:
+        """Reserve the place of the lines."""
+        from IPython.display import display
+
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def update(self, lines: RenderableType) -> None:
+        """Replace the lines, unless they were replaced a moment ago."""
+        if self._handle is None or time.monotonic() - self._updated < NOTEBOOK_SECONDS:
+            return
+        self._updated = time.monotonic()
+        text = io.StringIO()
+        Console(file=text, width=NOTEBOOK_WIDTH, force_jupyter=False).print(lines)
+        self._handle.update({"text/plain": text.getvalue().rstrip()}, raw=True)
+
+    def stop(self) -> None:
+        """Remove the lines."""
+        if self._handle is not None:
+            self._handle.update({"text/plain": ""}, raw=True)
+
+
 class RunView:
-    """Follows the events of a run; without a terminal only the lines of finished trials are printed."""
+    """Follows the events of a run; without a terminal or a notebook only the lines of finished trials are printed."""
 
     def __init__(self, console: Console, workers: int = 1) -> None:
         self.console = console
-        self.live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal)
+        self.is_live = console.is_terminal or console.is_jupyter
+        self.live: Live | NotebookLive = NotebookLive()
+        if not console.is_jupyter:
+            self.live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal)
         self.rows = {worker: Row() for worker in range(workers)}
         self.goal = self.trained = self.rejected = 0
         self.phase = ""  # what is done instead of the search: finals, their control
@@ -112,7 +147,7 @@ class RunView:
         self.seconds: list[float] = []  # that each trained candidate took
 
     def __enter__(self) -> RunView:
-        if self.console.is_terminal:
+        if self.is_live:
             self.live.start()
             self.live.update(self._lines())
         return self
@@ -162,7 +197,7 @@ class RunView:
                 row.trial, row.text = None, "writing the pages"
                 if self.best:
                     self._warn_near_chance(self.best[0], "The best candidate")
-        if self.console.is_terminal:
+        if self.is_live:
             self.live.update(self._lines())
 
     # --- events ---

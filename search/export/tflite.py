@@ -6,6 +6,7 @@ model, leaves shorter names in the file, and gives the same bytes every time.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -90,8 +91,11 @@ def calibration_images(x: npt.NDArray[np.uint8], y: npt.NDArray[np.int64]) -> np
 
 def _converted(model: keras.Model, settings: Callable[[Any], None]) -> bytes:
     image = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
+    logger = logging.getLogger("absl")  # in a notebook it does not write to the process' standard error, which is quiet
+    level = logger.level
     with quiet() as printed, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
         try:
             function = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
             converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)])
@@ -101,3 +105,5 @@ def _converted(model: keras.Model, settings: Callable[[Any], None]) -> bytes:
             raise RuntimeError(
                 f"TensorFlow Lite's converter cannot express it ({error}); it printed: {printed()}"
             ) from error
+        finally:
+            logger.setLevel(level)

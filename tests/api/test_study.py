@@ -175,6 +175,8 @@ def test_a_table_is_a_data_frame_where_pandas_is_there(monkeypatch: pytest.Monke
     rows = [{"name": "a"}]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert study._table(rows) == rows
+    table = study._table([{"name": "a<b", "share": 0.123456, "rank": None}])._repr_html_()
+    assert "<th>share</th>" in table and "<td>a&lt;b</td><td>0.1235</td><td></td>" in table
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=tuple))
     assert study._table(rows) == ({"name": "a"},)

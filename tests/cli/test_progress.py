@@ -186,3 +186,22 @@ def test_a_study_ranked_by_int8_says_of_each_accuracy_which_it_is() -> None:
     assert "best 24.00% in int8 (+14.00 vs base)" in shown(view, 160)[0]
     tell(view, int8_end(2, best=0.23, floats=0.25))
     assert view.best == (0.24, 1)
+
+
+def test_a_notebook_shows_the_live_lines_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, data: dict[str, str], raw: bool) -> None:
+            shown.append(data["text/plain"])
+
+    def display(*data: object, **options: object) -> Handle | None:
+        return Handle() if options.get("display_id") else None
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(live, "NOTEBOOK_SECONDS", 0.0)
+    with RunView(Console(file=io.StringIO(), width=120, force_jupyter=True)) as view:
+        for _, event in (found(), trial(0, 3), epoch(0, 3, 0.5)):
+            view.show(event)
+    assert shown[0].startswith("starting") and "trial 3" in shown[-2] and "epoch 3/4, accuracy 50" in shown[-2]
+    assert shown[-1] == "" and "\x1b" not in "".join(shown)

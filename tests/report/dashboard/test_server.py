@@ -26,7 +26,9 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from report.dashboard import server as dashboard
 from report.dashboard.access import Access
@@ -34,6 +36,7 @@ from report.dashboard.publish import GRAPHS, Redraw, publish_trial_note
 from report.figures.data import REJECTED
 from report.tables import leaderboard
 from search.errors import UserError
+from search.storage.resilient import ResilientStorage
 from search.storage.urls import sqlite_url
 from search.study import config as configs
 from search.study import records as study_records
@@ -230,6 +233,26 @@ def test_a_note_can_be_written_in_the_dashboard(changing: tuple[Site, Run]) -> N
     assert site.ask("PUT", f"/api/studies/{site.study_id}/note", body, **headers)[0] == 204
     Redraw()(run, studies.load(run))
     assert site.detail()["note"]["body"].endswith("\n\nmine")
+
+
+@slow
+@pytest.mark.parametrize(
+    ("cause", "status", "reason"),
+    [
+        ("database or disk is full", "507", "the disk is full (database or disk is full); make space and try again"),
+        ("attempt to write a readonly database", "403", "the database may only be read here (attempt to write a readonly"),
+        ("no such table: studies", "500", "internal server error"),
+    ],
+)
+def test_what_cannot_be_deleted_is_answered_with_the_remedy(
+    cause: str, status: str, reason: str, copied: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise StorageInternalError("a query failed") from OperationalError("DELETE", None, sqlite3.OperationalError(cause))
+
+    monkeypatch.setattr(ResilientStorage, "delete_study", fail)
+    answered, body = Wsgi(copied).ask("/api/studies/1", "DELETE")
+    assert answered.startswith(status) and json.loads(body)["reason"].startswith(reason)
 
 
 @slow
