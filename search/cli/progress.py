@@ -107,7 +107,7 @@ class NotebookLive:
         """Reserve the place of the lines."""
         from IPython.display import display
 
-        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def update(self, lines: RenderableType) -> None:
         """Replace the lines, unless they were replaced a moment ago."""
