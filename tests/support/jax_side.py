@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 import traceback
 from typing import Any
@@ -257,8 +258,21 @@ def small() -> None:
     assert loss != engine.evaluate()[0] and abs(loss / engine.evaluate()[0] - 1) < 0.02
 
 
+def resident() -> None:
+    """Nothing but the bounds of a call goes to the device while it trains and evaluates, and no program calls the host."""
+    import jax  # not where the tests on TensorFlow import this module
+
+    engine, _ = opened(RECIPES["adam"], layers=SMALL)
+    with jax.transfer_guard_host_to_device("disallow"):  # implicit transfers; on a CPU too
+        engine.train(0, 2), engine.train(2, STEPS), engine.evaluate()
+    for program in (*engine._train.values(), engine._evaluate):
+        text = program.as_text()
+        assert "fusion(" in text
+        assert not re.findall(r"\b(infeed|outfeed|send|recv|custom-call)\(", text)
+
+
 CHECKS = {name: functools.partial(step_by_step, name) for name in RECIPES} | {
-    check.__name__: check for check in (continued, measured, small)
+    check.__name__: check for check in (continued, measured, small, resident)
 }
 
 

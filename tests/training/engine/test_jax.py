@@ -18,7 +18,7 @@ from search.training.engine.layers import ShiftedDepthwiseConv2D, ShiftedMaxPool
 from tests.support import jax_side
 
 ROOT = Path(__file__).parents[3]
-CHECKS = ("sgd", "adam", "adamw", "continued", "measured", "small")
+CHECKS = ("sgd", "adam", "adamw", "continued", "measured", "small", "resident")
 QUICK = {  # compiled once for all engines of a network, and without effort
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
