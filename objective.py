@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -23,7 +25,7 @@ from search.data.preprocessing import Pixels
 from search.errors import StudyStopped
 from search.export.card import network_digest
 from search.export.file_costs import find_breach
-from search.export.int8 import Int8Network, int8_accuracy
+from search.export.int8 import Int8Network, int8_confusion
 from search.files import Weights, is_full
 from search.networks.architecture import Architecture
 from search.seeds import derive
@@ -32,6 +34,7 @@ from search.storage.claims import Claims
 from search.storage.database import buffered_writes, report_epoch, set_trial_attributes
 from search.study.config import StudyConfig
 from search.study.trained import save_training
+from search.training.measures import ACCURACY, MEASURES, effective_images, measure_all
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Outcome, Training, TrialOver
 from search.training.trainer import KerasTrainer, Trainer
@@ -74,20 +77,22 @@ class Context:
     data: Dataset
     folder: Path  # of the run, or its sub-folder for the finals or the control search
     worker: str = "worker"
-    base_accuracy: float | None = None  # None while the base is not trained
+    base_accuracy: float | None = None  # value of the study's measure; None while the base is not trained
 
     @cached_property
     def facts(self) -> DataFacts:
         """The properties of the data that a candidate depends on."""
         return DataFacts.of(self.data)
 
-    def measure(self, architecture: Architecture, weights: Weights, pixels: Pixels, images: Any, labels: Any) -> float:
-        """Accuracy of a trained network as the study ranks it: in floats, or after int8 conversion."""
+    def confusion(
+        self, architecture: Architecture, weights: Weights, pixels: Pixels, images: Any, labels: Any
+    ) -> npt.NDArray[np.int64]:
+        """Confusion matrix of a trained network as the study ranks it: in floats, or after int8 conversion."""
         if self.config.search.rank_by == "int8":
-            return int8_accuracy(Int8Network(architecture, list(weights), pixels, self.data), images, labels)
-        from search.training.train import accuracy
+            return int8_confusion(Int8Network(architecture, list(weights), pixels, self.data), images, labels)
+        from search.training.train import confusion_of
 
-        return accuracy(architecture, list(weights), pixels, images, labels)
+        return confusion_of(architecture, list(weights), pixels, images, labels)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ class Objective:
         """Train the network that the sampler proposes.
 
         Returns:
-            Its best validation accuracy, followed by the costs that the study minimises, if any.
+            Its best validation accuracy, or value of the study's other measure, followed by the costs that the study
+            minimises, if any.
 
         Raises:
             optuna.TrialPruned: the candidate was rejected, pruned at a rung, or stopped as diverged or too slow.
@@ -150,7 +156,7 @@ class Objective:
         return (accuracy, *costs) if costs else accuracy
 
     def reference(self, trial: optuna.Trial, architecture: Architecture, recipe: Recipe) -> float:
-        """Train a known network under its own recipe and without a budget; return its best validation accuracy."""
+        """Train a known network under its own recipe and without a budget; return its best value of the study's measure."""
         name, index = trial.user_attrs[names.REFERENCE], trial.user_attrs[names.INDEX]
         assignment = Assignment(architecture, recipe, compute_cost(architecture), f"references/{name}", (name, index))
         return self._train_and_score(trial, assignment)
@@ -180,6 +186,7 @@ class Objective:
                 context.data,
                 recipe,
                 seed=seed,
+                metric=context.config.search.metric,
                 checkpoint=checkpoint_path(context.folder, trial.user_attrs),
                 on_epoch=monitor.on_epoch,
                 on_step=monitor.on_step,
@@ -206,16 +213,27 @@ class Objective:
         return self._record(trial, assignment, training, best, network)
 
     def _score(self, trial: optuna.Trial, assignment: Assignment, training: Training, network: Int8Network) -> float:
-        """The best validation accuracy, after int8 conversion of the best epoch's weights where that is ranked."""
+        """The best value of the study's measure, after int8 conversion of the best epoch's weights where that is ranked."""
         data, search = self.context.data, self.context.config.search
+        measure = MEASURES[search.metric]
         if search.flip_average and assignment.is_candidate:
-            flipped = _flip_averaged_accuracy(assignment.architecture, training, data)
+            flipped = measure.compute(_flip_averaged_confusion(assignment.architecture, training, data))
             set_trial_attributes(trial, {names.FLIP_VAL_ACCURACY: flipped})
-        best = training.best.val_accuracy
+        best = training.best.score(search.metric)
         if not self._is_int8_measured(assignment, training):
+            self._store_measures(trial, training.confusion)
             return best
         set_trial_attributes(trial, {names.FLOAT_VAL_ACCURACY: best})
-        return int8_accuracy(network, data.x_val, data.y_val)
+        confusion = int8_confusion(network, data.x_val, data.y_val)
+        self._store_measures(trial, confusion)
+        return measure.compute(confusion)
+
+    def _store_measures(self, trial: optuna.Trial, confusion: npt.NDArray[np.int64] | None) -> None:
+        """Store every measure of the ranked network and its effective number of images, unless accuracy is ranked."""
+        metric = self.context.config.search.metric
+        if metric != ACCURACY and confusion is not None:
+            images = effective_images(metric, confusion)
+            set_trial_attributes(trial, {names.MEASURED: measure_all(confusion), names.EFFECTIVE_IMAGES: images})
 
     def _is_int8_measured(self, assignment: Assignment, training: Training) -> bool:
         """True if the best accuracy is that after int8 conversion; of a pruned trial it is always the float accuracy."""
@@ -229,7 +247,7 @@ class Objective:
         Raises:
             optuna.TrialPruned: it was pruned at a rung, or its int8 file breaks the budget.
         """
-        epochs, final = len(training.history), training.history[-1].val_accuracy
+        epochs, final = len(training.history), training.history[-1].score(self.context.config.search.metric)
         scores = {
             names.BEST_VAL_ACCURACY: best,
             names.BEST_EPOCH: training.best.epoch,
@@ -273,6 +291,7 @@ class _Monitor:
     def __init__(self, trial: optuna.Trial, objective: Objective, assignment: Assignment) -> None:
         self.trial, self.assignment = trial, assignment
         self.limits, self.observer = objective.limits, objective.observer
+        self.metric = objective.context.config.search.metric
         self.rungs = objective.context.config.rungs if assignment.is_candidate else ()
         self._epoch_seconds = 0.0  # of all epochs, those of an earlier process too
         self._epoch_ended = time.monotonic()
@@ -286,7 +305,7 @@ class _Monitor:
         """Report an epoch; True if the trial is to be pruned. A warm start is never pruned."""
         self._epoch_seconds += epoch.seconds
         self._epoch_ended = time.monotonic()
-        _report(self.trial, epoch)
+        _report(self.trial, epoch.epoch, epoch.score(self.metric))
         self.observer.epoch_done(self.trial, epoch, self.assignment.recipe.epochs)
         if epoch.epoch not in self.rungs:
             return False
@@ -318,12 +337,12 @@ def _propose(trial: optuna.Trial, config: StudyConfig) -> dict[str, Any]:
     return {name: domain.suggest(trial, name) for name, domain in config.parameters.items()}
 
 
-def _report(trial: optuna.Trial, epoch: Epoch) -> None:
-    """Store the accuracy of an epoch; pruners need `Trial.report`, which refuses several objectives."""
+def _report(trial: optuna.Trial, epoch: int, score: float) -> None:
+    """Store the ranked value of an epoch; pruners need `Trial.report`, which refuses several objectives."""
     if len(trial.study.directions) == 1:
-        trial.report(epoch.val_accuracy, epoch.epoch)
+        trial.report(score, epoch)
     else:
-        report_epoch(trial, epoch.epoch, epoch.val_accuracy)
+        report_epoch(trial, epoch, score)
 
 
 def _record_cost(trial: optuna.Trial, config: StudyConfig, cost: Cost | None) -> None:
@@ -341,8 +360,8 @@ def _costs(config: StudyConfig, cost: Cost) -> dict[str, Any]:
     return {name: METRICS[name].compute(cost) for name in config.recorded_metrics}
 
 
-def _flip_averaged_accuracy(architecture: Architecture, training: Training, data: Dataset) -> float:
-    """Validation accuracy of the best weights, averaged over each image and its mirror image."""
-    from search.training.train import accuracy
+def _flip_averaged_confusion(architecture: Architecture, training: Training, data: Dataset) -> npt.NDArray[np.int64]:
+    """Confusion matrix of the best weights on the validation images, averaged over each image and its mirror image."""
+    from search.training.train import confusion_of
 
-    return accuracy(architecture, training.best_weights, training.pixels, data.x_val, data.y_val, flip_average=True)
+    return confusion_of(architecture, training.best_weights, training.pixels, data.x_val, data.y_val, flip_average=True)

@@ -139,7 +139,8 @@ def run(name: str, seed: int, minutes: float, out: Path) -> None:
 def trained_again(out: Path, values: Values) -> list[float]:
     """Test accuracies of a winner, after the last epoch, on the same seeds for all."""
     from search.training.device import prepare_device
-    from search.training.train import accuracy, fit
+    from search.training.measures import MEASURES
+    from search.training.train import confusion_of, fit
 
     prepare_device()
     config = study_file.parse(raw_study(out), "benchmarks/against_tuners.py")
@@ -149,7 +150,8 @@ def trained_again(out: Path, values: Values) -> list[float]:
     scores = []
     for seed in FINAL_SEEDS:
         training = fit(proposal.architecture, data, proposal.recipe, seed=seed)
-        scores.append(accuracy(proposal.architecture, training.weights, training.pixels, data.x_test, data.y_test))
+        given = (proposal.architecture, training.weights, training.pixels, data.x_test, data.y_test)
+        scores.append(MEASURES["accuracy"].compute(confusion_of(*given)))
     return [round(score, 4) for score in scores]
 
 

@@ -118,7 +118,7 @@ def measure(net: str, form: str, precision: str, asked: argparse.Namespace) -> d
         plan = plan_epoch(recipe, len(data.x_train), 0, number)
         engine.begin(plan)
         sums = engine.train(0, plan.steps)
-        _, accuracy = engine.evaluate()
+        accuracy = engine.evaluate().accuracy
         epochs.append(time.monotonic() - started)
     loss = sums.loss / len(plan.order)
     outcome = {"device": device, "loss": loss, "val_accuracy": accuracy}

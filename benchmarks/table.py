@@ -155,7 +155,7 @@ def run(job: Row, data: Any) -> Row:
             engine.begin(plan)
             engine.train(0, plan.steps)
             if epoch + 1 in evaluated:
-                accuracies.append(round(engine.evaluate()[1], 4))
+                accuracies.append(round(engine.evaluate().accuracy, 4))
     except (ArithmeticError, MemoryError) as error:
         print(job, error, flush=True)
         accuracies = [0.1] * len(evaluated)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from report.tables import Table, leaderboard
+from report.tables import Table, leaderboard, measure_of
 from search.budget.cost import compute_cost
 from search.budget.devices import memory_of
 from search.budget.lowering import registration, without_kernel
@@ -53,7 +53,8 @@ def device_board(study: Opened, device: str, studies: Studies, most: int | None 
             }
         )
     limit = study.run.config.budget.limits.get("macs")
-    return {"device": device, "ram": ram, "flash": flash, "macs": limit, "val_images": images, "cards": cards}
+    known = {"device": device, "ram": ram, "flash": flash, "macs": limit, "val_images": images, "cards": cards}
+    return known | ({"metric": board["metric"]} if "metric" in board else {})
 
 
 def device_table(board: Mapping[str, Any]) -> Table:
@@ -96,7 +97,7 @@ def card_lines(board: Mapping[str, Any], card: Card, *, ascii_only: bool = False
         bar = full * filled + empty * (BAR_WIDTH - filled)
         share = format_share(value, limit)
         lines.append(f"  {what:<8}{bar} {share:>6}  {value:>11,} of {limit:,} {unit}")
-    lines.append(f"  int8    accuracy {accuracy_text(board, card)}")
+    lines.append(f"  int8    {measure_of(board).label} {accuracy_text(board, card)}")
     lines.append(f"  code    arena of {card['arena_bytes']:,} bytes; {', '.join(card['operators'])}")
     lacking: Sequence[str] = card["without_kernel"]
     if lacking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.tables import Table, accuracy_cells, accuracy_columns, leaderboard
+from report.tables import Table, accuracy_cells, accuracy_columns, leaderboard, measure_of, ranking
 from search.study.dataset import images_of
 from search.study.pareto import add_costs, select_front
 from search.study.records import Record, ranked, trained_count
@@ -33,7 +33,7 @@ def front_board(study: Opened, metrics: Sequence[str], studies: Studies | None =
         "study": study.run.name,
         "prices": list(metrics),
         "trained": trained_count(board["counts"]),
-        **({"ranked_by": board["ranked_by"]} if "ranked_by" in board else {}),
+        **ranking(study.run.config),
         "base": board["base"] and board["base"] | _costs(base, metrics),
         "references": [row | _costs(known[row["name"]], metrics) for row in board["references"]],
         "trials": [rows[record.number] | _costs(record, metrics) for record in found],
@@ -54,7 +54,8 @@ def front_table(front: Front) -> Table:
 def front_words(front: Front) -> str:
     """One-sentence description of the table."""
     metrics, n = " and ".join(front["prices"]), len(front["trials"])
-    return f"{n:,} of {front['trained']:,} trained candidates: no other is as accurate and takes no more {metrics}."
+    better = "is as accurate" if "metric" not in front else f"has as high a {measure_of(front).label}"
+    return f"{n:,} of {front['trained']:,} trained candidates: no other {better} and takes no more {metrics}."
 
 
 def _costs(record: Record | None, names: Sequence[str]) -> dict[str, int | None]:

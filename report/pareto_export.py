@@ -14,7 +14,7 @@ from typing import Any
 
 from report.markdown.formatting import escaped, markdown, protocol_words
 from report.pareto import Front, front_board, front_words
-from report.tables import Table
+from report.tables import Table, measure_of
 from search.errors import UserError
 from search.export.exporter import Exported
 from search.files import read_json, write_json, write_text
@@ -23,6 +23,7 @@ from search.study.records import records
 from search.study.run import Opened, Run, best, load
 from search.study.trained import Trained
 from search.text import format_percent
+from search.training.measures import ACCURACY
 
 INDEX, WORDS = "front.json", "front.md"
 FOLDER = "front"  # in the run folder, if no other is asked for
@@ -122,19 +123,20 @@ def _table(index: Mapping[str, Any]) -> Table:
         (
             row["folder"],
             *(f"{row[metric]:,}" for metric in metrics),
-            *_accuracies(row, index["val_images"]),
+            *_accuracies(row, index["val_images"], index.get("metric", ACCURACY)),
             _formatted(row["forms"].get("int8", {}).get("bytes"), ","),
         )
         for row in index["trials"]
     ]
-    columns = ("", *metrics, "accuracy", "accuracy in int8", "bytes of int8 file")
+    label = measure_of(index).label
+    columns = ("", *metrics, label, f"{label} in int8", "bytes of int8 file")
     used = [column for column in range(len(columns)) if column == 0 or any(row[column] for row in rows)]
     return Table(tuple(columns[column] for column in used), [tuple(row[column] for column in used) for row in rows])
 
 
-def _accuracies(row: Mapping[str, Any], images: int | None) -> tuple[str, str]:
-    """(float, int8) accuracy of a row."""
-    measured = row["forms"].get("int8", {}).get("val_accuracy")
+def _accuracies(row: Mapping[str, Any], images: int | None, metric: str) -> tuple[str, str]:
+    """(float, int8) accuracy, or other measure, of a row."""
+    measured = row["forms"].get("int8", {}).get(f"val_{metric}")
     if row["ranked_by"] == "int8":
         return format_percent(row["float_val_accuracy"], images), format_percent(row["best_val_accuracy"], images)
     return format_percent(row["best_val_accuracy"], images), format_percent(measured, images)
@@ -146,7 +148,7 @@ def _formatted(value: float | None, form: str) -> str:
 
 def _words(run: Run, front: Front, failed: Mapping[str, str], table: Table) -> str:
     parts = [
-        f"# {escaped(run.name)}: accuracy against {', '.join(front['prices'])}",
+        f"# {escaped(run.name)}: {run.config.metric_label} against {', '.join(front['prices'])}",
         escaped(front_words(front)),
         markdown(table),
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",

@@ -36,7 +36,7 @@ def leaderboard(study: Opened) -> list[Row]:
     board = board_of(*study)
     base, rows = board["base"], list[Row]()
     trained = {one.reference: one for one in reversed(ranked(study.references))}
-    opponents = [{"name": study.run.config.base_name or "accuracy to beat"} | base] if base else []
+    opponents = [{"name": study.run.config.base_name or f"{study.run.config.metric_label} to beat"} | base] if base else []
     for row in opponents + board["references"]:
         of_trial = {key: getattr(trained.get(row["name"]), key, None) for key in ("epochs", "seconds", "outcome")}
         gap = None if base is None else row["best_val_accuracy"] - base["best_val_accuracy"]
@@ -91,7 +91,7 @@ def epochs(study: Opened) -> list[Row]:
             history = read_json(study.run.folder / folder / "history.json")
         except UserError:  # not trained to a verdict, or its files are missing
             continue
-        if is_own_log(history, record.curve):
+        if is_own_log(history, record.curve, study.run.config.search.metric):
             rows += [{"trial": trial} | epoch for epoch in history]
     return rows
 

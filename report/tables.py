@@ -1,4 +1,8 @@
-"""The leaderboard as plain rows: the source of `top --json`, tables and figures."""
+"""The leaderboard as plain rows: the source of `top --json`, tables and figures.
+
+In a study that ranks by another measure than accuracy, the `metric` of a board, its accuracies are values of that measure,
+and `measures` of a row has all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from search.finals.statistics import wilson
+from search.study.config import StudyConfig
 from search.study.records import Record, base_accuracy, counts, ranked, refusals
 from search.study.run import Run
-from search.text import format_percent, format_percent_span, format_points
+from search.text import format_percent, format_percent_span, format_percents, format_points
+from search.training.measures import ACCURACY, MEASURES, Measure, other_measures
 
 SAMPLE = 5  # sizes of rejected proposals that are shown
 
@@ -50,7 +56,31 @@ def leaderboard(
         "counts": counts(candidates),
         "refusals": dict(refusals(candidates)),
         "val_images": val_images,
-    } | ({"ranked_by": "int8"} if is_int8 else {})
+    } | ranking(run.config)
+
+
+def ranking(config: StudyConfig) -> dict[str, str]:
+    """Keys of a board that say what its accuracies are, where they are not accuracies of float networks."""
+    search = config.search
+    network = {"ranked_by": "int8"} if search.rank_by == "int8" else {}
+    return network | ({} if search.metric == ACCURACY else {"metric": search.metric})
+
+
+def measure_of(board: Mapping[str, Any]) -> Measure:
+    """The measure that the accuracies of a board are values of."""
+    return MEASURES[board.get("metric", ACCURACY)]
+
+
+def images_behind(board: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """Number of images by which the noise of a row's best accuracy is estimated, see `effective_images`; None if unknown."""
+    images: float | None = row.get("effective_images") or board.get("val_images")
+    return images
+
+
+def other_measures_text(board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """The measures beside the ranked one: `accuracy 97.2%, macro F1 88.0%`; empty where they were not measured."""
+    beside = other_measures(row.get("measures", {}), board.get("metric", ACCURACY))
+    return format_percents(beside, board.get("val_images"))
 
 
 def trial_name(row: Mapping[str, Any]) -> str:
@@ -67,10 +97,11 @@ def adopted_words(board: Mapping[str, Any]) -> str | None:
 
 
 def accuracy_columns(board: Mapping[str, Any], last: str = "last") -> tuple[str, ...]:
-    """Names of the columns of `accuracy_cells`; in a study ranked by int8 accuracy each says which accuracy it is."""
+    """Names of the columns of `accuracy_cells`; each says which measure and which network it is of, unless that is plain."""
+    best = "best" if "metric" not in board else f"best {measure_of(board).label}"
     if board.get("ranked_by") == "int8":
-        return "best in int8", "best in float", "epoch", f"{last} in float"
-    return "best", "epoch", last
+        return f"{best} in int8", "best in float", "epoch", f"{last} in float"
+    return best, "epoch", last
 
 
 def accuracy_cells(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = "") -> tuple[str, ...]:
@@ -88,10 +119,10 @@ def accuracy_cells(board: Mapping[str, Any], row: Mapping[str, Any], missing: st
 
 def interval_text(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = "") -> str:
     """95 % interval of a row's best accuracy, one training on so many images; empty if their number is unknown."""
-    best, images = row["best_val_accuracy"], board.get("val_images")
-    if best is None or images is None or row["params"] is None:  # a base may be a plain accuracy
+    best, images, behind = row["best_val_accuracy"], board.get("val_images"), images_behind(board, row)
+    if best is None or behind is None or row["params"] is None:  # a base may be a plain accuracy
         return missing
-    return format_percent_span(*wilson(best, images), images).removesuffix("%")
+    return format_percent_span(*wilson(best, behind), images).removesuffix("%")
 
 
 def gap_text(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = "") -> str:
@@ -120,7 +151,9 @@ _HIDDEN = ("rejected", "interrupted", "running")  # never built, or counted unde
 
 
 def _scores(record: Record, is_int8: bool) -> dict[str, Any]:
-    scores = {key: getattr(record, key) for key in _SCORES}
+    scores: dict[str, Any] = {key: getattr(record, key) for key in _SCORES}
+    if record.measures:
+        scores |= {"measures": dict(record.measures), "effective_images": record.effective_images}
     if not is_int8:
         return scores
     if record.float_val_accuracy is None and record.outcome != "trained":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from report.analysis.findings import gather
 from report.card.picture import write_card
-from report.html.page import write_html
+from report.html.page import predictions_of, write_html
 from report.markdown.report import write_report
 from search.study.run import Run, Studies
 
@@ -28,6 +28,7 @@ def write_reports(
     tell("reading the trials")
     found = gather(run, studies)
     tell("report.html: evaluating the winner again, importance of the choices, figures")
-    page = write_html(found, folder)
+    predictions = predictions_of(found)
+    page = write_html(found, folder, predictions)
     tell("report.md: the winner as Keras sees it")
-    return [page, write_report(run, studies, found, folder), *write_card(found, folder)]
+    return [page, write_report(run, studies, found, folder, predictions), *write_card(found, folder)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400  # seconds
 
@@ -66,6 +66,11 @@ def percent_decimals(images: int | None) -> int:
 def format_percent(accuracy: float | None, images: int | None, missing: str = "") -> str:
     """An accuracy as text: `97.2%`, with the decimals that the number of images supports."""
     return missing if accuracy is None else f"{accuracy:.{percent_decimals(images)}%}"
+
+
+def format_percents(values: Mapping[str, float], images: int | None) -> str:
+    """Named accuracies as text: `accuracy 97.2%, macro F1 88.0%`."""
+    return ", ".join(f"{name} {format_percent(value, images)}" for name, value in values.items())
 
 
 def format_percent_span(low: float, high: float, images: int | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from report.analysis.verdict import Verdict, judge
-from report.tables import leaderboard
+from report.tables import images_behind, leaderboard
 from search.finals.results import FinalsResult, load_results
 from search.finals.statistics import chance_gap
 from search.networks.architecture import Architecture
@@ -38,7 +38,8 @@ class Findings:
     @property
     def noise(self) -> float | None:
         """Difference that chance makes between two single trainings of the winner; None if the images are uncounted."""
-        images, best = self.board.get("val_images"), self.board["trials"][0]["best_val_accuracy"]
+        winner = self.board["trials"][0]
+        images, best = images_behind(self.board, winner), winner["best_val_accuracy"]
         return None if images is None else chance_gap(best, best, images)
 
     @property

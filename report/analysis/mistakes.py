@@ -13,10 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from report.analysis.findings import Findings
+from report.tables import Table
 from search.data.dataset import Dataset
 from search.errors import UserError
+from search.finals.statistics import wilson
 from search.study import trained as winner
 from search.study.dataset import load_study_data
+from search.text import format_percent, format_percent_span
+from search.training.measures import confusion_matrix, measure_all, recalls
 
 WORST = 24  # mistakes kept
 SIDE = 96  # approximate side of a picture; smaller images are enlarged by a whole factor, larger ones reduced
@@ -48,8 +52,15 @@ class Predictions:
         return int(self.confusion.sum())
 
     @property
-    def accuracy(self) -> float:
-        return float(np.trace(self.confusion) / self.images)
+    def measures(self) -> dict[str, float]:
+        """Every measure of `search.training.measures`, by name."""
+        return measure_all(self.confusion)
+
+
+CLASS_TABLE = (
+    "Recall: the share of a class's images that are given this class, with its 95 % interval. Precision: the share of the "
+    "images given this class that belong to it. F1: the harmonic mean of both."
+)
 
 
 def evaluate_winner(findings: Findings) -> Predictions:
@@ -74,8 +85,7 @@ def evaluate_winner(findings: Findings) -> Predictions:
 def summarize(scores: npt.NDArray[np.float32], data: Dataset) -> Predictions:
     """Summarize predicted probabilities (n, classes) of the validation images."""
     predicted, truths = scores.argmax(axis=1), data.y_val
-    confusion = np.zeros((data.classes, data.classes), np.int64)
-    np.add.at(confusion, (truths, predicted), 1)
+    confusion = confusion_matrix(truths, predicted, data.classes)
     of_truth = scores[np.arange(len(truths)), truths]
     wrong = np.flatnonzero(predicted != truths)
     worst = wrong[np.lexsort((wrong, of_truth[wrong]))][:WORST]
@@ -93,6 +103,22 @@ def most_confused(predictions: Predictions, most: int) -> list[tuple[int, int, i
     order = np.argsort(-counts, axis=None, kind="stable")[:most]
     pairs = [(int(index // len(counts)), int(index % len(counts))) for index in order]
     return [(truth, predicted, int(counts[truth, predicted])) for truth, predicted in pairs if counts[truth, predicted]]
+
+
+def class_table(predictions: Predictions) -> Table:
+    """Recall, precision and F1 of each class, the lowest recall first; a class without images comes last."""
+    rows = []
+    truths, predicted = predictions.confusion.sum(axis=1), predictions.confusion.sum(axis=0)
+    shares = recalls(predictions.confusion)
+    for index in sorted(range(len(shares)), key=lambda index: (shares[index] is None, shares[index] or 0.0)):
+        recall, images, right = shares[index], int(truths[index]), int(predictions.confusion[index, index])
+        span = "" if recall is None else format_percent_span(*wilson(recall, images), images).removesuffix("%")
+        precision = f"{right / predicted[index]:.1%}" if predicted[index] else ""
+        both = images + int(predicted[index])
+        f1 = f"{2 * right / both:.1%}" if both else ""
+        name = predictions.class_names[index]
+        rows.append((name, f"{images:,}", format_percent(recall, images), span, precision, f1))
+    return Table(("class", "images", "recall", "95 % interval", "precision", "F1"), rows)
 
 
 def picture(image: Image) -> str:

@@ -12,13 +12,22 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from report.tables import images_behind, measure_of, other_measures_text
 from search.finals.results import FinalistResult, FinalsResult
 from search.finals.statistics import chance_gap, wilson
 from search.study.config import hardly_learnt
 from search.study.dataset import majority_note
 from search.study.records import trained_count
 from search.study.run import Run
-from search.text import format_count, format_percent, format_percent_span, format_points, format_points_span
+from search.text import (
+    format_count,
+    format_percent,
+    format_percent_span,
+    format_percents,
+    format_points,
+    format_points_span,
+)
+from search.training.measures import other_measures
 
 Board = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -116,8 +125,14 @@ def judge(run: Run, board: Board, finals: FinalsResult | None, data: Mapping[str
             always guessing the commonest class reaches is no lead. Empty before they were read.
     """
     verdict = _judge(run, board, finals, data.get("classes"))
-    note = majority_note(data, None if verdict.score is None else board["trials"][0]["best_val_accuracy"])
-    return verdict if note is None else replace(verdict, remarks=(*verdict.remarks, note))
+    if verdict.score is None:
+        return verdict
+    winner = board["trials"][0]
+    beside = other_measures_text(board, winner)
+    notes = [f"Other measures of trial {winner['number']} in that epoch: {beside}."] if beside else []
+    note = majority_note(data, winner["best_val_accuracy"], run.config.search.metric)
+    notes += [] if note is None else [note]
+    return replace(verdict, remarks=(*verdict.remarks, *notes))
 
 
 def _judge(run: Run, board: Board, finals: FinalsResult | None, classes: int | None) -> Verdict:
@@ -137,7 +152,7 @@ def _of_search(
     run: Run, board: Board, finals: FinalsResult | None, finalist: FinalistResult | None, classes: int | None
 ) -> Verdict:
     winner, base, images = board["trials"][0], board["base"], board.get("val_images")
-    score, other = _score(winner, images), None if base is None else _score(base, images)
+    score, other = _score(board, winner), None if base is None else _score(board, base)
     subject = f"Trial {winner['number']}, the best of {format_count(trained_count(board['counts']), 'trained candidate')},"
     reached = f"{subject} reaches {_accuracy(score, images)} {_measure(board)} with {winner['params']:,} parameters"
     finals_command = run.command_of("finals")
@@ -152,7 +167,7 @@ def _of_search(
         )
     difference = score.accuracy - other.accuracy
     is_network = other.params is not None
-    noise = None if images is None else chance_gap(score.accuracy, other.accuracy if is_network else None, images)
+    noise = _noise(board, winner, base if is_network else None)
     remarks = [_noise_remark(difference, noise, images)]
     commands = {"confirm on fresh seeds": finals_command}
     if is_network and classes and hardly_learnt(other.accuracy, classes):
@@ -178,10 +193,20 @@ def _of_search(
     )
 
 
-def _score(row: Mapping[str, Any], images: int | None) -> Score:
-    accuracy = row["best_val_accuracy"]
+def _score(board: Board, row: Mapping[str, Any]) -> Score:
+    accuracy, images = row["best_val_accuracy"], images_behind(board, row)
     is_measured = images is not None and row["params"] is not None  # a base may be a plain accuracy
     return Score(accuracy, wilson(accuracy, images) if is_measured and images else None, row["params"])
+
+
+def _noise(board: Board, row: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
+    """Difference that chance makes between a row and another, or a given number (None); None if the images are unknown."""
+    images = images_behind(board, row)
+    if images is None:
+        return None
+    if other is None:
+        return chance_gap(row["best_val_accuracy"], None, images)
+    return chance_gap(row["best_val_accuracy"], other["best_val_accuracy"], images, images_behind(board, other))
 
 
 def _noise_remark(difference: float, noise: float | None, images: int | None) -> str:
@@ -213,8 +238,7 @@ def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistR
     """The verdict of the finals; means of several trainings are shown with two decimals."""
     comparison, winner = finalist.against_base, board["trials"][0]
     assert comparison is not None
-    is_test = finals.measure == "test_accuracy"
-    measure = "test accuracy" if is_test else _measure(board, "best ")
+    measure = finals.measure_label if finals.is_test else _measure(board, "best ")
     trained_base = next((other for other in finals.finalists if other.name == "base"), None)
     if trained_base is not None:
         base = Score(trained_base.mean, trained_base.interval, trained_base.params)
@@ -245,6 +269,7 @@ def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistR
     trained = format_count(trained_count(board["counts"]), "trained candidate")
     remarks = [
         *([f"The base has {_base_words(base, None)}."] if trained_base is not None else []),
+        *_other_measures_remarks(finals, finalist),
         *_leader_remarks(finals, finalist),
         f"In the search it reached {searched} {_measure(board)}, the best of {trained}.",
     ]
@@ -261,6 +286,13 @@ def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistR
         seeds=finals.seeds,
         commands=_after_finals(run, standing),
     )
+
+
+def _other_measures_remarks(finals: FinalsResult, finalist: FinalistResult) -> list[str]:
+    """Remark on the means of the other measures."""
+    if finalist.measures is None:
+        return []
+    return [f"Means of its other measures: {format_percents(other_measures(finalist.measures, finals.metric), None)}."]
 
 
 def _leader_remarks(finals: FinalsResult, finalist: FinalistResult) -> list[str]:
@@ -295,7 +327,7 @@ def _finalist(finals: FinalsResult | None, number: int) -> FinalistResult | None
 
 
 def _measure(board: Board, best: str = "") -> str:
-    return f"{best}validation accuracy" + (" in int8" if board.get("ranked_by") == "int8" else "")
+    return f"{best}validation {measure_of(board).label}" + (" in int8" if board.get("ranked_by") == "int8" else "")
 
 
 def _accuracy(score: Score, images: int | None) -> str:

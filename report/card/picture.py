@@ -60,7 +60,13 @@ def _networks(findings: Findings, base: Architecture | None) -> Iterator[Shape]:
     for left, name, network in ((MARGIN, names[0], base), (MIDDLE, names[1], winner)):
         yield Label(left, top, name, 16, TEXT, is_bold=True)
         if network is None:
-            yield Label(left, top + 40, "a plain accuracy" if findings.verdict.base else "not trained", 15, QUIET)
+            yield Label(
+                left,
+                top + 40,
+                f"a plain {findings.run.config.metric_label}" if findings.verdict.base else "not trained",
+                15,
+                QUIET,
+            )
         else:
             yield from silhouette(network, scale, PICTURE, left, top + 14)
     words = (

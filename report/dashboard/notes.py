@@ -15,14 +15,14 @@ from report.tables import accuracy_cells, accuracy_columns, gap_text, leaderboar
 from search.budget.limits import Budget
 from search.finals.results import FinalsResult
 from search.networks.architecture import Architecture
-from search.storage.attributes import PROPOSAL, REFUSED
+from search.storage.attributes import MEASURED, PROPOSAL, REFUSED
 from search.study.config import StudyConfig
 from search.study.dataset import images_of
 from search.study.records import Record, proposal_words, trained_count
 from search.study.run import KINDS, Opened, Run
-from search.text import format_percent
+from search.text import format_percent, format_percents
+from search.training.measures import ACCURACY, MEASURES, other_measures
 
-OBJECTIVE = "best validation accuracy"  # the dashboard's name for the value of a trial
 FIRST = 5  # rows of the leaderboard shown
 FRONT = 20  # rows of the front shown
 DRAWN = 5  # best candidates whose networks are drawn for the dashboard
@@ -30,7 +30,11 @@ EM_SPACE = "\u2003"
 
 
 def trial_note(
-    architecture: Architecture | None, attributes: Mapping[str, Any], budget: Budget, images: int | None = None
+    architecture: Architecture | None,
+    attributes: Mapping[str, Any],
+    budget: Budget,
+    images: int | None = None,
+    metric: str = ACCURACY,
 ) -> str:
     """Note of a trial: its outcome in one line, and its network layer by layer.
 
@@ -38,10 +42,11 @@ def trial_note(
         architecture: None if the sampled values describe no valid network.
         attributes: the user attributes of the trial, as `objective` writes them.
         images: number of validation images, which decides the decimals; None if it is unknown.
+        metric: the measure by which the study ranks.
     """
     outcome = attributes.get("outcome", "unfinished")
     if outcome == "trained":
-        line = _score(attributes, budget, images)
+        line = _score(attributes, budget, images, metric)
     else:
         line = f"**{outcome.replace('_', ' ').capitalize()}:** {escaped(attributes.get('reason', 'no reason given'))}"
     reason = proposal_words(attributes.get(PROPOSAL, {}))
@@ -49,6 +54,11 @@ def trial_note(
     told = [f"{count:,} {rule}" for rule, count in attributes.get(REFUSED, {}).items()]
     refused = f"\n\nRejected before this network was proposed: {', '.join(told)}." if told else ""
     return _roomy(line + refused + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n")
+
+
+def objective(config: StudyConfig) -> str:
+    """The dashboard's name for the value of a trial."""
+    return f"best validation {config.metric_label}"
 
 
 def study_note(
@@ -75,7 +85,11 @@ def study_note(
         f"# {escaped(run.name)}: {verdict.title}",
         escaped(verdict.text),
         f"{question} {escaped(config.data.name or 'these images')} best?",
-        *([f"**Objectives:** high accuracy; low {escaped(', '.join(config.cost_metrics))}."] if config.cost_metrics else []),
+        *(
+            [f"**Objectives:** high {config.metric_label}; low {escaped(', '.join(config.cost_metrics))}."]
+            if config.cost_metrics
+            else []
+        ),
         f"**Base:** {_base_line(config, board)}",
         f"**Trials:** {counts}; the study ends with {config.trials} trained{_rungs(config)}.",
         *([f"**Rejected before training:** {escaped(refused)}."] if refused else []),
@@ -121,16 +135,16 @@ def _roomy(text: str) -> str:
 
 
 _HOW_TO_READ = """\
-- **{value} in the plots, is the best validation accuracy of one training over its epochs, a fraction (0.9 is 90%).
+- **{value} in the plots, is the best validation {measure} of one training over its epochs, a fraction (0.9 is 90%).
 - **Pruned** trials have no value: they fell behind at a rung, diverged, or were rejected and never built; `outcome` and
   `reason` say why. Proposals rejected inside the sampler are redrawn and are no trials: `refused` counts them.
 - **params** and **macs** are the network's parameters and its multiply-adds for one image.
-- **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's accuracy.
+- **best_val_accuracy**, **best_epoch**, **final_val_accuracy**: the value again, its epoch, and the last epoch's {measure}.
 - **delta_vs_base** is the value less the base's best, 0.01 being one point; it compares single trainings.
 - **Hyperparameter importance** of the dashboard has no test against chance. {importance}
 - **The studies** {siblings} of the list belong to this one: the base and other known networks, the random control of the
   finals, and the trainings of the finals on fresh seeds.
-- **The graphs** of the first page: learning curves of the base and of the best; accuracy against parameters and
+- **The graphs** of the first page: learning curves of the base and of the best; {measure} against parameters and
   multiply-adds with the Pareto front; refused proposals. Hollow points were pruned.
 - Each trial's own note shows its network layer by layer, and its files the drawing of it for the best {drawn}; the base
   itself is in the study {references}.
@@ -140,7 +154,8 @@ _HOW_TO_READ = """\
 def _how_to_read(run: Run, board: Mapping[str, Any]) -> str:
     metrics = run.config.cost_metrics
     text = _HOW_TO_READ.format(
-        value="Value 0**, *accuracy*" if metrics else f"Value**, *{OBJECTIVE}*",
+        value=f"Value 0**, *{run.config.search.metric}*" if metrics else f"Value**, *{objective(run.config)}*",
+        measure=run.config.metric_label,
         references=escaped(f"{run.name}.references"),
         siblings=", ".join(escaped(f"{run.name}.{kind}") for kind in KINDS),
         importance=_importance_words(trained_count(board["counts"])),
@@ -150,8 +165,9 @@ def _how_to_read(run: Run, board: Mapping[str, Any]) -> str:
         return text
     others = ", ".join(f"value {index} is {name}" for index, name in enumerate(metrics, 1))
     return (
-        f"- This study has several objectives: {others}, to be low while accuracy is to be high. **Best** trials of the "
-        f"dashboard are those of the front; where one list is needed, the most accurate come first.\n{text}"
+        f"- This study has several objectives: {others}, to be low while {run.config.metric_label} is to be high. "
+        "**Best** trials of the dashboard are those of the front; where one list is needed, the most accurate come first.\n"
+        f"{text}"
     )
 
 
@@ -172,12 +188,13 @@ def _rungs(config: StudyConfig) -> str:
     return f" or pruned at a rung (after {', '.join(map(str, config.rungs))} of {config.recipe.epochs} epochs)"
 
 
-def _score(attributes: Mapping[str, Any], budget: Budget, images: int | None) -> str:
+def _score(attributes: Mapping[str, Any], budget: Budget, images: int | None, metric: str) -> str:
     best, last, params = (attributes[key] for key in ("best_val_accuracy", "final_val_accuracy", "params"))
     floats, how = attributes.get("float_val_accuracy"), " in int8" if "float_val_accuracy" in attributes else ""
     epoch = f"in epoch {attributes['best_epoch']} of {attributes['epochs']}"
     parts = [
-        f"**{format_percent(best, images)}** validation accuracy{how} {epoch}",
+        f"**{format_percent(best, images)}** validation {MEASURES[metric].label}{how} {epoch}",
+        *([format_percents(beside, images)] if (beside := other_measures(attributes.get(MEASURED, {}), metric)) else []),
         *([f"{format_percent(floats, images)} in float"] if floats is not None else []),
         f"{format_percent(last, images)} in the last" + ("" if floats is None else " in float"),
     ]
@@ -220,7 +237,8 @@ def _cells(board: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
 def _base_line(config: StudyConfig, board: Mapping[str, Any]) -> str:
     base, name, images = board["base"], config.base_name, board["val_images"]
     if name is None:
-        return f"an accuracy to beat, {format_percent(base['best_val_accuracy'], images)}."
+        measure = MEASURES[config.search.metric]
+        return f"{measure.with_article} to beat, {format_percent(base['best_val_accuracy'], images)}."
     if base is None:
         return f"{escaped(name)}, not trained yet."
     return (

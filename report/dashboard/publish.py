@@ -18,7 +18,7 @@ from pathlib import Path
 import optuna
 from plotly.graph_objects import Figure
 
-from report.dashboard.notes import DRAWN, OBJECTIVE, control_note, finals_note, references_note, study_note
+from report.dashboard.notes import DRAWN, control_note, finals_note, objective, references_note, study_note
 from report.figures import curves as figures
 from report.network.drawing import network_svg
 from search.files import write, write_text
@@ -69,11 +69,12 @@ class Redraw:
         names = set(optuna.get_all_study_names(base_storage_of(studies.candidates)))
         finals = load_results(run) if f"{run.name}.finals" in names else None
         note = study_note(run, candidates, references, data, finals)
-        publish_study(studies.candidates, note, dict(zip(GRAPHS, drawn, strict=True)))
-        publish_study(studies.references, references_note(run), {})
+        value = objective(run.config)
+        publish_study(studies.candidates, note, dict(zip(GRAPHS, drawn, strict=True)), value)
+        publish_study(studies.references, references_note(run), {}, value)
         for kind, text in (("finals", finals_note(run)), ("control", control_note(run))):
             if f"{run.name}.{kind}" in names:
-                publish_study(sibling(run, kind, studies), text, {})
+                publish_study(sibling(run, kind, studies), text, {}, value)
         self._next = self._clock() + REST * (self._clock() - begun)
 
 
@@ -83,8 +84,14 @@ def publish_trial_note(trial: optuna.Trial, text: str) -> None:
     rewrite(trial.study, (version, parts), lambda before: {version: before.get(version, 0) + 1, f"{parts}0": text})
 
 
-def publish_study(study: optuna.Study, note: str, drawn: Mapping[str, Figure | None]) -> None:
-    """Replace the study's note and figures; a figure that is None is removed."""
+def publish_study(
+    study: optuna.Study, note: str, drawn: Mapping[str, Figure | None], value: str = "best validation accuracy"
+) -> None:
+    """Replace the study's note and figures; a figure that is None is removed.
+
+    Args:
+        value: the dashboard's name for the value of a trial.
+    """
     graphs = {f"{GRAPH}{name}:0": figure.to_json() for name, figure in drawn.items() if figure}
     names = [f"{GRAPH}{name}:" for name in drawn]
 
@@ -94,7 +101,7 @@ def publish_study(study: optuna.Study, note: str, drawn: Mapping[str, Figure | N
         new = f"{note}\n---\n\n{YOURS}{theirs}"
         parts = {key: value for key, value in before.items() if key.startswith(NOTE)}
         kept = {NOTE_VERSION: version, **parts} if new == text else {NOTE_VERSION: version + 1, f"{NOTE}0": new}
-        return kept | graphs | {OBJECTIVE_NAMES: [OBJECTIVE]}
+        return kept | graphs | {OBJECTIVE_NAMES: [value]}
 
     rewrite(study, (NOTE_VERSION, NOTE, OBJECTIVE_NAMES, *names), change)
 

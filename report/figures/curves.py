@@ -31,6 +31,7 @@ from search.budget.metrics import METRICS
 from search.study.pareto import front_indices
 from search.study.records import Record
 from search.study.run import Run
+from search.training.measures import MEASURES
 
 __all__ = ["Noise", "accuracy_by_cost", "learning_curves", "refusals"]
 
@@ -53,7 +54,7 @@ class Noise(NamedTuple):
 
 
 def learning_curves(run: Run, candidates: list[Record], references: list[Record], top: int = 5) -> Figure:
-    """Validation accuracy by epoch, on the axis range where the curves differ.
+    """Validation accuracy, or the study's other measure, by epoch, on the axis range where the curves differ.
 
     The winner in colour and the base dashed, both labelled at their ends; the next best in blue, all other candidates in
     grey (single lines, or the middle 80 % of many), references dash-dotted, published logs dotted with one symbol each.
@@ -75,7 +76,7 @@ def learning_curves(run: Run, candidates: list[Record], references: list[Record]
         "Learning curves",
         traces,
         count_axis("epoch", epochs) | ({"range": [1, epochs]} if epochs > 1 else {}),
-        accuracy_axis([low, high]) | {"range": [low, high]},
+        accuracy_axis([low, high], f"validation {run.config.metric_label}") | {"range": [low, high]},
         hovermode="x unified",
         annotations=labels,
     )
@@ -221,11 +222,12 @@ def accuracy_by_cost(
     if budget:
         levels += [beyond(budget, high), level(budget, f"budget {budget:,}", upright=True, line=BUDGET_LINE)]
     values = [point.accuracy for point in points]
+    measure = MEASURES[run.config.search.metric]
     return drawn(
-        f"Accuracy against {METRICS[metric].label}",
+        f"{measure.title} against {METRICS[metric].label}",
         [trace for trace in traces if trace["x"]],
         axis(METRICS[metric].axis, tickformat="," if metric == "params" else "~s", range=[low, high]),
-        accuracy_axis(values, "best validation accuracy"),
+        accuracy_axis(values, f"best validation {measure.label}"),
         shapes=levels,
         hovermode="closest",
     )

@@ -13,6 +13,7 @@ from search.study import references as known
 from search.study.config import StudyConfig
 from search.study.records import Record, base_accuracy, ranked
 from search.study.run import Run
+from search.training.measures import ACCURACY
 
 DECIMALS = 4  # decimals of an accuracy: a hundredth of a percent
 FEWEST = 5  # curves at an epoch for which their spread is shown
@@ -73,7 +74,7 @@ def curves(run: Run, candidates: list[Record], references: list[Record], top: in
     """Curves of the base, the best candidates by rank, other references, and published logs.
 
     A base that is a plain accuracy becomes a level over the epochs of the recipe. Published logs are of all of CIFAR-10:
-    they are included for that data set alone, cut to the epochs of the study.
+    they are included for that data set alone and where accuracy ranks, cut to the epochs of the study.
     """
     networks = {record.reference or "": rounded(record.curve) for record in reversed(ranked(references))}
     base, level = run.config.base_name, base_accuracy(run.config, references)
@@ -81,7 +82,9 @@ def curves(run: Run, candidates: list[Record], references: list[Record], top: in
     if base in networks:
         curves_shown.append(Curve(base if base == "base" else f"base {base}", "base", networks.pop(base)))
     elif level is not None:
-        curves_shown.append(Curve("accuracy to beat", "base", rounded([level] * max(run.config.recipe.epochs, 2))))
+        curves_shown.append(
+            Curve(f"{run.config.metric_label} to beat", "base", rounded([level] * max(run.config.recipe.epochs, 2)))
+        )
     best = ranked(candidates)[:top]
     curves_shown += [Curve(f"trial {record.number}", "candidate", rounded(record.curve)) for record in best]
     curves_shown += [Curve(name, "reference", accuracies) for name, accuracies in networks.items()]
@@ -110,7 +113,7 @@ def middle_band(curves: Sequence[Curve]) -> list[Spread]:
 
 
 def _published(config: StudyConfig) -> list[Curve]:
-    if config.data.name != "cifar10" or config.data.images is not None:
+    if config.data.name != "cifar10" or config.data.images is not None or config.search.metric != ACCURACY:
         return []
     logs = sorted(known.published_curves().items(), key=lambda log: log[0] != config.base_name)  # the base's first
     return [Curve(f"{name}, published", "published", log[: config.recipe.epochs]) for name, log in logs]
@@ -132,7 +135,7 @@ def points(run: Run, candidates: list[Record], references: list[Record], metric:
     trained = {record.reference: record for record in reversed(ranked(references))}
     base = run.config.base_name
     if isinstance(run.config.base, float):
-        points_shown.append(Point("accuracy to beat", "base", None, *rounded([run.config.base])))
+        points_shown.append(Point(f"{run.config.metric_label} to beat", "base", None, *rounded([run.config.base])))
     elif base in trained:
         points_shown.append(_point(base if base == "base" else f"base {base}", "base", trained.pop(base), metric))
     return points_shown + [_point(name or "", "reference", record, metric) for name, record in trained.items()]

@@ -24,8 +24,7 @@ def finals(results: FinalsResult) -> Figure:
     """Draw each finalist's mean on fresh seeds with its interval, single seeds, and its score in the search."""
     rows = results.finalists[::-1]
     names = [finalist.name for finalist in rows]
-    is_test = results.measure == "test_accuracy"
-    seeds = [(finalist.name, score) for finalist in rows for score in _scores(finalist, is_test)]
+    seeds = [(finalist.name, score) for finalist in rows for score in _scores(finalist, results.is_test)]
     means = with_spans(
         names, [(finalist.mean, *(finalist.interval or (finalist.mean, finalist.mean))) for finalist in rows]
     ) | {
@@ -46,7 +45,7 @@ def finals(results: FinalsResult) -> Figure:
                 {"symbol": "x-thin", "size": 9, "line": {"color": WORST, "width": 2}},
             ),
         ],
-        axis("test accuracy" if is_test else "best validation accuracy", tickformat=".1%"),
+        axis(results.measure_label, tickformat=".1%"),
         axis("", type="category", categoryorder="array", categoryarray=names),
         height=34 * len(rows) + 150,
         hovermode="closest",

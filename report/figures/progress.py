@@ -40,7 +40,7 @@ def progress(run: Run, candidates: list[Record], references: list[Record]) -> Fi
         _best_so_far(trained, last),
     ]
     expected = _expected_gain(candidates)
-    accuracies = accuracy_axis([low, high], "best validation accuracy") | {"range": [low, high]}
+    accuracies = accuracy_axis([low, high], f"best validation {run.config.metric_label}") | {"range": [low, high]}
     shapes = [level(point.accuracy, point.name) for point in base if low <= point.accuracy <= high]
     trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
     panel: dict[str, Any] = {}

@@ -47,7 +47,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, "gridcolor": GRID, "zeroline": False, "automargin": True} | more
 
 
-def accuracy_axis(values: Sequence[float], title: str = "validation accuracy") -> dict[str, Any]:
+def accuracy_axis(values: Sequence[float], title: str) -> dict[str, Any]:
     """Options of an accuracy axis (fractions shown in percent), with decimals if values are close."""
     spread = max(values) - min(values) if values else 1.0
     return axis(title, tickformat=".0%" if spread > 0.1 else ".1%" if spread > 0.01 else ".2%")

@@ -51,7 +51,7 @@ def _side_by_side(findings: Findings, base: Architecture | None) -> str:
     named = findings.run.config.base_name
     title = "Base" if named in (None, "base") else f"Base {named}"
     if base is None:
-        words = "a plain accuracy" if findings.verdict.base else "not trained yet"
+        words = f"a plain {findings.run.config.metric_label}" if findings.verdict.base else "not trained yet"
         other = f'<p class="remark">{words}</p>'
     else:
         other = _silhouette(base, scale, title)

@@ -80,7 +80,7 @@ def importances(findings: Findings) -> Section | Lacking:
     few = f"{n} trials are few: values are stable from {importance.STEADY} on. " if n < importance.STEADY else ""
     k = importance.shuffles(n)
     caption = (
-        f"Marks: the largest value of each choice when accuracies are shuffled among the trials, {k} times. "
+        f"Marks: the largest value of each choice when scores are shuffled among the trials, {k} times. "
         f"Of {len(rows)} choices without effect about {len(rows) / (k + 1):.1f} would exceed their marks."
     )
     more = f" The {choice_charts.MOST} most important of {len(rows)}." if len(rows) > choice_charts.MOST else ""
@@ -97,14 +97,15 @@ def parameters(findings: Findings, nets: Sequence[Net]) -> Section | Lacking | N
     if isinstance(estimate, TooFew):
         few = f"{estimate.n} of {estimate.needed} trials trained in full"
         return Lacking(title, few if estimate.n < estimate.needed else "the widths of the candidates do not differ enough")
-    return Section("parameters", title, _paying(estimate, part, findings.noise))
+    return Section("parameters", title, _paying(estimate, part, findings.noise, findings.run.config.metric_label))
 
 
-def _paying(estimate: Marginal, part: str, noise: float | None) -> str:
+def _paying(estimate: Marginal, part: str, noise: float | None, measure: str) -> str:
     """The estimate as words, figure and table.
 
     Args:
         noise: difference that chance makes between two single trainings; None if it is unknown.
+        measure: by which the study ranks, in words.
     """
     best, clear = max(estimate.gains, key=lambda gain: gain.gain), [gain for gain in estimate.gains if gain.is_clear]
     method = (
@@ -135,10 +136,10 @@ def _paying(estimate: Marginal, part: str, noise: float | None) -> str:
         for gain in estimate.gains
     ]
     columns = ("", "channels now", "a channel costs", "points for 1,000 more", "95 % interval", "verdict")
-    caption = f"Points of best validation accuracy for a thousand parameters spent on width, {method}; 95 % intervals."
+    caption = f"Points of best validation {measure} for a thousand parameters spent on width, {method}; 95 % intervals."
     adjusted = f", adjusted for {', '.join(map(contrast.display_name, estimate.controls))}" if estimate.controls else ""
     about = (
-        f"Linear regression over {estimate.n:,} trials trained in full: accuracy on the width of each {part}{adjusted}. A "
+        f"Linear regression over {estimate.n:,} trials trained in full: {measure} on the width of each {part}{adjusted}. A "
         f"channel costs parameters in its own {part} and in the next. Intervals and verdict are adjusted for the number of "
         f"{part}s (Holm). Returns diminish, so it is valid near the present widths."
     )

@@ -92,7 +92,7 @@
     const own = trials.curves[row.number];
     const [width, height, left, bottom] = [420, 180, 44, 24];
     const picture = shape("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "img",
-      "aria-label": `Validation accuracy by epoch: trial ${row.number}, the base dashed` });
+      "aria-label": `${trials.measure} by epoch: trial ${row.number}, the base dashed` });
     const settled = (values) => values.slice(Math.floor(values.length / 3));
     const values = [...settled(own), ...settled(trials.base)];
     const [low, high] = [Math.min(...values) - 20, Math.max(...values, ...own) + 20];

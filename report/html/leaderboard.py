@@ -18,9 +18,10 @@ from report.analysis.findings import Findings
 from report.html import markup
 from report.html.markup import Section
 from report.markdown.formatting import without_paths
-from report.markdown.summary import MEANING, STOPPED, base_table, counts_words
+from report.markdown.summary import STOPPED, base_table, counts_words, meaning
 from report.network.drawing import network_svg
 from report.network.layout import View
+from report.tables import images_behind, measure_of
 from search.finals.results import FinalistResult
 from search.finals.statistics import chance_gap, wilson
 from search.study.pareto import add_costs
@@ -61,9 +62,10 @@ COLUMNS = (  # those that decide first: a phone shows the first four
 
 def columns(board: Mapping[str, Any]) -> tuple[Column, ...]:
     """Columns of a board; in a study ranked by int8 accuracy each says which accuracy it is."""
+    best = "best" if "metric" not in board else f"best {measure_of(board).label}"
     if board.get("ranked_by") != "int8":
-        return COLUMNS
-    titles = {"best_val_accuracy": "best in int8", "final_val_accuracy": "last in float"}
+        return tuple(column._replace(title=best) if column.title == "best" else column for column in COLUMNS)
+    titles = {"best_val_accuracy": f"{best} in int8", "final_val_accuracy": "last in float"}
     named = [column._replace(title=titles.get(column.key, column.title)) for column in COLUMNS]
     place = 1 + next(index for index, column in enumerate(named) if column.key == "best_val_accuracy")
     return *named[:place], Column("float_val_accuracy", "best in float"), *named[place:]
@@ -95,7 +97,7 @@ def leaderboard_rows(findings: Findings) -> list[Row]:
 
     `tie` is true for ranked candidates whose distance to the winner chance makes between two trainings on so many images.
     """
-    board, images = findings.board, findings.board.get("val_images")
+    board = findings.board
     opened = Opened(findings.run, findings.candidates, findings.references)
     priced = add_costs(opened, METRICS, findings.studies)
     candidates = {record.number: record for record in priced.candidates}
@@ -104,18 +106,19 @@ def leaderboard_rows(findings: Findings) -> list[Row]:
     named = [("base", board["base"], references.get(findings.run.config.base_name))] if board["base"] else []
     named += [(row["name"], row, references.get(row["name"])) for row in board["references"]]
     for name, scores, record in named:
-        rows.append(_row(name, "reference", scores, record, images))
-    best = board["trials"][0]["best_val_accuracy"]
+        rows.append(_row(board, name, "reference", scores, record))
+    winner = board["trials"][0]
     for scores in board["trials"]:
-        row = _row(str(scores["number"]), scores["outcome"], scores, candidates[scores["number"]], images)
-        if images and scores["rank"] is not None:
-            accuracy = scores["best_val_accuracy"]
-            row["tie"] = best - accuracy <= chance_gap(best, accuracy, images)
+        row = _row(board, str(scores["number"]), scores["outcome"], scores, candidates[scores["number"]])
+        behind = images_behind(board, winner)
+        if behind and scores["rank"] is not None:
+            best, accuracy = winner["best_val_accuracy"], scores["best_val_accuracy"]
+            row["tie"] = best - accuracy <= chance_gap(best, accuracy, behind, images_behind(board, scores))
         rows.append(row)
     return rows
 
 
-def _row(name: str, outcome: str, scores: Mapping[str, Any], record: Record | None, images: int | None) -> Row:
+def _row(board: Mapping[str, Any], name: str, outcome: str, scores: Mapping[str, Any], record: Record | None) -> Row:
     row: Row = {column.key: scores.get(column.key) for column in COLUMNS} | {"name": name, "outcome": outcome}
     if "float_val_accuracy" in scores:
         row["float_val_accuracy"] = scores["float_val_accuracy"]
@@ -123,6 +126,8 @@ def _row(name: str, outcome: str, scores: Mapping[str, Any], record: Record | No
     row |= {"number": scores.get("number"), "epochs": scores.get("epochs"), "low": None, "high": None, "tie": False}
     if record is not None:
         row |= {metric: record.cost(metric) for metric in METRICS} | {"epochs": record.epochs, "seconds": record.seconds}
+    row |= scores.get("measures", {})
+    images = images_behind(board, scores)
     if images and row["best_val_accuracy"] is not None and row["params"] is not None:
         row["low"], row["high"] = wilson(row["best_val_accuracy"], images)
     return row
@@ -193,7 +198,7 @@ def _text(key: str, value: Any, row: Row, images: int | None) -> str:
 
 
 def _note(findings: Findings, rows: Sequence[Row]) -> str:
-    words = f"{counts_words(findings.board)}. {MEANING}"
+    words = f"{counts_words(findings.board)}. {meaning(findings.board)}"
     images, ties = findings.board.get("val_images"), sum(row["tie"] for row in rows)
     if images and ties > 1:
         words += f" The bar on the left marks {ties:,} candidates that one training on {images:,} images cannot tell apart."
@@ -232,6 +237,7 @@ def _trials(findings: Findings, rows: Sequence[Row]) -> dict[str, Any]:
         },
         "finals": {one.number: _finals_words(one, findings) for one in finals if one.number is not None},
         "images": images,
+        "measure": f"Validation {config.metric_label}",
     }
 
 
@@ -246,9 +252,9 @@ def _curve(accuracies: Sequence[float]) -> list[int]:
 
 def _finals_words(one: FinalistResult, findings: Findings) -> str:
     assert findings.finals is not None
-    measure = "test accuracy" if findings.finals.measure == "test_accuracy" else "best validation accuracy"
     span = "" if one.interval is None else f" (95 % interval {format_percent_span(*one.interval, None)})"
-    words = f"mean {measure} {format_percent(one.mean, None)}{span} on {format_count(findings.finals.seeds, 'fresh seed')}"
+    seeds = format_count(findings.finals.seeds, "fresh seed")
+    words = f"mean {findings.finals.measure_label} {format_percent(one.mean, None)}{span} on {seeds}"
     if (base := one.against_base) is not None:
         gap = "" if base.low is None or base.high is None else f" ({format_points_span(base.low, base.high, None)})"
         words += f"; {format_points(base.difference, None)} points against the base{gap}" + (

@@ -28,9 +28,14 @@ POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; sc
 _HERE = Path(__file__).parent
 
 
-def write_html(findings: Findings, folder: Path | None = None) -> Path:
-    """Write report.html into a folder, the run folder if None; Keras re-evaluates the winner on the validation images."""
-    write_text(path := (folder or findings.run.folder) / "report.html", page(findings, _predictions(findings)))
+def write_html(findings: Findings, folder: Path | None = None, predictions: Predictions | str | None = None) -> Path:
+    """Write report.html into a folder, the run folder if None.
+
+    Args:
+        predictions: see `page`; None has Keras re-evaluate the winner on the validation images.
+    """
+    path = (folder or findings.run.folder) / "report.html"
+    write_text(path, page(findings, predictions or predictions_of(findings)))
     return path
 
 
@@ -86,7 +91,8 @@ def page(findings: Findings, predictions: Predictions | str) -> str:
     )
 
 
-def _predictions(findings: Findings) -> Predictions | str:
+def predictions_of(findings: Findings) -> Predictions | str:
+    """The winner's predictions for the validation images, by Keras, or the reason why there are none."""
     try:
         return evaluate_winner(findings)
     except UserError as error:

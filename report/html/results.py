@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 
 from report import pareto as fronts
 from report.analysis.findings import Findings
-from report.analysis.mistakes import Predictions, most_confused, picture
+from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table, most_confused, picture
 from report.analysis.parts import Net, outline, part_of
 from report.figures import curves as figures
 from report.figures import finals as charts
@@ -19,12 +19,13 @@ from report.html.markup import Lacking, Section
 from report.markdown import effects as evidence
 from report.network.drawing import network_svg
 from report.network.layout import View
-from report.tables import Table
+from report.tables import Table, images_behind
 from search.budget.metrics import METRICS
 from search.finals.statistics import wilson
 from search.study.pareto import add_costs
 from search.study.run import Opened
-from search.text import format_percent
+from search.text import format_percent, format_percents
+from search.training.measures import ACCURACY, MEASURES, other_measures
 
 SHOWN = 20  # trials shown above the fold
 MATRIX = 20  # most classes for which the confusion matrix is a table of numbers
@@ -40,8 +41,8 @@ def finals(findings: Findings) -> Section | Lacking:
     table = evidence.finals_table(results, findings.board.get("val_images"))
     if results.finalists:
         caption = (
-            f"Mean {evidence.measure(results)} of each finalist on {results.seeds} fresh seeds with its 95 % interval, "
-            "each seed, and the best validation accuracy that the search had seen."
+            f"Mean {results.measure_label} of each finalist on {results.seeds} fresh seeds with its 95 % interval, "
+            f"each seed, and the best validation {MEASURES[results.metric].label} that the search had seen."
         )
         parts += [
             markup.figure(charts.finals(results), caption),
@@ -53,14 +54,15 @@ def finals(findings: Findings) -> Section | Lacking:
 
 
 def curves(findings: Findings) -> Section:
-    """Validation accuracy by epoch."""
+    """Validation accuracy, or the study's other measure, by epoch."""
     known = findings.run, findings.candidates, findings.references
     plot = figures.learning_curves(*known)
     low = plot.layout.yaxis.range[0]
     published = " Published logs, dotted with one symbol each, are of the test images." if _has_published(plot) else ""
     text = (
-        "Validation accuracy by epoch: the winner in colour, the base dashed, the next best in blue, other candidates grey."
-        f"{published} The axis begins at {low:.0%}, so that differences at the end show: first epochs may lie below."
+        f"Validation {findings.run.config.metric_label} by epoch: the winner in colour, the base dashed, the next best in "
+        f"blue, other candidates grey.{published} The axis begins at {low:.0%}, so that differences at the end "
+        "show: first epochs may lie below."
     )
     return Section("curves", "Learning curves", markup.figure(plot, text, height=480))
 
@@ -93,28 +95,27 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
     config = findings.run.config
     networks = {net.number: outline(net, part_of(config.space)) for net in candidates}
     noise, board_images = _noise(findings), findings.board.get("val_images")
-    names = config.recorded_metrics
+    names, measure = config.recorded_metrics, MEASURES[config.search.metric]
     known = add_costs(Opened(findings.run, findings.candidates, findings.references), names, findings.studies)
     parts = [_front(known, config.cost_metrics)] if config.cost_metrics else list[str]()
     for name in names:
         metric, front = METRICS[name], fronts.front_board(known, (name,))
-        text = f"Best validation accuracy against {metric.axis}; the line is the highest accuracy at no higher cost."
+        text = f"Best validation {measure.label} against {metric.axis}; the line is the highest at no higher cost."
         text += " Shaded: beyond the budget." if name in config.budget.limits else ""
         text += "" if noise is None else f" The bar at the winner: 95 % interval of one training on {board_images:,} images."
         plot = figures.accuracy_by_cost(*known, name, noise=noise, networks=networks)
         parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, text)]
-        n, label = len(front["trials"]), f"The front of accuracy against {metric.label}"
+        n, label = len(front["trials"]), f"The front of {measure.label} against {metric.label}"
         table = markup.table(fronts.front_table(front), label, left=(1,))
         parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))
-    return Section("costs", "Accuracy against cost", "".join(parts))
+    return Section("costs", f"{measure.title} against cost", "".join(parts))
 
 
 def _noise(findings: Findings) -> figures.Noise | None:
     """95 % interval of the winner's accuracy, one training on so many validation images."""
-    images, accuracy = findings.board.get("val_images"), findings.board["trials"][0]["best_val_accuracy"]
-    if not images:
-        return None
-    return figures.Noise(*wilson(accuracy, images))
+    row = findings.board["trials"][0]
+    images = images_behind(findings.board, row)
+    return figures.Noise(*wilson(row["best_val_accuracy"], images)) if images else None
 
 
 def _front(known: Opened, metrics: Sequence[str]) -> str:
@@ -124,7 +125,8 @@ def _front(known: Opened, metrics: Sequence[str]) -> str:
     rows = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
     first, rest = (markup.table(Table(whole.columns, some), "The front of the study", left=(1,)) for some in rows)
     folded = markup.details(f"{len(rows[1]):,} more", rest) if rows[1] else ""
-    words = f"The study asks for high accuracy and low {', '.join(metrics)} at once. {fronts.front_words(front)}"
+    words = f"The study asks for high {known.run.config.metric_label} and low {', '.join(metrics)} at once. "
+    words += fronts.front_words(front)
     return f"<h3>The front of all objectives</h3>{markup.paragraph(words)}{first}{folded}"
 
 
@@ -160,13 +162,21 @@ def mistakes(findings: Findings, predictions: Predictions | str) -> Section | La
         return Lacking(title, predictions)
     record = next(record for record in findings.candidates if record.number == findings.number)
     stored = record.float_val_accuracy or record.best_val_accuracy or 0.0
-    again, before = (format_percent(accuracy, predictions.images) for accuracy in (predictions.accuracy, stored))
+    metric = findings.run.config.search.metric
+    again, before = (format_percent(value, predictions.images) for value in (predictions.measures[metric], stored))
+    reached = f"{again} of {predictions.images:,} validation images are classified correctly"
+    if metric != ACCURACY:
+        reached = f"its {MEASURES[metric].label} on {predictions.images:,} validation images is {again}"
+    beside = format_percents(other_measures(predictions.measures, metric), predictions.images)
     text = (
-        f"With the weights of its best epoch, in float32, the winner was evaluated again: {again} of "
-        f"{predictions.images:,} validation images are classified correctly ({before} when it was trained)."
+        f"With the weights of its best epoch, in float32, the winner was evaluated again: {reached} ({before} when it was "
+        f"trained). Other measures: {beside}."
     )
-    beside = f'<div class="beside"><div>{_confusion(predictions)}</div><div>{_confusions(predictions)}</div></div>'
-    parts = [markup.paragraph(text), beside]
+    columns = f'<div class="beside"><div>{_confusion(predictions)}</div><div>{_confusions(predictions)}</div></div>'
+    by_class = markup.table(class_table(predictions), "Recall of each class", left=(0,))
+    is_long = len(predictions.class_names) > MATRIX
+    recall = markup.details("Recall of each class", by_class) if is_long else f"<h3>Recall of each class</h3>{by_class}"
+    parts = [markup.paragraph(text), recall, markup.paragraph(CLASS_TABLE, "remark"), columns]
     if predictions.worst:
         parts += [
             "<h3>Worst mistakes</h3>",

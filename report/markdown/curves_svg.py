@@ -14,11 +14,14 @@ MOST_TICKS = 6  # of accuracy
 EPOCHS_TOLD = 10  # at most, about
 
 
-def curves_svg(curves: Mapping[str, Sequence[float]], base: str, images: int | None = None) -> str:
-    """Draw validation accuracy (fractions) by epoch, the base dashed, for light and dark backgrounds.
+def curves_svg(
+    curves: Mapping[str, Sequence[float]], base: str, images: int | None = None, measure: str = "accuracy"
+) -> str:
+    """Draw validation accuracy, or another measure, (fractions) by epoch, the base dashed, for light and dark backgrounds.
 
     Args:
         images: number of validation images, which decides the decimals; None if it is unknown.
+        measure: its name in words.
     """
     epochs = max((len(accuracies) for accuracies in curves.values()), default=1)
     values = [value for accuracies in curves.values() for value in accuracies] or [0.0, 1.0]
@@ -52,7 +55,7 @@ def curves_svg(curves: Mapping[str, Sequence[float]], base: str, images: int | N
 
     look = f'font-family="sans-serif" font-size="13" fill="{GREY}" stroke="{GREY}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {look}>'
-    return "\n".join([head, "<title>Validation accuracy by epoch</title>", *parts(), "</svg>"]) + "\n"
+    return "\n".join([head, f"<title>Validation {measure} by epoch</title>", *parts(), "</svg>"]) + "\n"
 
 
 def _text(x: float, y: float, words: str, anchor: str) -> str:

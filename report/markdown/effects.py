@@ -55,7 +55,7 @@ def finals_table(results: FinalsResult, val_images: int | None = None) -> Table:
         )
         for finalist in results.finalists
     ]
-    measured = f"mean {measure(results)}"
+    measured = f"mean {results.measure_label}"
     columns = ("", "params", measured, "95 % interval", "spread", "in the search", "flattered by", "base", "leader")
     return Table(columns, rows)
 
@@ -66,16 +66,10 @@ def finals_notes(results: FinalsResult) -> list[str]:
     return read + [f"{name} is compared with none: {why}." for name, why in results.failed.items()]
 
 
-def measure(results: FinalsResult) -> str:
-    """Name of the accuracy that finalists are compared by."""
-    return "test accuracy" if results.measure == "test_accuracy" else "best validation accuracy"
-
-
 FINALS = (
     "Every network was trained from scratch on the same fresh seeds. Differences are in points, paired by seed, with 95 % "
     "intervals; a tie is a difference that chance can make. Both are adjusted for the number of comparisons (Holm). "
-    '"Flattered by" is the score of the search less '
-    "the mean of the best validation accuracies here: the winner's curse."
+    '"Flattered by" is the score of the search less the mean of the best validation scores here: the winner\'s curse.'
 )
 
 
@@ -115,7 +109,7 @@ def effects_shown(run: Run, study: optuna.Study) -> list[Shown]:
     if not rows:
         return []
     estimates, seeds = effects(rows, factors, SCORE, BLOCK), len({row[BLOCK] for row in rows})
-    text = _ABLATION.format(cells=len(rows) // seeds, seeds=seeds)
+    text = _ABLATION.format(cells=len(rows) // seeds, seeds=seeds, measure=run.config.metric_label)
     shown = [Shown(text, _effects_table("factor", [one for one in estimates if len(one.factors) == 1]))]
     if together := [one for one in estimates if len(one.factors) == 2]:
         text = "Two factors together: by how much the first one's effect grows with the second."
@@ -136,8 +130,8 @@ def grid_rows(run: Run, study: optuna.Study) -> list[dict[str, Any]]:
 
 
 _ABLATION = (
-    "{cells} cells, each trained on the same {seeds} seeds. An effect is the mean best validation accuracy at the one value "
-    "less that at the other, over all cells, in points, with its 95 % interval from what cells and seeds leave "
+    "{cells} cells, each trained on the same {seeds} seeds. An effect is the mean best validation {measure} at the one "
+    "value less that at the other, over all cells, in points, with its 95 % interval from what cells and seeds leave "
     "unexplained. Intervals and verdicts are adjusted for the number of effects (Holm)."
 )
 

@@ -14,6 +14,7 @@ from search.finals.results import FinalsResult
 from search.networks.architecture import Architecture
 from search.study.config import ROOT, StudyConfig, flat
 from search.study.run import Run
+from search.training.measures import ACCURACY
 
 BEYOND = " \\*"  # marks a receptive field that exceeds the image
 
@@ -55,7 +56,7 @@ def protocol_words(config: StudyConfig, finals: FinalsResult | None = None) -> s
             f"{config.measure} is measured on the test images"
             + (
                 ", as in the published logs, so that numbers can be laid beside theirs"
-                if config.data.name == "cifar10"
+                if config.data.name == "cifar10" and config.search.metric == ACCURACY
                 else ""
             )
             + ". It flatters: the best of many trainings and epochs is picked on those very images."

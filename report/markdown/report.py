@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from report.analysis.findings import Findings, gather
+from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table
 from report.analysis.verdict import Board, Standing, Verdict
 from report.figures import data as figure_data
 from report.markdown.curves_svg import curves_svg
 from report.markdown.effects import effects_section, finals_section
 from report.markdown.formatting import escaped, layer_table, markdown, protocol_words, table, without_paths
 from report.markdown.summary import (
-    MEANING,
     STOPPED,
     base_table,
     counts_words,
     leaderboard_table,
+    meaning,
     settings,
     stopped_table,
 )
@@ -41,7 +42,9 @@ from search.study.records import Record
 from search.study.references import named
 from search.study.run import Opened, Run, Studies
 from search.study.trained import is_own_log
-from search.text import format_percent
+from search.text import format_percent, format_percents
+from search.training.measures import MEASURES
+from search.training.result import log_key
 
 MOST_EPOCHS = 50  # most epochs of one training that the task allows
 SUMMARY_WIDTH = 100
@@ -73,11 +76,18 @@ class Check(NamedTuple):
         return self.mark == Mark.MET
 
 
-def write_report(run: Run, studies: Studies, found: Findings | None = None, folder: Path | None = None) -> Path:
+def write_report(
+    run: Run,
+    studies: Studies,
+    found: Findings | None = None,
+    folder: Path | None = None,
+    predictions: Predictions | str | None = None,
+) -> Path:
     """Write report.md into a folder, the run folder if None, atomically.
 
     Args:
         found: the result of `report.analysis.findings.gather`; gathered if None.
+        predictions: of the winner for the validation images; without them the page has no recall of each class.
 
     Raises:
         UserError: no candidate has been trained yet.
@@ -88,14 +98,16 @@ def write_report(run: Run, studies: Studies, found: Findings | None = None, fold
     effects = effects_section(run, studies.candidates)
     checked = checks(run.config, network, params, found.board, found.verdict)
     curves = _curves(found)
-    write_text(to / CURVES, curves_svg(curves, BASE, images_of(found.data, "validation")))
+    label = run.config.metric_label
+    write_text(to / CURVES, curves_svg(curves, BASE, images_of(found.data, "validation"), label))
     sections = [
         f"# {escaped(run.name)}: {found.verdict.title}",
         escaped(found.verdict.text),
         next_commands(found.verdict),
         f"## Leaderboard\n\n{_leaderboard(found)}",
-        f"## Learning curves\n\n![Validation accuracy by epoch: {' and '.join(curves)}]({CURVES})",
+        f"## Learning curves\n\n![Validation {label} by epoch: {' and '.join(curves)}]({CURVES})",
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
+        *([f"## Recall of each class\n\n{_recall(predictions)}"] if isinstance(predictions, Predictions) else []),
         *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
         *([f"## On fresh seeds\n\n{finals_section(found.finals, found.board.get('val_images'))}"] if found.finals else []),
         *([f"## What each factor does\n\n{effects}"] if effects else []),
@@ -173,7 +185,8 @@ def _base(config: StudyConfig, board: Board) -> str:
     name, base = config.base_name, board["base"]
     if name is None:
         accuracy = format_percent(base["best_val_accuracy"], board.get("val_images"))
-        return f"An accuracy to beat, {accuracy}: no network was trained for it."
+        text = f"{MEASURES[config.search.metric].with_article} to beat, {accuracy}: no network was trained for it."
+        return text[0].upper() + text[1:]
     layers = ""
     with contextlib.suppress(UserError):  # the file may have been removed since
         layers = f"\n\n{layer_table(named(str(config.base)).architecture)}"
@@ -188,7 +201,7 @@ def next_commands(verdict: Verdict) -> str:
 
 def _leaderboard(found: Findings) -> str:
     board, stopped = found.board, stopped_table(found.board)
-    parts = [markdown(leaderboard_table(board)), f"{counts_words(board)}. {MEANING}"]
+    parts = [markdown(leaderboard_table(board)), f"{counts_words(board)}. {meaning(board)}"]
     if stopped.rows:
         parts += [f"### {STOPPED}", markdown(stopped)]
     refused = refusal_words(found.candidates)
@@ -200,6 +213,12 @@ def _curves(found: Findings) -> dict[str, tuple[float, ...]]:
     roles = ("base", "candidate")
     drawn = figure_data.curves(found.run, found.candidates, found.references, top=1)
     return {BASE if row.role == "base" else row.name: row.accuracies for row in drawn if row.role in roles}
+
+
+def _recall(predictions: Predictions) -> str:
+    figures = {MEASURES[name].label: value for name, value in predictions.measures.items()}
+    measured = f"{predictions.images:,} validation images: {format_percents(figures, predictions.images)}"
+    return f"{markdown(class_table(predictions))}\n\nOf the winner evaluated again on {measured}. {CLASS_TABLE}"
 
 
 def _front(found: Findings) -> str:
@@ -215,23 +234,26 @@ def checklist(checks: Iterable[Check]) -> str:
 
 def _log(findings: Findings, records: Sequence[Record], trial: str | int | None, folder: str) -> str:
     """The training log of a reference by name or of a candidate by number."""
+    metric = findings.run.config.search.metric
     if trial is None:
-        return "The base is a plain accuracy: there is no log of it."
+        return f"The base is a plain {MEASURES[metric].label}: there is no log of it."
     name = f"{folder}/history.json"
     curves = [
         record.curve for record in records if trial in (record.reference, record.number) and record.outcome == "trained"
     ]
     try:
         history = read_json(findings.run.folder / name)
-        epochs = [[epoch[key] for key in _LOG] for epoch in history]
-        if not any(is_own_log(history, curve) for curve in curves):
+        score = log_key(metric)
+        forms = _LOG | {score: "{:.2%}"}
+        epochs = [[epoch[key] for key in forms] for epoch in history]
+        if not any(is_own_log(history, curve, metric) for curve in curves):
             return f"The log in the run folder ({escaped(name)}) is another trial's."
-        top = max(epochs, key=lambda epoch: epoch[4])[0]
-        rows = [[form.format(value) for form, value in zip(_LOG.values(), epoch, strict=True)] for epoch in epochs]
+        top = max(history, key=lambda epoch: epoch[score])["epoch"]
+        rows = [[form.format(value) for form, value in zip(forms.values(), epoch, strict=True)] for epoch in epochs]
     except (UserError, KeyError, TypeError, ValueError):
         return f"The log was not found in the run folder ({escaped(name)})."
-    columns = [key.replace("_", " ").replace("val ", "validation ") for key in _LOG]
-    return f"{table(columns, rows)}\n\nThe best validation accuracy is that of epoch {top}."
+    columns = [key.replace("_", " ").replace("val ", "validation ") for key in forms]
+    return f"{table(columns, rows)}\n\nThe best validation {MEASURES[metric].label} is that of epoch {top}."
 
 
 def _asked(config: StudyConfig, data: Mapping[str, Any]) -> str:

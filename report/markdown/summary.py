@@ -10,7 +10,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from report.tables import Table, accuracy_cells, accuracy_columns, adopted_words, gap_text, interval_text, trial_name
+from report.tables import (
+    Table,
+    accuracy_cells,
+    accuracy_columns,
+    adopted_words,
+    gap_text,
+    interval_text,
+    measure_of,
+    trial_name,
+)
 from search.errors import UserError
 from search.study.config import StudyConfig, flat
 from search.study.references import named
@@ -18,10 +27,6 @@ from search.text import format_percent
 
 Board = Mapping[str, Any]
 
-MEANING = (
-    "Best is the best validation accuracy over the epochs of one training, with the interval that the number of images "
-    "leaves; last epoch is the accuracy of its last."
-)
 STOPPED = "Stopped early, not comparable"  # heading of `stopped_table`
 
 
@@ -51,6 +56,16 @@ def stopped_table(board: Board) -> Table:
     return Table(("trial", "params", "epochs", "best until then", "outcome"), lines)
 
 
+def meaning(board: Board) -> str:
+    """Meaning of the columns of a leaderboard, in a sentence."""
+    measure = measure_of(board)
+    text = (
+        f"Best is the best validation {measure.label} over the epochs of one training, with the interval that the number of "
+        f"images leaves; last epoch is the {measure.label} of its last."
+    )
+    return text if "metric" not in board else f"{text} {measure.title} is {measure.meaning}."
+
+
 def counts_words(board: Board) -> str:
     """Number of trials by outcome, as text, and where adopted ones come from."""
     counts = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
@@ -62,7 +77,8 @@ def base_table(config: StudyConfig, board: Board) -> Table:
     """Table of a base network: results of this run and published ones."""
     rows = [_scores(board, "this run", board["base"])] if board["base"] else []
     with contextlib.suppress(UserError):  # the file may have been removed since
-        if published := named(str(config.base)).published:
+        published = named(str(config.base)).published
+        if published and "metric" not in board:  # published figures are accuracies
             log: dict[str, Any] = {"params": None} | published.model_dump()
             if "ranked_by" in board:  # a published accuracy is that of the floats
                 log |= {"best_val_accuracy": None, "float_val_accuracy": published.best_val_accuracy}

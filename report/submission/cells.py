@@ -16,6 +16,7 @@ from report.submission.code import DATA, Images, Network
 from report.submission.notebook import Cell, code, markdown
 from search.export.training_source import training_source
 from search.text import format_percent
+from search.training.measures import ACCURACY, MEASURES
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class HandIn:
     checks: tuple[Check, ...]  # the comparison with the base comes last
     val_images: int | None
     images: Images | None  # None if the images are not available
+    metric: str = ACCURACY  # the measure by which the study ranks
 
     @property
     def checklist(self) -> str:
@@ -47,32 +49,34 @@ class HandIn:
     def what_was_done(self) -> str:
         """Markdown list of executed, replayed and omitted parts."""
         both, trainings = ("both networks", "the trainings") if self.base else ("the network", "the training")
-        measured = ", their accuracy measured again on the validation images" if self.images else ""
+        label = MEASURES[self.metric].label
+        measured = f", their {label} measured again on the validation images" if self.images else ""
         lines = [
             f"**Executed** when the notebook was made: {both} built and summarised, the trained weights loaded{measured}, "
             "the checks at the end.",
             f"**Replayed** from `logs/`: {trainings}, epoch by epoch, as logged when the study ran.",
             "**Not run**: the training code; it trains when `RETRAIN` is set.",
-            *([] if self.images else ["**Not measured again**: accuracies, as the images were not at hand."]),
+            *([] if self.images else [f"**Not measured again**: {label}, as the images were not at hand."]),
         ]
         return "\n".join(f"- {line}" for line in lines)
 
 
 def cells(hand_in: HandIn) -> list[Cell]:
     """Return the cells of the notebook."""
-    verdict = escaped(hand_in.verdict.text)
+    verdict, label = escaped(hand_in.verdict.text), MEASURES[hand_in.metric].label
+    base_score = format_percent(hand_in.base_accuracy, hand_in.val_images)
     return [
         markdown(f"# {hand_in.title}\n\n{verdict}\n\n{hand_in.what_was_done}\n\nProtocol: {hand_in.protocol}"),
-        code(codes.setup(hand_in.val_images)),
+        code(codes.setup(hand_in.val_images, hand_in.metric)),
         markdown(f"## Images\n\n{_about_images(hand_in.images)}"),
         code(codes.IMAGES),
-        *([] if hand_in.base else [markdown(_NO_BASE.format(format_percent(hand_in.base_accuracy, hand_in.val_images)))]),
+        *([] if hand_in.base else [markdown(_NO_BASE.format(label, base_score))]),
         *(cell for network in hand_in.networks for cell in _network(network)),
-        markdown("## Learning curves\n\nValidation accuracy by epoch, from the logs."),
-        code(codes.curves(hand_in.networks, hand_in.base_accuracy)),
-        *_trainings(hand_in.networks, hand_in.images),
-        markdown(f"## The trained networks\n\n{_MEASURED if hand_in.images else _LOADED}"),
-        code(codes.measuring(hand_in.networks)),
+        markdown(f"## Learning curves\n\nValidation {label} by epoch, from the logs."),
+        code(codes.curves(hand_in.networks, hand_in.base_accuracy, hand_in.metric)),
+        *_trainings(hand_in.networks, hand_in.images, hand_in.metric),
+        markdown(f"## The trained networks\n\n{_MEASURED.format(label) if hand_in.images else _LOADED}"),
+        code(codes.measuring(hand_in.networks, hand_in.metric)),
         markdown(f"## Checklist\n\nAs the study has it:\n\n{hand_in.checklist}\n\n{_COUNTED}"),
         code(
             codes.counting(
@@ -81,15 +85,14 @@ def cells(hand_in: HandIn) -> list[Cell]:
                 hand_in.checks[-1].mark,
                 hand_in.verdict.title,
                 base_was_trained=hand_in.base is not None,
+                metric=hand_in.metric,
             )
         ),
     ]
 
 
-_NO_BASE = "## The base\n\nA plain accuracy, {}: there is no network of it."
-_MEASURED = (
-    "Weights are those of the best epoch. Their accuracy is measured on the validation images and compared with the log."
-)
+_NO_BASE = "## The base\n\nA plain {}, {}: there is no network of it."
+_MEASURED = "Weights are those of the best epoch. Their {} is measured on the validation images and compared with the log."
 _LOADED = "Weights are those of the best epoch. They are loaded and not measured, see Images."
 _COUNTED = (
     "Counted once more, here, on the trained network, its source and the logs in this folder. Only the comparison with the "
@@ -124,7 +127,7 @@ def _network(network: Network) -> Iterator[Cell]:
     yield code(f'print_log("{network.role}")')
 
 
-def _trainings(networks: Sequence[Network], images: Images | None) -> Iterator[Cell]:
+def _trainings(networks: Sequence[Network], images: Images | None, metric: str) -> Iterator[Cell]:
     """Recipe of each network, once if they share it."""
     alike = all((network.recipe, network.policy) == (networks[0].recipe, networks[0].policy) for network in networks)
     shared = "Base and winner were trained by the same recipe. " if alike and len(networks) > 1 else ""
@@ -132,5 +135,5 @@ def _trainings(networks: Sequence[Network], images: Images | None) -> Iterator[C
     yield code(codes.training_images(images))
     for group in [networks] if alike else [[network] for network in networks]:
         subject = "The training" if alike else f"The training of the {group[0].role}"
-        yield code(training_source(group[0].recipe, policy=group[0].policy, subject=subject))
+        yield code(training_source(group[0].recipe, policy=group[0].policy, subject=subject, metric=metric))
         yield code(codes.retraining(group))

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from string import Template
 
 from report.markdown.report import CURVES, MOST_EPOCHS, Mark
+from search.export.training_source import measure_source
 from search.text import percent_decimals
+from search.training.measures import ACCURACY, MEASURES
 from search.training.recipe import Recipe
+from search.training.result import log_key
 
 DATA = "data.npz"
 ROUNDING = {"float32": 0.002, "mixed_bfloat16": 0.01}  # share of images that may be classified differently by other kernels
@@ -86,9 +89,15 @@ if not arrays:
     print("{DATA} is not here")"""
 
 
-def setup(val_images: int | None) -> str:
+def setup(val_images: int | None, metric: str = ACCURACY) -> str:
     """The first cell, for a number of validation images; None if it is unknown."""
-    return SETUP.replace("DECIMALS = 2", f"DECIMALS = {percent_decimals(val_images)}")
+    return _ranked_by(metric, SETUP.replace("DECIMALS = 2", f"DECIMALS = {percent_decimals(val_images)}"))
+
+
+def _ranked_by(metric: str, source: str) -> str:
+    """The code with the validation accuracy replaced by another measure, in logs and texts."""
+    named = source.replace("alidation accuracy", f"alidation {MEASURES[metric].label}")
+    return named.replace(log_key(ACCURACY), log_key(metric))
 
 
 def definition(network: Network) -> str:
@@ -107,11 +116,12 @@ $role = build_$role()
 $role.summary(line_length=110)""")
 
 
-def curves(networks: Sequence[Network], accuracy: float) -> str:
+def curves(networks: Sequence[Network], accuracy: float, metric: str = ACCURACY) -> str:
     """Code that draws the logs; a base that is a plain accuracy becomes a level."""
     styles = {"base": '("base", "#777777", "dash")', "winner": '("winner", "#D55E00", "solid")'}
     level = f'figure.add_hline(y={accuracy!r}, line={{"color": "#777777", "dash": "dash"}})\n' if len(networks) == 1 else ""
-    return _CURVES.substitute(styles=", ".join(styles[one.role] for one in networks), level=level, picture=CURVES)
+    listed = ", ".join(styles[network.role] for network in networks)
+    return _ranked_by(metric, _CURVES.substitute(styles=listed, level=level, picture=CURVES))
 
 
 _CURVES = Template("""\
@@ -158,31 +168,53 @@ def training_images():
     return images[kept], labels[kept, 0]''')
 
 
-def measuring(networks: Sequence[Network]) -> str:
-    """Code that loads the trained networks and compares their accuracies with the logs."""
+def measuring(networks: Sequence[Network], metric: str = ACCURACY) -> str:
+    """Code that loads the trained networks and compares their accuracies, or other measure, with the logs."""
     listed = ", ".join(f'("{one.role}", "{one.file}.keras", prepare_{one.role})' for one in networks)
-    return _MEASURING.substitute(networks=listed, share=max(ROUNDING[one.policy] for one in networks))
+    share = max(ROUNDING[network.policy] for network in networks)
+    if metric == ACCURACY:
+        measured = _MEASURING.substitute(networks=listed, score="accuracy(model, prepare_images)")
+        return _ACCURACY + measured + _EQUAL.substitute(share=share)
+    score = f'{metric}(arrays["y_val"], predicted_by(model, prepare_images))'
+    measured = _ranked_by(metric, _MEASURING.substitute(networks=listed, score=score))
+    return f"{measure_source(metric)}\n\n\n{_PREDICTED}{measured}{_ALIKE.substitute(share=share)}"
 
 
-_MEASURING = Template("""\
+_ACCURACY = """\
 def accuracy(model, prepare):
     probabilities = model.predict(prepare(arrays["x_val"]), batch_size=500, verbose=0)
     return float(np.mean(probabilities.argmax(axis=1) == arrays["y_val"]))
 
 
+"""
+_PREDICTED = """\
+def predicted_by(model, prepare):
+    return model.predict(prepare(arrays["x_val"]), batch_size=500, verbose=0).argmax(axis=1)
+
+
+"""
+_MEASURING = Template("""\
 trained = {}
 for role, file, prepare_images in [$networks]:
     trained[role] = model = keras.models.load_model(file, compile=False)
     logged = best_of(role)["val_accuracy"]
     print(f"{role}: {file}, {model.count_params():,} parameters, {logged:.{DECIMALS}%} logged")
     if arrays:
-        measured, images = accuracy(model, prepare_images), len(arrays["y_val"])
+        measured, images = $score, len(arrays["y_val"])
+""")
+_EQUAL = Template("""\
         differing = round(abs(measured - logged) * images)
         print(f"    {measured:.{DECIMALS}%} measured here on {images:,} images: {differing} images away from the log")
         assert differing <= max(1, $share * images), "another machine may round otherwise, but not that often\"""")
+_ALIKE = Template("""\
+        print(f"    {measured:.{DECIMALS}%} measured here on {images:,} images, {logged:.{DECIMALS}%} logged")
+        rarest = int(np.bincount(arrays["y_val"]).min())  # an image of this class moves it most
+        assert abs(measured - logged) <= max(1 / rarest, $share), "another machine may round otherwise, not that much\"""")
 
 
-def counting(limit: int, base_accuracy: float, mark: Mark, verdict: str, *, base_was_trained: bool) -> str:
+def counting(
+    limit: int, base_accuracy: float, mark: Mark, verdict: str, *, base_was_trained: bool, metric: str = ACCURACY
+) -> str:
     """Code that checks the loaded winner, its source and the logs; parameters must be below `limit`.
 
     Args:
@@ -190,9 +222,10 @@ def counting(limit: int, base_accuracy: float, mark: Mark, verdict: str, *, base
         verdict: the same in a few words.
     """
     base = 'best_of("base")["val_accuracy"], len(log_of("base"))' if base_was_trained else f"{base_accuracy!r}, 0"
-    return _COUNTING.substitute(
+    source = _COUNTING.substitute(
         limit=f"{limit:_}", words=f"{limit:,}", base=base, most=MOST_EPOCHS, mark=repr(mark.value), verdict=verdict
     )
+    return _ranked_by(metric, source)
 
 
 _COUNTING = Template("""\

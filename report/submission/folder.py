@@ -29,7 +29,9 @@ from search.study.dataset import images_of, load_study_data
 from search.study.run import Run, Studies
 from search.study.trained import Trained
 from search.training.device import load_backend
+from search.training.measures import MEASURES
 from search.training.recipe import Recipe
+from search.training.result import log_key
 
 FORM = "submission"  # name of the export form and of its folder
 NOTEBOOK = "submission.ipynb"
@@ -88,8 +90,10 @@ def _make(draft: Path, findings: Findings, tell: Callable[[str], None]) -> None:
         checks=tuple(checks(run.config, findings.network, params, board, findings.verdict)),
         val_images=images_of(findings.data, "validation"),
         images=_images(draft / DATA, findings, tell),
+        metric=run.config.search.metric,
     )
-    write_text(draft / CURVES, curves_svg(_curves(draft, hand_in), "base", hand_in.val_images))
+    label = run.config.metric_label
+    write_text(draft / CURVES, curves_svg(_curves(draft, hand_in), "base", hand_in.val_images, label))
     tell(f"executing {NOTEBOOK}")
     write_text(draft / NOTEBOOK, notebook.executed(cells(hand_in), draft, _ENVIRONMENT))
     if hand_in.images and not hand_in.images.is_handed_in:
@@ -140,9 +144,9 @@ def _images(path: Path, findings: Findings, tell: Callable[[str], None]) -> Imag
 
 
 def _curves(draft: Path, hand_in: HandIn) -> dict[str, list[float]]:
-    """Validation accuracies of base and winner by epoch; a base that is a plain accuracy is constant."""
+    """Values of the study's measure by epoch, of base and winner; a base that is a plain value is constant."""
     logs = {one.role: read_json(draft / "logs" / f"{one.role}.json") for one in hand_in.networks}
-    found = {role: [epoch["val_accuracy"] for epoch in log] for role, log in logs.items()}
+    found = {role: [epoch[log_key(hand_in.metric)] for epoch in log] for role, log in logs.items()}
     return {"base": [hand_in.base_accuracy] * max(2, len(found["winner"]))} | found
 
 
@@ -163,7 +167,7 @@ _README = """\
 
 {verdict}
 
-![Validation accuracy by epoch]({curves})
+![Validation {measure} by epoch]({curves})
 
 {files}
 
@@ -200,6 +204,7 @@ def _readme(hand_in: HandIn) -> str:
         title=escaped(hand_in.title),
         verdict=escaped(hand_in.verdict.text),
         curves=CURVES,
+        measure=MEASURES[hand_in.metric].label,
         files=table(("file", "what it is"), files.items(), align=":--"),
         what_was_done=hand_in.what_was_done,
         versions=used,

@@ -13,6 +13,7 @@ from search.finals.results import FinalsResult, leader_sentence
 from search.finals.statistics import Comparison
 from search.study.run import Run
 from search.text import format_percent
+from search.training.measures import ACCURACY, MEASURES
 
 ENOUGH_SEEDS = 5  # with 2 an interval reaches 12.7 standard errors to either side, with 5 it is 2.8
 SPARE = ("params", "again", "last", "in search", "spread")  # left out where there is no room, the first of them first
@@ -50,8 +51,9 @@ def _notes(run: Run, results: FinalsResult) -> list[str]:
     lines = []
     if compared:
         lines.append("±: 95 % interval, paired by seed; tie: chance can make it (both adjusted by Holm).")
-    if results.measure == "test_accuracy":
-        lines.append("In search, again: best validation accuracy then and now; gap: winner's curse.")
+    label = MEASURES[results.metric].label
+    if results.is_test:
+        lines.append(f"In search, again: best validation {label} then and now; gap: winner's curse.")
     else:
         lines.append("Last: mean of the last epochs; gap: in search less mean, the winner's curse.")
     if run.config.search.rank_by == "int8":
@@ -69,7 +71,8 @@ def _notes(run: Run, results: FinalsResult) -> list[str]:
         lines.append(f"The test images were read at {read}.")
     elif run.config.protocol == "course":
         lines.append(
-            "Accuracies are on the test images (course protocol): the best epoch of each training is picked on them."
+            f"{'Accuracies' if results.metric == ACCURACY else 'Values'} are on the test images (course protocol): the best "
+            "epoch of each training is picked on them."
         )
     return lines
 
@@ -90,8 +93,7 @@ def _fitted(console: Console, run: Run, results: FinalsResult, val_images: int |
 
 def _table(run: Run, results: FinalsResult, columns: Columns, look: box.Box | None, padding: int) -> Table:
     seeds = f"{results.seeds} fresh seed{'s' if results.seeds > 1 else ''}"
-    measure = "test accuracy" if results.measure == "test_accuracy" else "best validation accuracy"
-    title = f"{run.name}: finals on {seeds}, {measure}"
+    title = f"{run.name}: finals on {seeds}, {results.measure_label}"
     around = (0, padding, 0, 1 if look else 0)
     table = Table(title=title, title_justify="left", box=look, padding=around, pad_edge=look is not None)
     for name in columns:
@@ -103,7 +105,7 @@ def _table(run: Run, results: FinalsResult, columns: Columns, look: box.Box | No
 
 def _columns(results: FinalsResult, val_images: int | None) -> Columns:
     """Cells of each column, by its name."""
-    on_test, finalists = results.measure == "test_accuracy", results.finalists
+    on_test, finalists = results.is_test, results.finalists
     columns = {
         "": [finalist.name for finalist in finalists],
         "params": [f"{finalist.params:,}" for finalist in finalists],

@@ -14,6 +14,7 @@ from search.study.dataset import DAMAGED
 from search.study.new import New
 from search.study.proposal import sizes_of
 from search.text import format_shape
+from search.training.measures import MEASURES
 
 MOST_ROWS = 40  # classes in the table; of more, the commonest and the rarest
 
@@ -64,7 +65,8 @@ def _facts(new: New) -> list[str]:
         more = ", ..." if len(facts.too_few) > len(few) else ""
         lines.append(f"Classes with fewer than {facts.least} images are left out: {', '.join(few)}{more}.")
     if facts.imbalance:
-        lines.append(f"Unbalanced: {facts.imbalance}. Candidates are still ranked by plain accuracy; see class_weights.")
+        label = MEASURES[new.proposal.metric].label
+        lines.append(f"Unbalanced: {facts.imbalance}. Candidates are ranked by {label}; see metric and class_weights.")
     if text := new.data.copies.describe():
         kept = "" if new.data.copies.dropped else "; none is dropped, as a class would lose all of its images"
         lines.append(f"{_sentence(text)}{kept}.")

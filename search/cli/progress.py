@@ -38,6 +38,7 @@ from search.runner.events import (
 )
 from search.study.config import hardly_learnt
 from search.text import format_clock, format_duration, format_percent, format_points
+from search.training.measures import ACCURACY, MEASURES
 from search.training.result import Outcome
 
 BAR_WIDTH = 16  # letters of the bar of the whole run
@@ -54,7 +55,7 @@ class Row:
 
     trial: TrialStarted | None = None
     epoch: EpochDone | None = None  # the last one
-    best_accuracy: float = 0.0  # of its epochs
+    best_score: float = 0.0  # of its epochs
     share_done: float = 0.0  # of the trial
     started: float = field(default_factory=time.monotonic)
     text: str = "starting"  # shown while there is no trial
@@ -79,20 +80,20 @@ class Row:
         spent = time.monotonic() - self.started
         return spent / self.share_done - spent if self.trial and self.share_done > 0.02 else None
 
-    def parts(self, is_int8: bool, images: int | None) -> list[str]:
+    def parts(self, is_int8: bool, images: int | None, metric: str = ACCURACY) -> list[str]:
         """The text of the worker's line, in parts.
 
         Args:
-            is_int8: the study ranks by int8 accuracy, which is measured after the last epoch.
+            is_int8: the study ranks int8 networks, whose accuracy is measured after the last epoch.
             images: number of validation images, which decides the decimals; None if it is unknown.
         """
         if self.trial is None:
             return [self.text]
         parts = [self.name, f"{self.trial.params:,} params"]
         if self.epoch:
-            measure = "float accuracy" if is_int8 else "accuracy"
-            accuracy = format_percent(self.epoch.val_accuracy, images)
-            return [*parts, f"epoch {self.epoch.epoch}/{self.epoch.epochs}, {measure} {accuracy}"]
+            measure = f"{'float ' if is_int8 else ''}{MEASURES[metric].label}"
+            score = format_percent(self.epoch.score(metric), images)
+            return [*parts, f"epoch {self.epoch.epoch}/{self.epoch.epochs}, {measure} {score}"]
         return [*parts, f"first epoch ({self.share_done:.0%} of the trial)"]
 
 
@@ -140,7 +141,8 @@ class RunView:
         self.base: float | None = None
         self.best: tuple[float, int] | None = None  # accuracy, number of the trial
         self.device = ""
-        self.is_int8 = False  # ranked by int8 accuracy
+        self.is_int8 = False  # int8 networks are ranked
+        self.metric = ACCURACY  # the measure that ranks them
         self.images: int | None = None  # of validation
         self.adopted = ""  # of other runs, as it was said
         self.away = -AWAY_SECONDS  # when it was last said
@@ -178,7 +180,7 @@ class RunView:
                 row.share_done = event.step / event.steps
             case EpochDone():
                 row.epoch = event
-                row.best_accuracy = max(event.val_accuracy, row.best_accuracy)
+                row.best_score = max(event.score(self.metric), row.best_score)
             case TrialEnded():
                 self._end(event, row)
             case Waiting():
@@ -203,7 +205,7 @@ class RunView:
     # --- events ---
 
     def _device(self, event: DeviceReady) -> None:
-        self.is_int8, self.images = event.rank_by == "int8", event.val_images
+        self.is_int8, self.images, self.metric = event.rank_by == "int8", event.val_images, event.metric
         if event.text != self.device:  # every fresh worker reports it again
             self.device = event.text
             self._say(escape(f"{event.text[0].upper()}{event.text[1:]}."))
@@ -217,7 +219,7 @@ class RunView:
     def _warn_near_chance(self, accuracy: float, subject: str) -> None:
         if hardly_learnt(accuracy, self.classes):
             self._say(
-                f"[yellow]{subject} hardly learnt[/]: {format_percent(accuracy, self.images)}, and chance is "
+                f"[yellow]{subject} hardly learnt[/]: {format_percent(accuracy, self.images)}{self._kind}, and chance is "
                 f"{1 / self.classes:.1%}, so comparisons say little; see the logs in the run folder. "
                 "More --images or --epochs, or another --seed, need a new --out."
             )
@@ -265,9 +267,10 @@ class RunView:
 
     def _trained(self, event: TrialEnded, row: Row, seconds: float) -> None:
         """The line of a trial that was trained in full, in columns; of a new best candidate in green."""
-        best = row.best_accuracy if event.best_val_accuracy is None else event.best_val_accuracy
+        best = row.best_score if event.best_val_accuracy is None else event.best_val_accuracy
         floats = event.float_val_accuracy
-        kind = "" if floats is None else f" in int8, {format_percent(floats, self.images)} in float"
+        kind = self._kind
+        kind += "" if floats is None else f" in int8, {format_percent(floats, self.images)} in float"
         is_leader = False
         if not row.is_reference:
             self.trained += 1
@@ -282,6 +285,11 @@ class RunView:
         accuracy = f"best {format_percent(best, self.images):>6}{kind}"
         accuracy = f"[green]{accuracy}[/]" if is_leader else accuracy
         self._say(f"{self._head(row)}  {accuracy}  {gap:>14}  {format_duration(seconds):>10}{count}")
+
+    @property
+    def _kind(self) -> str:
+        """The measure after a figure, unless it is accuracy."""
+        return "" if self.metric == ACCURACY else f" {MEASURES[self.metric].label}"
 
     def _head(self, row: Row) -> str:
         """Name and size of a trial, in columns."""
@@ -302,7 +310,7 @@ class RunView:
             (row,) = rows
             return _line([self._progress(), *self._work(row)])
         shown = [
-            _line([f"  {worker}", *row.parts(self.is_int8, self.images)], dim=not row.trial)
+            _line([f"  {worker}", *row.parts(self.is_int8, self.images, self.metric)], dim=not row.trial)
             for worker, row in enumerate(rows[:MOST_ROWS])
         ]
         more = [_line([f"  and {len(rows) - MOST_ROWS} more workers"], dim=True)] if len(rows) > MOST_ROWS else []
@@ -312,7 +320,7 @@ class RunView:
     def _work(self, row: Row) -> list[str]:
         """Text on the only worker."""
         if row.trial:
-            return [*row.parts(self.is_int8, self.images), *self._best()]
+            return [*row.parts(self.is_int8, self.images, self.metric), *self._best()]
         if row.text.startswith("w"):  # it waits, or writes the pages
             return [row.text]
         return [self.phase] if self.phase else [f"{self.rejected} rejected"]
@@ -333,7 +341,7 @@ class RunView:
         if not self.best:
             return []
         gap = f" ({format_points(self.best[0] - self.base, self.images)} vs base)" if self.base else ""
-        return [f"best {format_percent(self.best[0], self.images)}{' in int8' if self.is_int8 else ''}{gap}"]
+        return [f"best {format_percent(self.best[0], self.images)}{self._kind}{' in int8' if self.is_int8 else ''}{gap}"]
 
     def _seconds_left(self) -> float | None:
         """Of the whole run; None before the first of its trainings was timed."""

@@ -22,6 +22,7 @@ from search.export.exporter import Exported
 from search.study.config import StudyConfig
 from search.study.survey import Survey
 from search.text import format_estimate, format_percent, format_points
+from search.training.measures import ACCURACY, MEASURES
 from search.tuning.forecast import Forecast
 
 WITH_INTERVAL = 100  # columns of a terminal from which the leaderboard has intervals
@@ -71,10 +72,16 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
             highlight=False,
         )
     if config.protocol == "course":
-        alike = "comparable with the published logs, and " if config.data.name == "cifar10" else ""
+        is_published = config.data.name == "cifar10" and "metric" not in board
+        alike = "comparable with the published logs, and " if is_published else ""
         console.print(
-            f"Accuracies are on the test images (course protocol): {alike}flattering, as the best of many is picked on them."
+            f"{_figures(board)} are on the test images (course protocol): {alike}flattering, as the best of many is picked "
+            "on them."
         )
+
+
+def _figures(board: dict[str, Any]) -> str:
+    return "Accuracies" if "metric" not in board else f"Values of {tables.measure_of(board).label}"
 
 
 def _print_stopped(console: Console, board: dict[str, Any], stopped: list[dict[str, Any]], most: int) -> None:
@@ -186,23 +193,30 @@ def print_exported(console: Console, done: Exported) -> None:
 
 
 def _rows(done: Exported) -> Iterator[tuple[str, str, str, str]]:
-    yield "", "bytes", "accuracy", "against Keras"
+    metric = _metric_of(done)
+    yield "", "bytes", MEASURES[metric].label, "against Keras"
     for form, paths in done.paths.items():
         facts = done.facts.get(form, {})
-        measured, keras = facts.get("val_accuracy"), facts.get("keras_val_accuracy")
+        measured, keras = facts.get(f"val_{metric}"), facts.get(f"keras_val_{metric}")
         images = facts.get("val_images")
-        accuracy = format_percent(measured, images)
+        score = format_percent(measured, images)
         against = "" if measured is None else format_points(measured - keras, images)
         for path in paths:
-            yield _short(path), f"{path.stat().st_size:,}", accuracy, against
+            yield _short(path), f"{path.stat().st_size:,}", score, against
+
+
+def _metric_of(done: Exported) -> str:
+    """The measure by which the study of an exported network ranks."""
+    return next((facts["metric"] for facts in done.facts.values() if "metric" in facts), ACCURACY)
 
 
 def _notes(done: Exported) -> Iterator[str]:
     measured = {form: done.facts[form] for form in done.paths if done.facts.get(form, {}).get("val_accuracy") is not None}
+    metric = _metric_of(done)
     for facts in list(measured.values())[:1]:
         yield (
-            f"Accuracy on {facts['val_images']:,} validation images, of one and the same network: "
-            f"{format_percent(facts['keras_val_accuracy'], facts['val_images'])} in Keras."
+            f"{MEASURES[metric].title} on {facts['val_images']:,} validation images, of one and the same network: "
+            f"{format_percent(facts[f'keras_val_{metric}'], facts['val_images'])} in Keras."
         )
     if int8 := measured.get("int8"):
         yield f"Pixels for int8: {int8['input']['pixels']}. {int8['same_class_as_keras']:.1%} get Keras' class."
@@ -237,7 +251,8 @@ def print_device(console: Console, board: dict[str, Any]) -> None:
 
 def print_front(console: Console, front: Front) -> None:
     """Print a front as a table, by rising cost."""
-    title, cells = f"{front['study']}: the front of accuracy against {', '.join(front['prices'])}", front_table(front)
+    title = f"{front['study']}: the front of {tables.measure_of(front).label} against {', '.join(front['prices'])}"
+    cells = front_table(front)
     styles = ["" if row[0] else "bold" if row[1] == "base" else "dim" for row in cells.rows]
     _print(console, cells, title, styles, left="trial")
     _say(console, front_words(front))

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NoReturn
 import optuna
 
 from objective import DiskFull
-from search.budget.limits import Budget
 from search.cli.export import write
 from search.errors import StudyStopped, UserError
 from search.finals.run import run_finals
@@ -27,6 +26,7 @@ from search.runner.preparation import RETRY_SECONDS, prepare
 from search.runner.reporter import Publisher, Reporter
 from search.storage.failures import StorageUnavailable
 from search.study import trained
+from search.study.config import StudyConfig
 from search.study.dataset import images_of
 from search.study.records import records
 from search.study.run import DATA, Run, Studies, best, load
@@ -42,13 +42,14 @@ class ReportPublisher:
     def __init__(self) -> None:
         self._images: int | None = None  # of validation
 
-    def annotate(self, trial: optuna.Trial, architecture: Architecture | None, budget: Budget) -> None:
+    def annotate(self, trial: optuna.Trial, architecture: Architecture | None, config: StudyConfig) -> None:
         from report.dashboard.notes import trial_note
         from report.dashboard.publish import publish_trial_note
 
         if self._images is None:
             self._images = images_of(trial.study.user_attrs.get(DATA, {}), "validation")
-        publish_trial_note(trial, trial_note(architecture, trial.user_attrs, budget, self._images))
+        note = trial_note(architecture, trial.user_attrs, config.budget, self._images, config.search.metric)
+        publish_trial_note(trial, note)
 
     @cached_property
     def _draw(self) -> Redraw:
@@ -95,7 +96,7 @@ def carry_out(order: Order, send: EventWriter, publisher: Publisher, trainer: Tr
     """Train what an order says and publish it; the last event says how it ended."""
     try:
         run = order.run
-        reporter = Reporter(send, partial(publisher.annotate, budget=run.config.budget))
+        reporter = Reporter(send, partial(publisher.annotate, config=run.config))
         end = work(order, reporter, publisher, trainer)
         if isinstance(end, Done) and order.is_first and not order.references:
             send(Finishing())

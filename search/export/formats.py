@@ -30,6 +30,7 @@ from search.networks.geometry import resolve
 from search.networks.layers import Activation, Gate, walk
 from search.text import format_percent
 from search.training.device import no_tensorflow, not_installed
+from search.training.measures import ACCURACY, MEASURES
 
 Facts = Mapping[str, Any]
 
@@ -197,8 +198,12 @@ def _require_one_image(facts: litert.Facts, subject: Subject) -> None:
 
 
 def _measured(subject: Subject, outputs: Any) -> dict[str, Any]:
-    accuracies = {"val_accuracy": subject.accuracy(outputs), "keras_val_accuracy": subject.keras_accuracy}
-    return accuracies | {"val_images": len(subject.data.y_val)}
+    """Measures of an output of the format and of the Keras model, as `val_accuracy` and `keras_val_accuracy`."""
+    ours, theirs = subject.measures(outputs), subject.keras_measures
+    measured = {f"val_{name}": value for name, value in ours.items()}
+    measured |= {f"keras_val_{name}": value for name, value in theirs.items()}
+    kind = {} if subject.metric == ACCURACY else {"metric": subject.metric}
+    return measured | {"val_images": len(subject.data.y_val)} | kind
 
 
 def _missing_litert(subject: Subject) -> str | None:
@@ -218,11 +223,13 @@ def _missing_int8(subject: Subject) -> str | None:
 def _write_c(subject: Subject, paths: Sequence[Path], files: Files) -> None:
     source = _c_source(subject)
     measured = files.forms["int8"]
-    before, after = (format_percent(measured[key], measured["val_images"]) for key in ("keras_val_accuracy", "val_accuracy"))
+    metric, images = measured.get("metric", ACCURACY), measured["val_images"]
+    before, after = (format_percent(measured[f"{kind}val_{metric}"], images) for kind in ("keras_", ""))
+    kind = "" if metric == ACCURACY else f" {MEASURES[metric].label}"
     heading = [
         f"{subject.architecture.name or 'network'}: an int8 network for TensorFlow Lite Micro.",
         *subject.heading,
-        f"After int8 conversion {after} on the same images, {before} before.",
+        f"After int8 conversion {after}{kind} on the same images, {before} before.",
     ]
     texts = c_array.source_text(source), c_array.header_text(source, heading), c_array.vectors_text(source)
     for path, text in zip(paths, texts, strict=True):

@@ -23,6 +23,7 @@ from search.errors import UserError
 from search.export import litert
 from search.networks.architecture import Architecture
 from search.training.device import no_tensorflow, not_installed
+from search.training.measures import confusion_matrix
 
 KERNELS = "LiteRT reference kernels (BUILTIN_REF), which TensorFlow Lite Micro shares"  # the card's words
 
@@ -59,13 +60,16 @@ class Int8Network:
         return int8_tflite(self.architecture, self.weights, images, self.pixels)
 
 
-def int8_accuracy(network: Int8Network, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> float:
-    """The share of images (n, height, width, channels) that the int8 network classifies correctly.
+def int8_confusion(
+    network: Int8Network, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Confusion matrix of the int8 network on images (n, height, width, channels).
 
     Raises:
         RuntimeError: the converter cannot express the network.
     """
-    return float(np.mean(outputs(network.content, images, network.pixels).argmax(axis=1) == labels))
+    predicted = outputs(network.content, images, network.pixels).argmax(axis=1)
+    return confusion_matrix(labels, predicted, network.architecture.classes)
 
 
 def outputs(content: bytes, images: npt.NDArray[np.uint8], pixels: Pixels) -> npt.NDArray[np.float32]:

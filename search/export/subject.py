@@ -14,9 +14,11 @@ from search.data.dataset import Dataset
 from search.data.preprocessing import Pixels
 from search.errors import UserError
 from search.networks.architecture import Architecture
+from search.training.measures import ACCURACY, MEASURES, confusion_matrix, measure_all
 
 BATCH = 256  # images in one call of the Keras model
 OPSET = 18  # of ONNX, unless another is asked for
+TOLERANCE_OF_OTHERS = 0.1  # of another recorded measure, in which an image of a rare class counts for much
 TOLERANCE = 0.02  # of the recorded accuracy: another device or precision changes a few images, other weights change many
 
 
@@ -99,26 +101,33 @@ class Subject:
         batches = (self.pixels.apply(images[start : start + BATCH]) for start in range(0, len(images), BATCH))
         return np.concatenate([np.asarray(self.model(batch, training=False)) for batch in batches])
 
+    @property
+    def metric(self) -> str:
+        """The measure that the study ranks by."""
+        return str(self.facts.get("scores", {}).get("metric", ACCURACY))
+
     @cached_property
-    def keras_accuracy(self) -> float:
-        """Accuracy of the Keras model on the validation images.
+    def keras_measures(self) -> dict[str, float]:
+        """The measures of the Keras model on the validation images, see `measures`.
 
         Raises:
-            RuntimeError: it differs by more than TOLERANCE from the float accuracy that was recorded in the best epoch.
+            RuntimeError: the ranked one is not that which was recorded of the float network in the best epoch.
         """
-        measured = self.accuracy(self.probabilities)
-        scores = self.facts.get("scores", {})
-        recorded = scores.get("float_val_accuracy") or scores.get("best_val_accuracy", measured)
-        if abs(measured - recorded) > TOLERANCE:
+        measured = self.measures(self.probabilities)
+        scores, metric = self.facts.get("scores", {}), self.metric
+        recorded = scores.get("float_val_accuracy") or scores.get("best_val_accuracy", measured[metric])
+        if abs(measured[metric] - recorded) > (TOLERANCE if metric == ACCURACY else TOLERANCE_OF_OTHERS):
             raise RuntimeError(
-                f"the Keras model classifies {measured:.2%} of the validation images correctly, and {recorded:.2%} were "
-                "recorded in its best epoch"
+                f"the validation {MEASURES[metric].label} of the Keras model is {measured[metric]:.2%}, and {recorded:.2%} "
+                "was recorded in its best epoch"
             )
         return measured
 
-    def accuracy(self, outputs: npt.NDArray[np.float32]) -> float:
-        """The share of the validation images that outputs (n, classes) classify correctly."""
-        return float(np.mean(outputs.argmax(axis=1) == self.data.y_val))
+    def measures(self, outputs: npt.NDArray[np.float32]) -> dict[str, float]:
+        """Accuracy of outputs (n, classes) for the validation images; all measures where the study ranks by another."""
+        confusion = confusion_matrix(self.data.y_val, outputs.argmax(axis=1), self.data.classes)
+        values = measure_all(confusion)
+        return {ACCURACY: values[ACCURACY]} if self.metric == ACCURACY else values
 
     @cached_property
     def calibration(self) -> npt.NDArray[np.uint8]:

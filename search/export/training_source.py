@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from textwrap import dedent, indent
 
 from search.export.keras_source import docstring_text
+from search.training.measures import ACCURACY, BALANCED_ACCURACY, MACRO_F1, MEASURES
 from search.training.recipe import Augment, Constant, Cosine, InverseTime, Linear, OneCycle, Plateau, Recipe
 
 _HEAD = '''\
@@ -28,12 +29,15 @@ LEARNING_RATE = {learning_rate!r}
 '''
 
 
-def training_source(recipe: Recipe, *, policy: str = "float32", subject: str = "The training") -> str:
+def training_source(
+    recipe: Recipe, *, policy: str = "float32", subject: str = "The training", metric: str = ACCURACY
+) -> str:
     """Source of a module with `train(build_model, prepare, x_train, y_train, x_val, y_val, path, seed)`.
 
     Args:
         policy: Keras dtype policy that the training was computed in.
         subject: of the first line, such as `The training of the winner`.
+        metric: the measure whose best epoch is kept.
     """
     schedule = list(_schedule(recipe))
     imports = "import math\n\n" if any("math." in line for line in schedule) else ""
@@ -46,7 +50,12 @@ def training_source(recipe: Recipe, *, policy: str = "float32", subject: str = "
     parts += [
         batches_source(recipe.augment),
         *([_AVERAGE.format(ema=recipe.ema)] if recipe.ema else []),
-        _train(recipe, policy),
+        *(
+            []
+            if metric == ACCURACY
+            else [measure_source(metric), _MEASURE.format(name=metric, label=MEASURES[metric].label)]
+        ),
+        _train(recipe, policy, metric),
     ]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -151,7 +160,7 @@ _TRAIN = '''\
 {exclude}    loss = keras.losses.CategoricalCrossentropy({smoothing})
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
     callbacks = [
-        keras.callbacks.ModelCheckpoint(path, monitor="val_accuracy", mode="max", save_best_only=True),
+{measure}        keras.callbacks.ModelCheckpoint(path, monitor="val_{metric}", mode="max", save_best_only=True),
 {callbacks}    ]
     validation = prepare(x_val), np.eye(classes, dtype="float32")[y_val]
     options = {{"validation_data": validation, "validation_batch_size": 500, "callbacks": callbacks, "verbose": 2}}
@@ -167,7 +176,39 @@ def class_weights(labels):
 '''
 
 
-def _train(recipe: Recipe, policy: str) -> str:
+_MEASURE = '''\
+class Measure(keras.callbacks.Callback):
+    """Adds the validation {label} to the log; comes before the ModelCheckpoint."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images, self.labels = images, labels
+
+    def on_epoch_end(self, epoch, logs=None):
+        predicted = self.model.predict(self.images, batch_size=500, verbose=0).argmax(axis=1)
+        logs["val_{name}"] = {name}(self.labels, predicted)'''
+_MEASURES = {
+    BALANCED_ACCURACY: '''\
+def balanced_accuracy(labels, predicted):
+    """Mean over classes of the share that is classified correctly."""
+    return float(np.mean([np.mean(predicted[labels == label] == label) for label in np.unique(labels)]))''',
+    MACRO_F1: '''\
+def macro_f1(labels, predicted):
+    """Mean over classes of F1, the harmonic mean of precision and recall."""
+    scores = []
+    for label in np.union1d(labels, predicted):
+        hits, both = np.sum((labels == label) & (predicted == label)), np.sum(labels == label) + np.sum(predicted == label)
+        scores.append(2 * hits / both)
+    return float(np.mean(scores))''',
+}
+
+
+def measure_source(metric: str) -> str:
+    """Source of a function of labels and predicted classes (n,) that computes a measure other than accuracy."""
+    return _MEASURES[metric]
+
+
+def _train(recipe: Recipe, policy: str, metric: str) -> str:
     callbacks = []
     match recipe.schedule:
         case Constant():
@@ -183,6 +224,8 @@ def _train(recipe: Recipe, policy: str) -> str:
         build = [f'keras.config.set_dtype_policy("{policy}")', *build, 'keras.config.set_dtype_policy("float32")']
     exclude = ['optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])'] if recipe.weight_decay else []
     return _TRAIN.format(
+        metric=metric,
+        measure="" if metric == ACCURACY else "        Measure(prepare(x_val), y_val),\n",
         build="\n".join(f"    {line}" for line in build),
         optimizer=_optimizer(recipe),
         exclude="".join(f"    {line}\n" for line in exclude),

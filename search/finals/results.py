@@ -1,13 +1,15 @@
 """Results of the finals of a study: means on fresh seeds, intervals, ties, and the optimism of the search.
 
 Read from the storage alone. Under protocol "holdout" finalists are compared by their accuracy on the test images, under
-"course" by their best validation accuracy, like the published logs; the other figures are listed beside it.
+"course" by their best validation accuracy, like the published logs; the other figures are listed beside it. Accuracies are
+values of the study's measure, where that is another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -15,10 +17,22 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import UserError
 from search.finals.statistics import Comparison, rank, winners_curse
-from search.storage.attributes import BASE, BEST_VAL_ACCURACY, CONTENDER, FINAL_VAL_ACCURACY, OUTCOME, REASON, REPEAT
+from search.storage.attributes import (
+    BASE,
+    BEST_VAL_ACCURACY,
+    CONTENDER,
+    FINAL_VAL_ACCURACY,
+    MEASURED,
+    OUTCOME,
+    REASON,
+    REPEAT,
+)
 from search.study.run import Run, every
+from search.text import format_percents
+from search.training.measures import MEASURES, other_measures
 from search.training.result import Outcome
 
+TEST, BEST_VAL = "test_", "best_val_"  # before a measure: the images and the epoch that it is of
 HELD = "held"  # study attribute of NAME.finals: every `FinalsRecord`, as plain values
 
 
@@ -31,11 +45,17 @@ class FinalsRecord:
     test_read: str | None = None  # UTC, when the test images were first opened for it; None under "course"
     again: bool = False  # they had been read before, and were read again by request
     test: Mapping[str, list[float]] | None = None  # test accuracies by finalist; None until all are measured
+    other_test: Mapping[str, list[dict[str, float]]] | None = None  # all measures, where another than accuracy ranks
 
     @property
     def is_complete(self) -> bool:
         """False for a reading of the test images that was interrupted, which counts as none."""
         return self.test_read is None or self.test is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values to be stored, without the measures of a study that ranks by accuracy."""
+        plain = asdict(self)
+        return plain if self.other_test is not None else {key: plain[key] for key in plain if key != "other_test"}
 
 
 @dataclass(frozen=True)
@@ -55,18 +75,34 @@ class FinalistResult:
     winners_curse: float | None  # search score minus the mean of best validation accuracies
     against_base: Comparison | None
     against_leader: Comparison | None
+    measures: Mapping[str, float] | None = None  # mean of every measure, where the study ranks by another than accuracy
 
 
 @dataclass(frozen=True)
 class FinalsResult:
     """The finals, the best mean first; without finalists and leader where only the base trained on every seed."""
 
-    measure: str  # "test_accuracy" or "best_val_accuracy"
+    measure: str  # "test_accuracy" or "best_val_accuracy", "test_macro_f1" or "best_val_macro_f1", ...
     seeds: int
     finalists: tuple[FinalistResult, ...]
     leader: str | None
     test_read: tuple[str, ...]  # UTC, every time that the test images were read
     failed: Mapping[str, str]  # reason by finalist that did not train on every seed; excluded from all comparisons
+
+    @property
+    def is_test(self) -> bool:
+        """True if finalists are compared on the test images."""
+        return self.measure.startswith(TEST)
+
+    @property
+    def metric(self) -> str:
+        """The measure that finalists are compared by."""
+        return self.measure.removeprefix(TEST).removeprefix(BEST_VAL)
+
+    @property
+    def measure_label(self) -> str:
+        """The figure that finalists are compared by, in words: `test accuracy`, `best validation macro F1`."""
+        return f"{'test' if self.is_test else 'best validation'} {MEASURES[self.metric].label}"
 
 
 def read_records(study: optuna.Study) -> list[FinalsRecord]:
@@ -108,7 +144,7 @@ def load_results(run: Run) -> FinalsResult | None:
         for name in names
         if name not in failed
     }
-    measure = "best_val_accuracy" if last.test is None else "test_accuracy"
+    measure = f"{BEST_VAL if last.test is None else TEST}{run.config.search.metric}"
     finalists, leader = _compare(run, last, scores, trials)
     read = tuple(record.test_read for record in complete if record.test_read)
     return FinalsResult(measure, last.seeds, finalists, leader, read, failed)
@@ -130,7 +166,11 @@ def trainings_of(trials: Sequence[FrozenTrial]) -> dict[tuple[str, int], FrozenT
 
 def to_json(run: Run, result: FinalsResult) -> dict[str, Any]:
     """The result as `finals --json` prints it."""
-    return {"study": run.name, "protocol": run.config.protocol} | asdict(result) | {"verdict": leader_sentence(result)}
+    plain = asdict(result)
+    for finalist in plain["finalists"]:
+        if finalist["measures"] is None:
+            del finalist["measures"]
+    return {"study": run.name, "protocol": run.config.protocol} | plain | {"verdict": leader_sentence(result)}
 
 
 def leader_sentence(result: FinalsResult) -> str:
@@ -139,9 +179,10 @@ def leader_sentence(result: FinalsResult) -> str:
     leader = next((finalist for finalist in result.finalists if finalist.name == result.leader), None)
     if leader is None:
         return f"no contender but the base trained on all of {seeds}, so nothing is confirmed."
-    kind = "test accuracy" if result.measure == "test_accuracy" else "best validation accuracy"
     ties = [finalist.name for finalist in result.finalists if finalist.against_leader and finalist.against_leader.is_tie]
-    text = f"{leader.name} leads with a mean {kind} of {leader.mean:.2%} on {seeds}"
+    text = f"{leader.name} leads with a mean {result.measure_label} of {leader.mean:.2%} on {seeds}"
+    if leader.measures is not None:
+        text += f" ({format_percents(other_measures(leader.measures, result.metric), None)})"
     if ties:
         text += f", a tie with {' and '.join(', '.join(ties).rsplit(', ', 1))}"
     if leader.against_base:
@@ -178,9 +219,24 @@ def _compare(
                 winners_curse=None if search_score is None else winners_curse(search_score, best[name]),
                 against_base=against_base.get(name),
                 against_leader=against_leader.get(name),
+                measures=_mean_measures(record, name, trials),
             )
         )
     return tuple(finalists), ranking.leader
+
+
+def _mean_measures(
+    record: FinalsRecord, name: str, trials: Mapping[tuple[str, int], FrozenTrial]
+) -> dict[str, float] | None:
+    """Mean of every measure over the seeds, on the images that finalists are compared on; None in a study of accuracy."""
+    if record.test is None:
+        measured = [trials[name, seed].user_attrs.get(MEASURED) for seed in range(record.seeds)]
+    else:
+        measured = list((record.other_test or {}).get(name, []))
+    known = [values for values in measured if values]
+    if not known or len(known) < len(measured):
+        return None
+    return {metric: fmean(values[metric] for values in known) for metric in known[0]}
 
 
 def _without_constant(comparison: Comparison) -> Comparison:

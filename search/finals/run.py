@@ -8,7 +8,7 @@ all are trained: once, and the time of reading is stored with the study. `search
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import optuna
@@ -35,6 +35,7 @@ from search.study.records import ranked, records
 from search.study.run import Run, Studies, sibling
 from search.study.trained import own_weights
 from search.training import checkpoint
+from search.training.measures import ACCURACY, measure_all
 from search.training.recipe import Recipe
 from search.tuning.candidate import DataFacts
 from search.tuning.stopping import Limits
@@ -186,17 +187,19 @@ def _conclude(study: optuna.Study, finalists: Sequence[Finalist], seeds: int, co
     described = tuple({name: getattr(finalist, name) for name in fields} for finalist in finalists)
     trained = FinalsRecord(described, seeds)
     stored = read_records(study)
-    complete = [asdict(record) for record in stored if record.test]
+    complete = [record.to_dict() for record in stored if record.test]
     weights = _read_weights(study, finalists, seeds, context)  # before the test images, in case one cannot be read
     if context.data.x_test is None or not weights.keys() - {BASE}:
-        study.set_user_attr(HELD, [*complete, asdict(trained)])
+        study.set_user_attr(HELD, [*complete, trained.to_dict()])
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
     test_read = next((record.test_read for record in stored if not record.is_complete), now)
     reading = replace(trained, test_read=test_read, again=bool(complete))
-    study.set_user_attr(HELD, [*complete, asdict(reading)])
-    test = _test_accuracies(weights, finalists, context, reporter)
-    study.set_user_attr(HELD, [*complete, asdict(replace(reading, test=test))])
+    study.set_user_attr(HELD, [*complete, reading.to_dict()])
+    measured, metric = _test_measures(weights, finalists, context, reporter), context.config.search.metric
+    test = {name: [values[metric] for values in by_seed] for name, by_seed in measured.items()}
+    read = replace(reading, test=test, other_test=None if metric == ACCURACY else measured)
+    study.set_user_attr(HELD, [*complete, read.to_dict()])
 
 
 def _read_weights(
@@ -214,21 +217,21 @@ def _read_weights(
     }
 
 
-def _test_accuracies(
+def _test_measures(
     weights: dict[str, list[Weights]], finalists: Sequence[Finalist], context: Context, reporter: Reporter
-) -> dict[str, list[float]]:
-    """Accuracy on the test images by finalist and seed."""
+) -> dict[str, list[dict[str, float]]]:
+    """Every measure on the test images by finalist and seed."""
     from search.training.train import pixels_of
 
     data = context.data
     assert data.x_test is not None and data.y_test is not None
-    accuracies: dict[str, list[float]] = {}
+    measured: dict[str, list[dict[str, float]]] = {}
     done, goal = 0, sum(map(len, weights.values()))
     for finalist in finalists:
         pixels = pixels_of(data, finalist.recipe)
         for trained in weights.get(finalist.name, []):
             reporter.send(PhaseStarted("reading the test images", done, goal))  # also a sign of life
-            score = context.measure(finalist.architecture, trained, pixels, data.x_test, data.y_test)
-            accuracies.setdefault(finalist.name, []).append(score)
+            confusion = context.confusion(finalist.architecture, trained, pixels, data.x_test, data.y_test)
+            measured.setdefault(finalist.name, []).append(measure_all(confusion))
             done += 1
-    return accuracies
+    return measured

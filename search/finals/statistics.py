@@ -140,15 +140,19 @@ def winners_curse(searched: float, scores: Sequence[float]) -> float:
     return searched - _mean(scores)
 
 
-def wilson(accuracy: float, images: int) -> tuple[float, float]:
-    """95 % interval of the accuracy of one network, measured on a sample of images: Wilson's score interval."""
+def wilson(accuracy: float, images: float) -> tuple[float, float]:
+    """95 % interval of the accuracy of one network, measured on a sample of images: Wilson's score interval.
+
+    Args:
+        images: of another measure the effective number, see `search.training.measures.effective_images`.
+    """
     square = Z * Z
     middle = (accuracy + square / (2 * images)) / (1 + square / images)
     half = Z / (1 + square / images) * math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images * images))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def chance_gap(accuracy: float, other: float | None, images: int) -> float:
+def chance_gap(accuracy: float, other: float | None, images: float, other_images: float | None = None) -> float:
     """Largest difference of two accuracies, one training each, that chance makes in 95 % of cases.
 
     The variance of a proportion of n images bounds that of a training over seeds: if image i is classified correctly with
@@ -156,9 +160,12 @@ def chance_gap(accuracy: float, other: float | None, images: int) -> float:
 
     Args:
         other: None for a given number in its place, which does not vary.
+        other_images: of the other accuracy, where its (effective) number is different.
     """
-    variance = accuracy * (1 - accuracy) + (0.0 if other is None else other * (1 - other))
-    return Z * math.sqrt(variance / images)
+    if other_images is None or other is None or other_images == images:
+        variance = accuracy * (1 - accuracy) + (0.0 if other is None else other * (1 - other))
+        return Z * math.sqrt(variance / images)
+    return Z * math.sqrt(accuracy * (1 - accuracy) / images + other * (1 - other) / other_images)
 
 
 def adjusted_ratio(p: float, adjusted_p: float, degrees: int) -> float:

@@ -14,7 +14,8 @@ from typing import Annotated, Literal, Protocol, TextIO
 
 from pydantic import Field, TypeAdapter
 
-from search.training.result import Outcome
+from search.training.measures import ACCURACY
+from search.training.result import Outcome, log_key
 
 STEP_SECONDS = 0.25  # between two events about the steps of a training
 
@@ -37,8 +38,9 @@ class DeviceReady:
 
     text: str
     data: str
-    rank_by: Literal["float", "int8"] = "float"  # the accuracy by which the study ranks
+    rank_by: Literal["float", "int8"] = "float"  # the network by which the study ranks
     val_images: int | None = None  # number of validation images
+    metric: str = ACCURACY  # the measure by which the study ranks
     event: Literal["device"] = "device"
 
 
@@ -67,7 +69,7 @@ class TrialsAdopted:
 
 @dataclass(frozen=True)
 class BaseKnown:
-    """The accuracy to beat is known."""
+    """The accuracy to beat is known, or the value of the study's other measure."""
 
     accuracy: float
     classes: int
@@ -158,7 +160,16 @@ class EpochDone:
     seconds: float = 0.0
     raw_val_loss: float | None = None
     raw_val_accuracy: float | None = None
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    raw_val_balanced_accuracy: float | None = None
+    raw_val_macro_f1: float | None = None
     event: Literal["epoch"] = "epoch"
+
+    def score(self, metric: str) -> float:
+        """The validation figure of a measure; the accuracy where it was not measured."""
+        value: float | None = getattr(self, log_key(metric))
+        return self.val_accuracy if value is None else value
 
 
 @dataclass(frozen=True)
@@ -171,7 +182,7 @@ class TrialEnded:
     seconds: float | None = None
     compile_seconds: float | None = None
     best_val_accuracy: float | None = None  # by which the study ranks
-    float_val_accuracy: float | None = None  # of the best epoch, in a study that ranks by int8 accuracy
+    float_val_accuracy: float | None = None  # of the best epoch, in a study that ranks int8 networks
     event: Literal["end"] = "end"
 
 

@@ -71,7 +71,9 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
         worker=order.worker,
         on_wait=lambda reason: reporter.send(DatabaseUnavailable(reason)),
     )
-    reporter.send(DeviceReady(_device_text(trainer, data, config), data.summary(), config.search.rank_by, len(data.y_val)))
+    search = config.search
+    device_text = _device_text(trainer, data, config)
+    reporter.send(DeviceReady(device_text, data.summary(), search.rank_by, len(data.y_val), search.metric))
     claims = claims_of(studies.candidates)
     renew_claims(studies.candidates, claims, config, DataFacts.of(data))
     objective = Objective(

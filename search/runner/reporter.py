@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Protocol
 
 import optuna
 
 from objective import Observer
-from search.budget.limits import Budget
 from search.networks.architecture import Architecture
 from search.runner.events import EpochDone, Event, StepDone, TrialEnded, TrialReassigned, TrialStarted
 from search.storage import attributes as names
+from search.study.config import StudyConfig
 from search.study.run import Run, Studies
 from search.training.result import Epoch, Outcome
 
@@ -20,7 +19,7 @@ from search.training.result import Epoch, Outcome
 class Publisher(Protocol):
     """Keeps notes, figures and files of a study up to date; the command line has one, tests need none."""
 
-    def annotate(self, trial: optuna.Trial, architecture: Architecture | None, budget: Budget) -> None:
+    def annotate(self, trial: optuna.Trial, architecture: Architecture | None, config: StudyConfig) -> None:
         """Write the note of a trial that is about to end."""
 
     def redraw(self, run: Run, studies: Studies) -> None:
@@ -62,7 +61,7 @@ class Reporter(Observer):
         self.send(StepDone(trial.number, step, steps))
 
     def epoch_done(self, trial: optuna.Trial, epoch: Epoch, epochs: int) -> None:
-        self.send(EpochDone(number=trial.number, epochs=epochs, **asdict(epoch)))
+        self.send(EpochDone(number=trial.number, epochs=epochs, **epoch.to_dict()))
 
     def trial_ended(self, trial: optuna.Trial, architecture: Architecture | None) -> None:
         self.annotate(trial, architecture)

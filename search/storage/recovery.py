@@ -23,7 +23,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from search.storage.attributes import (
-    ACCURACY,
     ATTEMPT,
     BEST_VAL_ACCURACY,
     CONTENDER,
@@ -46,6 +45,7 @@ from search.storage.locks import has_ended
 from search.storage.optuna_internals import TrialHeartbeatModel, TrialModel, TrialValueModel, study_id_of, trial_id_of
 from search.storage.queue import count_trials, insert_waiting, locked, next_index, write_attributes
 from search.storage.resilient import ResilientStorage
+from search.training.measures import MEASURES
 from search.training.result import Outcome
 
 MOST_ATTEMPTS = 2  # of a trial whose process dies
@@ -131,7 +131,7 @@ def verdict_of(study: optuna.Study, attributes: Mapping[str, Any]) -> Verdict:
     state = _VERDICTS.get(attributes.get(OUTCOME, ""), TrialState.FAIL)
     if state != TrialState.COMPLETE:
         return state, None
-    return state, [float(attributes[BEST_VAL_ACCURACY if name == ACCURACY else name]) for name in objectives(study)]
+    return state, [float(attributes[BEST_VAL_ACCURACY if name in MEASURES else name]) for name in objectives(study)]
 
 
 def drop_queued(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -24,6 +24,7 @@ from search.files import safe_name
 from search.spaces import recipe as recipe_space
 from search.spaces.domains import Choices, Dimension, Domain, Range, Value
 from search.spaces.recipe import RecipeSpace
+from search.training.measures import ACCURACY, MEASURES
 from search.training.recipe import DECAYING, NAMES_OF_DECAYING, Recipe, as_tuple
 from space import AnySpace, parameters
 
@@ -66,6 +67,10 @@ def _is_default(value: object) -> bool:
 def _as_paths(value: object) -> object:
     """A tuple of paths; one path stands for itself."""
     return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+def _is_accuracy(value: object) -> bool:
+    return value == ACCURACY
 
 
 class DataConfig(BaseModel):
@@ -190,7 +195,9 @@ class Directions(_MetricDirections):
     """Objectives of a study with several: accuracy and cost metrics of `search.budget.metrics.METRICS`."""
 
     model_config = _STRICT
-    accuracy: Literal["maximize"] | None = Field(default=None, description="Accuracy is always one of the objectives.")
+    accuracy: Literal["maximize"] | None = Field(
+        default=None, description="Accuracy, or the metric in its place, is always one of the objectives."
+    )
 
     @model_validator(mode="after")
     def _several(self) -> Directions:
@@ -227,10 +234,17 @@ class SearchConfig(BaseModel):
         default=1, description="Seeds that every cell of a grid is trained on."
     )
     rank_by: Literal["float", "int8"] = Field(
-        default="float", description="Accuracy that candidates are ranked by: of the float network or of the int8 network."
+        default="float",
+        description="Network whose accuracy, or other metric, ranks candidates: the float network or the int8 network.",
+    )
+    # Left out of a stored configuration where it is accuracy, so that it is the same as that of earlier versions.
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = Field(
+        default="accuracy",
+        exclude_if=_is_accuracy,
+        description="Measure that ranks candidates: accuracy, the mean recall of all classes, or their mean F1.",
     )
     flip_average: bool = Field(
-        default=False, description="Also record accuracy averaged over each image and its mirror image; not ranked."
+        default=False, description="Also record the measure averaged over each image and its mirror image; not ranked."
     )
     warm_start: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="References and architecture files that are tried first."
@@ -244,7 +258,7 @@ class SearchConfig(BaseModel):
         default=None, description="Successive halving: epochs after which weak candidates are pruned."
     )
     directions: Directions | None = Field(
-        default=None, description="Several objectives: accuracy and the costs that are minimised with it."
+        default=None, description="Several objectives: accuracy (the metric) and the costs that are minimised with it."
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="Root seed of all randomness.")
     recycle_after: Annotated[int, Field(ge=1)] = Field(
@@ -287,7 +301,7 @@ class StopConfig(BaseModel):
         default=None, description="Hours that all trainings of the study take together."
     )
     accuracy: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="Validation accuracy at which the study ends."
+        default=None, description="Validation accuracy, or value of the metric, at which the study ends."
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Trained trials in a row without a better one."
@@ -295,7 +309,7 @@ class StopConfig(BaseModel):
     expected_gain: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         exclude_if=_is_default,
-        description="Accuracy that a further trial is expected to gain, 0.001 for 0.1 points, below which the study ends.",
+        description="Gain that is expected of a further trial, 0.001 for 0.1 points, below which the study ends.",
     )
     trial_minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Minutes that one trial may take.")
 
@@ -316,7 +330,9 @@ class StudyConfig(BaseModel):
     protocol: Literal["course", "holdout"] = Field(
         default="holdout", description="holdout: rank on held-out training images; course: rank on the test split."
     )
-    base: str | float = Field(description="Network to beat: a reference, an architecture file, or an accuracy such as 0.84.")
+    base: str | float = Field(
+        description="Network to beat: a reference, an architecture file, or an accuracy (value of the metric) such as 0.84."
+    )
     data: DataConfig = Field(description="Images and their splits.")
     budget: Budget = Field(description="Limits on the networks.")
     space: AnySpace = Field(description="Search space.")
@@ -375,8 +391,13 @@ class StudyConfig(BaseModel):
 
     @property
     def measure(self) -> str:
-        """The name of the accuracy that is ranked, in words."""
-        return "validation accuracy" if self.search.rank_by == "float" else "validation accuracy in int8"
+        """The name of the figure that is ranked, in words: `validation macro F1 in int8`."""
+        return f"validation {self.metric_label}" + (" in int8" if self.search.rank_by == "int8" else "")
+
+    @property
+    def metric_label(self) -> str:
+        """The name of the measure that is ranked, in words: `macro F1`."""
+        return MEASURES[self.search.metric].label
 
     @property
     def trials(self) -> int:

@@ -12,6 +12,7 @@ from search.data.loading import Watch, not_watched
 from search.data.sources import Reading
 from search.study.config import StudyConfig
 from search.text import format_percent
+from search.training.measures import ACCURACY, MEASURES, constant_guess
 
 PIXELS = "images.npz"  # in a run folder: the pixels of a folder of images, where they took long to read
 DAMAGED = "damaged.txt"  # in a run folder, or beside a study file: the images that cannot be used, one a line
@@ -48,18 +49,24 @@ def images_of(facts: Mapping[str, Any], part: Literal["training", "validation", 
     return int(match[1].replace(",", "")) if match else None
 
 
-def majority_note(facts: Mapping[str, Any], accuracy: float | None) -> str | None:
-    """A line where the best accuracy is no better than always guessing the commonest class of the validation images.
+def majority_note(facts: Mapping[str, Any], best: float | None, metric: str = ACCURACY) -> str | None:
+    """A line where the best candidate is no better than always guessing the commonest class of the validation images.
 
     None where it is better, nothing has been trained, or the study was stored before that share was recorded.
+
+    Args:
+        best: value of the measure `metric`.
     """
     majority = facts.get("majority")
-    if majority is None or accuracy is None or accuracy > majority["share"]:
+    if majority is None or best is None:
         return None
-    return (
-        f"The best candidate is no better than always guessing {majority['class']!r}, which is right for "
-        f"{format_percent(majority['share'], images_of(facts, 'validation'))} of the validation images."
-    )
+    guess, images = constant_guess(metric, majority["share"], facts["classes"]), images_of(facts, "validation")
+    if best > guess:
+        return None
+    text = f"The best candidate is no better than always guessing {majority['class']!r}"
+    if metric != ACCURACY:
+        return f"{text}, with a {MEASURES[metric].label} of {format_percent(guess, images)}."
+    return f"{text}, which is right for {format_percent(guess, images)} of the validation images."
 
 
 def load_study_data(

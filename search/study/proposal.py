@@ -19,10 +19,12 @@ from search.data.inspection import ImageFacts
 from search.errors import UserError
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Softmax
+from search.training.measures import ACCURACY, BALANCED_ACCURACY, constant_guess
 
 SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96)  # to which images are resized
 LARGE = 48  # shorter side in pixels from which on the first block halves the image
 ALIKE = 0.05  # relative difference of the images' aspect ratios, up to which the input takes their ratio
+COMMON = 1 / 3  # share of the commonest class, beyond which accuracy says little about the others
 OVER = 10  # parameters of the base as a multiple of the budget, as in the shipped studies
 
 _CHARACTERS = {"left", "right"}  # words in names of classes that a flip turns into each other
@@ -44,6 +46,7 @@ class Proposal:
     flip: bool
     crop: int
     base: Architecture
+    metric: str  # the measure to rank by
     why: dict[str, str]  # the reason of each setting, in words
 
 
@@ -85,6 +88,7 @@ def propose(facts: ImageFacts, budget: int) -> Proposal:
         flip=_flip(facts, why),
         crop=side // 8,
         base=_base((*shape, channels), len(facts.classes), OVER * budget),
+        metric=_metric(facts, why),
         why=why,
     )
 
@@ -142,6 +146,17 @@ def _flip(facts: ImageFacts, why: dict[str, str]) -> bool:
         return False
     why["augment"] = "flip left and right, as these look like photographs; false for letters, signs, arrows"
     return True
+
+
+def _metric(facts: ImageFacts, why: dict[str, str]) -> str:
+    """Balanced accuracy where classes are unbalanced and the commonest has more than COMMON of the images."""
+    counts = facts.by_class
+    share = float(counts.max() / counts.sum())
+    if not facts.imbalance or share <= COMMON:
+        return ACCURACY
+    guess = constant_guess(BALANCED_ACCURACY, share, len(counts))
+    why["metric"] = f"the mean recall of the classes: that guess has {guess:.1%} of it, and {share:.1%} accuracy"
+    return BALANCED_ACCURACY
 
 
 def _base(shape: tuple[int, int, int], classes: int, params: int) -> Architecture:

@@ -15,9 +15,11 @@ from search.storage.attributes import (
     ADOPTED,
     BEST_EPOCH,
     BEST_VAL_ACCURACY,
+    EFFECTIVE_IMAGES,
     FINAL_VAL_ACCURACY,
     FLIP_VAL_ACCURACY,
     FLOAT_VAL_ACCURACY,
+    MEASURED,
     OUTCOME,
     PARAMS,
     PROPOSAL,
@@ -41,7 +43,7 @@ FAILED = (Outcome.FAILED, Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.TIMED
 
 @dataclass(frozen=True)
 class Record:
-    """Stored facts of one trial; accuracies are fractions."""
+    """Stored facts of one trial; accuracies are fractions, or values of the measure that the study ranks by."""
 
     number: int
     reference: str | None
@@ -54,11 +56,13 @@ class Record:
     final_val_accuracy: float | None
     epochs: int
     seconds: float | None
-    curve: tuple[float, ...]  # validation accuracy of each epoch
+    curve: tuple[float, ...]  # validation accuracy, or the study's other measure, of each epoch
     refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
     refused_params: tuple[int, ...]  # parameters of a sample of them
     warm_start: str | None  # the known network that was queued
     float_val_accuracy: float | None = None  # of the best epoch, where best_val_accuracy is that of int8
+    measures: Mapping[str, float] = field(default_factory=dict)  # all of the best epoch, where another than accuracy ranks
+    effective_images: float | None = None  # that an accuracy would vary on as the ranked measure does
     flip_val_accuracy: float | None = None  # of the best epoch's weights, averaged over each image and its mirror image
     costs: Mapping[str, int] = field(default_factory=dict)  # other metrics than params and macs, as far as stored
     proposal: Mapping[str, Any] = field(default_factory=dict)  # reason of the sampler's choice, see `proposal_words`
@@ -181,6 +185,8 @@ def _record(trial: FrozenTrial) -> Record:
         refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
         warm_start=attributes.get(WARM_START),
         float_val_accuracy=attributes.get(FLOAT_VAL_ACCURACY),
+        measures=attributes.get(MEASURED, {}),
+        effective_images=attributes.get(EFFECTIVE_IMAGES),
         flip_val_accuracy=attributes.get(FLIP_VAL_ACCURACY),
         costs={name: attributes[name] for name in METRICS if name in attributes},
         proposal=attributes.get(PROPOSAL, {}),

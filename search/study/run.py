@@ -24,7 +24,7 @@ from search.data.dataset import Dataset
 from search.errors import UserError
 from search.files import write_json
 from search.networks.architecture import Architecture
-from search.storage.attributes import ACCURACY, INDEX, watch
+from search.storage.attributes import INDEX, watch
 from search.storage.database import open_storage, storage_of
 from search.storage.locks import check_folder
 from search.storage.optuna_internals import base_storage_of
@@ -34,7 +34,8 @@ from search.study import study_file
 from search.study.config import StudyConfig
 from search.study.dataset import data_facts, images_of
 from search.study.records import Record, counts, outline, proposal_words, ranked, records
-from search.text import format_percent
+from search.text import format_percent, format_percents
+from search.training.measures import ACCURACY, MEASURES, other_measures
 from space import build
 
 CONFIG = "config"
@@ -193,7 +194,7 @@ def create(
     if CONFIG not in attributes and candidates.get_trials(deepcopy=False):
         raise UserError(_not_ours(run, run.name))
     if costs and not candidates.metric_names:
-        _name_objectives(candidates, (ACCURACY, *costs))
+        _name_objectives(candidates, (run.config.search.metric, *costs))
     references = _sibling(run, storage, "references")
     candidates.set_user_attr(DATA, data_facts(data))  # first: a process that finds a configuration finds data too
     candidates.set_user_attr(CONFIG, run.config.dump())
@@ -322,10 +323,13 @@ def verdict(run: Run, number: int | None) -> str:
     flipped = record.flip_val_accuracy
     apart = "" if flipped is None else f"; {format_percent(flipped, images)} with flip averaging, which is not ranked"
     floats = record.float_val_accuracy
-    accuracy = format_percent(record.best_val_accuracy, images)
+    metric = run.config.search.metric
+    kind = "" if metric == ACCURACY else f" {MEASURES[metric].label}"
+    accuracy = f"{format_percent(record.best_val_accuracy, images)}{kind}"
+    beside = f" ({format_percents(other_measures(record.measures, metric), images)})" if record.measures else ""
     float_text = "" if floats is None else f" in int8, {format_percent(floats, images)} in float,"
     return (
-        f"trained: best {accuracy}{float_text} in epoch {record.best_epoch} of {record.epochs}, "
+        f"trained: best {accuracy}{beside}{float_text} in epoch {record.best_epoch} of {record.epochs}, "
         f"rank {ranked(candidates).index(record) + 1}{apart}{why}"
     )
 

@@ -28,6 +28,7 @@ from search.study.config import (
     flat,
 )
 from search.study.reference import TABLES
+from search.training.measures import ACCURACY
 from space import record_of
 
 
@@ -146,10 +147,13 @@ def differences(stored: StudyConfig, requested: StudyConfig) -> list[str]:
     Files of networks and run folders are compared by name, as they may have moved together with the study file. A base is
     compared with the trained one by its network when it is needed (`search.runner.references`).
     """
-    ours, theirs = dict(flat(stored.dump())), dict(flat(requested.dump()))
+    ours, theirs = _DEFAULTS | dict(flat(stored.dump())), _DEFAULTS | dict(flat(requested.dump()))
     return [
         f"{key} is {json.dumps(ours.get(key))} here, not {json.dumps(theirs.get(key))}" for key in _differing(ours, theirs)
     ]
+
+
+_DEFAULTS = {"search.metric": ACCURACY}  # of keys that a stored configuration leaves out, for messages
 
 
 def options_back(stored: StudyConfig, requested: StudyConfig) -> str | None:

@@ -19,6 +19,7 @@ from search.errors import UserError
 from search.study.config import ROOT
 from search.study.dataset import DAMAGED
 from search.study.proposal import Proposal, sizes_of, space_table
+from search.training.measures import ACCURACY, MEASURES
 
 _COMMENT = 32  # column in which comments begin
 _WEIGHTS = '"balanced": a rare class counts as much as any in the loss, at the expense of overall accuracy'
@@ -39,7 +40,7 @@ def study_text(
     """The study file: every setting with its reason."""
     why, space = proposal.why, space_table(proposal)
     lines = [
-        *_heading(called, budget, facts),
+        *_heading(called, budget, facts, proposal),
         "",
         _line('protocol = "holdout"', "ranked on validation images; the test images are read once, by finals"),
         _line('base = "base.json"', f"the net to beat: {_base_words(proposal)}; or an accuracy such as 0.84"),
@@ -74,6 +75,7 @@ def study_text(
         "[search]",
         _line("trials = 20", "trained ones"),
         'sampler = "tpe"',
+        *([_line(f'metric = "{proposal.metric}"', why["metric"])] if "metric" in why else []),
         _line('fit = "fill"', "widths are proportions: every candidate uses what the budget allows"),
         "seed = 0",
         "",
@@ -83,7 +85,7 @@ def study_text(
     return "\n".join(lines) + "\n"
 
 
-def _heading(called: str, budget: int, facts: ImageFacts) -> list[str]:
+def _heading(called: str, budget: int, facts: ImageFacts, proposal: Proposal) -> list[str]:
     counts = facts.by_class
     parts = ", ".join(f"{sum(own):,} in {part}/" for part, own in facts.counts.items() if part != WHOLE)
     lines = [
@@ -99,7 +101,9 @@ def _heading(called: str, budget: int, facts: ImageFacts) -> list[str]:
     if imbalance := facts.imbalance:
         lines += [
             f"The classes are unbalanced: {imbalance}.",
-            "Candidates are still ranked by plain accuracy, so compare theirs with it.",
+            "Candidates are ranked by plain accuracy, so compare theirs with it; search.metric has other measures."
+            if proposal.metric == ACCURACY
+            else f"Candidates are ranked by {MEASURES[proposal.metric].label}, in which every class counts the same.",
         ]
     return [f"# {line}".rstrip() for line in lines]
 

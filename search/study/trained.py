@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from search.errors import UserError
 from search.export.card import network_digest
 from search.files import read_json, read_weights, write_json, write_weights
 from search.networks.architecture import Architecture, fingerprint, from_json, to_dict
-from search.storage.attributes import ADOPTED, DELTA_VS_BASE, FINGERPRINT, NETWORK
+from search.storage.attributes import ADOPTED, DELTA_VS_BASE, FINGERPRINT, MEASURED, NETWORK
 from search.study import dataset
 from search.study.records import base_accuracy, origin_words, records
 from search.study.run import DATA, Run, Studies, candidate_trial, load, network_of
-from search.text import format_percent
+from search.text import format_percent, format_percents
+from search.training.measures import ACCURACY, other_measures
 from search.training.recipe import Recipe
-from search.training.result import Training
+from search.training.result import Training, log_key
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Trained:
 
 def save_training(folder: Path, architecture: Architecture, recipe: Recipe, training: Training) -> None:
     """Write the result of a training to its trial's folder, to be read by `candidate` and `reference`."""
-    write_json(folder / "history.json", [asdict(epoch) for epoch in training.history])
+    write_json(folder / "history.json", [epoch.to_dict() for epoch in training.history])
     network = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
     write_json(folder / "training.json", network | {"pixels": training.pixels.to_dict(), "precision": training.precision})
     write_weights(folder / "weights.npz", training.best_weights)
@@ -121,7 +122,9 @@ def _trained(
     scores = {key: attributes[key] for key in ("best_val_accuracy", "best_epoch", "final_val_accuracy", "epochs", "seconds")}
     if "float_val_accuracy" in attributes:
         scores["float_val_accuracy"] = attributes["float_val_accuracy"]
-    base = base_accuracy(run.config, records(studies.references))
+    base, metric = base_accuracy(run.config, records(studies.references)), run.config.search.metric
+    if metric != ACCURACY:
+        scores |= {"metric": metric, "measures": attributes.get(MEASURED, {})}
     best, adopted = scores["best_val_accuracy"], attributes.get(ADOPTED)
     delta = attributes.get(DELTA_VS_BASE)
     if adopted and base is not None:  # the trial was stored before the base of this study was trained
@@ -136,9 +139,12 @@ def _trained(
         "data": {"summary": data["summary"], "fingerprint": data["fingerprint"], "class_names": data["class_names"]},
     } | ({"adopted": adopted} if adopted else {})
     images = "test images (course protocol)" if run.config.protocol == "course" else "held-out training images"
-    accuracy = format_percent(best, dataset.images_of(data, "validation"))
+    n_images = dataset.images_of(data, "validation")
+    accuracy = format_percent(best, n_images)
+    beside = other_measures(attributes.get(MEASURED, {}), metric)
     heading = [
         f"Best {run.config.measure} {accuracy} in epoch {scores['best_epoch']} of {scores['epochs']}, on {images}.",
+        *([f"Beside it: {format_percents(beside, n_images)}."] if beside else []),
         f"Trained on {data['summary']}{f', as {origin_words(adopted)}' if adopted else ''}.",
     ]
     training = read_json(folder / "training.json")
@@ -171,10 +177,10 @@ def own_weights(folder: Path, trial: FrozenTrial, network: Architecture) -> list
     return weights
 
 
-def is_own_log(epochs: Sequence[Mapping[str, Any]], curve: Sequence[float]) -> bool:
-    """True if a history is that of the trial with this curve of validation accuracies."""
-    accuracies = [epoch["val_accuracy"] for epoch in epochs]
-    return len(accuracies) == len(curve) and np.allclose(accuracies, curve, rtol=0, atol=1e-9)
+def is_own_log(epochs: Sequence[Mapping[str, Any]], curve: Sequence[float], metric: str = ACCURACY) -> bool:
+    """True if a history is that of the trial with this curve of the study's measure."""
+    scores = [epoch[log_key(metric)] for epoch in epochs]
+    return len(scores) == len(curve) and np.allclose(scores, curve, rtol=0, atol=1e-9)
 
 
 def _not_its_own(folder: Path, content: str, expected: str) -> UserError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,7 +62,7 @@ class TrackerObserver(Observer):
     def epoch_done(self, trial: optuna.Trial, epoch: Epoch, epochs: int) -> None:
         with self._guard():
             if self._tracker:
-                values = asdict(epoch)
+                values = epoch.to_dict()
                 step = values.pop("epoch")
                 self._tracker.epoch(step, {key: float(value) for key, value in values.items() if _is_number(value)})
 
@@ -72,6 +71,7 @@ class TrackerObserver(Observer):
             attributes = trial.user_attrs
             if self._tracker and names.SEED in attributes:  # a rejected proposal never started
                 scores = {key: float(attributes[key]) for key in SCORES if _is_number(attributes.get(key))}
+                scores |= {f"best_epoch_{name}": value for name, value in attributes.get(names.MEASURED, {}).items()}
                 self._tracker.end(str(attributes[names.OUTCOME]), scores)
 
     @contextmanager

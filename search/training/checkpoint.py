@@ -23,6 +23,7 @@ from search.errors import UserError
 from search.files import read_arrays, write_arrays
 from search.networks.architecture import Architecture, fingerprint
 from search.system import cores
+from search.training.measures import ACCURACY
 from search.training.recipe import Recipe
 
 Arrays = tuple[npt.NDArray[Any], ...]
@@ -36,16 +37,20 @@ class Checkpoint:
     history: Sequence[Mapping[str, Any]]  # rows of the log so far
     best: int  # index of the best row
     best_weights: Arrays
+    best_confusion: npt.NDArray[np.int64] | None = None  # of the best row on the validation images, where it is measured
 
 
-def identity(architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, policy: str) -> str:
-    """Hash of everything that the bits of a training depend on: network, recipe, data, seed, machine and versions."""
+def identity(
+    architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, policy: str, metric: str = ACCURACY
+) -> str:
+    """Hash of everything that a training depends on: network, recipe, data, seed, ranked measure, machine and versions."""
     import keras  # here, so that a training without Keras reads and writes checkpoints without loading it
 
     backend = keras.backend.backend()
     parts = [
         *(fingerprint(architecture), recipe.model_dump(mode="json"), data.fingerprint, seed, policy),
         *(backend, keras.__version__, _version(backend), np.__version__, platform.machine(), cores()),
+        *([] if metric == ACCURACY else [metric]),  # so that checkpoints of earlier versions go on
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -60,6 +65,7 @@ def write(path: Path, named: str, checkpoint: Checkpoint) -> float:
     about = {"identity": named, "history": list(checkpoint.history), "best": checkpoint.best}
     arrays = {f"state{index:04}": array for index, array in enumerate(checkpoint.state)}
     arrays |= {f"best{index:04}": array for index, array in enumerate(checkpoint.best_weights)}
+    arrays |= {} if checkpoint.best_confusion is None else {"confusion": checkpoint.best_confusion}
     new = _beside(path, f"new{secrets.token_hex(4)}")  # a worker that was presumed dead may write one at the same time
     write_arrays(new, {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)} | arrays)
     with contextlib.suppress(FileNotFoundError):
@@ -109,7 +115,7 @@ def _read(path: Path, named: str) -> Checkpoint | None:
         print(f"{path}: skipped, the checkpoint is damaged ({error})", file=sys.stderr)
         return None
     state, best = ([arrays[key] for key in sorted(arrays) if key.startswith(kind)] for kind in ("state", "best"))
-    return Checkpoint(tuple(state), about["history"], about["best"], tuple(best))
+    return Checkpoint(tuple(state), about["history"], about["best"], tuple(best), arrays.get("confusion"))
 
 
 def _beside(path: Path, label: str) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,8 @@ class Epoch:
     """One row of a training log; the learning rate is that of the epoch's last step.
 
     Accuracies are fractions. Loss and accuracy are means over the epoch's images, while the weights change. With a moving
-    average in the recipe the validation figures are those of the average, and the `raw_` ones those of the weights.
+    average in the recipe the validation figures are those of the average, and the `raw_` ones those of the weights. The last
+    four are measured where a study ranks by another measure than accuracy (`search.training.measures`), else None.
     """
 
     epoch: int  # from 1
@@ -79,11 +81,33 @@ class Epoch:
     seconds: float
     raw_val_loss: float | None = None
     raw_val_accuracy: float | None = None
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    raw_val_balanced_accuracy: float | None = None
+    raw_val_macro_f1: float | None = None
+
+    def score(self, metric: str) -> float:
+        """The validation figure of a measure that was asked for, by which epochs are compared."""
+        return float(getattr(self, log_key(metric)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a row of a log, without measures that were not asked for."""
+        row = asdict(self)
+        absent = [key for key in _OTHER_MEASURES if row[key] is None]
+        return {key: value for key, value in row.items() if key not in absent}
+
+
+def log_key(metric: str) -> str:
+    """The field of `Epoch`, and of a row of a log, that holds a measure on the validation images."""
+    return f"val_{metric}"
+
+
+_OTHER_MEASURES = ("val_balanced_accuracy", "val_macro_f1", "raw_val_balanced_accuracy", "raw_val_macro_f1")
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A finished training: its log, and the weights of the epoch with the best validation accuracy."""
+    """A finished training: its log, and the weights of the epoch with the best value of the study's measure."""
 
     history: tuple[Epoch, ...]
     best: Epoch
@@ -92,6 +116,7 @@ class Training:
     precision: str  # Keras dtype policy of compute
     compile_seconds: float
     checkpoint_seconds: float
+    confusion: npt.NDArray[np.int64] | None = None  # of the best epoch on the validation images, where it was asked for
 
     @property
     def seconds(self) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from search.networks.architecture import Architecture
 from search.training import checkpoint as checkpoints
 from search.training.checkpoint import Checkpoint
 from search.training.device import backend, dtype_policy, set_deterministic
-from search.training.engine.base import Engine
+from search.training.engine.base import Engine, Evaluation
 from search.training.engine.epoch import plan_epoch
+from search.training.measures import ACCURACY, confusion_matrix, measure_all
 from search.training.model import build, flip_averaged
 from search.training.recipe import Plateau, Recipe
 from search.training.result import Epoch, Outcome, Training, TrialOver, Weights, memory_ends_the_trial
@@ -38,6 +38,7 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
+    metric: str = ACCURACY,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
@@ -45,6 +46,7 @@ def fit(
     """Train the network for all epochs of the recipe, the partial last batch of each included.
 
     Args:
+        metric: the measure that decides which epoch is the best; another than accuracy has all of them measured.
         checkpoint: written after each epoch; if it holds an earlier part of the same training, that is resumed.
         on_epoch: called after each epoch, those from a checkpoint included; the training ends if it returns True.
         on_step: called with (steps done, steps in all) after each compiled call: about once a second.
@@ -53,7 +55,7 @@ def fit(
         TrialOver: the loss or a validation figure is not finite, or memory ran out.
     """
     with memory_ends_the_trial(recipe.batch_size):
-        return _fit(architecture, data, recipe, seed, checkpoint, on_epoch, on_step)
+        return _fit(architecture, data, recipe, seed, metric, checkpoint, on_epoch, on_step)
 
 
 def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:
@@ -64,7 +66,7 @@ def pixels_of(data: Dataset, recipe: Recipe) -> Pixels:
     return Pixels(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def accuracy(
+def confusion_of(
     architecture: Architecture,
     weights: Weights | list[npt.NDArray[Any]],
     pixels: Pixels,
@@ -72,14 +74,14 @@ def accuracy(
     labels: Any,
     *,
     flip_average: bool = False,
-) -> float:
-    """Accuracy of a trained network on images, uint8 (n, height, width, channels).
+) -> npt.NDArray[np.int64]:
+    """Confusion matrix of a trained network on images, uint8 (n, height, width, channels).
 
     Args:
         flip_average: average the probabilities of each image and of its mirror image.
     """
     predicted = probabilities(architecture, weights, pixels, images, flip_average=flip_average).argmax(axis=1)
-    return float((predicted == labels).mean())
+    return confusion_matrix(labels, predicted, architecture.classes)
 
 
 def probabilities(
@@ -106,21 +108,23 @@ def _fit(
     data: Dataset,
     recipe: Recipe,
     seed: int,
+    metric: str,
     checkpoint: Path | None,
     on_epoch: Callable[[Epoch], bool | None],
     on_step: Callable[[int, int], None],
 ) -> Training:
     pixels, policy = pixels_of(data, recipe), dtype_policy(recipe.precision)
-    engine = open_engine(architecture, data, recipe, pixels, seed=seed, dtype=policy)
-    identity = checkpoints.identity(architecture, data, recipe, seed, policy)
+    engine = open_engine(architecture, data, recipe, pixels, seed=seed, dtype=policy, confusion=metric != ACCURACY)
+    identity = checkpoints.identity(architecture, data, recipe, seed, policy, metric)
     history: list[Epoch] = []
     best: tuple[Epoch, Weights] | None = None
+    best_confusion = None
     plateau, checkpoint_seconds, stop = _PlateauCuts(recipe), 0.0, False
     stored = checkpoints.read(checkpoint, identity)
     if stored is not None:
         engine.restore(stored.state)
         history = [Epoch(**row) for row in stored.history]
-        best = history[stored.best], stored.best_weights
+        best, best_confusion = (history[stored.best], stored.best_weights), stored.best_confusion
         for epoch in history:
             plateau.see(epoch.val_loss)
             stop = bool(on_epoch(epoch))
@@ -137,32 +141,42 @@ def _fit(
             on_step(number * plan.steps + last, recipe.epochs * plan.steps)
         raw = engine.evaluate()
         ranked = engine.evaluate(averaged=True) if recipe.ema else raw
-        _check("validation loss", ranked[0], number, plan.steps)
+        _check("validation loss", ranked.loss, number, plan.steps)
         seen = len(plan.order)
         epoch = Epoch(
             epoch=number + 1,
             loss=sums.loss / seen,
             accuracy=sums.correct / seen,
-            val_loss=ranked[0],
-            val_accuracy=ranked[1],
+            val_loss=ranked.loss,
+            val_accuracy=ranked.accuracy,
             learning_rate=float(plan.rates[-1]),
             seconds=time.monotonic() - started,
-            raw_val_loss=raw[0] if recipe.ema else None,
-            raw_val_accuracy=raw[1] if recipe.ema else None,
+            raw_val_loss=raw.loss if recipe.ema else None,
+            raw_val_accuracy=raw.accuracy if recipe.ema else None,
+            **_other_measures(ranked, "val"),
+            **(_other_measures(raw, "raw_val") if recipe.ema else {}),
         )
         history.append(epoch)
-        if best is None or epoch.val_accuracy > best[0].val_accuracy:
-            best = epoch, tuple(engine.weights(averaged=recipe.ema > 0))
+        if best is None or epoch.score(metric) > best[0].score(metric):
+            best, best_confusion = (epoch, tuple(engine.weights(averaged=recipe.ema > 0))), ranked.confusion
             for weight in best[1]:  # an infinite variance in batch normalisation leaves every figure finite
                 _check("largest weight", float(np.abs(weight).max(initial=0)), number, plan.steps)
         plateau.see(epoch.val_loss)
         if checkpoint and number + 1 < recipe.epochs:
-            rows = [asdict(row) for row in history]
-            written = Checkpoint(tuple(engine.state()), rows, best[0].epoch - 1, best[1])
+            rows = [row.to_dict() for row in history]
+            written = Checkpoint(tuple(engine.state()), rows, best[0].epoch - 1, best[1], best_confusion)
             checkpoint_seconds += checkpoints.write(checkpoint, identity, written)
         stop = bool(on_epoch(epoch))
     assert best is not None
-    return Training(tuple(history), *best, pixels, policy, engine.compile_seconds, checkpoint_seconds)
+    return Training(tuple(history), *best, pixels, policy, engine.compile_seconds, checkpoint_seconds, best_confusion)
+
+
+def _other_measures(evaluated: Evaluation, prefix: str) -> dict[str, float]:
+    """The measures beside accuracy as fields of an `Epoch`; none where there is no confusion matrix."""
+    if evaluated.confusion is None:
+        return {}
+    values = measure_all(evaluated.confusion)
+    return {f"{prefix}_{name}": value for name, value in values.items() if name != ACCURACY}
 
 
 def _check(name: str, value: float, epoch: int, step: int) -> None:
@@ -210,20 +224,28 @@ class _PlateauCuts:
 
 
 def open_engine(
-    architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str
+    architecture: Architecture,
+    data: Dataset,
+    recipe: Recipe,
+    pixels: Pixels,
+    *,
+    seed: int,
+    dtype: str,
+    confusion: bool = False,
 ) -> Engine:
     """Build and compile a training of the network on the current backend.
 
     Args:
         seed: of the initial weights; all other random numbers come with the plan of an epoch.
         dtype: Keras dtype policy of compute, "float32" or "mixed_bfloat16"; weights are float32 in both.
+        confusion: count the validation images by true and predicted class in each evaluation.
     """
     if recipe.deterministic:
         set_deterministic()
     if backend() == "jax":
         from search.training.engine.jax import JaxEngine
 
-        return JaxEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
+        return JaxEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype, confusion=confusion)
     from search.training.engine.tensorflow import TensorFlowEngine
 
-    return TensorFlowEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
+    return TensorFlowEngine(architecture, data, recipe, pixels, seed=seed, dtype=dtype, confusion=confusion)

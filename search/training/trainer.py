@@ -29,6 +29,7 @@ class Trainer(Protocol):
         recipe: Recipe,
         *,
         seed: int,
+        metric: str,
         checkpoint: Path,
         on_epoch: Callable[[Epoch], bool],
         on_step: Callable[[int, int], None],
@@ -59,10 +60,20 @@ class KerasTrainer:
         recipe: Recipe,
         *,
         seed: int,
+        metric: str,
         checkpoint: Path,
         on_epoch: Callable[[Epoch], bool],
         on_step: Callable[[int, int], None],
     ) -> Training:
         from search.training import train
 
-        return train.fit(architecture, data, recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
+        return train.fit(
+            architecture,
+            data,
+            recipe,
+            seed=seed,
+            metric=metric,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            on_step=on_step,
+        )

@@ -15,7 +15,7 @@ from search.data.dataset import load_dataset
 from search.data.preprocessing import Pixels
 from search.export import tflite
 from search.export.file_costs import find_breach, measure_costs, read_graph
-from search.export.int8 import Int8Network, int8_accuracy
+from search.export.int8 import Int8Network, int8_confusion
 from search.export.tflite import int8_tflite
 from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, GlobalAveragePool, Residual, SeparableConv, Softmax
@@ -67,7 +67,7 @@ def test_the_real_file_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     too_small = breach(arena_bytes=predicted.arena_bytes)
     assert too_small is not None and too_small.rule == "over arena"
-    int8_accuracy(network, data.x_val[:8], data.y_val[:8])
+    int8_confusion(network, data.x_val[:8], data.y_val[:8])
     assert conversions == [NETWORK], "one conversion for budget and accuracy"
 
 

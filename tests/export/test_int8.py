@@ -26,6 +26,7 @@ from search.runner.reporter import Reporter
 from search.study.run import Opened, open_study
 from search.study.study_file import parse
 from search.training import device
+from search.training.measures import MEASURES
 from search.training.model import build
 from search.training.recipe import Recipe
 from tests.support import commands
@@ -83,7 +84,7 @@ def by_hand(folder: Path, part: str) -> float:
     network, pixels = from_json(json.dumps(about["architecture"])), Pixels.from_dict(about["pixels"])
     images, labels = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
     converted = integers.Int8Network(network, read_weights(folder / "weights.npz"), pixels, data)
-    return integers.int8_accuracy(converted, images, labels)
+    return MEASURES["accuracy"].compute(integers.int8_confusion(converted, images, labels))
 
 
 @pytest.mark.slow
@@ -121,11 +122,12 @@ def test_candidates_and_finals_are_measured_as_the_study_is_ranked(
     (network, weights), config = brittle, parse(tomllib.loads(STUDY) | {"search": {"rank_by": rank_by}}, "test")
     data = load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None)
     context = Context(config, data, tmp_path)
-    assert low <= context.measure(network, weights, Pixels(), data.x_val, data.y_val) <= high
+    confusion = context.confusion(network, weights, Pixels(), data.x_val, data.y_val)
+    assert low <= MEASURES["accuracy"].compute(confusion) <= high
     finalist = finals.Finalist("trial-0", 0, None, 0, network, Recipe())
     reporter = Reporter(lambda event: None)
-    (found,) = finals._test_accuracies({"trial-0": [weights]}, [finalist], context, reporter)["trial-0"]
-    assert low <= found <= high
+    (found,) = finals._test_measures({"trial-0": [weights]}, [finalist], context, reporter)["trial-0"]
+    assert low <= found["accuracy"] <= high
 
 
 def test_int8_accuracy_is_measured_with_the_reference_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +149,7 @@ def test_int8_accuracy_is_measured_with_the_reference_kernels(monkeypatch: pytes
     converted = integers.Int8Network(network, build(network, seed=1).get_weights(), Pixels(), data)
     images, labels = data.x_val[:40], data.y_val[:40]
     monkeypatch.setattr(interpreter, "Interpreter", Recording)
-    measured = integers.int8_accuracy(converted, images, labels)
+    measured = MEASURES["accuracy"].compute(integers.int8_confusion(converted, images, labels))
     assert used == {interpreter.OpResolverType.BUILTIN_REF}
     runner = interpreter.Interpreter(
         model_content=converted.content, experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_REF

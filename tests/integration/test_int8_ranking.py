@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -28,7 +29,8 @@ INT8 = 0.24
 @pytest.fixture
 def ranked(tmp_path: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A trained candidate of 26 % in float and 24 % in int8, and one that is pruned at 21 %."""
-    monkeypatch.setattr(objective, "int8_accuracy", lambda *arguments: INT8)
+    confusion = np.array([[INT8, 1 - INT8], [0, 0]])
+    monkeypatch.setattr(objective, "int8_confusion", lambda *arguments: confusion)
     search = {"rank_by": "int8", "rungs": {"first": 1}, "trials": 2}
     recipe = {"epochs": 2, "schedule": {"kind": "cosine"}}
     bench = Bench(small_run(tmp_path / "run", search=search, base=0.10, recipe=recipe), pretence)

@@ -70,10 +70,11 @@ class Trainer:
         self.pretence.plays.insert(0, score)
         return replace(self.pretence.fit(architecture, data, recipe, **hooks), best_weights=(np.array([score], np.float32),))
 
-    def accuracy(self, architecture: Architecture, weights: Any, pixels: Any, images: Any, labels: Any) -> float:
+    def confusion_of(self, architecture: Architecture, weights: Any, pixels: Any, images: Any, labels: Any) -> Any:
         self.before_read(self.read)
         self.read += 1
-        return float(weights[0][0]) - 0.1
+        accuracy = float(weights[0][0]) - 0.1
+        return np.array([[accuracy, 1 - accuracy], [0, 0]])
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def trainer(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     found, today = Trainer(pretence), datetime(2026, 1, 1, tzinfo=UTC)
     days = iter(range(1000))
     monkeypatch.setattr(train, "fit", found.fit)
-    monkeypatch.setattr(train, "accuracy", found.accuracy)
+    monkeypatch.setattr(train, "confusion_of", found.confusion_of)
     monkeypatch.setattr(finals, "datetime", SimpleNamespace(now=lambda zone: today + timedelta(next(days))))
     monkeypatch.setattr(trial, "gc", SimpleNamespace(collect=lambda: 0))  # a second each, with TensorFlow in memory
     monkeypatch.setattr(studies, "open_storage", cache(lambda url, **rest: without_syncing(open_storage(url))))

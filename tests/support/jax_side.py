@@ -22,6 +22,7 @@ from search.seeds import derive
 from search.training.engine.base import Sums
 from search.training.engine.epoch import EpochPlan, plan_epoch
 from search.training.engine.layers import fast_layers
+from search.training.measures import confusion_matrix
 from search.training.model import build
 from search.training.recipe import Augment, Cosine, Recipe
 from search.training.train import open_engine
@@ -77,10 +78,12 @@ def toy(layers: list[dict[str, Any]] = NETWORK) -> tuple[Architecture, Dataset]:
     return from_json(json.dumps({"name": "toy", "input": [9, 7, 3], "classes": 4, "layers": layers})), data
 
 
-def opened(recipe: Recipe, dtype: str = "float32", layers: list[dict[str, Any]] = NETWORK) -> tuple[Any, EpochPlan]:
+def opened(
+    recipe: Recipe, dtype: str = "float32", layers: list[dict[str, Any]] = NETWORK, *, confusion: bool = False
+) -> tuple[Any, EpochPlan]:
     """An engine that has the first epoch before it."""
     architecture, data = toy(layers)
-    engine = open_engine(architecture, data, recipe, PIXELS, seed=1, dtype=dtype)
+    engine = open_engine(architecture, data, recipe, PIXELS, seed=1, dtype=dtype, confusion=confusion)
     plan = plan_epoch(recipe, IMAGES, 1, 0)
     engine.begin(plan)
     return engine, plan
@@ -233,13 +236,18 @@ def keras_evaluation(weights: Any) -> tuple[float, float]:
 
 def measured() -> None:
     """`evaluate` is Keras' own, of the weights and of their average."""
-    engine, _ = opened(RECIPES["sgd"])
+    engine, _ = opened(RECIPES["sgd"], confusion=True)
     engine.train(0, STEPS)
+    data = toy()[1]
     for averaged in (False, True):
         ours, theirs = engine.evaluate(averaged=averaged), keras_evaluation(engine.weights(averaged=averaged))
         close("loss", ours[0], theirs[0])
         close("accuracy", ours[1], theirs[1])
-    assert engine.evaluate() != engine.evaluate(averaged=True)
+        model, _, _ = reference(RECIPES["sgd"], dropout=keras.layers.Dropout)
+        model.set_weights(engine.weights(averaged=averaged))
+        predicted = model.predict(PIXELS.apply(data.x_val), verbose=0).argmax(axis=1)
+        assert np.array_equal(ours.confusion, confusion_matrix(data.y_val, predicted, 4))
+    assert engine.evaluate()[:2] != engine.evaluate(averaged=True)[:2]
 
 
 def small() -> None:

@@ -108,6 +108,7 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
+    metric: str,
     checkpoint: Path,
     on_epoch: Callable[[Epoch], bool],
     on_step: Callable[[int, int], None],

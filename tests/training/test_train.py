@@ -33,8 +33,9 @@ from search.networks.layers import (
     Softmax,
 )
 from search.training import train
-from search.training.engine.base import Sums, optimizer_of
+from search.training.engine.base import Evaluation, Sums, optimizer_of
 from search.training.engine.epoch import EpochPlan, plan_epoch
+from search.training.measures import confusion_matrix, measure_all
 from search.training.model import build
 from search.training.recipe import Augment, Linear, Plateau, Recipe
 from search.training.train import Epoch, Training, TrialOver, fit, pixels_of
@@ -105,9 +106,9 @@ class Recorder:
             self.loss += self.answers(self.steps)
         return Sums(self.loss, 0.5 * self.loss)
 
-    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
+    def evaluate(self, *, averaged: bool = False) -> Evaluation:
         loss = self.val_losses.pop(0) if self.val_losses else 1.0
-        return loss, self.accuracies.pop(0) if self.accuracies else 0.5
+        return Evaluation(loss, self.accuracies.pop(0) if self.accuracies else 0.5)
 
     def weights(self, *, averaged: bool = False) -> Arrays:
         return [np.array([len(self.plans), averaged], np.float32)]
@@ -423,6 +424,35 @@ def test_training_images_are_varied_and_validation_images_never_are(how: str, pl
     assert (epoch.val_loss, epoch.val_accuracy) == pytest.approx((plain.val_loss, plain.val_accuracy), rel=1e-6)
 
 
+def test_another_measure_decides_on_the_best_epoch_and_changes_nothing_else(digits: Dataset, tmp_path: Path) -> None:
+    kept = [place for place, label in enumerate(digits.y_val) if label not in (1, 2, 3) or place % 3 == 0]
+    data = replace(digits, x_val=digits.x_val[kept], y_val=digits.y_val[kept])
+    recipe = Recipe(epochs=6, batch_size=32, learning_rate=0.03, class_weights="balanced", ema=0.5)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 4:
+            raise InterruptedError
+
+    plain = trained(data, recipe)
+    whole = trained(data, recipe, metric="macro_f1")
+    with pytest.raises(InterruptedError):
+        trained(data, recipe, metric="macro_f1", checkpoint=tmp_path / "a.npz", on_epoch=stop)
+    resumed = trained(data, recipe, metric="macro_f1", checkpoint=tmp_path / "a.npz")
+    assert same(whole, resumed) and plain.confusion is None
+    for training in (whole, resumed):
+        assert training.best.val_macro_f1 == max(epoch.score("macro_f1") for epoch in training.history)
+        given = (LINEAR, training.best_weights, training.pixels, data.x_val, data.y_val)
+        assert np.array_equal(training.confusion, train.confusion_of(*given))
+        assert measure_all(train.confusion_of(*given)) == {
+            name: training.best.score(name) for name in ("accuracy", "balanced_accuracy", "macro_f1")
+        }
+        assert all(epoch.raw_val_macro_f1 is not None for epoch in training.history)
+    others = ("val_balanced_accuracy", "val_macro_f1", "raw_val_balanced_accuracy", "raw_val_macro_f1")
+    for one, other in zip(plain.history, whole.history, strict=True):
+        assert not set(others) & one.to_dict().keys()
+        assert one.to_dict() | {"seconds": 0} == {key: other.to_dict()[key] for key in one.to_dict()} | {"seconds": 0}
+
+
 def test_accuracy_with_flip_averaging_is_that_of_the_mean_probabilities(digits: Dataset) -> None:
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.01, normalize=True)
     training, images, labels = trained(digits, recipe), digits.x_test, digits.y_test
@@ -432,9 +462,9 @@ def test_accuracy_with_flip_averaging_is_that_of_the_mean_probabilities(digits: 
     seen = [np.asarray(model(training.pixels.apply(one), training=False)) for one in (images, images[:, :, ::-1])]
     given = (LINEAR, training.best_weights, training.pixels, images, labels)
     for averaged, probabilities in ((False, seen[0]), (True, (seen[0] + seen[1]) / 2)):
-        found = train.accuracy(*given, flip_average=averaged)
-        assert found == pytest.approx(float((probabilities.argmax(-1) == labels).mean()))
-    assert train.accuracy(*given) != train.accuracy(*given, flip_average=True)
+        confusion = train.confusion_of(*given, flip_average=averaged)
+        assert np.array_equal(confusion, confusion_matrix(labels, probabilities.argmax(-1), 10))
+    assert np.trace(train.confusion_of(*given)) != np.trace(train.confusion_of(*given, flip_average=True))
 
 
 def test_a_recipe_that_normalises_does_so_by_the_training_images_alone(digits: Dataset) -> None:

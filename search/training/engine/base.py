@@ -24,6 +24,14 @@ class Sums(NamedTuple):
     correct: float
 
 
+class Evaluation(NamedTuple):
+    """Figures of the validation images."""
+
+    loss: float  # mean
+    accuracy: float
+    confusion: npt.NDArray[np.int64] | None = None  # (classes, classes), true by predicted; None if it was not asked for
+
+
 class Engine(Protocol):
     """A network in training with its images, weights and optimizer on the device."""
 
@@ -38,8 +46,8 @@ class Engine(Protocol):
         The result does not depend on how an epoch is divided into calls.
         """
 
-    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
-        """Mean loss and accuracy on the validation images, with the weights or their moving average."""
+    def evaluate(self, *, averaged: bool = False) -> Evaluation:
+        """Evaluate the validation images in one compiled call, with the weights or their moving average."""
 
     def weights(self, *, averaged: bool = False) -> Arrays:
         """Copy the weights or their moving average, float32, in the order of Keras' `get_weights()`."""
@@ -91,6 +99,18 @@ def class_weights_of(data: Dataset, recipe: Recipe) -> npt.NDArray[np.float32] |
         return None
     counts = np.bincount(data.y_train, minlength=data.classes)
     return np.asarray(counts.sum() / (data.classes * counts), np.float32)
+
+
+def evaluation(loss: float, count: float, hits: float) -> Evaluation:
+    """The figures of sums over the validation images."""
+    return Evaluation(loss / count, hits / count)
+
+
+def evaluation_of_confusion(loss: float, confusion: npt.NDArray[np.float32]) -> Evaluation:
+    """The figures of the summed loss and the counts by true and predicted class."""
+    counts = np.rint(confusion).astype(np.int64)
+    images = int(counts.sum())
+    return Evaluation(loss / images, int(np.trace(counts)) / images, counts)
 
 
 VALIDATION_BATCH = 500

@@ -16,7 +16,17 @@ from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.training import device
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
-from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
+from search.training.engine.base import (
+    Arrays,
+    Evaluation,
+    Sums,
+    class_weights_of,
+    evaluation,
+    evaluation_of_confusion,
+    losses,
+    optimizer_of,
+    validation_of,
+)
 from search.training.engine.epoch import EpochPlan
 from search.training.engine.layers import SHIFTED, dropout_of, fast_layers
 from search.training.model import build
@@ -74,12 +84,24 @@ class JaxEngine:
     """See `search.training.engine.base.Engine`.
 
     The Keras model only defines the network: its own weights keep their initial values.
+
+    Args:
+        confusion: count the validation images by true and predicted class, in the same compiled call.
     """
 
     def __init__(
-        self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
+        self,
+        architecture: Architecture,
+        data: Dataset,
+        recipe: Recipe,
+        pixels: Pixels,
+        *,
+        seed: int,
+        dtype: str = "float32",
+        confusion: bool = False,
     ) -> None:
         started = time.monotonic()
+        self._classes, self._has_confusion = data.classes, confusion
         class_weights = class_weights_of(data, recipe)
         self.class_weights = None if class_weights is None else jnp.array(class_weights)
         self.recipe, self.pixels, self.draws = recipe, pixels, JaxDraws()
@@ -124,9 +146,12 @@ class JaxEngine:
                 self._state, self._sums = self._train[size](carried, self._plan, self.data, *bounds)
         return Sums(*np.array(self._sums, np.float64).sum(axis=0).tolist())
 
-    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
-        loss, hits, count = map(float, self._evaluate(*self._parts(averaged), *self._validation))
-        return loss / count, hits / count
+    def evaluate(self, *, averaged: bool = False) -> Evaluation:
+        loss, *counted = self._evaluate(*self._parts(averaged), *self._validation)
+        if self._has_confusion:
+            return evaluation_of_confusion(float(loss), np.array(counted[0]))
+        hits, count = counted
+        return evaluation(float(loss), float(count), float(hits))
 
     def weights(self, *, averaged: bool = False) -> Arrays:
         trainable, rest = self._parts(averaged)
@@ -199,10 +224,17 @@ class JaxEngine:
         def body(index: Any, totals: Any) -> Any:
             x, y, n = (lax.dynamic_slice_in_dim(values, index * size, size) for values in (images, targets, counts))
             probabilities, _ = self.model.stateless_call(trainable, rest, normalize(x, self.pixels), training=False)
-            new = (losses(y, probabilities, self.recipe), _hits(y, probabilities), 1)
+            each = losses(y, probabilities, self.recipe)
+            if self._has_confusion:
+                loss, confusion = totals
+                predicted = jax.nn.one_hot(jnp.argmax(probabilities, axis=-1), self._classes)
+                return loss + jnp.sum(each * n), confusion + (y * n[:, None]).T @ predicted
+            new = (each, _hits(y, probabilities), 1)
             return tuple(total + jnp.sum(value * n) for total, value in zip(totals, new, strict=True))
 
-        return lax.fori_loop(0, self.validation.batches, body, (jnp.float32(0),) * 3)
+        zero = jnp.float32(0)
+        totals = (zero, jnp.zeros([self._classes, self._classes])) if self._has_confusion else (zero,) * 3
+        return lax.fori_loop(0, self.validation.batches, body, totals)
 
     def _parts(self, averaged: bool) -> tuple[list[Any], list[Any]]:
         """Trainable weights and the rest, or their averages."""

@@ -21,7 +21,17 @@ from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.training import device
 from search.training.engine.augment import DRAWS, augment, mixup, normalize
-from search.training.engine.base import Arrays, Sums, class_weights_of, losses, optimizer_of, validation_of
+from search.training.engine.base import (
+    Arrays,
+    Evaluation,
+    Sums,
+    class_weights_of,
+    evaluation,
+    evaluation_of_confusion,
+    losses,
+    optimizer_of,
+    validation_of,
+)
 from search.training.engine.epoch import EpochPlan
 from search.training.engine.flat import FlatWeights, to_array
 from search.training.engine.tensorflow_layers import TensorFlowDraws, layers_of
@@ -41,16 +51,29 @@ def _on_device(data: Dataset) -> tuple[Any, ...]:
 
 
 class TensorFlowEngine:
-    """See `search.training.engine.base.Engine`."""
+    """See `search.training.engine.base.Engine`.
+
+    Args:
+        confusion: count the validation images by true and predicted class, in the same compiled call.
+    """
 
     _is_jit: bool | None = None  # True: compiled by XLA; None: TensorFlow's own choice, which is no
     _seed_device: str | None = "CPU"
 
     def __init__(
-        self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
+        self,
+        architecture: Architecture,
+        data: Dataset,
+        recipe: Recipe,
+        pixels: Pixels,
+        *,
+        seed: int,
+        dtype: str = "float32",
+        confusion: bool = False,
     ) -> None:
         started = time.monotonic()
         self.recipe, self.pixels, self.draws = recipe, pixels, TensorFlowDraws()
+        self._classes, self._has_confusion = data.classes, confusion
         class_weights = class_weights_of(data, recipe)
         self.class_weights = None if class_weights is None else tf.constant(class_weights)
         layers = self._layers()
@@ -89,7 +112,7 @@ class TensorFlowEngine:
             self._train[size](tf.constant(start), tf.constant(end))
         return Sums(*self.sums.numpy().tolist())
 
-    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
+    def evaluate(self, *, averaged: bool = False) -> Evaluation:
         if not averaged:
             return self._measure()
         raw = [tf.identity(vector.value) for vector in self.flat.vectors]
@@ -196,30 +219,38 @@ class TensorFlowEngine:
         for average, vector in zip(self.averages, self.flat.vectors, strict=True):
             average.assign_add((vector.value - average) * (1 - decay))
 
-    def _measure(self) -> tuple[float, float]:
-        loss, hits, count = (float(total) for total in self._evaluate(tf.constant(self.validation.batches)))
-        return loss / count, hits / count
+    def _measure(self) -> Evaluation:
+        loss, *counted = self._evaluate(tf.constant(self.validation.batches))
+        if self._has_confusion:
+            return evaluation_of_confusion(float(loss), counted[0].numpy())
+        hits, count = counted
+        return evaluation(float(loss), float(count), float(hits))
 
     def _validate(self, batches: Any) -> Any:
         images, targets, counts = self.validation_tensors
         size = self.validation.size
 
-        def body(index: Any, loss: Any, hits: Any, seen: Any) -> Any:
+        def body(index: Any, loss: Any, *totals: Any) -> Any:
             inputs, expected, count = (self._part(values, index * size, size) for values in (images, targets, counts))
             inputs = normalize(inputs, self.pixels)
             probabilities, _ = self.model.stateless_call(*self.flat.tensors(), inputs, training=False)
             each = losses(expected, probabilities, self.recipe)
-            hit = tf.cast(_hits(expected, probabilities), tf.float32)
-            return (
-                index + 1,
-                loss + tf.reduce_sum(each * count),
-                hits + tf.reduce_sum(hit * count),
-                seen + tf.reduce_sum(count),
-            )
+            counted = self._count(expected, probabilities, count)
+            summed = (total + value for total, value in zip(totals, counted, strict=True))
+            return index + 1, loss + tf.reduce_sum(each * count), *summed
 
         zero = tf.constant(0.0)
-        start = (tf.constant(0), zero, zero, zero)
+        totals = (tf.zeros([self._classes, self._classes]),) if self._has_confusion else (zero, zero)
+        start = (tf.constant(0), zero, *totals)
         return tf.while_loop(lambda index, *_: index < batches, body, start, parallel_iterations=1)[1:]
+
+    def _count(self, expected: Any, probabilities: Any, count: Any) -> tuple[Any, ...]:
+        """Hits and images of a batch, or its images by true and predicted class; `count` (n,) is 1, of padding 0."""
+        if self._has_confusion:
+            predicted = tf.one_hot(tf.argmax(probabilities, axis=-1), self._classes)
+            return (tf.matmul(expected * count[:, None], predicted, transpose_a=True),)
+        hit = tf.cast(_hits(expected, probabilities), tf.float32)
+        return tf.reduce_sum(hit * count), tf.reduce_sum(count)
 
     def _layers(self) -> Any:
         """Layer classes of the model."""

@@ -31,11 +31,19 @@ class XlaEngine(TensorFlowEngine):
     _seed_device = None  # a compiled program reads variables of its own device only
 
     def __init__(
-        self, architecture: Architecture, data: Dataset, recipe: Recipe, pixels: Pixels, *, seed: int, dtype: str = "float32"
+        self,
+        architecture: Architecture,
+        data: Dataset,
+        recipe: Recipe,
+        pixels: Pixels,
+        *,
+        seed: int,
+        dtype: str = "float32",
+        confusion: bool = False,
     ) -> None:
         if recipe.augment.shift or recipe.augment.zoom or recipe.augment.rotation:
             raise UserError("XLA cannot compile shift, zoom and rotation; leave them out of the recipe's augment")
-        super().__init__(architecture, data, recipe, pixels, seed=seed, dtype=dtype)
+        super().__init__(architecture, data, recipe, pixels, seed=seed, dtype=dtype, confusion=confusion)
 
     def _layers(self) -> Any:
         return fast_layers(BatchNormalization=FusedBatchNormalization, Dropout=dropout_of(self.draws), **SHIFTED)

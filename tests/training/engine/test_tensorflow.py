@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import confusion_matrix
 from sklearn.utils.class_weight import compute_class_weight
 
 from search.data.dataset import Dataset, load_dataset
@@ -284,7 +285,7 @@ def test_a_batch_holds_the_images_of_its_place_in_the_order_with_their_labels(di
 
 def test_evaluation_is_keras_own_on_standard_layers_and_never_augments(digits: Dataset) -> None:
     recipe = Recipe.model_validate({"epochs": 1, "batch_size": 40, "ema": 0.5} | RECIPES["augmented"])
-    engine = engine_of(digits, recipe, EVERY_KIND)
+    engine = engine_of(digits, recipe, EVERY_KIND, confusion=True)
     engine.begin(plan_epoch(recipe, 150, 0, 0))
     engine.train(0, 4)
     standard = build(EVERY_KIND, seed=0)
@@ -293,9 +294,12 @@ def test_evaluation_is_keras_own_on_standard_layers_and_never_augments(digits: D
     before = engine.state()
     for averaged in (False, True):
         standard.set_weights(engine.weights(averaged=averaged))
-        assert engine.evaluate(averaged=averaged) == pytest.approx(standard.evaluate(images, targets, verbose=0), rel=CLOSE)
+        evaluated = engine.evaluate(averaged=averaged)
+        assert evaluated[:2] == pytest.approx(standard.evaluate(images, targets, verbose=0), rel=CLOSE)
+        predicted = standard.predict(images, verbose=0).argmax(axis=1)
+        assert np.array_equal(evaluated.confusion, confusion_matrix(digits.y_val, predicted, labels=range(10)))
     assert all(np.array_equal(old, new) for old, new in zip(before, engine.state(), strict=True))
-    assert engine.evaluate() != engine.evaluate(averaged=True)
+    assert engine.evaluate()[:2] != engine.evaluate(averaged=True)[:2]
 
 
 def test_the_last_validation_batch_is_filled_up_with_what_does_not_count(digits: Dataset) -> None:
