@@ -43,7 +43,7 @@ from search.study.references import named
 from search.study.run import Opened, Run, Studies
 from search.study.trained import is_own_log
 from search.text import format_percent, format_percents
-from search.training.measures import MEASURES
+from search.training.measures import ACCURACY, MEASURES
 from search.training.result import log_key
 
 MOST_EPOCHS = 50  # most epochs of one training that the task allows
@@ -244,7 +244,7 @@ def _log(findings: Findings, records: Sequence[Record], trial: str | int | None,
     try:
         history = read_json(findings.run.folder / name)
         score = log_key(metric)
-        forms = _LOG | {score: "{:.2%}"}
+        forms = _log_forms(metric)
         epochs = [[epoch[key] for key in forms] for epoch in history]
         if not any(is_own_log(history, curve, metric) for curve in curves):
             return f"The log in the run folder ({escaped(name)}) is another trial's."
@@ -254,6 +254,13 @@ def _log(findings: Findings, records: Sequence[Record], trial: str | int | None,
         return f"The log was not found in the run folder ({escaped(name)})."
     columns = [key.replace("_", " ").replace("val ", "validation ") for key in forms]
     return f"{table(columns, rows)}\n\nThe best validation {MEASURES[metric].label} is that of epoch {top}."
+
+
+def _log_forms(metric: str) -> dict[str, str]:
+    """Columns of a training log with the format of their values, the ranked measure after the accuracy."""
+    place = list(_LOG).index(log_key(ACCURACY)) + 1
+    columns = list(_LOG.items())
+    return dict([*columns[:place], (log_key(metric), _LOG[log_key(ACCURACY)]), *columns[place:]])
 
 
 def _asked(config: StudyConfig, data: Mapping[str, Any]) -> str:

@@ -118,6 +118,7 @@ def _proposal(new: New) -> Table:
             "plain convolutions, ten times the budget: the net to beat",
         ),
         ("training", f"{proposal.epochs} epochs in batches of {proposal.batch_size}", why["recipe"]),
+        *([("ranking", MEASURES[proposal.metric].label, why["metric"])] if "metric" in why else []),
         ("variation", f"flip {'on' if proposal.flip else 'off'}, crop {proposal.crop}", why["augment"]),
     ]
     for row in rows:

@@ -60,7 +60,8 @@ def majority_note(facts: Mapping[str, Any], best: float | None, metric: str = AC
     majority = facts.get("majority")
     if majority is None or best is None:
         return None
-    guess, images = constant_guess(metric, majority["share"], facts["classes"]), images_of(facts, "validation")
+    images, share = images_of(facts, "validation"), majority["share"]
+    guess = share if metric == ACCURACY else constant_guess(metric, share, facts["classes"])
     if best > guess:
         return None
     text = f"The best candidate is no better than always guessing {majority['class']!r}"

@@ -90,6 +90,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "search.fit": ("reject", "fill"),
     "search.repeats": (2, 3, {"search.sampler": "grid"}),
     "search.rank_by": ("float", "int8"),
+    "search.metric": ("accuracy", "macro_f1"),
     "search.flip_average": (False, True),
     "search.warm_start": (["eip-c"], ["eip-c", "eip-d"]),
     "search.adopt": ((), ("/runs/old",)),
