@@ -23,6 +23,7 @@ from search.study.pareto import check_metrics
 from search.study.records import Record, ranked
 from search.study.run import Opened, load, network_of
 from search.study.trained import is_own_log
+from search.training.measures import MEASURES
 
 Row = dict[str, Any]
 
@@ -32,7 +33,11 @@ _OF_TRIAL = ("number", "rank", "outcome", "reason", "macs", *_SCORES, "flip_val_
 
 
 def leaderboard(study: Opened) -> list[Row]:
-    """Rows of `python -m search top`: the base, other references, then the candidates by rank."""
+    """Rows of `python -m search top`: the base, other references, then the candidates by rank.
+
+    In a study that ranks by another measure than accuracy `best_val_accuracy` and the like are values of it, and a column
+    for each measure has those of the best epoch.
+    """
     board = board_of(*study)
     base, rows = board["base"], list[Row]()
     trained = {one.reference: one for one in reversed(ranked(study.references))}
@@ -42,7 +47,11 @@ def leaderboard(study: Opened) -> list[Row]:
         gap = None if base is None else row["best_val_accuracy"] - base["best_val_accuracy"]
         rows.append({"rank": None, "number": None, "delta_vs_base": gap} | row | of_trial)
     rows += [{"name": f"trial {row['number']}"} | row for row in board["trials"]]
-    return [{key: row[key] for key in _COLUMNS} for row in rows]
+    shown = [{key: row[key] for key in _COLUMNS} for row in rows]
+    if "metric" in board:
+        for line, row in zip(shown, rows, strict=True):
+            line.update(dict.fromkeys(MEASURES) | row.get("measures", {}))
+    return shown
 
 
 def front(study: Opened, *metrics: str) -> list[Row]:
@@ -129,7 +138,7 @@ def finals(study: Opened) -> list[Row]:
 def _final(finalist: FinalistResult) -> Row:
     low, high = finalist.interval or (None, None)
     row = {key: getattr(finalist, key) for key in ("name", "number", "params", "search_score", "mean", "spread")}
-    row |= {"low": low, "high": high, "winners_curse": finalist.winners_curse}
+    row |= {"low": low, "high": high, "winners_curse": finalist.winners_curse, **(finalist.measures or {})}
     return row | _versus("base", finalist.against_base) | _versus("leader", finalist.against_leader)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import objective
+from report import rows
 from report.analysis.findings import gather
 from report.analysis.mistakes import class_table, summarize
 from report.analysis.verdict import judge
@@ -20,7 +22,7 @@ from report.figures import curves as figures
 from report.figures.progress import progress
 from report.html.leaderboard import section
 from report.rows import epochs
-from report.tables import leaderboard
+from report.tables import accuracy_columns, leaderboard
 from search.cli.progress import RunView
 from search.cli.tables import print_leaderboard
 from search.data.preprocessing import Pixels
@@ -165,6 +167,8 @@ def test_every_page_says_macro_f1(ranked: Bench) -> None:
     assert {curve.name for curve in figures.rows.curves(run, records, [])} >= {"macro F1 to beat"}
     table = section(gather(run, opened)).body
     assert "best macro F1" in table and "Macro F1 is the mean over classes of F1" in table
+    first, second = (row for row in rows.leaderboard(Opened(run, records, [])) if row["rank"])
+    assert {name: first[name] for name in MEASURES} == measure_all(FAIR) and second["accuracy"] > first["accuracy"]
     assert [row["val_macro_f1"] for row in epochs(Opened(run, records, []))] == [
         value for record in records for value in record.curve
     ]
@@ -204,6 +208,20 @@ def test_with_directions_the_first_objective_is_the_measure(
     trial = bench.one_trial()
     assert bench.study.metric_names == ["macro_f1", "params"]
     assert trial.values[0] == MEASURES["macro_f1"].compute(FAIR)
+
+
+def test_int8_networks_are_ranked_by_the_measure_too(
+    tmp_path: Path, pretence: Pretence, trainings: MeasuredTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "int8_confusion", lambda *arguments: ACCURATE)
+    bench = Bench(small_run(tmp_path / "run", search={"metric": "macro_f1", "rank_by": "int8"}), pretence)
+    trainings.plays.append((FAIR, FAIR))
+    trial = bench.one_trial()
+    assert trial.value == MEASURES["macro_f1"].compute(ACCURATE)
+    assert trial.user_attrs["float_val_accuracy"] == MEASURES["macro_f1"].compute(FAIR)
+    assert trial.user_attrs["measures"] == measure_all(ACCURATE)
+    board = leaderboard(bench.run, bench.records, [], 180)
+    assert accuracy_columns(board) == ("best macro F1 in int8", "best in float", "epoch", "last in float")
 
 
 def test_another_measure_is_another_study(tmp_path: Path) -> None:

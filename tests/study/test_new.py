@@ -162,6 +162,25 @@ SIZES: dict[str, tuple[dict[tuple[int, int], int], int, tuple[int, int] | None, 
 }
 
 
+@pytest.mark.parametrize(
+    ("counts", "metric"),
+    [
+        ((90, 25, 25), "balanced_accuracy"),
+        ((50, 50, 50), "accuracy"),
+        ((90, 80, 40), "accuracy"),
+        ((200, 70, 60), "balanced_accuracy"),
+    ],
+)
+def test_balanced_accuracy_is_proposed_for_unbalanced_classes(counts: tuple[int, ...], metric: str) -> None:
+    """The commonest has more than a third of the images and three times as many as the rarest."""
+    seen = seen_of({(32, 32): sum(counts)}, counts={"all": counts})
+    proposal = propose(seen, 20_000)
+    text = study_text.study_text("mine", Path("/studies/mine"), 20_000, seen, proposal, study_text.LeftOut())
+    assert proposal.metric == metric and (f'metric = "{metric}"' in text) == (metric != "accuracy")
+    share = f"{max(counts) / sum(counts):.1%}"
+    assert (f"that guess has 33.3% of it, and {share} accuracy" in text) == (metric != "accuracy")
+
+
 @pytest.mark.parametrize("case", SIZES)
 def test_the_size_is_near_the_median_as_far_as_the_budget_has_use_for_it(case: str) -> None:
     sizes, budget, size, shape = SIZES[case]

@@ -26,7 +26,7 @@ def test_answers_are_counted_and_the_least_probable_truth_comes_first() -> None:
     said[11] = 0.0, 0.45, 0.55  # another
     found = summarize(said, data)
     assert found.confusion.tolist() == [[8, 1, 1], [0, 8, 2], [0, 0, 10]]
-    assert found.accuracy == pytest.approx(26 / 30) and found.images == 30
+    assert found.measures["accuracy"] == pytest.approx(26 / 30) and found.images == 30
     assert [(one.truth, one.predicted, round(one.probability, 2)) for one in found.worst] == [
         (1, 2, 0.8), (0, 1, 0.7), (0, 2, 0.6), (1, 2, 0.55),
     ]  # fmt: skip
