@@ -68,7 +68,7 @@ def study_text(
         'optimizer = "adam"',
         _line("learning_rate = 0.003", "or searched: { low = 1e-3, high = 1e-2, log = true }"),
         'schedule = { kind = "one-cycle" }',
-        *([_line('class_weights = "none"', _WEIGHTS)] if facts.imbalance else []),
+        *([_line(f"class_weights = {_weights(proposal)}", _WEIGHTS)] if facts.imbalance else []),
         f"# {why['augment']}",
         _line(f"augment = {_toml({'flip': proposal.flip, 'crop': proposal.crop})}", "crop: moved by so many pixels"),
         "",
@@ -106,6 +106,11 @@ def _heading(called: str, budget: int, facts: ImageFacts, proposal: Proposal) ->
             else f"Candidates are ranked by {MEASURES[proposal.metric].label}, in which every class counts the same.",
         ]
     return [f"# {line}".rstrip() for line in lines]
+
+
+def _weights(proposal: Proposal) -> str:
+    """Weights of the classes: searched where the proposed measure rewards them."""
+    return '"none"' if proposal.metric == ACCURACY else '["none", "balanced"]'
 
 
 def _base_words(proposal: Proposal) -> str:

@@ -20,6 +20,7 @@ from search.networks.architecture import Architecture
 from search.networks.layers import Activation, BatchNorm, GlobalAveragePool, SeparableConv, Softmax
 from search.training.engine.augment import crop, cutout
 from search.training.engine.base import optimizer_of
+from search.training.measures import MEASURES, confusion_matrix
 from search.training.model import build
 from search.training.recipe import DECAYING, SCHEDULES, Augment, Constant, InverseTime, OneCycle, Plateau, Recipe, rate_at
 from search.training.train import fit
@@ -70,6 +71,7 @@ def test_the_source_holds_only_what_is_used_and_is_clean(recipe: Recipe, tmp_pat
     words = [sys.executable, "-m", "ruff", "check", *rules, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
+    assert 'monitor="val_accuracy"' in source and "Measure" not in source
     for word, used in {
         "warp": recipe.augment.zoom, "Schedule": recipe.schedule.kind == "one-cycle", "PASSES": recipe.augment.passes > 1,
         "Average": recipe.ema, "beta(": recipe.augment.mixup, "flipped": recipe.augment.flip, "math": recipe.ema,
@@ -98,15 +100,24 @@ def test_it_trains_as_the_engine_does(tmp_path: Path) -> None:
         epochs=12, batch_size=1_000, optimizer="sgd", learning_rate=3.0, weight_decay=0.01, label_smoothing=0.1,
         clip_norm=0.3, ema=0.6, schedule=OneCycle(), restarts=(4,), initializer="he_normal",
     )  # fmt: skip
-    ours = fit(NET, data, recipe, seed=3)
-    made, kept = module(recipe), tmp_path / "best.keras"
+    ours = fit(NET, data, recipe, seed=3, metric="macro_f1")
+    made, kept = module(recipe, metric="macro_f1"), tmp_path / "best.keras"
     splits = data.x_train, data.y_train, data.x_val, data.y_val
     theirs = made.train(lambda: build(NET, seed=3, initializer="he_normal"), Pixels().apply, *splits, kept, seed=0).history
-    for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+    for key in ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1"):
         assert theirs[key] == pytest.approx([getattr(epoch, key) for epoch in ours.history], abs=2e-5), key
     assert theirs["val_loss"][-1] < theirs["val_loss"][0] - 0.03, "it learns, so the two could have come apart"
     for one, other in zip(keras.models.load_model(kept).get_weights(), ours.best_weights, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
+def test_the_measure_is_that_of_the_study(metric: str) -> None:
+    made, random = module(Recipe(), metric=metric), np.random.default_rng(0)
+    for classes in (2, 3, 7):
+        labels, predicted = (random.integers(0, classes - lacking, 40) for lacking in (1, 0))  # a class without images
+        confusion = confusion_matrix(labels, predicted, classes)
+        assert getattr(made, metric)(labels, predicted) == pytest.approx(MEASURES[metric].compute(confusion))
 
 
 @pytest.mark.parametrize("recipe", [RECIPES["everything"], RECIPES["plateau"]], ids=["everything", "plateau"])
