@@ -25,7 +25,7 @@ from search.networks.layers import Activation, BatchNorm, Conv, Dense, Dropout, 
 from search.training import checkpoint as checkpoints
 from search.training import train
 from search.training.checkpoint import Checkpoint
-from search.training.engine.base import Sums
+from search.training.engine.base import Evaluation, Sums
 from search.training.engine.epoch import EpochPlan
 from search.training.recipe import Augment, Cosine, Plateau, Recipe
 from search.training.train import Epoch, Training, fit
@@ -164,8 +164,8 @@ class Chain:
             self.loss += float(self.momentum.sum())
         return Sums(self.loss, self.loss / 100)
 
-    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
-        return float(self.momentum[int(averaged)]), float(np.sin(1e5 * self.momentum[2]) ** 2)
+    def evaluate(self, *, averaged: bool = False) -> Evaluation:
+        return Evaluation(float(self.momentum[int(averaged)]), float(np.sin(1e5 * self.momentum[2]) ** 2))
 
     def weights(self, *, averaged: bool = False) -> list[npt.NDArray[np.float32]]:
         return [self.momentum.astype(np.float32), np.float32([[averaged]])]

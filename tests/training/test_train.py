@@ -262,8 +262,8 @@ def test_the_best_weights_are_a_copy_of_that_epoch(
     def keep(epoch: Epoch) -> None:
         kept.append([weight.copy() for weight in opened[0].weights()])
 
-    def evaluate(self: Any, *, averaged: bool = False) -> tuple[float, float]:
-        return 1.0, accuracies[len(kept)]
+    def evaluate(self: Any, *, averaged: bool = False) -> Evaluation:
+        return Evaluation(1.0, accuracies[len(kept)])
 
     from search.training.engine.tensorflow import TensorFlowEngine
 

@@ -26,7 +26,7 @@ from search.networks.architecture import Architecture
 from search.study import survey as plan
 from search.study.config import StudyConfig
 from search.study.study_file import parse
-from search.training.engine.base import Sums
+from search.training.engine.base import Evaluation, Sums
 from search.training.engine.epoch import EpochPlan
 from search.training.recipe import Augment, Recipe
 from search.tuning import forecast as probe
@@ -75,9 +75,9 @@ class SlowEngine:
         self._take("train", self.image * len(self.plan.order[first * size : last * size]))
         return Sums(0.0, 0.0)
 
-    def evaluate(self, *, averaged: bool = False) -> tuple[float, float]:
+    def evaluate(self, *, averaged: bool = False) -> Evaluation:
         self._take("evaluate", self.validation_image * len(self.data.x_val))
-        return 0.0, 0.0
+        return Evaluation(0.0, 0.0)
 
     def _take(self, what: str, seconds: float) -> None:
         self.now += seconds + (1_000 if what not in self.begun else 0)
