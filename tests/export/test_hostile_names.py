@@ -7,11 +7,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from search.data.preprocessing import Pixels
-from search.export.c_array import Source, check, header_text, source_text
+from search.export.c_array import Source, Vectors, check, header_text, source_text, vectors_text
 from search.export.exporter import export
 from search.export.keras_source import add_source, keras_source
 from search.export.litert import Facts, Tensor
@@ -27,6 +28,7 @@ HOSTILE = (
     "a", "-", "_", "0",
 )  # fmt: skip
 names = st.lists(st.sampled_from(HOSTILE) | st.characters(exclude_categories=("Cs",)), max_size=12).map("".join)
+VECTORS = Vectors((7,), np.full((1, 2, 2, 1), 9, np.uint8), np.array([[-128, 0, 127]], np.int8))
 FACTS = Facts(Tensor((1, 2, 2, 1), "int8", 1 / 255, -128), Tensor((1, 3), "int8", 1 / 256, -128), ("SOFTMAX",), frozenset())
 
 
@@ -65,9 +67,9 @@ def literal(text: str) -> str:
 @given(names, st.lists(names, min_size=3, max_size=3), st.lists(names, max_size=3))
 @settings(max_examples=150)
 def test_c_sources_keep_names_in_literals_and_comments(name: str, classes: list[str], heading: list[str]) -> None:
-    source = Source("net_int8", bytes(20), FACTS, Pixels(), classes, 1_024)
+    source = Source("net_int8", bytes(20), FACTS, Pixels(), classes, 1_024, VECTORS)
     text, header = source_text(source), header_text(source, [f"{name}: a network", *heading])
-    check(source, header, text)
+    check(source, header, text, vectors_text(source))
     stored = text.partition("_class_names[3] = {\n")[2].partition("\n};")[0]
     assert [literal(line.strip().removesuffix(",")) for line in stored.split("\n")] == classes
     comments, _, code = header.partition("\n#ifndef")
