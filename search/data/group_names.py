@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ SHORT = 4  # letters of a word that may be the end of another, such as pat
 MOST_OFF = 0.5  # relative difference between the asked and the actual size of a part, up to which a pattern is of use
 
 ANY_NUMBER = r"^(.+?)[ ._(-]*\d+\)?\.\w+$"  # that ends a name: of a frame, or of an image of a series
+SAME_NAME = r"([^/]+[^/\d])\.\w+$"  # the name of a file, unless a number ends it
 
 _WORDS = (  # that a number follows, the most important first
     *("patient", "subject", "participant", "person", "donor", "pat", "subj", "sub"),
@@ -105,6 +107,8 @@ def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
     if ".rf." in lower:
         candidates.append((r"^(.+)\.rf\.[0-9a-f]+", "the names are Roboflow's, which adds varied copies of an image", True))
     candidates.append((r"(?i)/(?:.*[^a-z0-9])?([ps]\d+)[^a-z0-9]", "the names hold numbers such as p012", True))
+    if sum(re.search(SAME_NAME, name) is not None for name in names) > LEAST_SHARE * len(names):
+        candidates.append((SAME_NAME, "files of one name lie in several folders", False))
     candidates.append((ANY_NUMBER, "the names end in numbers, as those of frames or series do", False))
     candidates.append((r"^(.+/.+)/", "the images of a class lie in several folders", False))
     return candidates

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from search.data.folders import Folder, Part
-from search.data.group_names import ANY_NUMBER, Suggestion, suggest_groups
+from search.data.group_names import ANY_NUMBER, SAME_NAME, Suggestion, suggest_groups
 from search.data.groups import match_groups
 
 CLASSES = ("cat", "dog")
@@ -62,7 +62,9 @@ def test_names_that_say_what_belongs_together_give_a_pattern_to_use(form: str, p
         ("x{group:02}a_{image}.png", ANY_NUMBER),
         ("IMG_20200101_{group:02}h{image}.png", ANY_NUMBER),
         ("walk {group} ({image}).png", ANY_NUMBER),
+        ("size{image}/icon of {group:02}x.png", SAME_NAME),
         ("day{group}/{number:05}x.png", r"^(.+/.+)/"),
+        ("day{group}/img{image}.png", ANY_NUMBER),
     ],
 )
 def test_numbers_and_folders_are_left_to_the_user(form: str, pattern: str) -> None:
