@@ -76,7 +76,8 @@ def without_paths(text: str, run: Run) -> str:
 
     Paths are those of the study file, the run folder and the configuration; below the checkout they become relative to it.
     """
-    known = [value for _, value in flat(run.config.dump()) if isinstance(value, str)] + shlex.split(run.called)
+    settings = [value for key, value in flat(run.config.dump()) if isinstance(value, str) and key != "data.group"]
+    known = settings + shlex.split(run.called)
     paths = {path for path in (*known, str(run.folder)) if Path(path).is_absolute() and Path(path).name}
     text = text.replace(f"{ROOT}{os.sep}", "")  # commands are typed there
     for path in sorted(paths, key=len, reverse=True):

@@ -167,6 +167,10 @@ def test_images_are_written_once(tmp_path: Path) -> None:
     Study(folder=tmp_path, data=images(30), **SMALL)
     with np.load(tmp_path / "images.npz") as stored:
         assert len(stored["x_train"]) == 20
+    patients = np.array(["a", "b"] * 10, object)  # as a column of a table holds texts
+    Study(folder=tmp_path, data=images(30) | {"groups_train": patients}, **SMALL)
+    with np.load(tmp_path / "images.npz") as stored:
+        assert stored["groups_train"].tolist() == patients.tolist()
 
 
 def test_a_table_is_a_data_frame_where_pandas_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
