@@ -53,7 +53,9 @@ class Board:
         operators: that the program has registered, once it has begun.
     """
 
-    def __init__(self, folder: Path, exported: Path, stem: str, changes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, exported: Path, stem: str, changes: Mapping[str, str] | None = None, *flags: str
+    ) -> None:
         """Compile the page's program with an exported network.
 
         Args:
@@ -61,6 +63,7 @@ class Board:
             exported: the folder of the export.
             stem: of its files, "best_model" or "best_model_raw".
             changes: replacements in all sources, for programs that must fail.
+            flags: more of the compiler.
         """
         name = f"{stem}_int8"
         self.content = (exported / f"{name}.tflite").read_bytes()
@@ -75,7 +78,7 @@ class Board:
         files = [*folder.glob("*.cc"), FOLDER / "board.cc"]
         self._library_path = folder / "program.so"
         compiled = subprocess.run(
-            ["g++", *_FLAGS, f"-I{folder}", f"-I{FOLDER}", *map(str, files), "-o", str(self._library_path)],
+            ["g++", *_FLAGS, *flags, f"-I{folder}", f"-I{FOLDER}", *map(str, files), "-o", str(self._library_path)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert compiled.returncode == 0, compiled.stderr

@@ -18,7 +18,9 @@ namespace tflite {
 struct Model;
 inline const Model* GetModel(const void* content) { return static_cast<const Model*>(content); }
 
-namespace micro {  // where the classes are in releases of 2026; they were in tflite before
+#ifndef TFLM_BEFORE_2026  // where the classes were in tflite itself
+namespace micro {
+#endif
 
 enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1 };
 
@@ -73,5 +75,7 @@ class MicroInterpreter {
   TfLiteTensor input_, output_;
 };
 
+#ifndef TFLM_BEFORE_2026
 }  // namespace micro
+#endif
 }  // namespace tflite

@@ -4,7 +4,9 @@
 #include "tensorflow/lite/micro/micro_interpreter.h"
 
 namespace tflite {
+#ifndef TFLM_BEFORE_2026
 namespace micro {
+#endif
 
 template <unsigned int capacity>
 class MicroMutableOpResolver : public MicroOpResolver {
@@ -40,5 +42,7 @@ class MicroMutableOpResolver : public MicroOpResolver {
   unsigned int count_ = 0;
 };
 
+#ifndef TFLM_BEFORE_2026
 }  // namespace micro
+#endif
 }  // namespace tflite
