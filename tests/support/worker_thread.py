@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import threading
@@ -33,7 +32,6 @@ class WorkerThread:
     def _carry_out(self, line: str) -> None:
         with self._events:
             carry_out(decode_order(line), EventWriter(self._events), NullPublisher(), NumpyTrainer())
-        gc.unfreeze()
 
     def terminate(self) -> None:
         """A thread ends by itself."""
