@@ -1,4 +1,4 @@
-"""One study told by page, Markdown, note, notebook, card, terminal and JSON: every figure that two of them tell is the same."""
+"""One study told by page, Markdown, note, notebook, card, terminal and JSON: what two of them tell is the same."""
 
 from __future__ import annotations
 
