@@ -43,7 +43,10 @@ def study_text(
         *_heading(called, budget, facts, proposal),
         "",
         _line('protocol = "holdout"', "ranked on validation images; the test images are read once, by finals"),
-        _line('base = "base.json"', f"the net to beat: {_base_words(proposal)}; or an accuracy such as 0.84"),
+        _line(
+            'base = "base.json"',
+            f"the net to beat: {_base_words(proposal)}; or {MEASURES[proposal.metric].with_article} such as 0.84",
+        ),
         "",
         "[data]",
         *_data(folder, facts, proposal, problems),
