@@ -152,7 +152,7 @@ def halving(rungs: list[Any], end: list[float], order: Any) -> tuple[int, float,
     """(epochs spent, points lost, best kept) by Optuna's pruner on candidates that come in this order."""
     import optuna
 
-    from search.study.config import Rungs
+    from search.study.tables import Rungs
     from search.tuning.pruner import RungPruner
 
     study = optuna.create_study(direction="maximize", pruner=RungPruner(Rungs(first=RUNGS[0], factor=FACTOR)))

@@ -30,9 +30,9 @@ from search.storage.attributes import ATTEMPT, BASE, CONTENDER, FINGERPRINT, IND
 from search.storage.queue import Queued, Trials, begin, next_index, queue
 from search.storage.recovery import drop_queued, recover
 from search.study import references
-from search.study.config import StopConfig
 from search.study.records import ranked, records
 from search.study.run import Run, Studies, sibling
+from search.study.tables import StopConfig
 from search.study.trained import own_weights
 from search.training import checkpoint
 from search.training.measures import ACCURACY, measure_all

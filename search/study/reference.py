@@ -20,7 +20,8 @@ from search.budget.limits import Budget, FieldBounds
 from search.spaces.base import SearchSpace
 from search.spaces.domains import Choices, Dimension, Range
 from search.spaces.recipe import RecipeSpace
-from search.study.config import DataConfig, Directions, LogConfig, Rungs, SearchConfig, StopConfig, StudyConfig
+from search.study.config import StudyConfig
+from search.study.tables import DataConfig, Directions, LogConfig, Rungs, SearchConfig, StopConfig
 from search.training.recipe import SCHEDULES, Augment
 from space import KINDS
 

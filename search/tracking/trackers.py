@@ -14,7 +14,7 @@ from objective import Observer
 from search.errors import reason
 from search.networks.architecture import Architecture
 from search.storage import attributes as names
-from search.study.config import LogConfig
+from search.study.tables import LogConfig
 from search.training.result import Epoch
 
 SCORES = (names.BEST_VAL_ACCURACY, names.FINAL_VAL_ACCURACY, names.BEST_EPOCH, names.SECONDS, names.DELTA_VS_BASE)

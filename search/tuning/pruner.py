@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial
 
 from search.storage.attributes import OUTCOME
 from search.storage.optuna_internals import StudyView
-from search.study.config import Rungs
+from search.study.tables import Rungs
 from search.training.result import Outcome
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable, Sequence
 
 from search.errors import StudyStopped
-from search.study.config import StopConfig
 from search.study.pareto import Costs, dominates
 from search.study.records import Record, ranked
+from search.study.tables import StopConfig
 from search.training.result import Outcome, TrialOver
 
 FORESEEN = 3  # proposals in a row whose expected gain must be below the limit

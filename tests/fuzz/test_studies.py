@@ -23,8 +23,9 @@ from search.errors import UserError
 from search.spaces.pyramid import Pyramid
 from search.spaces.recipe import RecipeSpace
 from search.spaces.residual import ResidualStages
-from search.study.config import STUDIES, DataConfig, SearchConfig, StopConfig, StudyConfig
+from search.study.config import STUDIES, StudyConfig
 from search.study.study_file import load, parse
+from search.study.tables import DataConfig, SearchConfig, StopConfig
 from tests.support.hostile import search as run
 from tests.support.odd import damaged, mutated, to_toml
 from tests.support.strategies import residual_tables, space_tables

@@ -10,8 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from search.spaces.recipe import RecipeSpace
-from search.study.config import DataConfig, SearchConfig, StudyConfig
+from search.study.config import StudyConfig
 from search.study.reference import TABLES, Key, keys
+from search.study.tables import DataConfig, SearchConfig
 from space import KINDS, Pyramid
 
 KEYS = {(key.table, key.kind, key.name): key for key in keys()}

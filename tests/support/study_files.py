@@ -11,14 +11,8 @@ import pytest
 from search.budget.limits import Budget
 from search.errors import UserError
 from search.spaces.recipe import RecipeSpace
-from search.study.config import (
-    DataConfig,
-    LogConfig,
-    Rungs,
-    SearchConfig,
-    StopConfig,
-    StudyConfig,
-)
+from search.study.config import StudyConfig
+from search.study.tables import DataConfig, LogConfig, Rungs, SearchConfig, StopConfig
 from space import Pyramid
 
 SHIPPED = ("cifar10_100k", "cifar10_100k_holdout", "quickstart")

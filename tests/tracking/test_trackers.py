@@ -14,8 +14,8 @@ import pytest
 from objective import NullObserver, Observer
 from search.errors import UserError
 from search.storage import attributes as names
-from search.study.config import LogConfig
 from search.study.study_file import parse
+from search.study.tables import LogConfig
 from search.tracking.trackers import Observers, TrackerObserver, trial_name, with_trackers
 from search.training.result import Epoch, Outcome
 from search.tuning.checks import check_before_loading

@@ -29,9 +29,9 @@ from search.storage.recovery import requeue
 from search.storage.resilient import ResilientStorage
 from search.study import records as study_records
 from search.study import run as studies
-from search.study.config import Rungs
 from search.study.records import progress, ranked
 from search.study.references import Reference
+from search.study.tables import Rungs
 from search.tuning.candidate import Candidate, DataFacts, judge
 from search.tuning.pruner import RungPruner
 from tests.support.processes import (

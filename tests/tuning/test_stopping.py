@@ -25,9 +25,9 @@ from search.runner.job import FinalsOrder, make_order
 from search.runner.loop import end_by_limit
 from search.runner.references import train_reference
 from search.runner.reporter import NullPublisher, Reporter
-from search.study.config import StopConfig
 from search.study.records import FAILED, Record, counts, progress, records
 from search.study.references import Reference
+from search.study.tables import StopConfig
 from search.training.result import Outcome, TrialOver
 from search.training.trainer import KerasTrainer
 from search.tuning.stopping import LimitReached, Limits, trials_since_best
