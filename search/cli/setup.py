@@ -59,6 +59,8 @@ def plan(
         return print_json({key: getattr(survey, key) for key in keys} | forecast_values | adoption)
     from search.cli.tables import print_survey
 
+    if dataset and config.data.path:
+        console_of().print(dataset.summary(), markup=False, highlight=False, soft_wrap=True)
     print_survey(console_of(), name, config.budget.params, survey, time_forecast)
     for assessment in assessments:
         console_of().print(assessment.text("can be adopted"), markup=False, highlight=False, soft_wrap=True)
