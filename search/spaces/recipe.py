@@ -217,8 +217,10 @@ def encode(space: RecipeSpace, recipe: Recipe, known: Mapping[str, Value]) -> di
 
 def first_difference(own: Recipe, other: Recipe) -> str | None:
     """The first field in which two recipes differ, with the value of the other; None if they are equal."""
-    values, others = own.model_dump(mode="json"), other.model_dump(mode="json")
-    return next((f"{name} is {_shown(others.get(name))}" for name in values if values[name] != others.get(name)), None)
+    for name in Recipe.model_fields:
+        if getattr(own, name) != getattr(other, name):
+            return f"{name} is {_shown(getattr(other, name))}"
+    return None
 
 
 def _values_of(space: RecipeSpace, recipe: Recipe, known: Mapping[str, Value]) -> dict[str, Value]:
@@ -245,7 +247,5 @@ def _values_of(space: RecipeSpace, recipe: Recipe, known: Mapping[str, Value]) -
 
 
 def _shown(value: object) -> str:
-    """A value of a recipe in one line, a table by its kind alone."""
-    if isinstance(value, dict):
-        return str(value.get("kind", "another"))
-    return str(value)
+    """A value of a recipe in one line."""
+    return label(value) if isinstance(value, BaseModel) else str(value)

@@ -233,6 +233,8 @@ class _Assessed:
             proposal = judge(config, self._facts, values)
             if isinstance(proposal, Candidate) and fingerprint(proposal.architecture) == network:
                 own, other = (canonical_recipe(recipe, self._facts) for recipe in (proposal.recipe, self._recipe))
+                if own.restarts != other.restarts:
+                    raise _Unfit(Reason.OTHER_RECIPE, f"its rungs are after the epochs {list(other.restarts)}")
                 if difference := first_difference(own, other):
                     raise _Unfit(Reason.OTHER_RECIPE, difference)
                 return values, proposal

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from report.analysis.timing import training_times
 from report.analysis.verdict import judge
+from report.html.leaderboard import _text
 from report.markdown.summary import counts_words, leaderboard_table
 from report.tables import leaderboard
 from search.api.study_toml import study_text
@@ -104,6 +105,7 @@ def test_trained_trials_are_adopted_before_the_first_own(tmp_path: Path, old: Pa
     assert leaderboard_table(board).rows[1][:2] == ("1", "2 (adopted)")
     assert counts_words(board).endswith("5 adopted. Adopted: trained by the run old, on the same data")
     assert "the best of 7 trained candidates" in judge(bench.run, board, None, {}).sentence
+    assert _text("outcome", "trained", {"adopted": "trial 2 of old"}, None) == "adopted: trial 2 of old"
     assert verdict(bench.run, 2).endswith("rank 1\nadopted from trial 2 of old")
 
 
@@ -414,6 +416,9 @@ def test_rungs_compare_with_adopted_trials(tmp_path: Path, pretence: Pretence) -
         small_run(tmp_path / "run", search=search | {"adopt": str(tmp_path / "first"), "trials": 1}, recipe=recipe), pretence
     )
     adopted(bench)
+    without = assessed(small_run(tmp_path / "all", search={"adopt": str(tmp_path / "first")}, recipe=recipe))
+    assert [entry.detail for entry in without.left_out] == ["its rungs are after the epochs [1, 2]"] * len(without.left_out)
+    assert without.counts.keys() == {"outside the recipe"}
     pretence.plays += [[0.15, 0.9, 0.9, 0.9]]
     assert bench.one_trial().user_attrs["outcome"] == Outcome.PRUNED_AT_RUNG
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import optuna
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from search.errors import first_problem
 from search.spaces.domains import Choices, Range
-from search.spaces.recipe import RecipeSpace, complete, parameters, suggest
+from search.spaces.recipe import RecipeSpace, complete, encode, first_difference, parameters, suggest
 from search.training.recipe import (
     Augment,
     Constant,
@@ -114,6 +115,48 @@ def test_a_searched_strength_scales_the_extents_of_the_augmentation() -> None:
     assert made[0.0] == Augment(passes=2, flip="alternating")
     assert made[0.5] == replaced(augment, crop=2, shift=0.1, zoom=0.05, rotation=7.5, cutout=4, mixup=0.1)
     assert made[2.0] == replaced(augment, crop=8, shift=0.4, zoom=0.2, rotation=30.0, cutout=18, mixup=0.4)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        SEARCHED,
+        {
+            "optimizer": ["adamw", "sgd"],
+            "learning_rates": {"adamw": {"low": 1e-4, "high": 1e-2, "log": True}, "sgd": [0.1, 0.5]},
+        },
+        {
+            "schedules": [{"kind": "one-cycle"}, {"kind": "one-cycle", "start": 9.0}, {"kind": "linear"}],
+            "warmup": [0.1, 0.3],
+        },
+        {"augments": [{"zoom": 0.1}, {"crop": 4, "flip": True}], "augment_strength": [0.5, 1.0, 2.0]},
+        {"augment": {"rotation": 15}, "augment_strength": {"low": 0.0, "high": 2.0, "step": 0.1}},
+    ],
+)
+def test_encode_finds_the_values_of_a_recipe(table: dict[str, Any]) -> None:
+    of = RecipeSpace.model_validate(table)
+    generator = random.Random(0)
+    for _ in range(30):
+        values = {name: domain.draw(generator) for name, domain in parameters(of).items()}
+        recipe = complete(of, values, False)
+        found = encode(of, recipe, {})
+        assert found.keys() == values.keys()
+        assert first_difference(complete(of, found, False), recipe) is None
+
+
+def test_encode_takes_what_a_recipe_does_not_show_from_known_values() -> None:
+    of = RecipeSpace.model_validate({"augment": {"rotation": 15}, "augment_strength": {"low": 0.0, "high": 2.0}})
+    values: dict[str, Any] = {"recipe.augment_strength": 0.123}
+    assert encode(of, complete(of, values, False), values) == values
+
+
+def test_a_recipe_that_a_space_does_not_have_is_told_by_its_first_difference() -> None:
+    of, recipe = RecipeSpace(batch_size=Choices((32, 64))), Recipe(batch_size=128, learning_rate=0.5)
+    assert encode(of, recipe, {}) == {"recipe.batch_size": 32}
+    assert first_difference(complete(of, {"recipe.batch_size": 32}, False), recipe) == "batch_size is 128"
+    assert first_difference(Recipe(), Recipe(schedule=Linear())) == "schedule is linear"
+    assert first_difference(Recipe(), Recipe(deterministic=True)) == "deterministic is True"
+    assert first_difference(Recipe(deterministic=True), Recipe()) == "deterministic is False"
 
 
 def replaced(augment: Augment, **changes: Any) -> Augment:
