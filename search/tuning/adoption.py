@@ -277,7 +277,7 @@ class _Assessed:
         epochs = self._trial.intermediate_values
         try:
             history = read_json(self._files / "history.json")
-            if not is_own_log(history, [epochs[epoch] for epoch in sorted(epochs)]):
+            if not is_own_log(history, [epochs[epoch] for epoch in sorted(epochs)], self._config.search.metric):
                 raise UserError(f"{self._files / 'history.json'}: is the log of another training")
             return own_weights(self._files, self._trial, self._architecture)
         except (LookupError, TypeError, UserError) as error:

@@ -215,6 +215,7 @@ def test_the_same_training_of_two_runs_is_adopted_once(tmp_path: Path, old: Path
     [
         ({"protocol": "course", "data": {"name": "digits"}}, 'protocol = "holdout", and this study has "course"'),
         ({"search": {"rank_by": "int8"}}, 'search.rank_by = "float", and this study has "int8"'),
+        ({"search": {"metric": "macro_f1"}}, 'search.metric = "accuracy", and this study has "macro_f1"'),
         ({"search": {"adopt": "nowhere"}}, "holds no run (config.json)"),
     ],
 )
