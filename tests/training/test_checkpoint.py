@@ -188,7 +188,7 @@ class Pretence(NamedTuple):
 def pretence(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretence:
     engines: list[Chain] = []
 
-    def open_engine(*words: Any, seed: int, dtype: str) -> Chain:
+    def open_engine(*words: Any, seed: int, dtype: str, confusion: bool) -> Chain:
         engines.append(Chain(seed))
         return engines[-1]
 
