@@ -6,7 +6,6 @@ can therefore never be the best candidate. NAME.control and NAME.finals are adde
 
 from __future__ import annotations
 
-import json
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from search.storage.urls import anchored, masked, sqlite_url
 from search.study import study_file
 from search.study.config import StudyConfig
 from search.study.dataset import data_facts, images_of
+from search.study.folder import has_run, read_stored, refuse_own_files, stored_config
 from search.study.records import Record, counts, outline, proposal_words, ranked, records
 from search.text import format_percent, format_percents
 from search.training.measures import ACCURACY, MEASURES, other_measures
@@ -42,7 +42,6 @@ CONFIG = "config"
 DATA = "data"
 KINDS = ("references", "control", "finals")  # of the studies beside the candidates', NAME.KIND
 NEW_FOLDER = "--out with a new folder"
-OUTPUTS = ("report.md", "report.html", "best_model.*", "trials", "references")  # that a run writes into its folder
 
 
 @dataclass(frozen=True)
@@ -120,16 +119,16 @@ def ask(study: str, overrides: dict[str, Any], out: Path | None, storage: str | 
     storage = storage and anchored(storage)
     config = study_file.load(path, overrides)
     run = Run(name, folder, config, storage or sqlite_url(folder), _called(study, out, storage))
-    if (folder / "config.json").is_file():
-        stored = _stored(folder)
-        _refuse_difference(folder, _config(folder, stored), config)
+    if has_run(folder):
+        stored = read_stored(folder)
+        _refuse_difference(folder, stored_config(folder, stored), config)
         if stored["name"] != name:
             raise UserError(f"{folder}: holds the run of {stored['name']!r}, not of {name!r}; pass --out with a new folder")
         if _external(run) != (stored["storage"] and anchored(stored["storage"])):
             where = stored["storage"] or f"{folder / 'study.db'}, without --storage"
             raise UserError(f"{folder}: this run is stored in {where}; pass the same storage, or another --out")
     else:
-        _refuse_own_files(folder)
+        refuse_own_files(folder)
     return run
 
 
@@ -141,13 +140,13 @@ def find(study: str, out: Path | None, storage: str | None) -> Run:
     """
     name, path, folder = named(study, out)
     called = _called(study, out, storage)
-    if not (folder / "config.json").is_file():
+    if not has_run(folder):
         raise UserError(f"{study}: nothing has run in {folder} yet; start it with: python -m search run {called}")
-    stored = _stored(folder)
+    stored = read_stored(folder)
     storage = anchored(storage) if storage else storage
     if storage is None and "***" in (stored["storage"] or ""):
         raise UserError(f"{folder}: this run is stored in {stored['storage']}; pass --storage with its password")
-    config = study_file.relocated(_config(folder, stored), path)
+    config = study_file.relocated(stored_config(folder, stored), path)
     return Run(name, folder, config, storage or stored["storage"] or sqlite_url(folder), called)
 
 
@@ -366,19 +365,6 @@ def _external(run: Run) -> str | None:
     return None if run.storage_url == sqlite_url(run.folder) else masked(run.storage_url)
 
 
-def _stored(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {key: stored[key] for key in ("name", "storage", "config")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); pass --out with a new folder") from None
-
-
-def _config(folder: Path, stored: dict[str, Any]) -> StudyConfig:
-    return study_file.parse(stored["config"], str(folder / "config.json"))
-
-
 def _refuse_difference(where: Path | str, stored: StudyConfig, requested: StudyConfig, elsewhere: str = NEW_FOLDER) -> None:
     changed = study_file.differences(stored, requested)
     if changed:
@@ -386,21 +372,6 @@ def _refuse_difference(where: Path | str, stored: StudyConfig, requested: StudyC
         options = study_file.options_back(stored, requested)
         remedy = f"resume with {options}" if options else "resume with the stored values"
         raise UserError(f"{where}: {changed[0]}{others}; {remedy}, or pass {elsewhere}")
-
-
-def _refuse_own_files(folder: Path) -> None:
-    """Refuse a folder without a run that holds files which a run would replace.
-
-    Raises:
-        UserError: there are such files.
-    """
-    names = sorted(path.name for pattern in OUTPUTS for path in folder.glob(pattern))
-    if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise UserError(
-            f"{folder}: holds {names[0]}{more} but no run (config.json), and a run would replace it; pass --out with a new "
-            "folder"
-        )
 
 
 def _called(study: str, out: Path | None, storage: str | None) -> str:
