@@ -19,7 +19,6 @@ from search.data.copies import PARTS
 from search.data.layout import shown
 from search.data.splits import HELD_OUT, Split
 from search.errors import UserError
-from search.text import format_shape
 
 GroupIds = NDArray[np.int64]
 
@@ -120,11 +119,13 @@ def check_group_arrays(
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.ndim != 1 or array.dtype.kind not in "uiSU":
-            shape = format_shape(array.shape) or "a single value"
-            raise UserError(f"{name} has shape {shape} and dtype {array.dtype}, groups must be (n,) integers or texts")
+            raise UserError(f"{name} has shape {array.shape} and dtype {array.dtype}, groups must be (n,) integers or texts")
         if len(array) != len(split.y):
             raise UserError(f"{name} has {len(array):,} groups for {len(split.y):,} images; give each image one group")
-        values += [("", value) for value in array.tolist()]
+        try:
+            values += [("", value) for value in array.tolist()]
+        except (ValueError, SystemError):  # numbers that are no characters
+            raise UserError(f"{name} holds text that is no Unicode; number the groups instead") from None
     known: dict[tuple[str, int | str], int] = {}
     ids = np.array([known.setdefault(value, len(known)) for value in values], np.int64)
     return Groups(ids, f"groups of {shown(Path(origin).name)}", class_names, unmatched)

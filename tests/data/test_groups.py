@@ -153,8 +153,13 @@ def test_arrays_of_numbers_and_texts_are_groups() -> None:
     ("array", "message"),
     [
         (np.zeros(4, np.int64), "f: groups_train has 4 groups for 3 images; give each image one group"),
-        (np.zeros(3), "f: groups_train has shape 3 and dtype float64, groups must be (n,) integers or texts"),
-        (np.zeros((3, 2), np.int64), "f: groups_train has shape 3x2 and dtype int64, groups must be (n,) integers or texts"),
+        (np.zeros(3), "f: groups_train has shape (3,) and dtype float64, groups must be (n,) integers or texts"),
+        (np.frombuffer(b"\xff" * 12, "<U1"), "f: groups_train holds text that is no Unicode; number the groups instead"),
+        (np.array(3), "f: groups_train has shape () and dtype int64, groups must be (n,) integers or texts"),
+        (
+            np.zeros((3, 2), np.int64),
+            "f: groups_train has shape (3, 2) and dtype int64, groups must be (n,) integers or texts",
+        ),
     ],
 )
 def test_arrays_that_are_no_groups_are_rejected(array: np.ndarray, message: str) -> None:
