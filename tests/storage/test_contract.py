@@ -44,6 +44,8 @@ PATCHED = {  # optuna-dashboard's functions that `report.dashboard.patches` repl
     "_note.get_note_from_system_attrs": ("system_attrs", "trial_id"),
     "_serializer.list_trial_artifacts": ("study_system_attrs", "trial_system_attrs", "trial"),
     "_custom_plot_data.list_graph_object_ids": ("system_attrs",),
+    "_app.json_api_view": ("view",),
+    "artifact._backend.json_api_view": ("view",),
 }
 
 
@@ -91,7 +93,7 @@ def test_the_storage_implements_the_public_interface_and_overrides_nothing_priva
 
 @pytest.mark.parametrize("name", PATCHED)
 def test_functions_of_the_dashboard_that_are_replaced_have_their_parameters(name: str) -> None:
-    module, function = name.split(".")
+    module, _, function = name.rpartition(".")
     found = getattr(importlib.import_module(f"optuna_dashboard.{module}"), function)
     if getattr(found, "__module__", "").startswith("optuna_dashboard"):  # else another test has applied the patches
         assert tuple(inspect.signature(found).parameters) == PATCHED[name]
