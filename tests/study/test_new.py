@@ -175,7 +175,7 @@ def test_balanced_accuracy_is_proposed_for_unbalanced_classes(counts: tuple[int,
     """The commonest has more than a third of the images and three times as many as the rarest."""
     seen = seen_of({(32, 32): sum(counts)}, counts={"all": counts})
     proposal = propose(seen, 20_000)
-    text = study_text.study_text("mine", Path("/studies/mine"), 20_000, seen, proposal, study_text.LeftOut())
+    text = study_text.study_text("mine", Path("/studies/mine"), 20_000, seen, proposal, study_text.ImageProblems())
     assert proposal.metric == metric and (f'metric = "{metric}"' in text) == (metric != "accuracy")
     share = f"{max(counts) / sum(counts):.1%}"
     assert (f"that guess has 33.3% of it, and {share} accuracy" in text) == (metric != "accuracy")
