@@ -14,7 +14,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def _fit(
         if accuracy > history[best[0]].val_accuracy or number == 0:
             best = number, weights.copy()
         if number + 1 < recipe.epochs:
-            rows = [asdict(row) for row in history]
+            rows = [row.to_dict() for row in history]
             checkpoints.write(checkpoint, named, Checkpoint((weights, velocity), rows, best[0], (best[1],)))
         point("checkpoint", number + 1, checkpoint)
         if on_epoch(history[-1]):
