@@ -1,4 +1,4 @@
-"""What makes a small network good: the effect of each choice in the table of real trainings, with intervals.
+"""Effects of the choices in the table of real trainings on accuracy, with intervals: what makes a small network good.
 
     python benchmarks/what_matters.py        # reads benchmarks/table.json; writes benchmarks/what_matters.json,
                                              # docs/what_matters.svg and the tables of docs/small-networks.md; 20 seconds

@@ -76,7 +76,7 @@ def test_the_winners_accuracy_is_that_of_its_exported_file(ranked: Path, opened:
 
 
 def by_hand(folder: Path, part: str) -> float:
-    """How right what a training left in its folder is in integers, on the validation or the test images."""
+    """Accuracy in int8 of the weights that a training left in its folder, on the validation or the test images."""
     data, about = (
         load_dataset("digits", None, protocol="holdout", holdout=0.1, images=None),
         read_json(folder / "training.json"),

@@ -16,7 +16,7 @@ from tests.support.numpy_worker import NumpyTrainer
 
 
 class WorkerThread:
-    """What the supervisor uses of `subprocess.Popen`; replaces `search.runner.supervisor._start_process`."""
+    """The part of `subprocess.Popen` that the supervisor uses; replaces `search.runner.supervisor._start_process`."""
 
     def __init__(self, *_ignored: Any) -> None:
         reader, writer = os.pipe()
