@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from report.analysis.verdict import Verdict, judge
+from report.device import device_board
 from report.tables import images_behind, leaderboard
 from search.finals.results import FinalsResult, load_results
 from search.finals.statistics import chance_gap
 from search.networks.architecture import Architecture
 from search.study.dataset import images_of
 from search.study.records import Record, records
-from search.study.run import DATA, Run, Studies, best, network_of
+from search.study.run import DATA, Opened, Run, Studies, best, network_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Findings:
         winner = self.board["trials"][0]
         images, best = images_behind(self.board, winner), winner["best_val_accuracy"]
         return None if images is None else chance_gap(best, best, images)
+
+    @property
+    def device_board(self) -> dict[str, Any] | None:
+        """The best candidates on the microcontroller that the budget names; None without one."""
+        device = self.run.config.budget.device
+        if device is None:
+            return None
+        return device_board(Opened(self.run, self.candidates, self.references), device, self.studies)
 
     @property
     def judged_board(self) -> dict[str, Any]:

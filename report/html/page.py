@@ -53,6 +53,7 @@ def page(findings: Findings, predictions: Predictions | str) -> str:
         results.progress(findings),
         results.costs(findings, candidates),
         results.winner(findings),
+        results.device(findings),
         results.mistakes(findings, predictions),
         insights.effects(findings),
         insights.choices(findings, candidates),

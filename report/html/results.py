@@ -11,6 +11,7 @@ from report import pareto as fronts
 from report.analysis.findings import Findings
 from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table, most_confused, picture
 from report.analysis.parts import Net, outline, part_of
+from report.device import accuracy_text, bars
 from report.figures import curves as figures
 from report.figures import finals as charts
 from report.figures.progress import progress as draw_progress
@@ -24,7 +25,7 @@ from search.budget.metrics import METRICS
 from search.finals.statistics import wilson
 from search.study.pareto import add_costs
 from search.study.run import Opened
-from search.text import format_percent, format_percents
+from search.text import format_percent, format_percents, format_share
 from search.training.measures import ACCURACY, MEASURES, other_measures
 
 SHOWN = 20  # trials shown above the fold
@@ -153,6 +154,27 @@ def winner(findings: Findings) -> Section:
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def device(findings: Findings) -> Section | None:
+    """Section on what the best candidates take of the microcontroller that the budget names; None without one."""
+    board = findings.device_board
+    if board is None:
+        return None
+    columns = ("trial", "RAM: arena", "flash", "multiply-adds", "int8", "operators")
+    rows = []
+    for card in board["cards"]:
+        taken = [
+            f"{markup.bar(value / limit)}<br>{value:,} ({format_share(value, limit)})"
+            for _, value, limit, _ in bars(board, card)
+        ]
+        operators = ", ".join(card["operators"])
+        rows.append((str(card["number"]), *taken, escape(accuracy_text(board, card)), escape(operators)))
+    memory = f"{board['ram']:,} bytes of RAM and {board['flash']:,} of flash"
+    macs = "the budget" if board["macs"] else "the largest here"
+    text = f"Shares of {memory}, and of {macs} in multiply-adds. The int8 files are computed, not converted."
+    table = markup.table_of(columns, rows, "Memory of the device", left=(0, 1, 2, 3, 5))
+    return Section("device", f"On {escape(board['device'])}", markup.paragraph(text) + table)
 
 
 def mistakes(findings: Findings, predictions: Predictions | str) -> Section | Lacking:

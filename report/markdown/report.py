@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from report.analysis.findings import Findings, gather
 from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table
 from report.analysis.verdict import Board, Standing, Verdict
+from report.device import device_table
 from report.figures import data as figure_data
 from report.markdown.curves_svg import curves_svg
 from report.markdown.effects import effects_section, finals_section
@@ -97,7 +98,7 @@ def write_report(
     params, summary = keras_summary(network)
     effects = effects_section(run, studies.candidates)
     checked = checks(run.config, network, params, found.board, found.verdict)
-    curves = _curves(found)
+    curves, device = _curves(found), found.device_board
     label = run.config.metric_label
     write_text(to / CURVES, curves_svg(curves, BASE, images_of(found.data, "validation"), label))
     sections = [
@@ -108,6 +109,7 @@ def write_report(
         f"## Learning curves\n\n![Validation {label} by epoch: {' and '.join(curves)}]({CURVES})",
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
         *([f"## Recall of each class\n\n{_recall(predictions)}"] if isinstance(predictions, Predictions) else []),
+        *([f"## On {escaped(device['device'])}\n\n{markdown(device_table(device))}"] if device else []),
         *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
         *([f"## On fresh seeds\n\n{finals_section(found.finals, found.board.get('val_images'))}"] if found.finals else []),
         *([f"## What each factor does\n\n{effects}"] if effects else []),

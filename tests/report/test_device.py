@@ -7,12 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from report.analysis.findings import gather
 from report.device import card_lines, device_board, device_table
+from report.html import results
 from search.budget.cost import compute_cost
 from search.cli.tables import print_device
 from search.study.config import STUDIES
 from search.study.records import records
 from search.study.run import Opened, network_of
+from search.text import format_share
 from tests.support.synthetic import fill, noise_images, storages_in_memory, synthetic_run
 
 FLOAT = {"search__rungs": None, "search__rank_by": "float", "recipe__epochs": 2}
@@ -26,6 +29,7 @@ def test_a_card_has_what_a_board_needs_to_know(tmp_path: Path) -> None:
         made = fill(run, noise_images(), 6)
         study = Opened(run, records(made.candidates), records(made.references))
         board = device_board(study, "64KB/32KB", made, most=3)
+        section = results.device(gather(run, made))
         costs = [compute_cost(network_of(run, card["number"], made)) for card in board["cards"]]
     assert (board["ram"], board["flash"], board["macs"]) == (65_536, 32_768, 8_000_000)
     assert [card["rank"] for card in board["cards"]] == [1, 2, 3]
@@ -41,3 +45,7 @@ def test_a_card_has_what_a_board_needs_to_know(tmp_path: Path) -> None:
     print_device(console, board)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.count("(rank ") == 3 and max(map(len, shown.splitlines())) <= 80
+    assert section and section.title == "On 64KB/64KB"
+    for card in board["cards"]:
+        for name in ("arena_bytes", "flash_bytes"):
+            assert f"{card[name]:,} ({format_share(card[name], 65_536)})" in section.body
