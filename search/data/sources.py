@@ -83,7 +83,7 @@ def open_source(name: str | None, path: Path | None, options: Options, reading: 
     if path is not None:
         if is_folder_of_images(path):
             return _open_folder(name, path, options, reading, group)
-        if group is not None:
+        if group is not None and path.exists():
             raise UserError(
                 f"{path}: data.group is a pattern for paths in a folder of images, and this is none; leave it out, or give "
                 "the groups of an .npz as its array groups_train"

@@ -79,7 +79,11 @@ def planned(folder: Path, content: bytes | str) -> None:
 def test_the_originals_are_studies(folder: Path) -> None:
     for text in TEXTS:
         (folder / "study.toml").write_text(text, encoding="utf-8")
-        assert run("plan", "study.toml", within=folder).status == 0
+        ended = run("plan", "study.toml", within=folder)
+        is_absent = any(
+            words in ended.err for words in ("no such file", "holds no run")
+        )  # images and runs of the reader's own
+        assert ended.status == 0 or is_absent, ended
 
 
 @settings(max_examples=MANY)
