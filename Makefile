@@ -39,7 +39,7 @@ run: venv
 	$(BIN)/python -m search run quickstart
 
 test: venv
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .

@@ -259,7 +259,7 @@ def test_what_cannot_be_deleted_is_answered_with_the_remedy(
 def test_a_study_at_work_is_not_disturbed(copied: Run) -> None:
     with serving(copied) as site:
         command = [sys.executable, "-m", "search", "run", str(study_file(copied)), "--trials", "5"]
-        environment = os.environ | NUMPY | {"EPOCH_SECONDS": "0.2"}
+        environment = os.environ | NUMPY | {"EPOCH_SECONDS": "0.5"}
         options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, cwd=ROOT, env=environment, **options) as worker:
             seen = []
