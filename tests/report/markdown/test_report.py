@@ -452,7 +452,8 @@ def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
     found = gather(copied, studies.load(copied))
     answers = evaluate_winner(found)
     best = found.board["trials"][0]["best_val_accuracy"]
-    assert answers.measures["accuracy"] == pytest.approx(best, abs=1.5 / 359), "but for a tie, which other kernels may decide otherwise"
+    tie = 1.5 / 359  # which other kernels may decide otherwise
+    assert answers.measures["accuracy"] == pytest.approx(best, abs=tie)
     assert answers.confusion.sum(axis=1).tolist() == np.bincount(load_study_data(copied.config).y_val).tolist()
     assert answers.class_names == tuple("0123456789")
 
