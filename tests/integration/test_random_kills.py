@@ -20,7 +20,7 @@ from tests.support.storms import (
     write_base,
 )
 
-ROUNDS = int(os.environ.get(KILL_ROUNDS, "10"))  # about 5 CPU-seconds each
+ROUNDS = int(os.environ.get(KILL_ROUNDS, "6"))  # about 5 CPU-seconds each
 
 
 @pytest.mark.slow
