@@ -120,8 +120,8 @@ def leaderboard_rows(findings: Findings) -> list[Row]:
 
 def _row(board: Mapping[str, Any], name: str, outcome: str, scores: Mapping[str, Any], record: Record | None) -> Row:
     row: Row = {column.key: scores.get(column.key) for column in COLUMNS} | {"name": name, "outcome": outcome}
-    if "float_val_accuracy" in scores:
-        row["float_val_accuracy"] = scores["float_val_accuracy"]
+    if board.get("ranked_by") == "int8":  # a base that is a number has no accuracy in float
+        row["float_val_accuracy"] = scores.get("float_val_accuracy")
     row |= {"adopted": origin_words(scores["adopted"])} if scores.get("adopted") else {}
     row |= {"number": scores.get("number"), "epochs": scores.get("epochs"), "low": None, "high": None, "tie": False}
     if record is not None:

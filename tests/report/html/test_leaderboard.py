@@ -8,6 +8,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,11 @@ def test_a_study_ranked_by_int8_says_which_accuracy_is_which() -> None:
     titles = [column.title for column in columns({"ranked_by": "int8"})]
     assert titles[2:4] == ["best in int8", "best in float"] and "last in float" in titles
     assert [column.title for column in columns({})][2] == "best"
+
+
+def test_a_row_without_a_float_accuracy_leaves_its_cell_empty(found: Findings) -> None:
+    rows = leaderboard_rows(replace(found, board={**found.board, "ranked_by": "int8"}))
+    assert {row["float_val_accuracy"] for row in rows} == {None}
 
 
 def test_what_a_row_opens_to_is_packed_in_the_page(found: Findings) -> None:
