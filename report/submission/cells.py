@@ -66,7 +66,7 @@ def cells(hand_in: HandIn) -> list[Cell]:
     verdict, label = escaped(hand_in.verdict.text), MEASURES[hand_in.metric].label
     base_score = format_percent(hand_in.base_accuracy, hand_in.val_images)
     return [
-        markdown(f"# {hand_in.title}\n\n{verdict}\n\n{hand_in.what_was_done}\n\nProtocol: {hand_in.protocol}"),
+        markdown(f"# {escaped(hand_in.title)}\n\n{verdict}\n\n{hand_in.what_was_done}\n\nProtocol: {hand_in.protocol}"),
         code(codes.setup(hand_in.val_images, hand_in.metric)),
         markdown(f"## Images\n\n{_about_images(hand_in.images)}"),
         code(codes.IMAGES),
@@ -116,11 +116,11 @@ def _about_images(images: Images | None) -> str:
     there = f"`{DATA}` holds the {held} as the study took them."
     if not images.is_handed_in:
         there = f"The validation images lay in `{DATA}` when this was executed; they are too many to hand in."
-    return f"{images.name}: trained on {images.training:,}, validated on {images.validation:,}, {split}. {there}"
+    return f"{escaped(images.name)}: trained on {images.training:,}, validated on {images.validation:,}, {split}. {there}"
 
 
 def _network(network: Network) -> Iterator[Cell]:
-    yield markdown(_NETWORK.format(role=network.role, name=network.name, file=network.file))
+    yield markdown(_NETWORK.format(role=network.role, name=network.name.replace("`", "'"), file=network.file))
     yield code(codes.definition(network))
     yield code(codes.building(network))
     yield markdown(f"### Training log of the {network.role}\n\nReplayed from `logs/{network.role}.json`.")
