@@ -113,6 +113,7 @@ class _Crew:
         self.events: queue.Queue[tuple[_Worker, Event | None]] = queue.Queue()
         self.workers: list[_Worker] = []
         self.failures: list[str] = []  # reasons of the last failures in a row
+        self.idle_losses = 0  # workers lost outside of any trial since the last trial that ended well
         self.started = time.monotonic()
 
     def work(self, shares: Sequence[Share]) -> None:
@@ -169,6 +170,7 @@ class _Crew:
                 self.failures.append(event.reason or "")
             case TrialEnded():
                 self.failures.clear()
+                self.idle_losses = 0
 
     def _check_for_hung(self) -> None:
         minutes = self.run.config.search.stall_minutes
@@ -179,13 +181,19 @@ class _Crew:
     def _replace(self, worker: _Worker, outcome: Outcome, cause: str) -> None:
         """End the trial of a worker that crashed or hung, and start another in its place."""
         closed = self._end([worker], f"the worker {cause}", outcome)
+        log = self.run.folder / LOG
         if not closed and not worker.has_loaded:  # another process would end the same way
-            log = self.run.folder / LOG
-            last_line = _last_line(log)
-            raise StudyStopped(f"the worker {cause} before any trial{f': {last_line}' if last_line else ''}; see {log}")
+            raise StudyStopped(f"the worker {cause} before any trial{_quoted_end(log)}; see {log}")
         self.view.show(WorkerLost(cause, tuple(closed)), worker.index)
-        self.failures.append(cause)
-        _stop_if_many(self.failures, self.run)
+        if closed:
+            self.failures.append(cause)
+            _stop_if_many(self.failures, self.run)
+        else:
+            self.idle_losses += 1
+            if self.idle_losses >= MOST_FAILURES:  # no trial is at fault: such as reports that cannot be written
+                raise StudyStopped(
+                    f"the worker {cause} {self.idle_losses} times outside of any trial{_quoted_end(log)}; see {log}"
+                )
         self._start(worker.index, worker.share)
 
     def _start(self, index: int, share: Share) -> None:
@@ -284,6 +292,12 @@ def _last_line(log: Path) -> str:
     except OSError:
         return ""
     return next((reason(ValueError(line)) for line in reversed(lines) if line.strip()), "")
+
+
+def _quoted_end(log: Path) -> str:
+    """The last line of the log as the end of a message; "" if there is none."""
+    last_line = _last_line(log)
+    return f": {last_line}" if last_line else ""
 
 
 def _cause(status: int) -> str:

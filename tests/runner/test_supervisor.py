@@ -178,6 +178,14 @@ def test_workers_that_keep_dying_stop_the_run_with_what_they_share(stage: Stage)
     assert all(trial.state == TrialState.FAIL for trial in load(stage.run).candidates.trials[:5])
 
 
+def test_workers_that_keep_dying_between_trials_stop_the_run_with_the_last_line_of_the_log(stage: Stage) -> None:
+    stage.plays('say(event="found", trials=2, done=2); print("KeyError: no such column", file=sys.stderr); sys.exit(1)')
+    told = r"crashed with exit status 1 5 times outside of any trial: KeyError: no such column; see .*worker\.log"
+    with pytest.raises(StudyStopped, match=told):
+        stage.supervise()
+    assert stage.turns == 5
+
+
 @pytest.mark.parametrize("between", ["", 'say(event="end", number=9, outcome="rejected", reason="r")'])
 def test_five_failed_ends_in_a_row_stop_the_run_whatever_was_rejected_between(between: str, stage: Stage) -> None:
     stage.plays(
