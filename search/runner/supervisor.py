@@ -48,6 +48,7 @@ from search.training.result import Outcome
 
 MOST_FAILURES = 5  # in a row, before the run stops
 STOP_SECONDS = 5.0  # between SIGTERM and SIGKILL
+HALTED_SECONDS = 10.0  # between two looks at the workers, which are half a second apart, from which this process was halted
 LAST_SECONDS = 2.0  # for which a run that ends retries an unreachable database
 LOG = "worker.log"  # in the run folder: what workers and their libraries print
 MODULE = "SEARCH_WORKER"  # environment variable: the module that is a worker process, instead of `search worker`
@@ -114,7 +115,7 @@ class _Crew:
         self.workers: list[_Worker] = []
         self.failures: list[str] = []  # reasons of the last failures in a row
         self.idle_losses = 0  # workers lost outside of any trial since the last trial that ended well
-        self.started = time.monotonic()
+        self.started = self.last_check = time.monotonic()
 
     def work(self, shares: Sequence[Share]) -> None:
         """Run a worker on each share until all are done."""
@@ -173,9 +174,14 @@ class _Crew:
                 self.idle_losses = 0
 
     def _check_for_hung(self) -> None:
+        now = time.monotonic()
+        halted, self.last_check = now - self.last_check, now
+        if halted > HALTED_SECONDS:  # this process was halted, as in a paused container, and its workers perhaps with it
+            for worker in self.workers:
+                worker.last_sign += halted
         minutes = self.run.config.search.stall_minutes
         for worker in list(self.workers):
-            if time.monotonic() - worker.last_sign > 60 * minutes:
+            if now - worker.last_sign > 60 * minutes:
                 self._replace(worker, Outcome.TIMED_OUT, f"gave no sign of life for {minutes:g} minutes")
 
     def _replace(self, worker: _Worker, outcome: Outcome, cause: str) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import optuna
@@ -176,6 +177,15 @@ def test_workers_that_keep_dying_stop_the_run_with_what_they_share(stage: Stage)
         stage.supervise()
     assert stage.turns == 5
     assert all(trial.state == TrialState.FAIL for trial in load(stage.run).candidates.trials[:5])
+
+
+def test_a_worker_is_not_hung_because_its_supervisor_was_halted_too(stage: Stage) -> None:
+    crew = supervisor._Crew(stage.run, make_order(stage.run), stage.view, "one", lambda: False)
+    quiet = SimpleNamespace(last_sign=time.monotonic() - 3_600)
+    crew.workers = [quiet]  # type: ignore[list-item]
+    crew.last_check -= 3_600
+    crew._check_for_hung()  # would end the worker's process, which is not there
+    assert time.monotonic() - quiet.last_sign < 60
 
 
 def test_workers_that_keep_dying_between_trials_stop_the_run_with_the_last_line_of_the_log(stage: Stage) -> None:
