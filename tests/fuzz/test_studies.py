@@ -79,6 +79,7 @@ def planned(folder: Path, content: bytes | str) -> None:
 def test_the_originals_are_studies(folder: Path) -> None:
     for text in TEXTS:
         (folder / "study.toml").write_text(text, encoding="utf-8")
+        load(folder / "study.toml")
         ended = run("plan", "study.toml", within=folder)
         is_absent = any(
             words in ended.err for words in ("no such file", "holds no run")

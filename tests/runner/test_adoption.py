@@ -331,7 +331,7 @@ class Untrained:
         return "float32"
 
     def fit(self, *arguments: Any, **options: Any) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a worker that only adopts was asked to train")
 
 
 def prepared(run: Run) -> list[Event]:
