@@ -39,7 +39,7 @@ class Fault:
     """A fault injected into a worker at a point of its work."""
 
     at: str  # begun (before its first heartbeat), epoch (in it), checkpoint (after it), tell (before the result is stored)
-    do: str  # kill, crash (the supervisor too), abort, hang, halt, memory, exhausted, nan, full, torn
+    do: str  # kill, crash (the supervisor too), abort, hang, wait (for `Storm.go`), halt, memory, exhausted, nan, full, torn
     index: int | None = None  # of the trial; any if None
     epoch: int | None = None
     times: int = 1
@@ -82,6 +82,9 @@ def _happen(what: str, path: Path | None) -> None:
             os.abort()
         case "hang":
             time.sleep(600)
+        case "wait":
+            while not (FOLDER / "go").exists():
+                time.sleep(0.05)
         case "halt":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "memory":

@@ -118,6 +118,10 @@ class Storm:
             assert time.monotonic() < deadline, [(one.number, one.state, one.user_attrs) for one in self.trials]
             time.sleep(0.1)
 
+    def go(self) -> None:
+        """Let workers go on that wait by a fault."""
+        (self.folder / "go").touch()
+
     @property
     def happened(self) -> Counter[int]:
         """Number of faults that have happened, by the row of the table of faults."""
