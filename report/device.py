@@ -19,12 +19,15 @@ BAR_WIDTH = 20  # letters
 Card = Mapping[str, Any]
 
 
-def device_board(study: Opened, device: str, studies: Studies, most: int | None = CARDS) -> dict[str, Any]:
+def device_board(
+    study: Opened, device: str, studies: Studies, most: int | None = CARDS, numbers: Sequence[int] | None = None
+) -> dict[str, Any]:
     """The best candidates with what their int8 forms take of a device, computed without converting them.
 
     Args:
         device: a chip or a profile, see `search.budget.devices`.
         most: number of candidates, the best first; None for all.
+        numbers: only these trials, in this order.
 
     Raises:
         ValueError: the device is neither.
@@ -35,6 +38,9 @@ def device_board(study: Opened, device: str, studies: Studies, most: int | None 
     is_int8 = board.get("ranked_by") == "int8"
     ranked = [row for row in board["trials"] if row["rank"] is not None]
     cards = []
+    if numbers is not None:
+        by_number = {row["number"]: row for row in ranked}
+        ranked = [by_number[number] for number in numbers]
     for row in ranked[:most]:
         cost = compute_cost(network_of(study.run, row["number"], studies))
         cards.append(

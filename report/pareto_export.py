@@ -1,7 +1,7 @@
 """Export of the Pareto front of a study: each of its networks in a folder of its own, and an index.
 
-DIR/front.json      what `top --json --pareto` prints, with the folder of each network, its files and their facts
-DIR/front.md        the same as a table
+DIR/front.json      what `top --json --pareto --device` prints, with the folder of each network, its files and their facts
+DIR/front.md        the same as a table, and a card of each network on the device
 DIR/trial-7/...     one export, as of a single network
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from report.device import card_lines, device_board
 from report.markdown.formatting import escaped, markdown, protocol_words
 from report.pareto import Front, front_board, front_words
 from report.tables import Table, measure_of
@@ -51,8 +52,11 @@ class ExportedFront:
         return [*trials, *formats]
 
 
-def export_front(run: Run, metrics: Sequence[str], folder: Path, write: Write) -> ExportedFront:
+def export_front(run: Run, metrics: Sequence[str], folder: Path, write: Write, device: str | None = None) -> ExportedFront:
     """Export every network of the front; one that fails is named in the index, and the others are exported.
+
+    Args:
+        device: microcontroller of the cards, a chip or a profile; None for that of the budget, if it names one.
 
     Raises:
         UserError: nothing has been trained, the files of a network are not in the run folder, or none could be exported.
@@ -89,12 +93,22 @@ def export_front(run: Run, metrics: Sequence[str], folder: Path, write: Write) -
         if row["number"] in exported
     ]
     index = {**front, "protocol": run.config.protocol, "trials": rows, "failed": failed}
+    if device := device or run.config.budget.device:
+        index["device"] = _device(device_board(study, device, studies, None, [row["number"] for row in rows]), rows)
     write_json(folder / INDEX, index)
     table = _table(index)
-    write_text(folder / WORDS, _words(run, front, failed, table))
+    write_text(folder / WORDS, _words(run, front, index, table))
     current = {f"trial-{number}" for number in numbers}
     outdated = (name for name in earlier if name not in current and (folder / name).is_dir())
     return ExportedFront(index, table, tuple(outdated))
+
+
+def _device(board: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The board with the int8 accuracies that the export measured."""
+    for card, row in zip(board["cards"], rows, strict=True):
+        if card["int8_val_accuracy"] is None:
+            card["int8_val_accuracy"] = row["forms"].get("int8", {}).get(f"val_{board.get('metric', ACCURACY)}")
+    return board
 
 
 def _reason(error: Exception) -> str:
@@ -146,14 +160,17 @@ def _formatted(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
-def _words(run: Run, front: Front, failed: Mapping[str, str], table: Table) -> str:
+def _words(run: Run, front: Front, index: Mapping[str, Any], table: Table) -> str:
     parts = [
         f"# {escaped(run.name)}: {run.config.metric_label} against {', '.join(front['prices'])}",
         escaped(front_words(front)),
         markdown(table),
         f"Protocol {run.config.protocol}: {protocol_words(run.config)}",
-        *(f"Not exported: trial {number} ({escaped(reason)})." for number, reason in failed.items()),
+        *(f"Not exported: trial {number} ({escaped(reason)})." for number, reason in index["failed"].items()),
     ]
+    if board := index.get("device"):
+        cards = "\n\n".join("\n".join(card_lines(board, card)) for card in board["cards"])
+        parts += [f"## On {escaped(board['device'])}", f"```text\n{cards}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

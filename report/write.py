@@ -13,7 +13,12 @@ from search.study.run import Run, Studies
 
 
 def write_reports(
-    run: Run, studies: Studies, folder: Path | None = None, tell: Callable[[str], None] = lambda words: None
+    run: Run,
+    studies: Studies,
+    folder: Path | None = None,
+    tell: Callable[[str], None] = lambda words: None,
+    *,
+    device: str | None = None,
 ) -> list[Path]:
     """Write both reports and the card into a folder, the run folder if None.
 
@@ -21,12 +26,13 @@ def write_reports(
 
     Args:
         tell: receives progress messages.
+        device: microcontroller of the cards; None for that of the budget, if it names one.
 
     Raises:
         UserError: no candidate has been trained yet.
     """
     tell("reading the trials")
-    found = gather(run, studies)
+    found = gather(run, studies, device)
     tell("report.html: evaluating the winner again, importance of the choices, figures")
     predictions = predictions_of(found)
     page = write_html(found, folder, predictions)

@@ -91,6 +91,13 @@ def format_points_span(low: float, high: float, images: int | None) -> str:
     return f"{format_points(low, images)} to {format_points(high, images)}"
 
 
+def format_number(value: float) -> str:
+    """A value of a choice as text: `1,024`, `0.995`, `0.0032`; below 0.1 with two significant digits, else with three."""
+    if isinstance(value, int) or abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.3g}"
+
+
 def format_count(count: int, noun: str) -> str:
     """A number with its noun: `1 trial`, `1,200 trials`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

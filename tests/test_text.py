@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from search.text import format_clock, format_duration, format_estimate, format_field, format_shape, format_share
+from search.text import (
+    format_clock,
+    format_duration,
+    format_estimate,
+    format_field,
+    format_number,
+    format_shape,
+    format_share,
+)
 
 HOUR, DAY = 3_600, 86_400
 
@@ -50,3 +58,19 @@ def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
 )
 def test_clocks_and_estimates(seconds: float, clock: str, estimate: str) -> None:
     assert (format_clock(seconds), format_estimate(seconds)) == (clock, estimate)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1_024, "1,024"),
+        (93_056.4, "93,056"),
+        (0.995, "0.995"),
+        (0.0031622776, "0.0032"),
+        (112.5, "112"),
+        (0.15, "0.15"),
+        (0, "0"),
+    ],
+)
+def test_a_number_has_the_digits_that_matter(value: float, text: str) -> None:
+    assert format_number(value) == text

@@ -16,6 +16,7 @@ from typing import Literal
 from report.analysis.parts import Net, Part
 from report.tables import Table
 from search.spaces.domains import Value
+from search.text import format_number
 
 FEWEST = 8  # fewest networks, of which two are the best quarter
 QUARTILES = 8  # fewest networks for quartiles
@@ -115,11 +116,7 @@ def _summary(values: Sequence[Value]) -> str:
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     is_whole = all(isinstance(value, int) for value in numbers)
     if numbers and len(numbers) == len(values) and not (is_whole and 1 < len(set(numbers)) <= NAMES):
-        low, middle, high = (_short(value) for value in (min(numbers), median_low(numbers), max(numbers)))
+        low, middle, high = (format_number(value) for value in (min(numbers), median_low(numbers), max(numbers)))
         return middle if low == high else f"{middle} ({low} to {high})"
     most = sorted(Counter(map(str, values)).most_common(), key=lambda pair: (-pair[1], pair[0]))[:NAMES]
     return ", ".join(f"{name} {count / len(values):.0%}" for name, count in most)
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if isinstance(value, int) or value >= 1_000 else f"{value:.3g}"

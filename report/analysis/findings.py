@@ -30,6 +30,7 @@ class Findings:
     network: Architecture  # the winner
     finals: FinalsResult | None
     data: Mapping[str, Any]  # summary, fingerprint, input, classes and class_names of the images
+    device: str | None = None  # a microcontroller to compare the best candidates with
 
     @property
     def verdict(self) -> Verdict:
@@ -45,11 +46,10 @@ class Findings:
 
     @property
     def device_board(self) -> dict[str, Any] | None:
-        """The best candidates on the microcontroller that the budget names; None without one."""
-        device = self.run.config.budget.device
-        if device is None:
+        """The best candidates on the microcontroller; None without one."""
+        if self.device is None:
             return None
-        return device_board(Opened(self.run, self.candidates, self.references), device, self.studies)
+        return device_board(Opened(self.run, self.candidates, self.references), self.device, self.studies)
 
     @property
     def judged_board(self) -> dict[str, Any]:
@@ -57,8 +57,11 @@ class Findings:
         return {**self.board, "standing": self.verdict.to_dict()}
 
 
-def gather(run: Run, studies: Studies) -> Findings:
+def gather(run: Run, studies: Studies, device: str | None = None) -> Findings:
     """Read and analyse a run.
+
+    Args:
+        device: a microcontroller, see `search.budget.devices`; None for that of the budget, if it names one.
 
     Raises:
         UserError: no candidate has been trained yet.
@@ -75,4 +78,5 @@ def gather(run: Run, studies: Studies) -> Findings:
         network_of(run, number, studies),
         load_results(run),
         studies.candidates.user_attrs[DATA],
+        device or run.config.budget.device,
     )

@@ -148,7 +148,8 @@ _HOW_TO_READ = """\
   multiply-adds with the Pareto front; refused proposals. Hollow points were pruned.
 - Each trial's own note shows its network layer by layer, and its files the drawing of it for the best {drawn}; the base
   itself is in the study {references}.
-- When the study has its trials, the winner and the write-up are at the foot of the first page, to download."""
+- When the study has its trials, the winner, the write-up and `card.png`, the result as a picture, are at the foot of the
+  first page, to look at and to download."""
 
 
 def _how_to_read(run: Run, board: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from search.study.run import DATA, Run, Studies, network_of, sibling
 YOURS = "*Above this line the note is rewritten after each trial; what you write below it stays.*"
 GRAPHS = ("learning-curves", "accuracy-by-params", "accuracy-by-macs", "refusals")  # in display order
 ARTIFACTS = "artifacts"  # folder in the run folder with the files that the dashboard offers
-EXPORTS = ("best_model*", "report.*")
+EXPORTS = ("best_model*", "report.*", "card.*")
 REST = 20  # pause until the next update, in durations of the last one
 
 # Names of the dashboard's attributes; a note is stored as numbered parts and a version that grows with each change.

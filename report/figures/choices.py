@@ -14,6 +14,7 @@ from report.analysis.parts import Net, Part
 from report.colours import GREY
 from report.figures.finals import BEST, POINTS, WORST, legend_entry, with_spans
 from report.figures.style import axis, count_axis, drawn, faint
+from search.text import format_count, format_number
 
 FEW, FADED = 5, 0.35  # networks below which a median is faded, and its opacity
 LINES = 12  # largest group of which each network is drawn
@@ -61,7 +62,7 @@ def along(contrast: Contrast, value: Callable[[Part], float], title: str, part: 
                     "opacity": [1.0 if spot.n >= FEW else FADED for spot in spots],
                 },
                 "customdata": [_spot_words(spot) for spot in spots],
-                "hovertemplate": f"{group}, {part} %{{x}}: median %{{y:.4~g}}%{{customdata}}<extra></extra>",
+                "hovertemplate": f"{group}, {part} %{{x}}: median %{{customdata}}<extra></extra>",
             }
         )
     return drawn(title, traces, _parts(contrast, part) | _counted(contrast, profiles, part), axis(title, rangemode="tozero"))
@@ -100,8 +101,8 @@ def _quiet(x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:
 
 
 def _spot_words(spot: Spot) -> str:
-    span = "" if spot.span is None else f", quartiles {spot.span[0]:g} to {spot.span[1]:g}"
-    return f"{span}, {spot.n} networks"
+    span = "" if spot.span is None else f", quartiles {format_number(spot.span[0])} to {format_number(spot.span[1])}"
+    return f"{format_number(spot.middle)}{span}, {format_count(spot.n, 'network')}"
 
 
 def pools(contrast: Contrast) -> Figure:

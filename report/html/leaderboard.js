@@ -112,6 +112,8 @@
     return picture;
   };
   const percent = (value) => `${(100 * value).toFixed(trials.images && trials.images <= 1000 ? 1 : 2)}%`;
+  const short = (value) => (typeof value !== "number" ? `${value}` : Number.isInteger(value) ? value.toLocaleString("en")
+    : `${Number(value.toPrecision(Math.abs(value) < 0.1 ? 2 : 3))}`);
   const facts = (row) => {
     const list = element("dl", { className: "facts" });
     const add = (name, value) => value && list.append(element("div", {}, element("dt", {}, name), element("dd", {}, value)));
@@ -129,7 +131,7 @@
     add("Flash, int8", row.flash_bytes === null ? "" : `${whole(row.flash_bytes)} bytes`);
     add("Arena, int8", row.arena_bytes === null ? "" : `${whole(row.arena_bytes)} bytes`);
     add("Epochs", row.epochs === null ? "" : `${row.epochs}, best in ${row.best_epoch}`);
-    for (const [name, value] of choicesOf(row)) add(name, `${value}`);
+    for (const [name, value] of choicesOf(row)) add(name, short(value));
     return list;
   };
   const open = (line) => {

@@ -157,7 +157,7 @@ def winner(findings: Findings) -> Section:
 
 
 def device(findings: Findings) -> Section | None:
-    """Section on what the best candidates take of the microcontroller that the budget names; None without one."""
+    """Section on what the best candidates take of the microcontroller; None without one."""
     board = findings.device_board
     if board is None:
         return None

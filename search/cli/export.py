@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.console import console_of, is_study, network_of, short
-from search.cli.options import Out, Pareto, Storage
+from search.cli.options import Device, Out, Pareto, Storage, check_device_option
 from search.cli.waiting import WaitingLine
 from search.errors import UserError
 
@@ -42,13 +42,14 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(help="version of ONNX' operators; default: 18", min=13, max=23)] = None,
     pareto: Pareto = None,
+    device: Device = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Export the winner: Keras source, card, trained model, TensorFlow Lite, C array, ONNX; each is read back and verified.
 
     Where a format fails, the others are written and the exit status is 1. With --pareto every network of the front is
-    exported, each into a folder of its own, with an index of them.
+    exported, each into a folder of its own, with an index of them and a card of each on the --device.
     """
     if number is not None and trial is not None:
         raise UserError(f"{network} {number} --trial {trial}: the number and --trial are the same thing; pass one of them")
@@ -65,7 +66,10 @@ def export(
     if pareto:
         if number is not None or reference or is_submission or not is_study(network):
             raise UserError("--pareto: exports the front of a study; pass a study, no trial, no --reference, no submission")
-        return _export_front(network, pareto, to, formats, data, storage, out, options)
+        check_device_option(device)
+        return _export_front(network, pareto, to, formats, data, device, storage, out, options)
+    if device:
+        raise UserError(f"--device {device}: lists the memory of a front; pass --pareto, or ask `top` or `report`")
     if is_submission:
         return _submit(network, number, reference, to, form or [], storage, out)
     with WaitingLine() as progress:
@@ -132,7 +136,7 @@ def _export_trained(
 
 
 def _export_front(
-    study: str, pareto: list[str], to: Path | None, formats: tuple[str, ...] | None, data: str | None,
+    study: str, pareto: list[str], to: Path | None, formats: tuple[str, ...] | None, data: str | None, device: str | None,
     storage: str | None, out: Path | None, options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Export every network of the front; exit status 1 if a network, or a format of one, could not be exported."""
@@ -162,7 +166,7 @@ def _export_front(
             return write(trained, folder, formats=formats, images=images, on_format=on_format, **options)
 
         folder = to or run.folder / FOLDER
-        exported = export_front(run, metrics, folder, export_one)
+        exported = export_front(run, metrics, folder, export_one, device)
     print_taken(console_of(), exported, Path(short(folder.resolve())))
     for name, reason in exported.failures:
         _print_error(f"{name}: {reason}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from search.budget.metrics import METRICS
+from search.errors import UserError
 
 Study = Annotated[str, typer.Argument(help="a name under studies/, or the path of a study file (TOML) or of its folder")]
 Out = Annotated[Path | None, typer.Option(help="run folder; default: studies/NAME/run", file_okay=False)]
@@ -24,6 +25,10 @@ PerGpu = Annotated[
 ]
 RayAddress = Annotated[str | None, typer.Option(help="Ray cluster to train on; auto: the cluster of this machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="memory on a microcontroller, one card a candidate: a chip, or RAM/flash such as 64KB/64KB"),
+]
 Pareto = Annotated[
     list[str] | None,
     typer.Option(help=f"front of accuracy against a cost metric: {', '.join(METRICS)}; may be repeated"),
@@ -38,6 +43,22 @@ Trials = Annotated[int | None, typer.Option(help="total number of trained candid
 Images = Annotated[int | None, typer.Option(help="number of training images to use; the other splits shrink in proportion")]
 Seed = Annotated[int | None, typer.Option(help="root seed: all random numbers derive from it")]
 BatchSize = Annotated[int | None, typer.Option(help="images per training step")]
+
+
+def check_device_option(device: str | None) -> None:
+    """Check `--device` before anything is loaded.
+
+    Raises:
+        UserError: it is neither a chip nor a profile.
+    """
+    if device is None:
+        return
+    from search.budget.devices import check_device
+
+    try:
+        check_device(device)
+    except ValueError as error:
+        raise UserError(f"--device: {error}") from None
 
 
 def overrides(

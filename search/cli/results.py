@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from search.cli.console import console_of, is_study, network_of, print_json, short
-from search.cli.options import AsJson, Out, Pareto, Storage, Study
+from search.cli.options import AsJson, Device, Out, Pareto, Storage, Study, check_device_option
 from search.cli.waiting import WaitingLine
 from search.errors import UserError
 
@@ -23,27 +23,28 @@ def top(
     study: Study,
     whole: Annotated[bool, typer.Option("--all", help="print all trials; default: the first 200")] = False,
     pareto: Pareto = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="the best on a microcontroller: a chip, or RAM/flash such as 64KB/64KB; one card a candidate"),
-    ] = None,
+    device: Device = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Print the leaderboard; with --pareto the Pareto front of accuracy against costs, with --device memory on a device."""
+    """Print the leaderboard; with --pareto the Pareto front of accuracy against costs, with --device memory on a device.
+
+    With both, the networks of the front on the device.
+    """
     from search.study import run as studies
 
+    check_device_option(device)
     run = studies.find(study, out, storage)
     if as_json:
         front = _front(run, pareto) if pareto or run.config.cost_metrics else None
         known = judged(run)
-        cards = {"device": _device(known, run, device, whole=whole)} if device else {}
+        cards = {"device": _device(known, run, device, pareto, whole=whole)} if device else {}
         print_json(known.board | {"standing": known.verdict.to_dict()} | ({"front": front} if front else {}) | cards)
     elif device:
         from search.cli.tables import print_device
 
-        print_device(console_of(), _device(judged(run), run, device, whole=whole))
+        print_device(console_of(), _device(judged(run), run, device, pareto, whole=whole))
     elif pareto:
         from search.cli.tables import print_front
 
@@ -95,10 +96,12 @@ def show(
 def report(
     study: Study,
     to: Annotated[Path | None, typer.Option(help="folder to write to; default: the run folder", file_okay=False)] = None,
+    device: Device = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Write report.html, a page that opens offline, and report.md with training logs and checklist."""
+    check_device_option(device)
     from report.dashboard.publish import publish_drawings, publish_files
     from report.write import write_reports
     from search.study import run as studies
@@ -111,7 +114,7 @@ def report(
     with WaitingLine() as progress:
         progress.show("loading TensorFlow")
         load_backend()
-        written = write_reports(run, opened, to, progress.show)
+        written = write_reports(run, opened, to, progress.show, device=device)
         if to is None:
             publish_files(opened.candidates, run.folder)
             publish_drawings(run, opened)
@@ -162,16 +165,16 @@ def judged(run: Run) -> Judged:
     return Judged(studies, candidates, references, board, judge(run, board, load_results(run), data))
 
 
-def _device(known: Judged, run: Run, device: str, *, whole: bool) -> dict[str, Any]:
-    """Cards of the best candidates on a device."""
+def _device(known: Judged, run: Run, device: str, pareto: list[str] | None, *, whole: bool) -> dict[str, Any]:
+    """Cards of the best candidates, or of the networks of a front, on a device."""
     from report.device import CARDS, device_board
     from search.study.run import Opened
 
     study = Opened(run, known.candidates, known.references)
-    try:
-        return device_board(study, device, known.studies, None if whole else CARDS)
-    except ValueError as error:
-        raise UserError(f"--device: {error}") from None
+    if pareto:
+        numbers = [row["number"] for row in _front(run, pareto)["trials"]]
+        return device_board(study, device, known.studies, None, numbers)
+    return device_board(study, device, known.studies, None if whole else CARDS)
 
 
 def _front(run: Run, pareto: list[str] | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report import rows
+from report.device import card_lines
 from report.pareto import front_board, front_table
 from report.pareto_export import FOLDER, INDEX, WORDS, export_front
 from search.budget.cost import compute_cost
@@ -258,6 +259,32 @@ def test_every_network_of_the_front_has_a_folder_and_the_index_tells_of_it(slopi
     for row in index["trials"]:
         assert f"| {row['folder']} | {row['params']:,} | {row['best_val_accuracy']:.1%} |" in words
     assert taken.table.columns == ("", "params", "accuracy"), "of what was not made there is no column"
+    assert "device" not in index, "none is asked for, and the budget names none"
+
+
+def test_the_index_of_a_front_has_a_card_of_each_network_on_the_device(
+    sloping: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(best: Trained, folder: Path) -> Exported:
+        exported = cards(best, folder)
+        facts = {**exported.facts, "int8": {"val_accuracy": 0.25}}
+        return replace(exported, paths={**exported.paths, "int8": ()}, facts=facts)
+
+    board = export_front(sloping.run, ["params"], tmp_path / "to", measured, "64KB/32KB").index["device"]
+    rows = read_json(tmp_path / "to" / INDEX)["trials"]
+    assert [card["number"] for card in board["cards"]] == [row["number"] for row in rows]
+    words = (tmp_path / "to" / WORDS).read_text()
+    assert "## On 64KB/32KB" in words and words.count("bytes of arena") == len(rows)
+    for card in board["cards"]:
+        assert card["int8_val_accuracy"] == 0.25
+        assert "\n".join(card_lines(board, card)) in words
+    (tmp_path / "tiny.toml").write_text("")
+    top = ["top", str(tmp_path / "tiny.toml"), "--out", str(sloping.run.folder), "--pareto", "params"]
+    app([*top, "--device", "64KB/32KB", "--json"], standalone_mode=False)
+    printed = json.loads(capsys.readouterr().out)["device"]
+    assert [card["arena_bytes"] for card in printed["cards"]] == [card["arena_bytes"] for card in board["cards"]]
+    with pytest.raises(UserError, match="--device: '64K' is no known chip"):
+        app([*top, "--device", "64K"], standalone_mode=False)
 
 
 def test_one_that_fails_is_named_and_the_others_are_there(sloping: Bench, tmp_path: Path) -> None:

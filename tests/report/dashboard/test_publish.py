@@ -187,6 +187,14 @@ def test_what_is_exported_is_offered(study: optuna.Study, folder: Path) -> None:
     assert kinds["best_model.keras"] == "application/octet-stream" and kinds["report.md"] == "text/markdown"
 
 
+def test_the_picture_of_the_result_is_offered_as_a_picture(study: optuna.Study, folder: Path) -> None:
+    for name in ("card.svg", "card.png"):
+        (folder / name).write_bytes(b"picture")
+    publish_files(study, folder)
+    kinds = {meta.filename: meta.mimetype for meta in get_all_artifact_meta(study)}
+    assert (kinds["card.svg"], kinds["card.png"]) == ("image/svg+xml", "image/png")
+
+
 def test_what_is_exported_again_takes_the_place_of_what_was(study: optuna.Study, folder: Path) -> None:
     publish_files(study, folder)
     ids = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
