@@ -1,7 +1,7 @@
 """Entry point of `python -m search`.
 
-At its top it imports the standard library alone, and little of it: a missing package, an old Python and a Ctrl-C during the
-imports, which take about half a second, then end in one line instead of a traceback.
+At its top it imports of the standard library only what Python has loaded already, and `signal`: a missing package, an old
+Python and a Ctrl-C during the imports, which take about half a second, then end in one line instead of a traceback.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parent.parent
+TYPE_CHECKING = False  # for type checkers, as in `search/__init__.py`
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
+
 OLDEST_PYTHON = (3, 11)
 
 
@@ -25,7 +26,7 @@ def main() -> NoReturn:
         from search.cli import commands  # here, as it imports the packages of the environment
     except ModuleNotFoundError as error:
         if error.name == "search":
-            _refuse(f"{ROOT} is not on Python's path")
+            _refuse("the checkout is not on Python's path")
         if error.name is None or error.name.startswith(("search.", "report")):
             raise
         _refuse(f"{sys.executable} has no package {error.name!r}")
@@ -33,8 +34,11 @@ def main() -> NoReturn:
 
 
 def _refuse(reason: str) -> NoReturn:
-    folder = "" if Path.cwd() == ROOT else f"cd {ROOT} && "
-    environment = "" if (ROOT / ".venv" / "bin" / "python").exists() else "make venv && "
+    from pathlib import Path  # here, as its import takes longer than all before the handler of Ctrl-C
+
+    root = Path(__file__).resolve().parent.parent
+    folder = "" if Path.cwd() == root else f"cd {root} && "
+    environment = "" if (root / ".venv" / "bin" / "python").exists() else "make venv && "
     print(f"search: {reason}; run: {folder}{environment}.venv/bin/python -m search ...", file=sys.stderr)
     sys.exit(2)
 

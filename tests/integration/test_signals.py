@@ -48,7 +48,7 @@ def wait_until(is_done: Callable[[], Any]) -> None:
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("package", ["typer", "pydantic", "optuna"])
+@pytest.mark.parametrize("package", ["typing", "pathlib", "typer", "pydantic", "optuna"])
 def test_ctrl_c_during_the_imports_is_one_line(package: str, tmp_path: Path) -> None:
     (tmp_path / f"{package}.py").write_text(
         f"import time, pathlib\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
