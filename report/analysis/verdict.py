@@ -15,8 +15,7 @@ from typing import Any
 from report.tables import images_behind, measure_of, other_measures_text
 from search.finals.results import FinalistResult, FinalsResult
 from search.finals.statistics import chance_gap, wilson
-from search.study.config import hardly_learnt
-from search.study.dataset import majority_note
+from search.study.dataset import guess_value, hardly_learnt, majority_note
 from search.study.records import trained_count
 from search.study.run import Run
 from search.text import (
@@ -121,35 +120,38 @@ def judge(run: Run, board: Board, finals: FinalsResult | None, data: Mapping[str
     Args:
         board: the leaderboard of the run.
         finals: their results; None if there are none.
-        data: facts of the images, see `search.study.dataset.data_facts`: an accuracy near chance is no base, and one that
-            always guessing the commonest class reaches is no lead. Empty before they were read.
+        data: facts of the images, see `search.study.dataset.data_facts`: a base near always guessing the commonest class
+            is none, and a winner that is no better has no lead. Empty before they were read.
     """
-    verdict = _judge(run, board, finals, data.get("classes"))
+    verdict = _judge(run, board, finals, data)
     if verdict.score is None:
         return verdict
     winner = board["trials"][0]
     beside = other_measures_text(board, winner)
     notes = [f"Other measures of trial {winner['number']} in that epoch: {beside}."] if beside else []
-    note = majority_note(data, winner["best_val_accuracy"], run.config.search.metric)
+    metric, number = run.config.search.metric, run.config.base
+    note = majority_note(data, winner["best_val_accuracy"], metric)
     notes += [] if note is None else [note]
+    if isinstance(number, float) and hardly_learnt(number, data, metric):
+        notes.append(f"The base is a low number ({_guess_words(data, metric)}), so to beat it says little.")
     return replace(verdict, remarks=(*verdict.remarks, *notes))
 
 
-def _judge(run: Run, board: Board, finals: FinalsResult | None, classes: int | None) -> Verdict:
+def _judge(run: Run, board: Board, finals: FinalsResult | None, data: Mapping[str, Any]) -> Verdict:
     if not board["trials"] or board["trials"][0]["rank"] is None:
         return Verdict(Standing.UNTRAINED, "No candidate has been trained yet.", commands={"continue": run.command})
     winner = board["trials"][0]
     finalist = _finalist(finals, winner["number"])
     if finals is not None and finalist is not None and finalist.against_base is not None:
-        return _of_finals(run, board, finals, finalist, classes)
-    return _of_search(run, board, finals, finalist, classes)
+        return _of_finals(run, board, finals, finalist, data)
+    return _of_search(run, board, finals, finalist, data)
 
 
 # --- before finals ---------------------------------------------------------------------------------------------------
 
 
 def _of_search(
-    run: Run, board: Board, finals: FinalsResult | None, finalist: FinalistResult | None, classes: int | None
+    run: Run, board: Board, finals: FinalsResult | None, finalist: FinalistResult | None, data: Mapping[str, Any]
 ) -> Verdict:
     winner, base, images = board["trials"][0], board["base"], board.get("val_images")
     score, other = _score(board, winner), None if base is None else _score(board, base)
@@ -166,13 +168,13 @@ def _of_search(
             commands={"train the base": run.command},
         )
     difference = score.accuracy - other.accuracy
-    is_network = other.params is not None
+    is_network, metric = other.params is not None, run.config.search.metric
     noise = _noise(board, winner, base if is_network else None)
     remarks = [_noise_remark(difference, noise, images)]
     commands = {"confirm on fresh seeds": finals_command}
-    if is_network and classes and hardly_learnt(other.accuracy, classes):
+    if is_network and hardly_learnt(other.accuracy, data, metric):
         standing = Standing.HARDLY_LEARNT
-        remarks = [f"The base hardly learnt (chance is {1 / classes:.1%}), so to beat it says little."]
+        remarks = [f"The base hardly learnt ({_guess_words(data, metric)}), so to beat it says little."]
         commands = _train_longer(run)
     elif abs(difference) <= (noise or 0.0):
         standing = Standing.LEVEL_ONCE
@@ -234,7 +236,7 @@ def _finals_remarks(finals: FinalsResult | None, finalist: FinalistResult | None
 # --- by finals -------------------------------------------------------------------------------------------------------
 
 
-def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistResult, classes: int | None) -> Verdict:
+def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistResult, data: Mapping[str, Any]) -> Verdict:
     """The verdict of the finals; means of several trainings are shown with two decimals."""
     comparison, winner = finalist.against_base, board["trials"][0]
     assert comparison is not None
@@ -247,7 +249,7 @@ def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistR
     span = None
     if comparison.adjusted_low is not None and comparison.adjusted_high is not None:
         span = comparison.adjusted_low, comparison.adjusted_high
-    if trained_base is not None and classes and hardly_learnt(base.accuracy, classes):
+    if trained_base is not None and hardly_learnt(base.accuracy, data, run.config.search.metric):
         standing = Standing.HARDLY_LEARNT
     elif comparison.is_tie:
         standing = Standing.TIED
@@ -333,6 +335,10 @@ def _measure(board: Board, best: str = "") -> str:
 def _accuracy(score: Score, images: int | None) -> str:
     span = "" if score.interval is None else f" (95 % interval {format_percent_span(*score.interval, images)})"
     return f"{format_percent(score.accuracy, images)}{span}"
+
+
+def _guess_words(data: Mapping[str, Any], metric: str) -> str:
+    return f"always guessing one class gives {guess_value(data, metric):.1%}"
 
 
 def _base_words(base: Score, images: int | None) -> str:

@@ -36,9 +36,8 @@ from search.runner.events import (
     Waiting,
     WorkerLost,
 )
-from search.study.config import hardly_learnt
 from search.text import format_clock, format_duration, format_percent, format_points
-from search.training.measures import ACCURACY, MEASURES
+from search.training.measures import ACCURACY, MEASURES, is_near_guess
 from search.training.result import Outcome
 
 BAR_WIDTH = 16  # letters of the bar of the whole run
@@ -137,7 +136,8 @@ class RunView:
         self.rows = {worker: Row() for worker in range(workers)}
         self.goal = self.trained = self.rejected = 0
         self.phase = ""  # what is done instead of the search: finals, their control
-        self.classes = 2
+        self.classes: int | None = None
+        self.guess: float | None = None  # value of the measure for always guessing the commonest class
         self.base: float | None = None
         self.best: tuple[float, int] | None = None  # accuracy, number of the trial
         self.device = ""
@@ -198,7 +198,7 @@ class RunView:
             case Finishing():
                 row.trial, row.text = None, "writing the pages"
                 if self.best:
-                    self._warn_near_chance(self.best[0], "The best candidate")
+                    self._warn_near_guess(self.best[0], "The best candidate")
         if self.is_live:
             self.live.update(self._lines())
 
@@ -206,6 +206,7 @@ class RunView:
 
     def _device(self, event: DeviceReady) -> None:
         self.is_int8, self.images, self.metric = event.rank_by == "int8", event.val_images, event.metric
+        self.classes, self.guess = event.classes, event.guess
         if event.text != self.device:  # every fresh worker reports it again
             self.device = event.text
             self._say(escape(f"{event.text[0].upper()}{event.text[1:]}."))
@@ -213,16 +214,29 @@ class RunView:
 
     def _base(self, event: BaseKnown) -> None:
         if event.accuracy != self.base:
-            self.base, self.classes = event.accuracy, event.classes
-            self._warn_near_chance(event.accuracy, "The base")
+            self.base = event.accuracy
+            if event.is_network:
+                self._warn_near_guess(event.accuracy, "The base")
+            elif guess := self._guess_below(event.accuracy):
+                number = f"{format_percent(event.accuracy, self.images)}{self._kind}"
+                self._say(
+                    f"[yellow]The base is a low number[/]: {number}, and {guess}, so to beat it says little. "
+                    "Another base needs a new --out."
+                )
 
-    def _warn_near_chance(self, accuracy: float, subject: str) -> None:
-        if hardly_learnt(accuracy, self.classes):
+    def _warn_near_guess(self, value: float, subject: str) -> None:
+        if guess := self._guess_below(value):
             self._say(
-                f"[yellow]{subject} hardly learnt[/]: {format_percent(accuracy, self.images)}{self._kind}, and chance is "
-                f"{1 / self.classes:.1%}, so comparisons say little; see the logs in the run folder. "
+                f"[yellow]{subject} hardly learnt[/]: {format_percent(value, self.images)}{self._kind}, and {guess}, so "
+                "comparisons say little; see the logs in the run folder. "
                 "More --images or --epochs, or another --seed, need a new --out."
             )
+
+    def _guess_below(self, value: float) -> str | None:
+        """Text on always guessing the commonest class; None for a value clearly above that."""
+        if self.guess is None or self.classes is None or not is_near_guess(value, self.guess, self.classes):
+            return None
+        return f"always guessing one class gives {self.guess:.1%}"
 
     def _away(self, event: DatabaseUnavailable) -> None:
         if time.monotonic() - self.away > AWAY_SECONDS:

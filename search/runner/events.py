@@ -41,6 +41,8 @@ class DeviceReady:
     rank_by: Literal["float", "int8"] = "float"  # the network by which the study ranks
     val_images: int | None = None  # number of validation images
     metric: str = ACCURACY  # the measure by which the study ranks
+    classes: int | None = None
+    guess: float | None = None  # value of the measure for always guessing the commonest class
     event: Literal["device"] = "device"
 
 
@@ -72,7 +74,7 @@ class BaseKnown:
     """The accuracy to beat is known, or the value of the study's other measure."""
 
     accuracy: float
-    classes: int
+    is_network: bool = True  # False for a number in the study file
     event: Literal["base"] = "base"
 
 

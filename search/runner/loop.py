@@ -131,7 +131,7 @@ class SearchLoop:
         accuracy = base_accuracy(self.run.config, records(self.studies.references))
         if accuracy is not None and accuracy != context.base_accuracy:
             self.objective = replace(self.objective, context=replace(context, base_accuracy=accuracy))
-            self.reporter.send(BaseKnown(accuracy, context.data.classes))
+            self.reporter.send(BaseKnown(accuracy, is_network=self.run.config.base_name is not None))
 
     def _end_by_limit(self, reason: str) -> Done:
         return end_by_limit(self.studies, self.reporter, reason)

@@ -19,10 +19,10 @@ from search.storage.attributes import ADOPTED, ATTEMPT, INDEX, WARM_START
 from search.storage.claims import claims_of
 from search.storage.queue import Queued, Trials, queue
 from search.study.config import StudyConfig
-from search.study.dataset import load_study_data
+from search.study.dataset import guess_value, load_study_data
 from search.study.records import counts, progress, ranked, records
 from search.study.references import Reference
-from search.study.run import Run, Studies, create
+from search.study.run import DATA, Run, Studies, create
 from search.tracking.trackers import with_trackers
 from search.training.device import cpu_note
 from search.training.result import Outcome
@@ -73,7 +73,17 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
     )
     search = config.search
     device_text = _device_text(trainer, data, config)
-    reporter.send(DeviceReady(device_text, data.summary(), search.rank_by, len(data.y_val), search.metric))
+    reporter.send(
+        DeviceReady(
+            text=device_text,
+            data=data.summary(),
+            rank_by=search.rank_by,
+            val_images=len(data.y_val),
+            metric=search.metric,
+            classes=data.classes,
+            guess=guess_value(studies.candidates.user_attrs[DATA], search.metric),
+        )
+    )
     claims = claims_of(studies.candidates)
     renew_claims(studies.candidates, claims, config, DataFacts.of(data))
     objective = Objective(

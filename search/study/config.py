@@ -174,11 +174,6 @@ class StudyConfig(BaseModel):
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def hardly_learnt(accuracy: float, classes: int) -> bool:
-    """True for an accuracy so near chance that beating it is no evidence."""
-    return accuracy < 2 / classes
-
-
 def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) for every leaf of nested tables."""
     for key, value in plain.items():

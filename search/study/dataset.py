@@ -12,7 +12,7 @@ from search.data.loading import Watch, not_watched
 from search.data.sources import Reading
 from search.study.config import StudyConfig
 from search.text import format_percent
-from search.training.measures import ACCURACY, MEASURES, constant_guess
+from search.training.measures import ACCURACY, MEASURES, constant_guess, is_near_guess
 
 PIXELS = "images.npz"  # in a run folder: the pixels of a folder of images, where they took long to read
 DAMAGED = "damaged.txt"  # in a run folder, or beside a study file: the images that cannot be used, one a line
@@ -49,6 +49,27 @@ def images_of(facts: Mapping[str, Any], part: Literal["training", "validation", 
     return int(match[1].replace(",", "")) if match else None
 
 
+def guess_value(facts: Mapping[str, Any], metric: str = ACCURACY) -> float | None:
+    """Value of a measure for always guessing the commonest class of the validation images; None before they were read.
+
+    Args:
+        facts: of `data_facts`. Studies of earlier versions lack the share of that class, and count as balanced.
+    """
+    majority, classes = facts.get("majority"), facts.get("classes")
+    if metric == ACCURACY and majority is not None:
+        share: float = majority["share"]
+        return share
+    if classes is None:
+        return None
+    return constant_guess(metric, 1 / classes if majority is None else majority["share"], classes)
+
+
+def hardly_learnt(value: float, facts: Mapping[str, Any], metric: str) -> bool:
+    """True for a value of a measure so near that of always guessing the commonest class that beating it is no evidence."""
+    guess, classes = guess_value(facts, metric), facts.get("classes")
+    return guess is not None and classes is not None and is_near_guess(value, guess, classes)
+
+
 def majority_note(facts: Mapping[str, Any], best: float | None, metric: str = ACCURACY) -> str | None:
     """A line where the best candidate is no better than always guessing the commonest class of the validation images.
 
@@ -60,9 +81,8 @@ def majority_note(facts: Mapping[str, Any], best: float | None, metric: str = AC
     majority = facts.get("majority")
     if majority is None or best is None:
         return None
-    images, share = images_of(facts, "validation"), majority["share"]
-    guess = share if metric == ACCURACY else constant_guess(metric, share, facts["classes"])
-    if best > guess:
+    images, guess = images_of(facts, "validation"), guess_value(facts, metric)
+    if guess is None or best > guess:
         return None
     text = f"The best candidate is no better than always guessing {majority['class']!r}"
     if metric != ACCURACY:

@@ -155,8 +155,9 @@ def test_what_failed_is_told_with_its_reason(outcome: Outcome, word: str) -> Non
 
 
 def test_the_same_from_every_worker_is_told_once() -> None:
-    view = tell(view_of(2), *((worker, DeviceReady("training on paper", "some images")) for worker in (0, 1, 0)))
-    tell(view, *((worker, BaseKnown(0.1, 10)) for worker in (0, 1, 0)))
+    ready = DeviceReady("training on paper", "some images", classes=10, guess=0.1)
+    view = tell(view_of(2), *((worker, ready) for worker in (0, 1, 0)))
+    tell(view, *((worker, BaseKnown(0.1)) for worker in (0, 1, 0)))
     assert printed(view).count("Training on paper.") == 1
     assert printed(view).count("hardly learnt") == 1
 

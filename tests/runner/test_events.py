@@ -72,7 +72,7 @@ def test_steps_that_follow_each_other_closely_are_left_out(monkeypatch: pytest.M
     for later in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6):
         now[0] = 100 + later
         write(StepDone(1, round(10 * later), 9))
-    write(BaseKnown(0.5, 10))
+    write(BaseKnown(0.5))
     rows: list[dict[str, Any]] = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [row.get("step") for row in rows] == [0, 3, 6, None]
 
