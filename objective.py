@@ -32,6 +32,7 @@ from search.seeds import derive
 from search.storage import attributes as names
 from search.storage.claims import Claims
 from search.storage.database import buffered_writes, report_epoch, set_trial_attributes
+from search.storage.failures import StudyGone
 from search.study.config import StudyConfig
 from search.study.trained import save_training
 from search.training.measures import ACCURACY, MEASURES, effective_images, measure_all
@@ -179,6 +180,7 @@ class Objective:
         facts = {names.RECEPTIVE_FIELD: assignment.cost.receptive_field, names.SEED: seed}
         set_trial_attributes(trial, _costs(context.config, assignment.cost) | facts)
         self.observer.trial_started(trial)
+        context.folder.mkdir(parents=True, exist_ok=True)  # that of the finals is new
         monitor = _Monitor(trial, self, assignment)
         try:
             training = self.trainer.fit(
@@ -207,6 +209,8 @@ class Objective:
         except Exception as error:
             if is_full(error):
                 raise DiskFull(f"{context.folder}: nothing more can be written ({error}); make space") from None
+            if _was_moved(context.folder, error):  # perhaps it is back by now, with the last checkpoint of this trial
+                raise StudyGone(f"{context.folder}: the run folder was deleted, renamed or replaced") from None
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             self._end(trial, Outcome.FAILED, architecture, {names.REASON: reason})
             raise TrialOver(Outcome.FAILED, reason) from error
@@ -328,6 +332,13 @@ def checkpoint_path(folder: Path, attributes: Mapping[str, Any]) -> Path:
     """The checkpoint of a trial with these user attributes; a retry has the same index, and so the same path."""
     name = attributes.get(names.CONTENDER, attributes.get(names.REFERENCE, "candidate"))
     return folder / "checkpoints" / f"{name}-{attributes[names.INDEX]}.npz"
+
+
+def _was_moved(folder: Path, error: Exception) -> bool:
+    """True for an error of a file that is to be written where the run folder is missing."""
+    if not isinstance(error, FileNotFoundError) or error.filename is None:
+        return False
+    return Path(error.filename).is_relative_to(folder)
 
 
 def _propose(trial: optuna.Trial, config: StudyConfig) -> dict[str, Any]:

@@ -58,10 +58,14 @@ def identity(
 def write(path: Path, named: str, checkpoint: Checkpoint) -> float:
     """Write a checkpoint, keep the previous one beside it, and return the seconds that it took.
 
+    Its folder is created where that is missing, but not the run folder above: that was renamed then, and a checkpoint under
+    its old name would be missing when it comes back.
+
     Raises:
         OSError: it could not be written; the previous one is unchanged.
     """
     started = time.monotonic()
+    path.parent.mkdir(exist_ok=True)
     about = {"identity": named, "history": list(checkpoint.history), "best": checkpoint.best}
     arrays = {f"state{index:04}": array for index, array in enumerate(checkpoint.state)}
     arrays |= {f"best{index:04}": array for index, array in enumerate(checkpoint.best_weights)}

@@ -59,7 +59,13 @@ def judged(
         ),
         (0.85, 0.86, IMAGES, Standing.LEVEL_ONCE, "1.0 points below the base (86.0%, 5,000 parameters)"),
         (0.70, 0.85, IMAGES, Standing.BEHIND_ONCE, "15.0 points below the base"),
-        (0.95, 0.15, IMAGES, Standing.HARDLY_LEARNT, "The base hardly learnt (always guessing one class gives 10.0%), so to beat it says little."),
+        (
+            0.95,
+            0.15,
+            IMAGES,
+            Standing.HARDLY_LEARNT,
+            "The base hardly learnt (always guessing one class gives 10.0%), so to beat it says little.",
+        ),
         (0.95, None, IMAGES, Standing.NO_BASE, "; the base has not been trained."),
         (
             0.8586,
