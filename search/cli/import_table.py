@@ -36,7 +36,11 @@ def print_import(console: Console, imported: Imported, findings: Sequence[Findin
     for words in imported.read_as:
         console.print(Text(f"Read {words}."))
     for why, layers in imported.left_out.items():
-        console.print(Text(f"Left out: {', '.join(layers)} ({why})."))
+        option, is_option, reason = why.partition(": ")
+        if is_option:
+            console.print(Text(f"Imported without {option} ({reason}): {', '.join(layers)}."))
+        else:
+            console.print(Text(f"Left out: {', '.join(layers)} ({why})."))
 
 
 def to_json(imported: Imported, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -56,14 +56,14 @@ def run(
     from search.runner.ray import supervise_on_ray
     from search.runner.supervisor import LOG, supervise
     from search.study import run as studies
-    from search.tuning.checks import base_recipe_note, check_before_loading
+    from search.tuning.checks import check_before_loading, recipe_notes
 
     requested = studies.ask(study, overrides(data, epochs, trials, images, seed, batch_size), out, storage)
     check_before_loading(requested.config, tuple(reference or ()))
     order, console = make_order(requested, tuple(reference or ())), console_of(log=requested.folder / LOG)
     shares = plan_shares(workers, trials_per_gpu) if ray_address is None else []
     console.print(f"{requested.name} -> {short(requested.folder)}", markup=False, highlight=False, soft_wrap=True)
-    if not reference and (note := base_recipe_note(requested.config)):
+    for note in recipe_notes(requested.config, tuple(reference or ())):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     idle = idle_gpus(shares) if shares else None
     if idle is not None:

@@ -30,7 +30,7 @@ def plan(
     from search.study.survey import survey_space
     from search.tuning.adoption import assess
     from search.tuning.candidate import DataFacts
-    from search.tuning.checks import base_recipe_note, check_before_loading, check_networks
+    from search.tuning.checks import check_before_loading, check_networks, recipe_notes
     from search.tuning.forecast import forecast
     from search.tuning.sources import check_data, open_sources
 
@@ -64,7 +64,7 @@ def plan(
     print_survey(console_of(), name, config.budget.params, survey, time_forecast)
     for assessment in assessments:
         console_of().print(assessment.text("can be adopted"), markup=False, highlight=False, soft_wrap=True)
-    if note := base_recipe_note(config):
+    for note in recipe_notes(config):
         console_of().print(note, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -35,7 +35,7 @@ class Imported:
     architecture: Architecture | None  # None if there is none even with the nearest layers
     origins: tuple[str, ...]  # Keras' names, in the order of `search.networks.geometry.flatten`
     problems: tuple[Problem, ...]  # without any the architecture computes the same as the model
-    left_out: dict[str, tuple[str, ...]]  # reason -> layers
+    left_out: dict[str, tuple[str, ...]]  # reason -> layers; `OPTION: reason` where only that option of them is left out
     read_as: tuple[str, ...]  # layers that were read as others of the same function
     softmax_added: bool
 

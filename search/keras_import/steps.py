@@ -73,5 +73,5 @@ class Findings:
     read_as: list[str] = field(default_factory=list)
 
     def leave_out(self, reason: str, where: str) -> None:
-        """Record an option or a layer that was dropped, with the reason."""
+        """Record a layer that was dropped, with the reason, or of a kept layer an option, as `OPTION: reason`."""
         self.left_out.setdefault(reason, []).append(where)

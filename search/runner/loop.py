@@ -22,6 +22,7 @@ from search.study import survey
 from search.study.records import Record, base_accuracy, progress, ranked, records
 from search.study.references import Reference
 from search.study.run import Run, Studies
+from search.text import format_count
 from search.training.result import Outcome
 from search.tuning.sampler import Exhausted
 from search.tuning.stopping import LimitReached
@@ -140,13 +141,15 @@ class SearchLoop:
         """End where nothing is left of the space and no trial is in progress."""
         if self.run.config.search.sampler == "grid":
             return self._end_by_limit("every cell of the grid was tried")
-        data = self.objective.context.data
-        smallest = survey.smallest(self.run.config.space, data.input_shape, data.classes)
+        config, data = self.run.config, self.objective.context.data
+        sampled = survey.survey_space(config.space, config.budget, data.input_shape, data.classes, draws=survey.DRAWS)
         done = progress(records(self.studies.candidates))
-        fewer = f", or ask for {done} trials" if done else ""
-        raise StudyStopped(
-            f"{exhausted}; the smallest network of the space has {smallest:,}: raise the budget, widen the space{fewer}"
-        )
+        fewer = f", or ask for {format_count(done, 'trial')}" if done else ""
+        if sampled.is_limited_by_budget:
+            remedy = f"the smallest network of the space has {sampled.smallest_params:,}: raise the budget, widen the space"
+        else:
+            remedy = "all networks of the space are within the budget: widen the space"
+        raise StudyStopped(f"{exhausted}; {remedy}{fewer}")
 
 
 def end_by_limit(studies: Studies, reporter: Reporter, reason: str) -> Done:

@@ -129,7 +129,7 @@ def _sheet(path: Path) -> _Sheet | None:
     try:
         return _Sheet.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}") from None
+        raise UserError(f"{path}: {first_problem(error)}; it is read as the recipe of {path.stem}.json beside it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: no valid TOML: {' '.join(str(error).split())}") from None
 

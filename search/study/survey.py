@@ -22,6 +22,7 @@ from space import Fixed, Space
 DRAWS = 2_000  # to find the smallest network
 SURVEY = 10_000  # to estimate the share that fits: a 95 % interval of +-1 point at worst
 MOST_LAYERS = 1_000_000  # over all draws, which takes half a minute: enough for all draws of networks of 100 layers
+CANNOT_EXIST = "cannot exist"  # rule of draws that are no network for this input
 NORMAL_95 = 1.959964  # the two-sided 95 % quantile of the normal distribution
 
 
@@ -38,6 +39,11 @@ class Survey:
     largest_params: int
     sizes: tuple[int, ...]  # parameters of each draw that is a possible network
     proposals_per_second: float
+
+    @property
+    def is_limited_by_budget(self) -> bool:
+        """True if a draw is a possible network that breaks the budget."""
+        return any(rule != CANNOT_EXIST for rule in self.broken)
 
 
 def survey_space(
@@ -63,7 +69,7 @@ def survey_space(
             layers += sum(1 for _ in walk(architecture.layers))
             cost = compute_cost(architecture)
         except ArchitectureError:
-            broken["cannot exist"] += 1
+            broken[CANNOT_EXIST] += 1
             continue
         sizes.append(cost.params)
         if breach := budget.breach(architecture, cost):

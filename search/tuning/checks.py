@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from search.data.dataset import check_splits, shape_of
@@ -70,14 +71,21 @@ def _require_trackers(config: StudyConfig) -> None:
             raise UserError(f"log.to: {name} is not installed; make {name} adds it to the environment, or leave it out")
 
 
-def base_recipe_note(config: StudyConfig) -> str | None:
-    """A note on the recipe file beside the base's file, if there is one."""
-    if not (isinstance(config.base, str) and is_file(config.base)):
-        return None
-    sheet = (ROOT / config.base).with_suffix(".toml")
-    return (
-        f"The base is trained with the recipe beside it, {sheet}, not with that of the study." if sheet.is_file() else None
-    )
+def recipe_notes(config: StudyConfig, wanted: tuple[str, ...] = ()) -> list[str]:
+    """A note for each network to train whose architecture file has a recipe file beside it.
+
+    Args:
+        wanted: references to train instead of the base.
+    """
+    networks = {name: Path(name) for name in wanted if name.endswith(".json")}
+    if not wanted and isinstance(config.base, str) and is_file(config.base):
+        networks["The base"] = ROOT / config.base
+    sheets = {name: path.with_suffix(".toml") for name, path in networks.items()}
+    return [
+        f"{name} is trained with the recipe beside it, {sheet}, not with that of the study."
+        for name, sheet in sheets.items()
+        if sheet.is_file()
+    ]
 
 
 def _parameters_of(config: StudyConfig, known: Reference, facts: DataFacts) -> dict[str, Any]:

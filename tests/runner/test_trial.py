@@ -178,11 +178,19 @@ FEW = {"blocks": 1, "width": [8, 16], "pools": 0}  # two networks, of 147 and 27
 
 def test_a_space_with_fewer_networks_than_trials_stops_the_study_and_says_so(tmp_path: Path, pretence: Pretence) -> None:
     bench = Bench(small_run(tmp_path / "run", space=FEW), pretence)
-    told = r"no new network .* smallest network of the space has 147: .* widen the space, or ask for 2 trials$"
+    told = r"no new network .*; all networks of the space are within the budget: widen the space, or ask for 2 trials$"
     with pytest.raises(StudyStopped, match=told) as caught:
         bench.train_candidates()
     assert len(str(caught.value).splitlines()) == 1
     assert [record.outcome for record in bench.records] == ["trained", "trained", "interrupted"]
+
+
+def test_the_budget_is_raised_only_where_it_leaves_networks_out(tmp_path: Path, pretence: Pretence) -> None:
+    """Of the widths 8 and 80 the second is over the budget."""
+    bench = Bench(small_run(tmp_path / "run", space=FEW | {"width": [8, 80]}), pretence)
+    told = r"smallest network of the space has 147: raise the budget, widen the space, or ask for 1 trial$"
+    with pytest.raises(StudyStopped, match=told):
+        bench.train_candidates()
 
 
 def test_the_one_network_of_a_space_is_not_proposed_again_when_it_failed(tmp_path: Path, pretence: Pretence) -> None:

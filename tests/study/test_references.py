@@ -73,6 +73,8 @@ def test_a_bad_sheet_beside_a_reference_is_told(sheet: str, tmp_path: Path) -> N
     with pytest.raises(UserError) as caught:
         references.find(str(tmp_path / "own.json"))
     assert one_line(caught).startswith(str(tmp_path / "own.toml"))
+    if sheet.startswith("["):
+        assert one_line(caught).endswith("; it is read as the recipe of own.json beside it")
 
 
 def test_published_figures_that_their_own_log_contradicts_are_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from search.study.config import REFERENCES
 from search.study.proposal import _stages
 from search.training.device import LARGE_TRAINING, cpu_note
 from search.training.trainer import KerasTrainer
-from search.tuning.checks import base_recipe_note, check_before_loading
+from search.tuning.checks import check_before_loading, recipe_notes
 
 STUDY = """
 base = 0.5
@@ -89,14 +89,16 @@ def test_a_recipe_beside_the_file_of_the_base_is_told(tmp_path: Path) -> None:
     (tmp_path / "net.json").write_text(to_json(_stages((8, 8, 1), 10, 1, 8)))
     (tmp_path / "study.toml").write_text(STUDY.replace("0.5", '"net.json"'))
     config = study_file.load(tmp_path / "study.toml")
-    assert base_recipe_note(config) is None
+    assert recipe_notes(config) == []
     (tmp_path / "net.toml").write_text("[recipe]\nepochs = 3\n")
     note = f"The base is trained with the recipe beside it, {tmp_path / 'net.toml'}, not with that of the study."
-    assert base_recipe_note(config) == note
+    assert recipe_notes(config) == [note]
+    wanted = (str(tmp_path / "net.json"), "eip-c")
+    assert recipe_notes(config, wanted) == [note.replace("The base", wanted[0])]
     assert check_before_loading(config).references[0].recipe is not None
     assert (REFERENCES / "eip-c.toml").is_file()
     shipped = study_file.load(REFERENCES.parent / "cifar10_100k" / "study.toml")
-    assert base_recipe_note(shipped) is None  # a reference by name comes with its recipe, as docs say
+    assert recipe_notes(shipped) == []  # a reference by name comes with its recipe, as docs say
 
 
 @pytest.mark.parametrize("images", [7, 20, 29, 100, 110, 111, 500, 1079, 1080, None])
