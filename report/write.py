@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from report.analysis.findings import gather
+from report.analysis.mistakes import not_evaluated
 from report.card.picture import write_card
 from report.html.page import predictions_of, write_html
 from report.markdown.report import write_report
@@ -17,6 +18,7 @@ def write_reports(
     studies: Studies,
     folder: Path | None = None,
     tell: Callable[[str], None] = lambda words: None,
+    warn: Callable[[str], None] = lambda words: None,
     *,
     device: str | None = None,
 ) -> list[Path]:
@@ -26,6 +28,7 @@ def write_reports(
 
     Args:
         tell: receives progress messages.
+        warn: receives the line on a winner that could not be evaluated again.
         device: microcontroller of the cards; None for that of the budget, if it names one.
 
     Raises:
@@ -35,6 +38,8 @@ def write_reports(
     found = gather(run, studies, device)
     tell("report.html: evaluating the winner again, importance of the choices, figures")
     predictions = predictions_of(found)
+    if problem := not_evaluated(found, predictions):
+        warn(problem)
     page = write_html(found, folder, predictions)
     tell("report.md: the winner as Keras sees it")
     return [page, write_report(run, studies, found, folder, predictions), *write_card(found, folder)]

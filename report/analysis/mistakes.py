@@ -82,6 +82,19 @@ def evaluate_winner(findings: Findings) -> Predictions:
     return summarize(scores, data)
 
 
+def not_evaluated(findings: Findings, predictions: Predictions | str) -> str | None:
+    """Line on a winner whose weights are in the run folder but could not be evaluated again; None where they were.
+
+    None too where another machine trained it.
+
+    Args:
+        predictions: of the winner, or the reason why there are none.
+    """
+    if not isinstance(predictions, str) or not winner.is_here(findings.run, findings.number):
+        return None
+    return f"The winner was not evaluated again: {predictions}."
+
+
 def summarize(scores: npt.NDArray[np.float32], data: Dataset) -> Predictions:
     """Summarize predicted probabilities (n, classes) of the validation images."""
     predicted, truths = scores.argmax(axis=1), data.y_val

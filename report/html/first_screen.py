@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from report.analysis.findings import Findings
+from report.analysis.mistakes import Predictions, not_evaluated
 from report.card.comparison import Fact, Headline, base_network, facts, headlines
 from report.card.scene import svg_shapes
 from report.card.silhouette import common_scale, silhouette
@@ -16,8 +17,13 @@ from search.networks.architecture import Architecture
 WIDTH, HEIGHT = 440, 96  # of a silhouette
 
 
-def header(findings: Findings) -> str:
-    """Body of the page's header."""
+def header(findings: Findings, predictions: Predictions | str) -> str:
+    """Body of the page's header.
+
+    Args:
+        predictions: of the winner, or the reason why there are none.
+    """
+    problem = not_evaluated(findings, predictions)
     config, verdict = findings.run.config, findings.verdict
     kinds = "separable convolutions only, " if config.budget.separable_only else ""
     question = f"{findings.data['summary']}; {kinds}under {config.budget.words}"
@@ -29,6 +35,7 @@ def header(findings: Findings) -> str:
             markup.paragraph(question, "eyebrow"),
             f"<h1>{escape(findings.run.name)}: {escape(verdict.title)}</h1>",
             markup.paragraph(verdict.sentence, "lead"),
+            markup.notice(problem, "warning") if problem else "",
             f'<dl class="tiles {verdict.standing.replace(" ", "-")}">{figures}</dl>',
             _side_by_side(findings, base),
             markup.paragraph(" ".join(verdict.remarks)) if verdict.remarks else "",

@@ -78,7 +78,7 @@ def page(findings: Findings, predictions: Predictions | str) -> str:
             f"<style>{_beside('report.css')}</style></head>",
             "<body>",
             f'<div class="page"><nav aria-label="Contents"><ol>{"".join(map(_entry, shown))}</ol></nav>',
-            f'<main><header id="top">{without_paths(first_screen.header(findings), findings.run)}</header>',
+            f'<main><header id="top">{without_paths(first_screen.header(findings, predictions), findings.run)}</header>',
             "<noscript><p>Figures are drawn by the script in this page, which is switched off here.</p></noscript>",
             *(without_paths(_card(section), findings.run) for section in shown),
             f"<footer>Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>python -m search report</code>.</footer>",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from report.analysis.findings import Findings, gather
-from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table
+from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table, not_evaluated
 from report.analysis.verdict import Board, Standing, Verdict
 from report.device import device_table
 from report.figures import data as figure_data
@@ -99,11 +99,13 @@ def write_report(
     effects = effects_section(run, studies.candidates)
     checked = checks(run.config, network, params, found.board, found.verdict)
     curves, device = _curves(found), found.device_board
+    problem = None if predictions is None else not_evaluated(found, predictions)
     label = run.config.metric_label
     write_text(to / CURVES, curves_svg(curves, BASE, images_of(found.data, "validation"), label))
     sections = [
         f"# {escaped(run.name)}: {found.verdict.title}",
         escaped(found.verdict.text),
+        *([f"**{escaped(problem)}**"] if problem else []),
         next_commands(found.verdict),
         f"## Leaderboard\n\n{_leaderboard(found)}",
         f"## Learning curves\n\n![Validation {label} by epoch: {' and '.join(curves)}]({CURVES})",

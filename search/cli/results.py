@@ -114,10 +114,13 @@ def report(
     with WaitingLine() as progress:
         progress.show("loading TensorFlow")
         load_backend()
-        written = write_reports(run, opened, to, progress.show, device=device)
+        problems = list[str]()
+        written = write_reports(run, opened, to, progress.show, problems.append, device=device)
         if to is None:
             publish_files(opened.candidates, run.folder)
             publish_drawings(run, opened)
+    for problem in problems:
+        print(problem, file=sys.stderr)
     for path in written:
         print(short(path))
 

@@ -76,11 +76,16 @@ def test_another_trials_weights_alone_are_refused(copied: Run) -> None:
 @pytest.mark.slow
 def test_a_report_names_the_folder_and_goes_on_without_its_pictures(swapped: tuple[Run, int]) -> None:
     run, number = swapped
-    write_reports(run, studies.load(run))
+    problems: list[str] = []
+    write_reports(run, studies.load(run), warn=problems.append)
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert f"trials/{number}: holds the network" in page.split("Not shown yet</h2>")[1]
+    line = f"trials/{number}: holds the network"
+    assert page.index("The winner was not evaluated again") < page.index(line) < page.index("</header>")
+    assert len(problems) == 1 and problems[0].startswith("The winner was not evaluated again") and line in problems[0]
     assert '<img src="data:image/png' not in page
     text = (run.folder / "report.md").read_text(encoding="utf-8")
+    assert "**The winner was not evaluated again" in text.split("## Leaderboard")[0]
     assert f"The log in the run folder (trials/{number}/history.json) is another trial" in text
     opened = studies.open_study(str(study_file(run)))
     assert number not in {row["trial"] for row in rows.epochs(opened)}
