@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -34,7 +34,8 @@ from search.storage.claims import Claims
 from search.storage.database import buffered_writes, report_epoch, set_trial_attributes
 from search.storage.failures import StudyGone
 from search.study.config import StudyConfig
-from search.study.trained import save_training
+from search.study.trained import fold_attributes, save_training
+from search.training.folds import fit_folds
 from search.training.measures import ACCURACY, MEASURES, effective_images, measure_all
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Outcome, Training, TrialOver
@@ -85,6 +86,10 @@ class Context:
         """The properties of the data that a candidate depends on."""
         return DataFacts.of(self.data)
 
+    def fold_of_seed(self, seed: int) -> int | None:
+        """The fold that validates the finals of a seed, which train on the others; None without folds."""
+        return seed % self.data.folds if self.data.folds else None
+
     def confusion(
         self, architecture: Architecture, weights: Weights, pixels: Pixels, images: Any, labels: Any
     ) -> npt.NDArray[np.int64]:
@@ -107,6 +112,7 @@ class Assignment:
     seed_stream: tuple[str, int]
     is_candidate: bool = False  # may be pruned at a rung, and has a time limit
     has_budget: bool = False  # its int8 file must be within the limits of the study
+    fold: int | None = None  # of data in folds, the one that validates; None for all in turn
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,8 @@ class Objective:
         """
         name, seed = trial.user_attrs[names.CONTENDER], trial.user_attrs[names.REPEAT]
         cost, folder, seed_stream = compute_cost(architecture), f"{name}-{seed}", ("finals", seed)
-        assignment = Assignment(architecture, recipe, cost, folder, seed_stream, has_budget=name != names.BASE)
+        fold = self.context.fold_of_seed(seed)
+        assignment = Assignment(architecture, recipe, cost, folder, seed_stream, has_budget=name != names.BASE, fold=fold)
         return self._train_and_score(trial, assignment)
 
     def _train_and_score(self, trial: optuna.Trial, assignment: Assignment) -> float:
@@ -181,11 +188,13 @@ class Objective:
         set_trial_attributes(trial, _costs(context.config, assignment.cost) | facts)
         self.observer.trial_started(trial)
         context.folder.mkdir(parents=True, exist_ok=True)  # that of the finals is new
-        monitor = _Monitor(trial, self, assignment)
+        data = context.data if assignment.fold is None else context.data.fold(assignment.fold)
+        fit = partial(fit_folds, self.trainer) if data.folds else self.trainer.fit
+        monitor = _Monitor(trial, self, assignment, _planned_epochs(assignment, data))
         try:
-            training = self.trainer.fit(
+            training = fit(
                 architecture,
-                context.data,
+                data,
                 recipe,
                 seed=seed,
                 metric=context.config.search.metric,
@@ -197,7 +206,7 @@ class Objective:
             results = {names.EPOCHS: len(training.history), names.NETWORK: digest}
             set_trial_attributes(trial, results)  # fails here if the trial was requeued
             save_training(context.folder / assignment.folder, architecture, recipe, training)
-            network = Int8Network(architecture, training.best_weights, training.pixels, context.data)
+            network = Int8Network(architecture, training.best_weights, training.pixels, data)
             best = self._score(trial, assignment, training, network)
         except TrialOver as over:
             self._end(trial, over.outcome, architecture, {names.SECONDS: monitor.seconds, names.REASON: over.reason})
@@ -218,12 +227,15 @@ class Objective:
 
     def _score(self, trial: optuna.Trial, assignment: Assignment, training: Training, network: Int8Network) -> float:
         """The best value of the study's measure, after int8 conversion of the best epoch's weights where that is ranked."""
-        data, search = self.context.data, self.context.config.search
+        data, search = network.data, self.context.config.search
         measure = MEASURES[search.metric]
         if search.flip_average and assignment.is_candidate:
             flipped = measure.compute(_flip_averaged_confusion(assignment.architecture, training, data))
             set_trial_attributes(trial, {names.FLIP_VAL_ACCURACY: flipped})
         best = training.best.score(search.metric)
+        if training.folds:
+            set_trial_attributes(trial, fold_attributes(training, search.metric, data.validated // data.folds))
+            return best
         if not self._is_int8_measured(assignment, training):
             self._store_measures(trial, training.confusion)
             return best
@@ -251,7 +263,8 @@ class Objective:
         Raises:
             optuna.TrialPruned: it was pruned at a rung, or its int8 file breaks the budget.
         """
-        epochs, final = len(training.history), training.history[-1].score(self.context.config.search.metric)
+        epochs, planned = training.epochs, _planned_epochs(assignment, network.data)
+        final = training.history[-1].score(self.context.config.search.metric)
         scores = {
             names.BEST_VAL_ACCURACY: best,
             names.BEST_EPOCH: training.best.epoch,
@@ -265,8 +278,8 @@ class Objective:
             names.SECONDS: training.seconds,
             names.COMPILE_SECONDS: training.compile_seconds,
         }
-        if epochs < assignment.recipe.epochs:
-            reason = f"{final:.2%} after {epochs} of {assignment.recipe.epochs} epochs, behind others at that rung"
+        if epochs < planned:
+            reason = f"{final:.2%} after {epochs} of {planned} epochs, behind others at that rung"
             self._end(trial, Outcome.PRUNED_AT_RUNG, assignment.architecture, ending | {names.REASON: reason})
             raise optuna.TrialPruned(reason)
         if assignment.has_budget:
@@ -292,8 +305,8 @@ class Objective:
 class _Monitor:
     """Reports the epochs and steps of a training, applies the limits, and decides on pruning at rungs."""
 
-    def __init__(self, trial: optuna.Trial, objective: Objective, assignment: Assignment) -> None:
-        self.trial, self.assignment = trial, assignment
+    def __init__(self, trial: optuna.Trial, objective: Objective, assignment: Assignment, epochs: int) -> None:
+        self.trial, self.assignment, self.epochs = trial, assignment, epochs
         self.limits, self.observer = objective.limits, objective.observer
         self.metric = objective.context.config.search.metric
         self.rungs = objective.context.config.rungs if assignment.is_candidate else ()
@@ -310,7 +323,7 @@ class _Monitor:
         self._epoch_seconds += epoch.seconds
         self._epoch_ended = time.monotonic()
         _report(self.trial, epoch.epoch, epoch.score(self.metric))
-        self.observer.epoch_done(self.trial, epoch, self.assignment.recipe.epochs)
+        self.observer.epoch_done(self.trial, epoch, self.epochs)
         if epoch.epoch not in self.rungs:
             return False
         return self.trial.should_prune() and names.WARM_START not in self.trial.user_attrs
@@ -339,6 +352,11 @@ def _was_moved(folder: Path, error: Exception) -> bool:
     if not isinstance(error, FileNotFoundError) or error.filename is None:
         return False
     return Path(error.filename).is_relative_to(folder)
+
+
+def _planned_epochs(assignment: Assignment, data: Dataset) -> int:
+    """Number of epochs of a training that is not pruned, of all folds."""
+    return assignment.recipe.epochs * max(data.folds, 1)
 
 
 def _propose(trial: optuna.Trial, config: StudyConfig) -> dict[str, Any]:

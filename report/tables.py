@@ -154,6 +154,8 @@ def _scores(record: Record, is_int8: bool) -> dict[str, Any]:
     scores: dict[str, Any] = {key: getattr(record, key) for key in _SCORES}
     if record.measures:
         scores |= {"measures": dict(record.measures), "effective_images": record.effective_images}
+    if record.folds:
+        scores |= {"folds": list(record.folds), "effective_images": record.effective_images}
     if not is_int8:
         return scores
     if record.float_val_accuracy is None and record.outcome != "trained":

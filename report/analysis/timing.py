@@ -85,7 +85,7 @@ def rungs_table(config: StudyConfig, candidates: Iterable[Record]) -> Table:
 def count_epochs(config: StudyConfig, candidates: Sequence[Record]) -> tuple[int, int]:
     """Return (epochs trained, epochs that would have been trained without pruning); adopted candidates took none."""
     trained = [record for record in candidates if record.is_counted]
-    return sum(record.epochs for record in trained), config.recipe.epochs * len(trained)
+    return sum(record.epochs for record in trained), config.planned_epochs * len(trained)
 
 
 def _spent(subject: str, trials: Sequence[FrozenTrial]) -> TrainingTime:

@@ -186,7 +186,7 @@ def _importance_words(trained: int) -> str:
 def _rungs(config: StudyConfig) -> str:
     if not config.rungs:
         return ""
-    return f" or pruned at a rung (after {', '.join(map(str, config.rungs))} of {config.recipe.epochs} epochs)"
+    return f" or pruned at a rung (after {', '.join(map(str, config.rungs))} of {config.planned_epochs} epochs)"
 
 
 def _score(attributes: Mapping[str, Any], budget: Budget, images: int | None, metric: str) -> str:

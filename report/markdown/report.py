@@ -155,7 +155,7 @@ def checks(config: StudyConfig, network: Architecture, params: int, board: Board
     fields = [row.receptive_field for row in rows if len(row.output) > 1]
     given = sum(field is not None for field in fields)
     limit, winner = config.budget.params, board["trials"][0]
-    epochs, best_epoch = winner["epochs"], winner["best_epoch"]
+    epochs, best_epoch = winner["epochs"] // max(len(winner.get("folds", ())), 1), winner["best_epoch"]
     facts = [
         ("separable convolutions only", separable > 0 == plain, f"{separable} separable, {plain} plain"),
         ("batch normalisation used", norms > 0, f"{norms} layers"),

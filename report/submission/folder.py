@@ -56,6 +56,11 @@ def submit(run: Run, studies: Studies, folder: Path, tell: Callable[[str], None]
         RuntimeError: a form, read back, is another network, or a cell of the notebook failed.
     """
     notebook.require()
+    if run.config.data.folds:
+        raise UserError(
+            "--form submission: its notebook measures the winner on the validation images again, and with data.folds its "
+            "accuracy is the mean of several networks; use the verbs report and export"
+        )
     findings = gather(run, studies)
     if findings.board["base"] is None:
         raise UserError(

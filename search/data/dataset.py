@@ -1,7 +1,8 @@
 """Data sets as frozen arrays with fixed splits: cifar10, cifar100, digits, or a file or folder of images.
 
 A split is the same for every study: it depends on the labels alone, not on the study's seed, nor on the form of the file.
-Under protocol "course" validation is the test split; under "holdout" a stratified share of the training images is held out.
+Under protocol "course" validation is the test split; under "holdout" a stratified share of the training images is held out,
+or they fall into folds that validate in turn.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from search.data import folders
 from search.data.checks import CHUNK, content_remarks
 from search.data.copies import PARTS, Copies, find_copies
+from search.data.folds import FoldIds, check_fold_classes, check_foldable, copies_across, fold_parts, joined
 from search.data.group_splits import held_out_groups, holdout_size
 from search.data.groups import Groups, across_parts, split_remarks
 from search.data.images import AS_THEY_ARE, DamagedImage, Options, Pixels, decode
@@ -49,6 +51,8 @@ class Dataset:
     remark: str = field(default="", repr=False)  # on how it was read and what was left out, in words
     copies: Copies = field(default_factory=Copies, repr=False)
     damaged: tuple[str, ...] = field(default=(), repr=False)  # files that were left out, one line each
+    folds: int = 0  # in which the training images fall; the splits are then those of the first, see `fold`; 0 without
+    fold_ids: FoldIds | None = field(default=None, repr=False)  # fold of each image of `x_train`, from 1; None without folds
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -72,13 +76,39 @@ class Dataset:
     @property
     def majority(self) -> tuple[str, float]:
         """The commonest class of the validation images, and its share: the accuracy of always guessing it."""
-        counts = np.bincount(self.y_val, minlength=self.classes)
+        labels = np.concatenate([self.y_val, self.y_train]) if self.folds else self.y_val
+        counts = np.bincount(labels, minlength=self.classes)
         label = int(counts.argmax())
-        return self.class_names[label], float(counts[label] / len(self.y_val))
+        return self.class_names[label], float(counts[label] / len(labels))
+
+    @property
+    def validated(self) -> int:
+        """Number of images on which a candidate is validated: with folds all training images, each once."""
+        return len(self.y_val) + (len(self.y_train) if self.folds else 0)
+
+    def fold(self, index: int) -> Dataset:
+        """The data set that trains on all folds but one, from 0, and validates on that."""
+        if self.fold_ids is None:
+            raise ValueError("the data set has no folds")
+        fingerprint = f"{self.fingerprint}-{index + 1}"
+        if index == 0:
+            return replace(self, folds=0, fold_ids=None, fingerprint=fingerprint)
+        own = self.fold_ids == index
+        arrays = {
+            "x_train": np.concatenate([self.x_val, self.x_train[~own]]),
+            "y_train": np.concatenate([self.y_val, self.y_train[~own]]),
+            "x_val": self.x_train[own],
+            "y_val": self.y_train[own],
+        }
+        for array in arrays.values():
+            array.setflags(write=False)
+        return replace(self, **arrays, folds=0, fold_ids=None, fingerprint=fingerprint)
 
     def summary(self) -> str:
         """One line in words."""
         counts = f"{len(self.y_train):,} training, {len(self.y_val):,} validation"
+        if self.folds:
+            counts = f"{self.validated:,} training images in {self.folds} folds that validate in turn"
         counts += "" if self.y_test is None else f", {len(self.y_test):,} test"
         protocol = "course: validation is the test split" if self.protocol == "course" else self.protocol
         name = "digits (scikit-learn's 0 to 16 scaled to 0 to 255)" if self.name == "digits" else self.name
@@ -109,6 +139,7 @@ def load_dataset(
     reading: Reading = Reading(),  # noqa: B008 - immutable
     drop_copies: bool = False,
     group: str | None = None,
+    folds: int | None = None,
 ) -> Dataset:
     """Read a data set and split it.
 
@@ -127,6 +158,8 @@ def load_dataset(
         drop_copies: leave out copies (see `search.data.copies`), after the splits are made.
         group: the pattern of the groups of images of a folder, which stay on one side of every split that is made here
             (see `search.data.groups`).
+        folds: number of stratified folds of the training images, in place of a holdout and of validation images that are
+            split off here (digits, a folder without splits); None for none.
 
     Raises:
         UserError: the data does not exist, cannot be read, is no data set, or leaves a class without images.
@@ -138,6 +171,16 @@ def load_dataset(
     if name is not None and group is not None:
         raise UserError(f"data.group: {name} is taken as it is; leave it out, or give a path without a name")
     source = open_source(name, path, options, reading, group)
+    if folds is not None:
+        check_foldable(source.name, protocol, has_own_validation="val" in source.splits and not source.is_split_here)
+        parts = fold_parts(
+            *(source.name, source.splits, folds),
+            images=images,
+            seed=seed,
+            groups=source.groups,
+            class_names=source.class_names,
+        )
+        return _in_folds(source, parts, str(path or name), drop_copies=drop_copies)
     splits = _split(source.name, source.splits, protocol, holdout, images, seed, source.groups)
     remarks = _group_remarks(source, splits, holdout) if source.groups else []
     damaged: tuple[str, ...] = ()
@@ -153,6 +196,33 @@ def load_dataset(
     remarks += [f"left out: {len(damaged):,} damaged images"] if damaged else []
     remarks += content_remarks(str(path or name), splits)
     return _frozen(source, splits, protocol, "; ".join(filter(None, (source.remark, *remarks))), copies, damaged)
+
+
+def _in_folds(source: Source, parts: dict[str, Split], called: str, *, drop_copies: bool) -> Dataset:
+    """The data set of these folds and test images, once decoded and without what is left out."""
+    remarks, damaged = [source.groups.describe()] if source.groups else [], tuple[str, ...]()
+    if source.decode:
+        parts, damaged = _decoded(source.decode, parts)
+    splits, ids = joined(parts)
+    _check_classes(splits, source, "is sound; put sound copies in their place, or leave the class out")
+    copies, keep = find_copies(splits)
+    if drop_copies and copies:
+        dropped = sum(int((~mask).sum()) for mask in keep.values())
+        splits = {part: Split(split.x[keep[part]], split.y[keep[part]]) for part, split in splits.items()}
+        ids, copies = ids[keep["train"]], replace(copies, dropped=dropped)
+        _check_classes(splits, source, "is left without copies; leave the class out, or leave [data] drop_copies out")
+    elif copies and (across := copies_across(splits["train"], ids)):
+        remarks.append(f"{across:,} images equal one of another fold, which flatters every candidate: see drop_copies")
+    train, test = splits["train"], splits["test"]
+    check_fold_classes(source.name, train.y, ids, source.class_names)
+    own = ids == 0
+    splits = {"train": Split(train.x[~own], train.y[~own]), "val": Split(train.x[own], train.y[own]), "test": test}
+    remarks += [f"left out: {len(damaged):,} damaged images"] if damaged else []
+    remarks += content_remarks(called, splits)
+    remark = "; ".join(filter(None, (source.remark, *remarks)))
+    first = _frozen(source, splits, "holdout", remark, copies, damaged)
+    digest = hashlib.sha256(f"{first.fingerprint} folds ".encode() + ids[~own].tobytes())
+    return replace(first, folds=int(ids.max()) + 1, fold_ids=ids[~own], fingerprint=digest.hexdigest()[:16])
 
 
 def _group_remarks(source: Source, splits: Mapping[str, Split], holdout: float) -> list[str]:
@@ -193,7 +263,7 @@ def _split(
     return splits
 
 
-def check_splits(name: str, protocol: Protocol, holdout: float, images: int | None) -> None:
+def check_splits(name: str, protocol: Protocol, holdout: float, images: int | None, folds: int | None = None) -> None:
     """Check that a named set can be split so, by the sizes of its classes, without reading it.
 
     Raises:
@@ -201,7 +271,12 @@ def check_splits(name: str, protocol: Protocol, holdout: float, images: int | No
     """
     labels = {part: np.repeat(np.arange(len(counts)), counts) for part, counts in class_counts(name).items()}
     splits = {part: Split(np.arange(len(y)), y) for part, y in labels.items()}
-    _split(name, splits if "test" in splits else three_parts(*splits["all"]), protocol, holdout, images, seed=0)
+    splits = splits if "test" in splits else three_parts(*splits["all"])
+    if folds is None:
+        _split(name, splits, protocol, holdout, images, seed=0)
+        return
+    check_foldable(name, protocol, has_own_validation=False)
+    fold_parts(name, splits, folds, images=images, seed=0, groups=None, class_names=NAMED[name][1])
 
 
 def without_copies(data: Dataset) -> Dataset:
@@ -215,7 +290,12 @@ def without_copies(data: Dataset) -> Dataset:
 
 
 def shape_of(
-    name: str | None, path: str | None, protocol: Protocol, holdout: float, options: Options = AS_THEY_ARE
+    name: str | None,
+    path: str | None,
+    protocol: Protocol,
+    holdout: float,
+    options: Options = AS_THEY_ARE,
+    folds: int | None = None,
 ) -> tuple[tuple[int, int, int], int]:
     """((height, width, channels), classes) of a data set; a named one is known without reading it, a folder by one image.
 
@@ -230,7 +310,7 @@ def shape_of(
         folder = folders.find(where, options.classes)
         height, width, channels = _first_sound(next(iter(folder.parts.values())).files, options).shape
         return (height, width, channels), len(folder.classes)
-    data = load_dataset(None, where, protocol=protocol, holdout=holdout, images=None, options=options)
+    data = load_dataset(None, where, protocol=protocol, holdout=holdout, images=None, options=options, folds=folds)
     return data.input_shape, data.classes
 
 

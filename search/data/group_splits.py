@@ -17,7 +17,7 @@ from search.data.groups import GroupIds, Groups
 from search.data.splits import Labels, Split
 from search.errors import UserError
 
-_THREE_PARTS, _HOLDOUT = 3, 4  # streams of random numbers, beside those of `search.data.splits`
+_THREE_PARTS, _HOLDOUT, _FOLDS = 3, 4, 6  # streams of random numbers, beside those of `search.data.splits` and `.folds`
 _ATTEMPTS = 20  # orders of the groups that are tried until every class is in each part
 _PASSES = 10  # over all groups, to move one by one to where they disturb the proportions less
 _SCALE = 1 << 80  # of the weights, which are integers
@@ -54,21 +54,47 @@ def holdout_size(n: int, holdout: float) -> int:
     return min(max(round(holdout * n), 1), max(n - 1, 1))
 
 
+def group_folds(train: Split, folds: int, seed: int, groups: Groups) -> NDArray[np.int64]:
+    """Fold of each image, from 0, out of indices of images; folds are of about one size, and keep groups whole.
+
+    Raises:
+        UserError: the groups do not suffice for so many folds with images of every class.
+    """
+    n = len(train.y)
+    sizes = tuple(n // folds + (index < n % folds) for index in range(folds))
+    return _assign(train, groups, sizes, (seed, _FOLDS), f"{folds} folds")
+
+
 def _split(whole: Split, groups: Groups, sizes: Mapping[str, int], seed: int, stream: int) -> dict[str, Split]:
+    assignment = _assign(whole, groups, tuple(sizes.values()), (seed, stream), f"{_words(tuple(sizes))} images")
+    members = {part: np.flatnonzero(assignment == index) for index, part in enumerate(sizes)}
+    return {part: Split(whole.x[indices], whole.y[indices]) for part, indices in members.items()}
+
+
+def _assign(
+    whole: Split, groups: Groups, sizes: tuple[int, ...], seed: tuple[int, ...], parts_text: str
+) -> NDArray[np.int64]:
+    """Part of each image, from 0, with images of every class in each part.
+
+    Args:
+        parts_text: the parts in words, for messages.
+
+    Raises:
+        UserError: no such split was found.
+    """
     ids = groups.ids[whole.x]
-    _check_enough(whole.y, ids, groups, tuple(sizes))
+    _check_enough(whole.y, ids, groups, len(sizes), parts_text)
     for attempt in range(_ATTEMPTS):
-        assignment = assign_groups(whole.y, ids, tuple(sizes.values()), (seed, stream, attempt))
+        assignment = assign_groups(whole.y, ids, sizes, (*seed, attempt))
         if assignment is not None:
-            members = {part: np.flatnonzero(assignment == index) for index, part in enumerate(sizes)}
-            return {part: Split(whole.x[indices], whole.y[indices]) for part, indices in members.items()}
+            return assignment
     raise UserError(
-        f"{groups.rule}: no split into {_words(tuple(sizes))} images was found that has every class in each part, as its "
+        f"{groups.rule}: no split into {parts_text} was found that has every class in each part, as its "
         f"{len(np.unique(ids)):,} groups are too few or too mixed; make the groups smaller, or split the images yourself"
     )
 
 
-def _check_enough(labels: Labels, ids: GroupIds, groups: Groups, parts: tuple[str, ...]) -> None:
+def _check_enough(labels: Labels, ids: GroupIds, groups: Groups, parts: int, parts_text: str) -> None:
     """Reject groups of which some class has fewer than there are parts.
 
     Raises:
@@ -81,11 +107,11 @@ def _check_enough(labels: Labels, ids: GroupIds, groups: Groups, parts: tuple[st
         )
     pairs = np.unique(np.stack([labels, ids]), axis=1)
     counts = np.bincount(pairs[0], minlength=len(groups.class_names))
-    if (fewest := int(counts.min())) < len(parts):
+    if (fewest := int(counts.min())) < parts:
         name = groups.class_names[int(counts.argmin())]
         raise UserError(
             f"{groups.rule}: all images of class {name!r} are in {fewest} group{'' if fewest == 1 else 's'}, and it would "
-            f"vanish from one of {_words(parts)} images; make the groups smaller, add images, or leave the class out"
+            f"vanish from one of {parts_text}; make the groups smaller, add images, or leave the class out"
         )
 
 

@@ -67,6 +67,7 @@ class Source(NamedTuple):
     decode: Decode | None = None  # where the splits hold indices of images in place of the images themselves
     remark: str = ""  # on how it was read
     groups: Groups | None = None  # of all images by index, where they are kept together
+    is_split_here: bool = False  # its three parts were made here out of one
 
 
 def open_source(name: str | None, path: Path | None, options: Options, reading: Reading, group: str | None = None) -> Source:
@@ -155,7 +156,8 @@ def _open_folder(name: str | None, path: Path, options: Options, reading: Readin
         return images
 
     remark = "; ".join(filter(None, remarks))
-    return Source(name or shown(path.resolve().name), folder.classes, splits, decode, remark, groups)
+    called, is_split_here = name or shown(path.resolve().name), WHOLE in folder.parts
+    return Source(called, folder.classes, splits, decode, remark, groups, is_split_here)
 
 
 def _check_enough(path: Path, folder: folders.Folder) -> None:
@@ -237,4 +239,4 @@ def _open_digits() -> Source:
     rows = np.loadtxt(Path(package) / "datasets" / "data" / "digits.csv.gz", delimiter=",")
     x = np.rint(rows[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     y = rows[:, -1].astype(np.int64)
-    return Source("digits", NAMED["digits"][1], three_parts(x, y))
+    return Source("digits", NAMED["digits"][1], three_parts(x, y), is_split_here=True)

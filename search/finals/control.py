@@ -37,7 +37,7 @@ def search_at_random(
     Adopted candidates count with their epochs: the search has had their results.
     """
     config = control_config(run.config)
-    epochs = config.recipe.epochs
+    epochs = config.planned_epochs
     cost = sum(record.epochs for record in _uninterrupted(records(studies.candidates)))
     context = replace(objective.context, config=config, folder=run.folder / "control")
     claims = claims_of(control)

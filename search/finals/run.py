@@ -228,8 +228,9 @@ def _test_measures(
     measured: dict[str, list[dict[str, float]]] = {}
     done, goal = 0, sum(map(len, weights.values()))
     for finalist in finalists:
-        pixels = pixels_of(data, finalist.recipe)
-        for trained in weights.get(finalist.name, []):
+        for seed, trained in enumerate(weights.get(finalist.name, [])):
+            fold = context.fold_of_seed(seed)
+            pixels = pixels_of(data if fold is None else data.fold(fold), finalist.recipe)
             reporter.send(PhaseStarted("reading the test images", done, goal))  # also a sign of life
             confusion = context.confusion(finalist.architecture, trained, pixels, data.x_test, data.y_test)
             measured.setdefault(finalist.name, []).append(measure_all(confusion))

@@ -55,7 +55,7 @@ def rules_of(study: str, budget: int | None) -> Rules:
     """
     config = study_file.load(study_file.find(study)[1], {})
     wish = config.data
-    shape, classes = shape_of(wish.name, wish.path, config.protocol, wish.holdout, wish.options)
+    shape, classes = shape_of(wish.name, wish.path, config.protocol, wish.holdout, wish.options, wish.folds)
     return Rules(config.budget if budget is None else config.budget.model_copy(update={"params": budget}), shape, classes)
 
 

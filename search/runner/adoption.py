@@ -26,7 +26,7 @@ from search.storage.adoption import adopt, has_begun
 from search.storage.attributes import ADOPTED, KEY
 from search.storage.claims import claims_of
 from search.study.run import Run, Studies, load
-from search.study.trained import own_weights
+from search.study.trained import FOLDS_FILE, own_weights
 from search.tuning.adoption import FILES, Adoptable, Assessment, assess
 from search.tuning.candidate import DataFacts
 from search.tuning.sources import Source, open_sources
@@ -101,7 +101,8 @@ def _copy_files(folder: Path, study: optuna.Study, adoptable: Sequence[Adoptable
         if entry is None or ADOPTED not in trial.user_attrs or (target / FILES[-1]).is_file():
             continue
         try:
-            for name in FILES:
+            optional = [FOLDS_FILE] if (entry.files / FOLDS_FILE).is_file() else []
+            for name in (*optional, *FILES):
                 with replacing(target / name) as draft:
                     shutil.copyfile(entry.files / name, draft)
             own_weights(target, trial, entry.architecture)

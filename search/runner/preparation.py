@@ -78,7 +78,7 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
             text=device_text,
             data=data.summary(),
             rank_by=search.rank_by,
-            val_images=len(data.y_val),
+            val_images=data.validated,
             metric=search.metric,
             classes=data.classes,
             guess=guess_value(studies.candidates.user_attrs[DATA], search.metric),
@@ -107,7 +107,8 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
 def _device_text(trainer: Trainer, data: Dataset, config: StudyConfig) -> str:
     """The device in a line, with a remark where it is too slow for the data."""
     text = trainer.prepare()
-    note = cpu_note(len(data.y_train), data.input_shape, config.recipe.epochs) if "on the CPU" in text else None
+    epochs = config.recipe.epochs * max(data.folds, 1)
+    note = cpu_note(len(data.y_train), data.input_shape, epochs) if "on the CPU" in text else None
     return f"{text}; {note}" if note else text
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from search.budget.limits import Budget
 from search.budget.metrics import ALWAYS_STORED
+from search.data.folds import COURSE_FOLDS
 from search.files import safe_name
 from search.spaces import recipe as recipe_space
 from search.spaces.domains import Choices, Dimension, Domain, Range, Value
@@ -78,17 +79,24 @@ class StudyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _searchable(self) -> StudyConfig:
-        if self.search.rungs:
+        if self.restarts:
             for schedule in self.recipe.schedules or (self.recipe.schedule,):
                 if not isinstance(schedule, DECAYING):
                     kind = f"the {schedule.kind} schedule"
                     raise ValueError(f"search.rungs: {kind} does not decay to zero by a rung; take {NAMES_OF_DECAYING}")
-            if self.search.rungs.first >= self.recipe.epochs:
-                first = self.search.rungs.first
+        if self.search.rungs and not self.rungs:
+            first = self.search.rungs.first
+            if folds := self.data.folds:
                 raise ValueError(
-                    f"search.rungs: the first is after {first} epoch{'s' if first > 1 else ''}, and recipe.epochs is "
-                    f"{self.recipe.epochs}; take at least {first + 1} epochs, a lower first, or leave rungs out"
+                    f"search.rungs: the first is after {first} epochs, in the last of {folds} folds of {self.recipe.epochs} "
+                    "epochs; take a lower first, or leave rungs out"
                 )
+            raise ValueError(
+                f"search.rungs: the first is after {first} epoch{'s' if first > 1 else ''}, and recipe.epochs is "
+                f"{self.recipe.epochs}; take at least {first + 1} epochs, a lower first, or leave rungs out"
+            )
+        if self.data.folds:
+            self._check_folds()
         functions = getattr(self.space, "activation", None)
         possible = functions.domains if isinstance(functions, Dimension) else ()
         if self.search.rank_by == "int8" and any(isinstance(one, Choices) and "elu" in one.values for one in possible):
@@ -104,6 +112,16 @@ class StudyConfig(BaseModel):
             if endless:
                 raise ValueError(f"{endless[0]}: a grid cannot list a range without a step; give it one, or a list")
         return self
+
+    def _check_folds(self) -> None:
+        """Raise ValueError for settings that do not go with folds."""
+        if self.protocol == "course":
+            raise ValueError(f"data.folds: {COURSE_FOLDS}")
+        kept = "is measured on the network of one epoch, and folds keep that of the first alone"
+        if self.search.rank_by == "int8":
+            raise ValueError(f'data.folds: the int8 accuracy {kept}; take search.rank_by = "float", or leave folds out')
+        if self.search.flip_average:
+            raise ValueError(f"data.folds: flip_average {kept}; leave one of them out")
 
     @property
     def base_name(self) -> str | None:
@@ -146,7 +164,7 @@ class StudyConfig(BaseModel):
     def recipe_of(self, values: Mapping[str, Value]) -> Recipe:
         """The recipe of a trial with these parameters, its schedule begun anew at every rung."""
         recipe = recipe_space.complete(self.recipe, values, self.data.normalize)
-        return recipe.model_copy(update={"restarts": self.rungs})
+        return recipe.model_copy(update={"restarts": self.restarts})
 
     @property
     def cost_metrics(self) -> tuple[str, ...]:
@@ -159,9 +177,23 @@ class StudyConfig(BaseModel):
         return tuple(dict.fromkeys((*ALWAYS_STORED, *self.budget.limits, *self.cost_metrics)))
 
     @property
+    def planned_epochs(self) -> int:
+        """Number of epochs of a candidate that is not pruned, of all folds."""
+        return self.recipe.epochs * (self.data.folds or 1)
+
+    @property
     def rungs(self) -> tuple[int, ...]:
-        """The epochs at which a candidate may be pruned."""
-        return self.search.rungs.before(self.recipe.epochs) if self.search.rungs else ()
+        """The epochs at which a candidate may be pruned; those beyond the first fold are at the end of a fold."""
+        if not self.search.rungs:
+            return ()
+        epochs, rungs = self.recipe.epochs, self.search.rungs.before(self.planned_epochs)
+        ends = (rung if rung < epochs else -(-rung // epochs) * epochs for rung in rungs)
+        return tuple(end for end in ends if end < self.planned_epochs)
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """The epochs of a training at which its schedule begins anew: the rungs that are not at the end of a fold."""
+        return tuple(rung for rung in self.rungs if rung < self.recipe.epochs)
 
     def dump(self) -> dict[str, Any]:
         """All of it as plain JSON values; `parse` reads it back."""

@@ -29,15 +29,15 @@ def data_facts(data: Dataset) -> dict[str, Any]:
         "class_names": list(data.class_names),
         "majority": {"class": label, "share": share},
         "images": {
-            "training": len(data.y_train),
-            "validation": len(data.y_val),
+            "training": data.validated if data.folds else len(data.y_train),
+            "validation": data.validated,
             "test": None if data.y_test is None else len(data.y_test),
         },
-    }
+    } | ({"folds": data.folds} if data.folds else {})
 
 
 def images_of(facts: Mapping[str, Any], part: Literal["training", "validation", "test"]) -> int | None:
-    """Number of images of a part of the data; None if there is no such part.
+    """Number of images of a part of the data; None if there is no such part. With folds all training images validate.
 
     Args:
         facts: of `data_facts`. Studies of earlier versions have the numbers in their summary alone.
@@ -120,4 +120,5 @@ def load_study_data(
         reading=reading,
         drop_copies=wish.drop_copies,
         group=wish.group,
+        folds=wish.folds,
     )

@@ -19,6 +19,7 @@ from search.storage.attributes import (
     FINAL_VAL_ACCURACY,
     FLIP_VAL_ACCURACY,
     FLOAT_VAL_ACCURACY,
+    FOLD_VALUES,
     MEASURED,
     OUTCOME,
     PARAMS,
@@ -54,9 +55,9 @@ class Record:
     best_val_accuracy: float | None
     best_epoch: int | None
     final_val_accuracy: float | None
-    epochs: int
+    epochs: int  # of all folds
     seconds: float | None
-    curve: tuple[float, ...]  # validation accuracy, or the study's other measure, of each epoch
+    curve: tuple[float, ...]  # validation accuracy, or the study's other measure, of each epoch; the mean of the folds
     refused: Mapping[str, int]  # proposals that broke a rule before this trial's was found, by rule
     refused_params: tuple[int, ...]  # parameters of a sample of them
     warm_start: str | None  # the known network that was queued
@@ -67,6 +68,12 @@ class Record:
     costs: Mapping[str, int] = field(default_factory=dict)  # other metrics than params and macs, as far as stored
     proposal: Mapping[str, Any] = field(default_factory=dict)  # reason of the sampler's choice, see `proposal_words`
     adopted: Mapping[str, Any] | None = None  # run and number of the trial whose training another run has done
+    folds: tuple[float, ...] = ()  # value of each fold that was trained, of which the best is the mean
+
+    @property
+    def epochs_of_one(self) -> int:
+        """Number of epochs of one training, where each fold has one."""
+        return self.epochs // max(len(self.folds), 1)
 
     @property
     def is_counted(self) -> bool:
@@ -167,7 +174,7 @@ def base_accuracy(config: StudyConfig, references: list[Record]) -> float | None
 
 def _record(trial: FrozenTrial) -> Record:
     attributes = trial.user_attrs
-    curve = tuple(map(trial.intermediate_values.__getitem__, sorted(trial.intermediate_values)))
+    values, folds = scores_of(trial), tuple(attributes.get(FOLD_VALUES, ()))
     return Record(
         number=trial.number,
         reference=attributes.get(REFERENCE),
@@ -178,9 +185,9 @@ def _record(trial: FrozenTrial) -> Record:
         best_val_accuracy=attributes.get(BEST_VAL_ACCURACY),
         best_epoch=attributes.get(BEST_EPOCH),
         final_val_accuracy=attributes.get(FINAL_VAL_ACCURACY),
-        epochs=len(curve),
+        epochs=len(values),
         seconds=attributes.get(SECONDS),
-        curve=curve,
+        curve=last_curve(values, len(folds)),
         refused=attributes.get(REFUSED, {}),
         refused_params=tuple(attributes.get(REFUSED_PARAMS, ())),
         warm_start=attributes.get(WARM_START),
@@ -191,7 +198,18 @@ def _record(trial: FrozenTrial) -> Record:
         costs={name: attributes[name] for name in METRICS if name in attributes},
         proposal=attributes.get(PROPOSAL, {}),
         adopted=attributes.get(ADOPTED),
+        folds=folds,
     )
+
+
+def scores_of(trial: FrozenTrial) -> tuple[float, ...]:
+    """The values that a trial has reported, in order."""
+    return tuple(map(trial.intermediate_values.__getitem__, sorted(trial.intermediate_values)))
+
+
+def last_curve(values: tuple[float, ...], folds: int) -> tuple[float, ...]:
+    """The mean curve over all folds, which is the last that a trial has reported; all values without folds."""
+    return values[len(values) - len(values) // folds :] if folds else values
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

@@ -140,7 +140,7 @@ def recipe_of(config: StudyConfig, reference: Reference) -> Recipe:
     With rungs the base takes the study's schedule, which decays to zero at each rung, so that accuracies are comparable.
     """
     own = (reference.recipe or config.recipe_of({})).model_copy(update={"epochs": config.recipe.epochs})
-    if config.rungs and reference.name == config.base_name:
+    if config.restarts and reference.name == config.base_name:
         study = config.recipe_of({})
         own = own.model_copy(update={"schedule": study.schedule, "restarts": study.restarts, "ema": study.ema})
     return own

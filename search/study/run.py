@@ -327,8 +327,12 @@ def verdict(run: Run, number: int | None) -> str:
     accuracy = f"{format_percent(record.best_val_accuracy, images)}{kind}"
     beside = f" ({format_percents(other_measures(record.measures, metric), images)})" if record.measures else ""
     float_text = "" if floats is None else f" in int8, {format_percent(floats, images)} in float,"
+    folds_text = ""
+    if record.folds:
+        values = ", ".join(format_percent(value, images) for value in record.folds)
+        folds_text = f" the mean of {len(record.folds)} folds ({values}),"
     return (
-        f"trained: best {accuracy}{beside}{float_text} in epoch {record.best_epoch} of {record.epochs}, "
+        f"trained: best {accuracy}{beside}{float_text} in epoch {record.best_epoch} of {record.epochs_of_one},{folds_text} "
         f"rank {ranked(candidates).index(record) + 1}{apart}{why}"
     )
 

@@ -13,6 +13,7 @@ from search.training.measures import ACCURACY
 from search.training.recipe import as_tuple
 
 LARGEST_SIDE = 1024  # of an image, in pixels
+MOST_FOLDS = 100  # trainings of one candidate
 
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 _Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
@@ -84,7 +85,14 @@ class DataConfig(BaseModel):
         exclude_if=_is_default,
         description="Leave out images that equal another to the pixel; of equal images of different classes, all.",
     )
-
+    folds: Annotated[int, Field(ge=2, le=MOST_FOLDS)] | None = Field(
+        default=None,
+        exclude_if=_is_default,
+        description=(
+            "Cross-validation: the training images fall into so many stratified parts, and a candidate is trained once for "
+            "each, which validates it; for small data sets. Left out: one validation part."
+        ),
+    )
     group: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         exclude_if=_is_default,
@@ -110,6 +118,8 @@ class DataConfig(BaseModel):
         changed += ["group"] if self.group is not None else []
         if self.name is not None and changed:
             raise ValueError(f"{changed[0]}: {self.name} is taken as it is; leave it out, or give a path without a name")
+        if self.folds is not None and self.holdout != DataConfig.model_fields["holdout"].default:
+            raise ValueError("folds: each fold is held out in turn, and holdout says otherwise; leave one of them out")
         if self.classes and len(set(self.classes)) != max(len(self.classes), 2):
             raise ValueError(f"classes: at least two, each once, not {list(self.classes)}")
         return self

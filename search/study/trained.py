@@ -22,14 +22,26 @@ from search.errors import UserError
 from search.export.card import network_digest
 from search.files import read_json, read_weights, write_json, write_weights
 from search.networks.architecture import Architecture, fingerprint, from_json, to_dict
-from search.storage.attributes import ADOPTED, DELTA_VS_BASE, FINGERPRINT, MEASURED, NETWORK
+from search.storage.attributes import (
+    ADOPTED,
+    DELTA_VS_BASE,
+    EFFECTIVE_IMAGES,
+    FINGERPRINT,
+    FOLD_VALUES,
+    MEASURED,
+    NETWORK,
+    NETWORK_VALUE,
+)
 from search.study import dataset
 from search.study.records import base_accuracy, origin_words, records
 from search.study.run import DATA, Run, Studies, candidate_trial, load, network_of
 from search.text import format_percent, format_percents
-from search.training.measures import ACCURACY, other_measures
+from search.training.folds import effective_images
+from search.training.measures import ACCURACY, MEASURES, other_measures
 from search.training.recipe import Recipe
 from search.training.result import Training, log_key
+
+FOLDS_FILE = "folds.json"  # log of each fold of a trial, beside their mean in history.json
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,28 @@ class Trained:
 def save_training(folder: Path, architecture: Architecture, recipe: Recipe, training: Training) -> None:
     """Write the result of a training to its trial's folder, to be read by `candidate` and `reference`."""
     write_json(folder / "history.json", [epoch.to_dict() for epoch in training.history])
+    if training.folds:
+        write_json(folder / FOLDS_FILE, [[epoch.to_dict() for epoch in log] for log in training.folds])
     network = {"architecture": to_dict(architecture), "recipe": recipe.model_dump(mode="json")}
     write_json(folder / "training.json", network | {"pixels": training.pixels.to_dict(), "precision": training.precision})
     write_weights(folder / "weights.npz", training.best_weights)
+
+
+def fold_attributes(training: Training, metric: str, images: int) -> dict[str, Any]:
+    """User attributes of a training in folds: the value of each at the best epoch of their mean, and the noise of the mean.
+
+    Args:
+        images: in a fold.
+    """
+    values = [log[training.best.epoch - 1].score(metric) for log in training.folds]
+    attributes: dict[str, Any] = {
+        FOLD_VALUES: values,
+        NETWORK_VALUE: max(epoch.score(metric) for epoch in training.folds[0]),
+        EFFECTIVE_IMAGES: effective_images(values, images * len(values)),
+    }
+    if metric != ACCURACY:
+        attributes[MEASURED] = {name: training.best.score(name) for name in MEASURES}
+    return attributes
 
 
 def is_here(run: Run, number: int) -> bool:
@@ -122,6 +153,8 @@ def _trained(
     scores = {key: attributes[key] for key in ("best_val_accuracy", "best_epoch", "final_val_accuracy", "epochs", "seconds")}
     if "float_val_accuracy" in attributes:
         scores["float_val_accuracy"] = attributes["float_val_accuracy"]
+    if FOLD_VALUES in attributes:
+        scores |= {"folds": attributes[FOLD_VALUES], "network_val_accuracy": attributes[NETWORK_VALUE]}
     base, metric = base_accuracy(run.config, records(studies.references)), run.config.search.metric
     if metric != ACCURACY:
         scores |= {"metric": metric, "measures": attributes.get(MEASURED, {})}
@@ -145,6 +178,7 @@ def _trained(
     heading = [
         f"Best {run.config.measure} {accuracy} in epoch {scores['best_epoch']} of {scores['epochs']}, on {images}.",
         *([f"Beside it: {format_percents(beside, n_images)}."] if beside else []),
+        *_fold_lines(attributes, n_images),
         f"Trained on {data['summary']}{f', as {origin_words(adopted)}' if adopted else ''}.",
     ]
     training = read_json(folder / "training.json")
@@ -156,6 +190,19 @@ def _trained(
     if own_fingerprint is not None and fingerprint(network) != own_fingerprint:
         raise _not_its_own(folder, f"the network {fingerprint(network)}", own_fingerprint)
     return Trained(replace(network, name=name), own_weights(folder, trial, network), pixels, recipe, facts, heading)
+
+
+def _fold_lines(attributes: Mapping[str, Any], images: int | None) -> list[str]:
+    """What an accuracy over folds is, and which network is kept; empty without folds."""
+    if FOLD_VALUES not in attributes:
+        return []
+    values = attributes[FOLD_VALUES]
+    own = format_percent(attributes[NETWORK_VALUE], images)
+    return [
+        f"That is the mean of {len(values)} folds ({', '.join(format_percent(value, images) for value in values)}), each "
+        "validated by a network that was trained on the others.",
+        f"This network is the first fold's, in its own best epoch: {own} on that fold's images.",
+    ]
 
 
 def own_weights(folder: Path, trial: FrozenTrial, network: Architecture) -> list[npt.NDArray[Any]]:

@@ -89,8 +89,13 @@ def read(path: Path | None, named: str) -> Checkpoint | None:
     return None
 
 
+def fold_path(path: Path, index: int) -> Path:
+    """The file of a trained fold beside the checkpoint of the fold in progress."""
+    return _beside(path, f"fold{index + 1}")
+
+
 def remove(path: Path) -> None:
-    """Remove a checkpoint, the previous one, and the partial files of killed processes."""
+    """Remove a checkpoint, the previous one, those of trained folds, and the partial files of killed processes."""
     for file in (path, *path.parent.glob(f".{path.stem}.*"), *path.parent.glob(f"..{path.stem}.*")):
         file.unlink(missing_ok=True)
 

@@ -117,6 +117,12 @@ class Training:
     compile_seconds: float
     checkpoint_seconds: float
     confusion: npt.NDArray[np.int64] | None = None  # of the best epoch on the validation images, where it was asked for
+    folds: tuple[tuple[Epoch, ...], ...] = ()  # log of each fold, where `history` is their mean (`search.training.folds`)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs trained, of all folds."""
+        return sum(map(len, self.folds)) if self.folds else len(self.history)
 
     @property
     def seconds(self) -> float:

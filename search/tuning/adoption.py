@@ -38,6 +38,7 @@ from search.storage.attributes import (
     BEST_VAL_ACCURACY,
     DELTA_VS_BASE,
     FINAL_VAL_ACCURACY,
+    FOLD_VALUES,
     INDEX,
     KEY,
     NETWORK,
@@ -51,6 +52,7 @@ from search.storage.attributes import (
 )
 from search.storage.optuna_internals import generation_attribute
 from search.study.config import StudyConfig
+from search.study.records import last_curve, scores_of
 from search.study.trained import is_own_log, own_weights
 from search.text import format_count
 from search.training.recipe import Recipe
@@ -274,10 +276,10 @@ class _Assessed:
 
     def _weights(self) -> list[npt.NDArray[Any]]:
         """The weights of the trial, checked by the digest that was stored at its end."""
-        epochs = self._trial.intermediate_values
+        curve = last_curve(scores_of(self._trial), len(self._trial.user_attrs.get(FOLD_VALUES, ())))
         try:
             history = read_json(self._files / "history.json")
-            if not is_own_log(history, [epochs[epoch] for epoch in sorted(epochs)], self._config.search.metric):
+            if not is_own_log(history, curve, self._config.search.metric):
                 raise UserError(f"{self._files / 'history.json'}: is the log of another training")
             return own_weights(self._files, self._trial, self._architecture)
         except (LookupError, TypeError, UserError) as error:

@@ -46,7 +46,9 @@ class DataFacts:
 
     @classmethod
     def of(cls, data: Dataset) -> Self:
-        """The facts of a loaded data set."""
+        """The facts of a loaded data set; with folds those that hold in all of them."""
+        if data.folds:
+            return cls(data.input_shape, data.classes, data.fingerprint)
         counts = np.bincount(data.y_train, minlength=data.classes)
         is_balanced = bool(counts.min() == counts.max())
         return cls(data.input_shape, data.classes, data.fingerprint, len(data.y_train), is_balanced)

@@ -44,7 +44,7 @@ def check_before_loading(config: StudyConfig, wanted: tuple[str, ...] = ()) -> N
     networks = Networks(tuple(named), tuple(references.named(name) for name in config.search.warm_start))
     if config.data.name is not None:
         if config.data.path is None:
-            check_splits(config.data.name, config.protocol, config.data.holdout, config.data.images)
+            check_splits(config.data.name, config.protocol, config.data.holdout, config.data.images, config.data.folds)
         shape, classes = shape_of(config.data.name, None, config.protocol, config.data.holdout)
         check_networks(config, networks, config.data.name, DataFacts(shape, classes, ""))
     return networks

@@ -9,6 +9,7 @@ early, and starting TensorFlow, checkpoints and the report take some seconds mor
 from __future__ import annotations
 
 import gc
+import math
 import os
 import random
 import time
@@ -51,9 +52,10 @@ class Timing:
     validation_image: float
 
     def training(self, data: Dataset, recipe: Recipe, epochs: float) -> float:
-        """Seconds of a whole training."""
+        """Seconds of a whole training, or of one in each fold that so many epochs begin."""
         training = len(data.x_train) * recipe.augment.passes * self.training_image
-        return self.compiling + epochs * (training + len(data.x_val) * self.validation_image)
+        compiling = self.compiling * (max(1, math.ceil(epochs / recipe.epochs)) if data.folds else 1)
+        return compiling + epochs * (training + len(data.x_val) * self.validation_image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def forecast(config: StudyConfig, data: Dataset, watch: Callable[[str], None] = 
     if base:
         watch(f"timing the base, {compute_cost(base.architecture).macs:,} multiply-adds")
         recipe = references.recipe_of(config, base)
-        of_base = time_training(base.architecture, short, recipe).training(data, recipe, recipe.epochs)
+        of_base = time_training(base.architecture, short, recipe).training(data, recipe, config.planned_epochs)
     points = []
     for index in sorted({round(share * (len(sampled) - 1)) for share in TIMED}):
         candidate = sampled[index]
@@ -150,7 +152,7 @@ def mean_epochs(config: StudyConfig) -> float:
     """Mean number of epochs of a trial, if one in `factor` passes each rung."""
     factor = config.search.rungs.factor if config.search.rungs else 1
     mean, begin, share = 0.0, 0, 1.0
-    for end in (*config.rungs, config.recipe.epochs):
+    for end in (*config.rungs, config.planned_epochs):
         mean, begin, share = mean + share * (end - begin), end, share / factor
     return mean
 

@@ -33,6 +33,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "data.bits": (None, 12, {"data.name": None}),
     "data.skip_damaged": (False, True, {"data.name": None}),
     "data.drop_copies": (False, True),
+    "data.folds": (None, 5),
     "data.group": (None, r"patient(\d+)", {"data.name": None}),
     "budget.params": (2000, 1999),
     "budget.separable_only": (True, False),
@@ -136,11 +137,11 @@ def test_every_key_that_there_is_is_tried() -> None:
 
 def test_keys_that_came_later_are_stored_only_where_they_say_something() -> None:
     """So that the digest of a study, and what is stored of it, is what earlier versions made of it."""
-    later = {"bits", "skip_damaged", "drop_copies", "group"}
+    later = {"bits", "skip_damaged", "drop_copies", "folds", "group"}
     assert not later & parse(plain_study(), "study").dump()["data"].keys()
     assert "log" not in parse(plain_study(), "study").dump()
     assert "adopt" not in parse(plain_study(), "study").dump()["search"]
-    own = {"path": "/srv/a", "bits": 12, "skip_damaged": True, "drop_copies": True, "group": "p[0-9]+"}
+    own = {"path": "/srv/a", "bits": 12, "skip_damaged": True, "drop_copies": True, "folds": 5, "group": "p[0-9]+"}
     dumped = parse(plain_study(data=own), "study").dump()
     assert later <= dumped["data"].keys()
     assert parse(dumped, "dump").data.options.bits == 12

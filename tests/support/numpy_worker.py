@@ -43,19 +43,21 @@ class Fault:
     index: int | None = None  # of the trial; any if None
     epoch: int | None = None
     times: int = 1
+    fold: int | None = None  # from 1
     row: int | None = None  # of the table of faults (`tests.fault_table`)
 
 
 FAULTS = [Fault(**one) for one in json.loads(os.environ.get("FAULTS", "[]"))]
 FOLDER = Path(os.environ.get("FAULTS_FOLDER", "."))
 EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0"))
-now_at = {"index": -1}
+now_at = {"index": -1, "fold": 0}
 
 
 def point(at: str, epoch: int | None = None, path: Path | None = None) -> None:
     """Inject the faults of this point."""
     for number, fault in enumerate(FAULTS):
         here = fault.at == at and fault.index in (None, now_at["index"]) and fault.epoch in (None, epoch)
+        here = here and fault.fold in (None, now_at["fold"])
         if here and _is_due(number, fault.times):
             _happen(fault.do, path)
 
@@ -127,6 +129,7 @@ def fit(
 def _fit(
     architecture: Architecture, data: Dataset, recipe: Recipe, seed: int, checkpoint: Path, on_epoch: Any, on_step: Any
 ) -> Training:
+    now_at["fold"] = int(data.fingerprint.partition("-")[2] or 0)
     named = f"{fingerprint(architecture)} {recipe.model_dump_json()} {data.fingerprint} {seed}"
     weights = np.random.default_rng(seed).normal(0, 0.1, (int(np.prod(data.input_shape)), data.classes)).astype(np.float32)
     velocity, history, best = np.zeros_like(weights), list[Epoch](), (0, weights.copy())
