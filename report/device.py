@@ -71,10 +71,16 @@ def device_table(board: Mapping[str, Any]) -> Table:
             f"{card[name]:,} ({format_share(card[name], board[memory])})"
             for name, memory in (("arena_bytes", "ram"), ("flash_bytes", "flash"))
         )
-        operators = ", ".join(card["operators"])
-        rows.append((str(card["number"]), *shares, f"{card['macs']:,}", accuracy_text(board, card), operators))
+        name = str(card["number"]) + ("" if card["fits"] else " (does not fit)")
+        rows.append((name, *shares, f"{card['macs']:,}", accuracy_text(board, card), operators_text(card)))
     columns = ("trial", f"arena of {board['ram']:,}", f"flash of {board['flash']:,}", "multiply-adds", "int8", "operators")
     return Table(columns, rows)
+
+
+def operators_text(card: Card) -> str:
+    """The operators to register, with those that the runtime lacks."""
+    lacking = f"; no int8 kernel: {', '.join(card['without_kernel'])}" if card["without_kernel"] else ""
+    return ", ".join(card["operators"]) + lacking
 
 
 def accuracy_text(board: Mapping[str, Any], card: Card) -> str:

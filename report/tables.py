@@ -133,9 +133,14 @@ def gap_text(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = ""
     return format_points(best - base["best_val_accuracy"], board.get("val_images"))
 
 
+def rule_words(rule: str) -> str:
+    """The rule that a rejected proposal broke, to be read after a number."""
+    return {"same network": "of a network tried before", "cannot exist": "of a network that cannot exist"}.get(rule, rule)
+
+
 def refusal_words(candidates: list[Record]) -> str | None:
     """Text of the proposals rejected inside the sampler, by rule with a sample of sizes; None if there are none."""
-    rules = [f"{count:,} {rule}" for rule, count in refusals(candidates).most_common()]
+    rules = [f"{count:,} {rule_words(rule)}" for rule, count in refusals(candidates).most_common()]
     sizes = sorted({size for record in candidates for size in record.refused_params})
     shown = (
         [f"{sizes[round(index * (len(sizes) - 1) / (SAMPLE - 1))]:,}" for index in range(SAMPLE)]

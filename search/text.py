@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400  # seconds
 
@@ -56,6 +57,15 @@ def format_estimate(seconds: float) -> str:
         return f"{minutes} min"
     parts = ((hours // 24, "days"), (hours % 24, "h")) if hours >= 48 else ((minutes // 60, "h"), (minutes % 60, "min"))
     return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
+
+
+def format_time(moment: str) -> str:
+    """An ISO time as text: `2026-11-30 10:53 UTC`; any other text as it is."""
+    try:
+        time = datetime.fromisoformat(moment)
+    except ValueError:
+        return moment
+    return f"{time:%Y-%m-%d %H:%M}" + (f" {time.tzname()}" if time.tzinfo else "")
 
 
 def percent_decimals(images: int | None) -> int:

@@ -119,4 +119,4 @@ def _summary(values: Sequence[Value]) -> str:
         low, middle, high = (format_number(value) for value in (min(numbers), median_low(numbers), max(numbers)))
         return middle if low == high else f"{middle} ({low} to {high})"
     most = sorted(Counter(map(str, values)).most_common(), key=lambda pair: (-pair[1], pair[0]))[:NAMES]
-    return ", ".join(f"{name} {count / len(values):.0%}" for name, count in most)
+    return ", ".join(f"{name} ({count / len(values):.0%})" for name, count in most)

@@ -270,10 +270,10 @@ def _of_finals(run: Run, board: Board, finals: FinalsResult, finalist: FinalistR
     searched = format_percent(winner["best_val_accuracy"], board.get("val_images"))
     trained = format_count(trained_count(board["counts"]), "trained candidate")
     remarks = [
-        *([f"The base has {_base_words(base, None)}."] if trained_base is not None else []),
+        *([f"The base: {_base_words(base, None)}."] if trained_base is not None else []),
         *_other_measures_remarks(finals, finalist),
         *_leader_remarks(finals, finalist),
-        f"In the search it reached {searched} {_measure(board)}, the best of {trained}.",
+        f"In the search trial {winner['number']} reached {searched} {_measure(board)}, the best of {trained}.",
     ]
     return Verdict(
         standing=standing,
@@ -310,7 +310,7 @@ def _after_finals(run: Run, standing: Standing) -> dict[str, str]:
     if standing == Standing.HARDLY_LEARNT:
         return _train_longer(run)
     is_grid = run.config.search.sampler == "grid"  # has all of its trials
-    more = {} if is_grid else {"search on": f"{run.command} --trials {2 * run.config.trials}"}
+    more = {} if is_grid else {"continue the search": f"{run.command} --trials {2 * run.config.trials}"}
     export = {"export the winner": run.command_of("export")}
     return {**export, **more} if standing == Standing.BEATEN else {**more, **export}
 

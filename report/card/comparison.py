@@ -13,7 +13,12 @@ from search.networks.architecture import Architecture
 from search.study.pareto import reference_network
 from search.text import format_percent, format_percent_span, format_points, format_points_span
 
-COSTS = {"params": "Parameters", "macs": "Multiply-adds", "flash_bytes": "Flash, int8", "arena_bytes": "Arena, int8"}
+COSTS = {
+    "params": "Parameters",
+    "macs": "Multiply-adds",
+    "flash_bytes": "Flash, int8 bytes",
+    "arena_bytes": "Arena, int8 bytes",
+}
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 

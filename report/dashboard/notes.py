@@ -11,7 +11,7 @@ from report.analysis.verdict import against_base, judge
 from report.markdown.effects import finals_section
 from report.markdown.formatting import escaped, layer_table, markdown, protocol_words, table, without_paths
 from report.pareto import front_board, front_table, front_words
-from report.tables import accuracy_cells, accuracy_columns, gap_text, leaderboard, refusal_words
+from report.tables import accuracy_cells, accuracy_columns, gap_text, leaderboard, refusal_words, rule_words
 from search.budget.limits import Budget
 from search.finals.results import FinalsResult
 from search.networks.architecture import Architecture
@@ -51,7 +51,7 @@ def trial_note(
         line = f"**{outcome.replace('_', ' ').capitalize()}:** {escaped(attributes.get('reason', 'no reason given'))}"
     reason = proposal_words(attributes.get(PROPOSAL, {}))
     line += f"\n\n{escaped(reason[0].upper() + reason[1:])}." if reason else ""
-    told = [f"{count:,} {rule}" for rule, count in attributes.get(REFUSED, {}).items()]
+    told = [f"{count:,} {rule_words(rule)}" for rule, count in attributes.get(REFUSED, {}).items()]
     refused = f"\n\nRejected before this network was proposed: {', '.join(told)}." if told else ""
     return _roomy(line + refused + (f"\n\n{layer_table(architecture)}" if architecture else "") + "\n")
 

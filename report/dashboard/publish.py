@@ -26,6 +26,7 @@ from search.finals.results import load_results
 from search.storage.attributes import Attributes, rewrite
 from search.storage.database import storage_of
 from search.storage.optuna_internals import base_storage_of, trial_id_of
+from search.study.dataset import images_of
 from search.study.records import ranked, records
 from search.study.run import DATA, Run, Studies, network_of, sibling
 
@@ -60,10 +61,11 @@ class Redraw:
         begun = self._clock()
         candidates, references = records(studies.candidates), records(studies.references)
         data = studies.candidates.user_attrs.get(DATA, {})
+        images = images_of(data, "validation")
         drawn = (
-            figures.learning_curves(run, candidates, references),
-            figures.accuracy_by_cost(run, candidates, references, "params"),
-            figures.accuracy_by_cost(run, candidates, references, "macs"),
+            figures.learning_curves(run, candidates, references, images=images),
+            figures.accuracy_by_cost(run, candidates, references, "params", images=images),
+            figures.accuracy_by_cost(run, candidates, references, "macs", images=images),
             figures.refusals(run, candidates),
         )
         names = set(optuna.get_all_study_names(base_storage_of(studies.candidates)))

@@ -65,7 +65,14 @@ def along(contrast: Contrast, value: Callable[[Part], float], title: str, part: 
                 "hovertemplate": f"{group}, {part} %{{x}}: median %{{customdata}}<extra></extra>",
             }
         )
-    return drawn(title, traces, _parts(contrast, part) | _counted(contrast, profiles, part), axis(title, rangemode="tozero"))
+    return drawn(title, traces, _parts(contrast, part) | _counted(contrast, profiles, part), _value_axis(title, profiles))
+
+
+def _value_axis(title: str, profiles: Mapping[Group, Sequence[Spot]]) -> dict[str, Any]:
+    """Axis of the values from zero; one of few whole numbers has no fractions between them."""
+    values = [value for spots in profiles.values() for spot in spots for value in (spot.middle, *(spot.span or ()))]
+    is_count = all(value == int(value) for value in values) and max(values) <= 10
+    return axis(title, rangemode="tozero") | ({"dtick": 1} if is_count and any(values) else {})
 
 
 def _counted(contrast: Contrast, profiles: Mapping[Group, Sequence[Spot]], part: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from report.figures.refusals import refusals
 from report.figures.style import (
     CLEAR,
     MANY,
+    MARGIN,
     TRAINED,
     accuracy_axis,
     axis,
@@ -26,6 +27,7 @@ from report.figures.style import (
     end_label,
     faint,
     level,
+    percent_format,
 )
 from search.budget.metrics import METRICS
 from search.study.pareto import front_indices
@@ -53,11 +55,16 @@ class Noise(NamedTuple):
 # --- learning curves -------------------------------------------------------------------------------------------------
 
 
-def learning_curves(run: Run, candidates: list[Record], references: list[Record], top: int = 5) -> Figure:
+def learning_curves(
+    run: Run, candidates: list[Record], references: list[Record], top: int = 5, *, images: int | None = None
+) -> Figure:
     """Validation accuracy, or the study's other measure, by epoch, on the axis range where the curves differ.
 
     The winner in colour and the base dashed, both labelled at their ends; the next best in blue, all other candidates in
     grey (single lines, or the middle 80 % of many), references dash-dotted, published logs dotted with one symbol each.
+
+    Args:
+        images: number of validation images, which decides the decimals; None if it is unknown.
     """
     curves = rows.curves(run, candidates, references, top)
     others = rows.other_curves(candidates, top)
@@ -67,19 +74,26 @@ def learning_curves(run: Run, candidates: list[Record], references: list[Record]
     best = [row for row in curves if row.role == "candidate"]
     published = [row for row in curves if row.role == "published"]
     traces = [*_others(others)]
-    traces += [_curve(row) for row in curves if row.role in ("base", "reference")]
+    percent = percent_format(images)
+    traces += [_curve(row, percent) for row in curves if row.role in ("base", "reference")]
     traces += [_published(row, SYMBOLS[index % len(SYMBOLS)]) for index, row in enumerate(published)]
-    traces += _next_best(best[1:])
-    traces += [_winner(row) for row in best[:1]]
+    traces += _next_best(best[1:], percent)
+    traces += [_winner(row, percent) for row in best[:1]]
     labels = _end_labels(best[:1], [row for row in curves if row.role == "base"])
     return drawn(
         "Learning curves",
         traces,
         count_axis("epoch", epochs) | ({"range": [1, epochs]} if epochs > 1 else {}),
-        accuracy_axis([low, high], f"validation {run.config.metric_label}") | {"range": [low, high]},
+        accuracy_axis([low, high], f"validation {run.config.metric_label}{_form(run, 'float')}") | {"range": [low, high]},
         hovermode="x unified",
         annotations=labels,
+        margin=MARGIN | ({"r": 90} if labels else {}),
     )
+
+
+def _form(run: Run, form: str) -> str:
+    """The form of the networks that accuracies are of, where a study has both: epochs are float, candidates rank by int8."""
+    return f" in {form}" if run.config.search.rank_by == "int8" else ""
 
 
 def _interesting(shown: Sequence[Curve], every: Sequence[Curve]) -> tuple[float, float]:
@@ -126,26 +140,26 @@ def _others(others: Sequence[Curve]) -> list[dict[str, Any]]:
     return [band, middle]
 
 
-def _curve(row: Curve) -> dict[str, Any]:
+def _curve(row: Curve, percent: str) -> dict[str, Any]:
     dash, width = {"base": ("dash", 3.0), "reference": ("dashdot", 1.5), "published": ("dot", 1.5)}.get(
         row.role, ("solid", 3.0)
     )
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(row.accuracies) == 1 else "lines",
-        "name": f"{row.name} ({max(row.accuracies, default=0):.2%})",
+        "name": f"{row.name} ({max(row.accuracies, default=0):{percent}})",
         "x": list(range(1, len(row.accuracies) + 1)),
         "y": list(row.accuracies),
         "line": {"color": GREY, "dash": dash, "width": width},
-        "hovertemplate": "%{y:.2%}",
+        "hovertemplate": f"%{{y:{percent}}}",
     }
 
 
-def _winner(row: Curve) -> dict[str, Any]:
-    return _curve(row) | {"line": {"color": WINNER, "dash": "solid", "width": 3}}
+def _winner(row: Curve, percent: str) -> dict[str, Any]:
+    return _curve(row, percent) | {"line": {"color": WINNER, "dash": "solid", "width": 3}}
 
 
-def _next_best(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+def _next_best(curves: Sequence[Curve], percent: str) -> list[dict[str, Any]]:
     """The next best candidates, which share an entry of the legend; the hover text names each."""
     line = {"color": faint(TRAINED, 0.75), "dash": "solid", "width": 1.5}
     shared = {"line": line, "legendgroup": "next", "showlegend": False}
@@ -159,12 +173,12 @@ def _next_best(curves: Sequence[Curve]) -> list[dict[str, Any]]:
         "y": [None],
         "line": line,
     }
-    return [*(_curve(row) | shared for row in curves), entry | {"legendgroup": "next"}]
+    return [*(_curve(row, percent) | shared for row in curves), entry | {"legendgroup": "next"}]
 
 
 def _published(row: Curve, symbol: str) -> dict[str, Any]:
     marker = {"symbol": symbol, "size": 7, "color": GREY, "maxdisplayed": 6}
-    return _curve(row) | {"mode": "lines+markers", "marker": marker}
+    return _curve(row, percent_format(None)) | {"mode": "lines+markers", "marker": marker}
 
 
 def _end_labels(winner: Sequence[Curve], base: Sequence[Curve]) -> list[dict[str, Any]]:
@@ -190,6 +204,7 @@ def accuracy_by_cost(
     *,
     noise: Noise | None = None,
     networks: Mapping[int, str] | None = None,
+    images: int | None = None,
 ) -> Figure:
     """Best validation accuracy against a cost metric: the candidates, those pruned at a rung hollow, their Pareto front up
     to the budget, the winner as a star, the base as a level, other references, and the budget with all beyond it shaded.
@@ -200,6 +215,7 @@ def accuracy_by_cost(
     Args:
         noise: 95 % interval of one accuracy, drawn as a bar at the winner.
         networks: network of a candidate in one line, by number, for the hover text of at most `MANY` candidates.
+        images: number of validation images, which decides the decimals; None if it is unknown.
     """
     points = rows.points(run, candidates, references, metric)
     budget = run.config.budget.limits.get(metric)
@@ -208,26 +224,29 @@ def accuracy_by_cost(
     low, high = _window(points, budget)
     others = [point for point in points if point.role in ("base", "reference")]
     known = networks if networks and len(trained) + len(pruned) <= MANY else {}
-    names = _Hover(metric, known)
+    names = _Hover(metric, known, percent_format(images))
     winner = max(trained, key=lambda point: (point.accuracy, -(point.cost or 0), -_number(point)), default=None)
     traces = [
         _networks(f"pruned at a rung ({len(pruned)})", pruned, names, hollow=True),
         _networks(f"trained ({len(trained)})", trained, names, hollow=False),
         _front(trained, min(high, budget or high)),
         *(_winning(point, names, noise, (low, high)) for point in [winner] if point is not None),
-        *(_base(point, metric) for point in others if point.role == "base"),
-        *(_marked(point, metric, low, high, index) for index, point in enumerate(others) if point.cost is not None),
+        *(_base(point, names) for point in others if point.role == "base"),
+        *(_marked(point, names, low, high, index) for index, point in enumerate(others) if point.cost is not None),
     ]
     levels = [level(one.accuracy, one.name) for one in others if one.role == "base"]
     if budget:
-        levels += [beyond(budget, high), level(budget, f"budget {budget:,}", upright=True, line=BUDGET_LINE)]
+        levels += [
+            beyond(budget, high),
+            level(budget, f"budget: {run.config.budget.bound(metric)}", upright=True, line=BUDGET_LINE),
+        ]
     values = [point.accuracy for point in points]
     measure = MEASURES[run.config.search.metric]
     return drawn(
         f"{measure.title} against {METRICS[metric].label}",
         [trace for trace in traces if trace["x"]],
         axis(METRICS[metric].axis, tickformat="," if metric == "params" else "~s", range=[low, high]),
-        accuracy_axis(values, f"best validation {measure.label}"),
+        accuracy_axis(values, f"best validation {measure.label}{_form(run, 'int8')}"),
         shapes=levels,
         hovermode="closest",
     )
@@ -238,11 +257,12 @@ class _Hover(NamedTuple):
 
     metric: str
     networks: Mapping[int, str]
+    percent: str  # format of an accuracy
 
     def template(self) -> str:
         network = "<br>%{customdata[1]}" if self.networks else ""
         number = "%{customdata[0]}" if self.networks else "%{customdata}"
-        return f"trial {number}<br>%{{y:.2%}}<br>%{{x:,}} {METRICS[self.metric].axis}{network}<extra></extra>"
+        return f"trial {number}<br>%{{y:{self.percent}}}<br>%{{x:,}} {METRICS[self.metric].axis}{network}<extra></extra>"
 
     def data(self, points: Sequence[Point]) -> list[Any]:
         numbers = [_number(point) for point in points]
@@ -293,13 +313,14 @@ def _winning(point: Point, names: _Hover, noise: Noise | None, window: tuple[flo
     return bar | {
         "type": "scatter",
         "mode": "markers+text",
-        "name": f"winner: {point.name} ({point.accuracy:.2%})",
+        "name": f"winner: {point.name} ({point.accuracy:{names.percent}})",
         "x": [point.cost],
         "y": [point.accuracy],
         "customdata": names.data([point]),
         "text": [point.name],
         "textposition": f"top {'left' if is_left else 'right'}",
         "textfont": {"color": WINNER, "size": 13},
+        "cliponaxis": False,
         "marker": {"symbol": "star", "size": 16, "color": WINNER},
         "hovertemplate": names.template(),
     }
@@ -321,14 +342,14 @@ def _front(trained: Sequence[Point], end: float) -> dict[str, Any]:
     }
 
 
-def _base(base: Point, metric: str) -> dict[str, Any]:
+def _base(base: Point, names: _Hover) -> dict[str, Any]:
     """Legend entry of the base."""
-    told = "" if base.cost is None else f", {base.cost:,} {METRICS[metric].label}"
-    name, line = f"{base.name} ({base.accuracy:.2%}{told})", {"color": GREY, "dash": "dash", "width": 1.5}
+    cost = "" if base.cost is None else f", {base.cost:,} {METRICS[names.metric].label}"
+    name, line = f"{base.name} ({base.accuracy:{names.percent}}{cost})", {"color": GREY, "dash": "dash", "width": 1.5}
     return {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": name, "line": line}
 
 
-def _marked(point: Point, metric: str, low: float, high: float, index: int) -> dict[str, Any]:
+def _marked(point: Point, names: _Hover, low: float, high: float, index: int) -> dict[str, Any]:
     """Marker of a reference with its name; beyond an edge it is drawn there with its cost."""
     assert point.cost is not None
     side = "right" if point.cost > high else "left" if point.cost < low else None
@@ -338,7 +359,7 @@ def _marked(point: Point, metric: str, low: float, high: float, index: int) -> d
     return {
         "type": "scatter",
         "mode": "markers+text",
-        "name": f"{point.name} ({point.accuracy:.2%})",
+        "name": f"{point.name} ({point.accuracy:{names.percent}})",
         "x": [min(max(point.cost, low), high)],
         "y": [point.accuracy],
         "text": [name],
@@ -347,5 +368,7 @@ def _marked(point: Point, metric: str, low: float, high: float, index: int) -> d
         "marker": {"symbol": symbol, "color": GREY, "size": 11},
         "cliponaxis": False,
         "showlegend": False,
-        "hovertemplate": f"{point.name}<br>%{{y:.2%}}<br>{point.cost:,} {METRICS[metric].axis}<extra></extra>",
+        "hovertemplate": (
+            f"{point.name}<br>%{{y:{names.percent}}}<br>{point.cost:,} {METRICS[names.metric].axis}<extra></extra>"
+        ),
     }

@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure
 
 from report.analysis.mistakes import Predictions
 from report.colours import COLOURS, GREY
-from report.figures.style import GRID, axis, drawn, faint, level
+from report.figures.style import GRID, axis, drawn, faint, level, percent_format
 from search.finals.results import FinalistResult, FinalsResult
 
 BEST, WORST = COLOURS[1], COLOURS[0]
@@ -20,8 +20,12 @@ POINTS = 100  # of a difference of accuracies
 # --- finals ----------------------------------------------------------------------------------------------------------
 
 
-def finals(results: FinalsResult) -> Figure:
-    """Draw each finalist's mean on fresh seeds with its interval, single seeds, and its score in the search."""
+def finals(results: FinalsResult, images: int | None = None) -> Figure:
+    """Draw each finalist's mean on fresh seeds with its interval, single seeds, and its score in the search.
+
+    Args:
+        images: number of validation images, which decides the decimals of single trainings; None if it is unknown.
+    """
     rows = results.finalists[::-1]
     names = [finalist.name for finalist in rows]
     seeds = [(finalist.name, score) for finalist in rows for score in _scores(finalist, results.is_test)]
@@ -38,11 +42,12 @@ def finals(results: FinalsResult) -> Figure:
         "Finals",
         [
             means,
-            _dots("each seed", seeds, {"symbol": "circle-open", "color": GREY, "size": 7}),
+            _dots("each seed", seeds, {"symbol": "circle-open", "color": GREY, "size": 7}, percent_format(images)),
             _dots(
                 "in the search",
                 [(finalist.name, finalist.search_score) for finalist in rows if finalist.search_score is not None],
                 {"symbol": "x-thin", "size": 9, "line": {"color": WORST, "width": 2}},
+                percent_format(images),
             ),
         ],
         axis(results.measure_label, tickformat=".1%"),
@@ -57,7 +62,7 @@ def _scores(one: FinalistResult, is_test: bool) -> tuple[float, ...]:
     return one.test if is_test else one.best_val
 
 
-def _dots(name: str, rows: Sequence[tuple[str, float]], marker: dict[str, Any]) -> dict[str, Any]:
+def _dots(name: str, rows: Sequence[tuple[str, float]], marker: dict[str, Any], percent: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
@@ -65,7 +70,7 @@ def _dots(name: str, rows: Sequence[tuple[str, float]], marker: dict[str, Any]) 
         "x": [value for _, value in rows],
         "y": [place for place, _ in rows],
         "marker": marker,
-        "hovertemplate": f"%{{y}}, {name}: %{{x:.2%}}<extra></extra>",
+        "hovertemplate": f"%{{y}}, {name}: %{{x:{percent}}}<extra></extra>",
     }
 
 

@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure
 from report.colours import COLOURS, GREY
 from report.figures import data as rows
 from report.figures.data import Point
-from report.figures.style import CLEAR, MANY, TRAINED, accuracy_axis, count_axis, drawn, level, log_axis
+from report.figures.style import CLEAR, MANY, TRAINED, accuracy_axis, count_axis, drawn, level, log_axis, percent_format
 from search.study.records import Record
 from search.study.run import Run
 
@@ -22,12 +22,16 @@ LEAST_GAIN = 1e-5  # of accuracy, at which the axis of the expected gain ends
 LOWEST = 0.1  # share of the trained candidates that may lie below the axis
 
 
-def progress(run: Run, candidates: list[Record], references: list[Record]) -> Figure:
+def progress(run: Run, candidates: list[Record], references: list[Record], *, images: int | None = None) -> Figure:
     """Best validation accuracy of each candidate in the order of the trials, the best so far as steps, the base as a level.
 
     The axis shows all but the lowest tenth of the trained candidates; those below it are triangles on its lower edge.
     Where the sampler predicts accuracies, a panel below shows the gain that it expected of each trial beside its limit.
+
+    Args:
+        images: number of validation images, which decides the decimals; None if it is unknown.
     """
+    percent = percent_format(images)
     points = rows.points(run, candidates, references, "params")
     trained = [point for point in points if point.role == "candidate"]
     pruned = [point for point in points if point.role == "pruned"]
@@ -35,12 +39,13 @@ def progress(run: Run, candidates: list[Record], references: list[Record]) -> Fi
     low, high = _range(trained or pruned, base)
     last = max((_number(point) for point in [*trained, *pruned]), default=1)
     traces = [
-        _dots(f"pruned at a rung ({len(pruned):,})", pruned, low, is_hollow=True),
-        _dots(f"trained ({len(trained):,})", trained, low, is_hollow=False),
-        _best_so_far(trained, last),
+        _dots(f"pruned at a rung ({len(pruned):,})", pruned, low, percent, is_hollow=True),
+        _dots(f"trained ({len(trained):,})", trained, low, percent, is_hollow=False),
+        _best_so_far(trained, last, percent),
     ]
     expected = _expected_gain(candidates)
-    accuracies = accuracy_axis([low, high], f"best validation {run.config.metric_label}") | {"range": [low, high]}
+    form = " in int8" if run.config.search.rank_by == "int8" else ""
+    accuracies = accuracy_axis([low, high], f"best validation {run.config.metric_label}{form}") | {"range": [low, high]}
     shapes = [level(point.accuracy, point.name) for point in base if low <= point.accuracy <= high]
     trials = count_axis("trial", last) | {"range": [-0.5, last + 0.5]}
     panel: dict[str, Any] = {}
@@ -100,7 +105,7 @@ def _number(point: Point) -> int:
     return int(point.name.split()[-1])
 
 
-def _dots(name: str, points: Sequence[Point], low: float, *, is_hollow: bool) -> dict[str, Any]:
+def _dots(name: str, points: Sequence[Point], low: float, percent: str, *, is_hollow: bool) -> dict[str, Any]:
     many = len(points) > MANY
     marker: dict[str, Any] = {"size": 5 if many else 8, "opacity": 0.5 if many else 0.85}
     marker |= {"color": CLEAR, "line": {"color": GREY, "width": 1}} if is_hollow else {"color": TRAINED}
@@ -115,11 +120,11 @@ def _dots(name: str, points: Sequence[Point], low: float, *, is_hollow: bool) ->
         "y": [max(point.accuracy, low) for point in points],
         "customdata": [point.accuracy for point in points],
         "marker": marker,
-        "hovertemplate": "trial %{x}<br>%{customdata:.2%}<extra></extra>",
+        "hovertemplate": f"trial %{{x}}<br>%{{customdata:{percent}}}<extra></extra>",
     }
 
 
-def _best_so_far(trained: Sequence[Point], last: int) -> dict[str, Any]:
+def _best_so_far(trained: Sequence[Point], last: int, percent: str) -> dict[str, Any]:
     """Step line of the best accuracy up to each trial, with a corner at each improvement."""
     corners: list[Point] = []
     for point in sorted(trained, key=_number):
@@ -133,5 +138,5 @@ def _best_so_far(trained: Sequence[Point], last: int) -> dict[str, Any]:
         "x": [*map(_number, corners), *(last for _ in ends)],
         "y": [point.accuracy for point in [*corners, *ends]],
         "line": {"color": BEST, "shape": "hv", "width": 2.5},
-        "hovertemplate": "best up to trial %{x}: %{y:.2%}<extra></extra>",
+        "hovertemplate": f"best up to trial %{{x}}: %{{y:{percent}}}<extra></extra>",
     }

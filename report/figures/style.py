@@ -14,10 +14,12 @@ from typing import Any
 from plotly.graph_objects import Figure
 
 from report.colours import COLOURS, GREY
+from search.text import percent_decimals
 
 TRAINED = COLOURS[1]  # points of trained candidates
 GRID = "rgba(128,128,128,0.25)"
 CLEAR = "rgba(0,0,0,0)"
+MARGIN = {"l": 70, "r": 20, "t": 50, "b": 60}
 MANY = 800  # points from which WebGL is used
 
 
@@ -35,7 +37,7 @@ def drawn(
         "yaxis": yaxis,
         "showlegend": True,
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "traceorder": "normal"},
-        "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
+        "margin": MARGIN,
         "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": COLOURS[0]},
         "hoverlabel": {"bgcolor": "#f5f5f5", "font": {"color": "#202020"}},
     }
@@ -44,13 +46,18 @@ def drawn(
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """Options of an axis with a faint grid."""
-    return {"title": {"text": title}, "gridcolor": GRID, "zeroline": False, "automargin": True} | more
+    return {"title": {"text": title, "standoff": 10}, "gridcolor": GRID, "zeroline": False, "automargin": True} | more
 
 
 def accuracy_axis(values: Sequence[float], title: str) -> dict[str, Any]:
     """Options of an accuracy axis (fractions shown in percent), with decimals if values are close."""
     spread = max(values) - min(values) if values else 1.0
     return axis(title, tickformat=".0%" if spread > 0.1 else ".1%" if spread > 0.01 else ".2%")
+
+
+def percent_format(images: int | None) -> str:
+    """Format of an accuracy that was measured on so many images; None if their number is unknown."""
+    return f".{percent_decimals(images)}%"
 
 
 def count_axis(title: str, last: int) -> dict[str, Any]:
@@ -84,14 +91,15 @@ def beyond(limit: float, end: float) -> dict[str, Any]:
 
 
 def end_label(text: str, x: float, y: float, colour: str, *, is_above: bool) -> dict[str, Any]:
-    """Label at the right end of a line, above or below it."""
+    """Label beyond the right end of a line, in the margin, a little above or below its level."""
     return {
         "text": text,
         "x": x,
         "y": y,
-        "xanchor": "right",
+        "xanchor": "left",
+        "xshift": 4,
         "yanchor": "bottom" if is_above else "top",
-        "yshift": 4 if is_above else -4,
+        "yshift": -6 if is_above else 6,
         "showarrow": False,
         "font": {"color": colour, "size": 13},
     }

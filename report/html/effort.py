@@ -13,9 +13,11 @@ from report.html.markup import Lacking, Section
 from report.markdown.summary import settings
 from report.tables import Table, refusal_words
 from search.export.card import versions
+from search.study.records import refusals
 from search.text import format_duration, format_share
 
 FAILURES = 20  # most failures listed
+DRAWN = 10  # rejected proposals from which they are drawn
 
 
 def rejections(findings: Findings) -> Section:
@@ -23,8 +25,9 @@ def rejections(findings: Findings) -> Section:
     text, figure = refusal_words(findings.candidates), figures.refusals(findings.run, findings.candidates)
     counts = findings.board["counts"]
     parts = [markup.paragraph(f"Rejected before training: {text}." if text else "Nothing was rejected before training.")]
-    if figure is not None:
-        caption = "Proposals rejected before each trial, by the rule that they broke, and their sizes."
+    if figure is not None and sum(refusals(findings.candidates).values()) >= DRAWN:
+        sizes = ", and their sizes" if "yaxis2" in figure.layout else ""
+        caption = f"Proposals rejected before each trial, by the rule that they broke{sizes}."
         parts.append(markup.figure(figure, caption, height=460))
     rungs, (trained, whole) = (
         rungs_table(findings.run.config, findings.candidates),
@@ -88,10 +91,10 @@ def configuration(findings: Findings) -> Section:
     facts = {
         "Data": f"{data['summary']}; fingerprint {data['fingerprint']}",
         "Classes": ", ".join(data["class_names"]),
-        "Resume with": findings.run.command,
         "Configuration": f"digest {findings.run.config.digest}",
         "Versions where this page was written": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    listed += f"<dt>Resume with</dt><dd><code>{escape(findings.run.command)}</code></dd>"
     folded = markup.details("All effective settings", markup.code(settings(findings.run.config)))
     return Section("asked", "Configuration and versions", f"<dl>{listed}</dl>{folded}")

@@ -17,6 +17,8 @@ from report.markdown import effects as evidence
 from report.tables import Table
 from space import Fixed, widths
 
+ENOUGH = 20  # candidates from which a quarter says anything
+IMPORTANCE = "Importance of each choice"
 BESIDE = 8  # most other choices for which their table is shown beside the figures
 
 
@@ -25,14 +27,14 @@ def choices(findings: Findings, nets: Sequence[Net]) -> Section | Lacking | None
     title = "Good and bad candidates"
     if isinstance(findings.run.config.space, Fixed):
         return None
-    quarters = contrast.split_quarters(nets)
+    quarters = contrast.split_quarters(nets) if len(nets) >= ENOUGH else None
     if quarters is None:
-        return Lacking(title, f"{len(nets)} of {contrast.FEWEST} candidates")
-    n = len(quarters.best)
+        return Lacking(title, f"needs {ENOUGH} candidates, there are {len(nets)}")
+    n, is_tested = len(quarters.best), importance.trained(findings.studies.candidates) >= importance.FEWEST
     text = (
         f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; pruned candidates rank below the others. "
         + ("So few show little more than chance. " if n < 10 else "")
-        + "The section on importance says which choices exceed chance."
+        + (f"Which choices exceed chance is under {IMPORTANCE.lower()}." if is_tested else "")
     )
     part = part_of(findings.run.config.space)
     plots = list(_plots(quarters, nets, part))
@@ -65,13 +67,13 @@ def _plots(quarters: Contrast, nets: Sequence[Net], part: str) -> Iterator[tuple
 
 def importances(findings: Findings) -> Section | Lacking:
     """Section on the importance of choices for reaching the best tenth."""
-    study, title = findings.studies.candidates, "Importance of each choice"
+    study, title = findings.studies.candidates, IMPORTANCE
     n = importance.trained(study)
     if not findings.run.config.parameters:
         return Lacking(title, "nothing was chosen: every value is fixed")
     rows = importance.importances(study, findings.run.config.search.seed)
     if not rows:
-        return Lacking(title, f"{n} of {importance.FEWEST} trials trained in full")
+        return Lacking(title, f"needs {importance.FEWEST} trials trained in full, there are {n}")
     clear = [contrast.display_name(row.name) for row in rows if row.stands_out]
     text = (
         f"How much each choice matters for being among the best tenth of {n:,} trials trained in full (PED-ANOVA, Optuna's "
@@ -95,7 +97,7 @@ def parameters(findings: Findings, nets: Sequence[Net]) -> Section | Lacking | N
         return None
     part, estimate = part_of(findings.run.config.space), marginal.marginal(findings, nets)
     if isinstance(estimate, TooFew):
-        few = f"{estimate.n} of {estimate.needed} trials trained in full"
+        few = f"needs {estimate.needed} trials trained in full, there are {estimate.n}"
         return Lacking(title, few if estimate.n < estimate.needed else "the widths of the candidates do not differ enough")
     return Section("parameters", title, _paying(estimate, part, findings.noise, findings.run.config.metric_label))
 

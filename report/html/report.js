@@ -64,7 +64,7 @@
       if (narrow.matches && name.startsWith("x") && !layout[name].dtick && !layout[name].tickvals) layout[name].nticks = 5;
     }
     if (touch.matches) layout.dragmode = false; // a finger scrolls the page
-    if (narrow.matches) layout.margin = { ...layout.margin, l: 44, r: 8 };
+    if (narrow.matches) layout.margin = { ...layout.margin, l: 44, r: layout.margin.r > 20 ? 64 : 8 };
     return { data, layout };
   };
 

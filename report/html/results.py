@@ -11,7 +11,7 @@ from report import pareto as fronts
 from report.analysis.findings import Findings
 from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table, most_confused, picture
 from report.analysis.parts import Net, outline, part_of
-from report.device import accuracy_text, bars
+from report.device import accuracy_text, bars, operators_text
 from report.figures import curves as figures
 from report.figures import finals as charts
 from report.figures.progress import progress as draw_progress
@@ -24,7 +24,7 @@ from report.tables import Table, images_behind
 from search.budget.metrics import METRICS
 from search.finals.statistics import wilson
 from search.study.pareto import add_costs
-from search.study.run import Opened
+from search.study.run import Opened, Studies
 from search.text import format_percent, format_percents, format_share
 from search.training.measures import ACCURACY, MEASURES, other_measures
 
@@ -44,9 +44,10 @@ def finals(findings: Findings) -> Section | Lacking:
         caption = (
             f"Mean {results.measure_label} of each finalist on {results.seeds} fresh seeds with its 95 % interval, "
             f"each seed, and the best validation {MEASURES[results.metric].label} that the search had seen."
+            + (" Dashed: the mean of the base." if any(one.name == "base" for one in results.finalists) else "")
         )
         parts += [
-            markup.figure(charts.finals(results), caption),
+            markup.figure(charts.finals(results, findings.board.get("val_images")), caption),
             markup.table(table, "Finals"),
         ]
         parts.append(markup.paragraph(evidence.FINALS, "remark"))
@@ -57,12 +58,13 @@ def finals(findings: Findings) -> Section | Lacking:
 def curves(findings: Findings) -> Section:
     """Validation accuracy, or the study's other measure, by epoch."""
     known = findings.run, findings.candidates, findings.references
-    plot = figures.learning_curves(*known)
+    plot = figures.learning_curves(*known, images=findings.board.get("val_images"))
     low = plot.layout.yaxis.range[0]
+    form = " in float" if findings.run.config.search.rank_by == "int8" else ""
     published = " Published logs, dotted with one symbol each, are of the test images." if _has_published(plot) else ""
     text = (
-        f"Validation {findings.run.config.metric_label} by epoch: the winner in colour, the base dashed, the next best in "
-        f"blue, other candidates grey.{published} The axis begins at {low:.0%}, so that differences at the end "
+        f"Validation {findings.run.config.metric_label}{form} by epoch: the winner in colour, the base dashed, the next "
+        f"best in blue, other candidates grey.{published} The axis begins at {low:.0%}, so that differences at the end "
         "show: first epochs may lie below."
     )
     return Section("curves", "Learning curves", markup.figure(plot, text, height=480))
@@ -74,7 +76,7 @@ def _has_published(plot: Figure) -> bool:
 
 def progress(findings: Findings) -> Section:
     """Section on the course of the search."""
-    plot = draw_progress(findings.run, findings.candidates, findings.references)
+    plot = draw_progress(findings.run, findings.candidates, findings.references, images=findings.board.get("val_images"))
     text = (
         "Each candidate in the order of the trials, and the best so far. Triangles on the lower edge are less accurate than "
         "the axis shows."
@@ -98,13 +100,13 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
     noise, board_images = _noise(findings), findings.board.get("val_images")
     names, measure = config.recorded_metrics, MEASURES[config.search.metric]
     known = add_costs(Opened(findings.run, findings.candidates, findings.references), names, findings.studies)
-    parts = [_front(known, config.cost_metrics)] if config.cost_metrics else list[str]()
+    parts = [_front(known, config.cost_metrics, findings.studies)] if config.cost_metrics else list[str]()
     for name in names:
-        metric, front = METRICS[name], fronts.front_board(known, (name,))
+        metric, front = METRICS[name], fronts.front_board(known, (name,), findings.studies)
         text = f"Best validation {measure.label} against {metric.axis}; the line is the highest at no higher cost."
         text += " Shaded: beyond the budget." if name in config.budget.limits else ""
         text += "" if noise is None else f" The bar at the winner: 95 % interval of one training on {board_images:,} images."
-        plot = figures.accuracy_by_cost(*known, name, noise=noise, networks=networks)
+        plot = figures.accuracy_by_cost(*known, name, noise=noise, networks=networks, images=board_images)
         parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, text)]
         n, label = len(front["trials"]), f"The front of {measure.label} against {metric.label}"
         table = markup.table(fronts.front_table(front), label, left=(1,))
@@ -119,9 +121,9 @@ def _noise(findings: Findings) -> figures.Noise | None:
     return figures.Noise(*wilson(row["best_val_accuracy"], images)) if images else None
 
 
-def _front(known: Opened, metrics: Sequence[str]) -> str:
-    """Front of the study's own objectives together."""
-    front = fronts.front_board(known, metrics)
+def _front(known: Opened, metrics: Sequence[str], studies: Studies) -> str:
+    """Front of the objectives of the study together."""
+    front = fronts.front_board(known, metrics, studies)
     whole, n_references = fronts.front_table(front), len(front["references"]) + bool(front["base"])
     rows = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
     first, rest = (markup.table(Table(whole.columns, some), "The front of the study", left=(1,)) for some in rows)
@@ -168,11 +170,12 @@ def device(findings: Findings) -> Section | None:
             f"{markup.bar(value / limit)}<br>{value:,} ({format_share(value, limit)})"
             for _, value, limit, _ in bars(board, card)
         ]
-        operators = ", ".join(card["operators"])
-        rows.append((str(card["number"]), *taken, escape(accuracy_text(board, card)), escape(operators)))
+        name = str(card["number"]) + ("" if card["fits"] else "<br><b>does not fit</b>")
+        rows.append((name, *taken, escape(accuracy_text(board, card)), escape(operators_text(card))))
     memory = f"{board['ram']:,} bytes of RAM and {board['flash']:,} of flash"
-    macs = "the budget" if board["macs"] else "the largest here"
-    text = f"Shares of {memory}, and of {macs} in multiply-adds. The int8 files are computed, not converted."
+    macs = "the limit of multiply-adds in the budget" if board["macs"] else "the most multiply-adds listed"
+    text = f"Shares of {memory}, and of {macs}. The arena is to be allocated, the operators are to be registered. All are "
+    text += "computed from the networks, without converting them."
     table = markup.table_of(columns, rows, "Memory of the device", left=(0, 1, 2, 3, 5))
     return Section("device", f"On {escape(board['device'])}", markup.paragraph(text) + table)
 
@@ -233,8 +236,10 @@ def _confusion(predictions: Predictions) -> str:
 
 
 def _cell(count: int, share: float, is_right: bool) -> str:
+    if not count:
+        return '<td class="n"></td>'
     kind = "right" if is_right else "wrong"
-    return f'<td class="n {kind}" style="--share:{share:.3f}">{count or ""}</td>'
+    return f'<td class="n {kind}" style="--share:{share:.3f}">{count}</td>'
 
 
 def _confusions(predictions: Predictions) -> str:

@@ -14,7 +14,7 @@ from search.finals.results import FinalsResult, leader_sentence
 from search.finals.statistics import Comparison, Effect, effects, within
 from search.study.records import records
 from search.study.run import Run
-from search.text import format_percent, format_percent_span, format_points, format_points_span
+from search.text import format_percent, format_percent_span, format_points, format_points_span, format_time
 
 SCORE = "best_val_accuracy"
 BLOCK = "repeat"
@@ -56,20 +56,31 @@ def finals_table(results: FinalsResult, val_images: int | None = None) -> Table:
         for finalist in results.finalists
     ]
     measured = f"mean {results.measure_label}"
-    columns = ("", "params", measured, "95 % interval", "spread", "in the search", "flattered by", "base", "leader")
+    columns = (
+        "",
+        "params",
+        measured,
+        "95 % interval",
+        "spread",
+        "in the search",
+        "flattered by",
+        "against base",
+        "against leader",
+    )
     return Table(columns, rows)
 
 
 def finals_notes(results: FinalsResult) -> list[str]:
     """Notes on the reading of the test images and on excluded finalists."""
-    read = [f"The test images were read at {', '.join(results.test_read)}."] if results.test_read else []
+    read = [f"The test images were read at {', '.join(map(format_time, results.test_read))}."] if results.test_read else []
     return read + [f"{name} is compared with none: {why}." for name, why in results.failed.items()]
 
 
 FINALS = (
-    "Every network was trained from scratch on the same fresh seeds. Differences are in points, paired by seed, with 95 % "
-    "intervals; a tie is a difference that chance can make. Both are adjusted for the number of comparisons (Holm). "
-    '"Flattered by" is the score of the search less the mean of the best validation scores here: the winner\'s curse.'
+    "Every network was trained from scratch on the same fresh seeds; the spread is their standard deviation in points. "
+    "Differences are in points, paired by seed, with 95 % intervals; a tie is a difference that chance can make. Both are "
+    'adjusted for the number of comparisons (Holm). "Flattered by" is the score of the search less the mean of the best '
+    "validation scores here: the winner's curse."
 )
 
 

@@ -14,6 +14,7 @@ from search.finals.results import FinalsResult
 from search.networks.architecture import Architecture
 from search.study.config import ROOT, StudyConfig, flat
 from search.study.run import Run
+from search.text import format_time
 from search.training.measures import ACCURACY
 
 BEYOND = " \\*"  # marks a receptive field that exceeds the image
@@ -63,7 +64,7 @@ def protocol_words(config: StudyConfig, finals: FinalsResult | None = None) -> s
         )
     read = "only finals read the test images, and there are none yet"
     if finals is not None:
-        times = " and ".join(finals.test_read)
+        times = " and ".join(map(format_time, finals.test_read))
         read = f"the finals read the test images at {times}" if times else "no finals have read the test images"
     return (
         f"{config.measure} is measured on images held out from training; {read}. "

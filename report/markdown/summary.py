@@ -59,9 +59,10 @@ def stopped_table(board: Board) -> Table:
 def meaning(board: Board) -> str:
     """Meaning of the columns of a leaderboard, in a sentence."""
     measure = measure_of(board)
+    interval = ", with its 95 % interval" if board.get("val_images") else ""
     text = (
-        f"Best is the best validation {measure.label} over the epochs of one training, with the interval that the number of "
-        f"images leaves; last epoch is the {measure.label} of its last."
+        f"Best: the highest validation {measure.label} over the epochs of one training{interval}; last epoch: the "
+        f"{measure.label} of the last one; against the base: the difference in points."
     )
     return text if "metric" not in board else f"{text} {measure.title} is {measure.meaning}."
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from search.finals.results import FinalsResult, leader_sentence
 from search.finals.statistics import Comparison
 from search.study.run import Run
-from search.text import format_percent
+from search.text import format_percent, format_time
 from search.training.measures import ACCURACY, MEASURES
 
 ENOUGH_SEEDS = 5  # with 2 an interval reaches 12.7 standard errors to either side, with 5 it is 2.8
@@ -67,7 +67,7 @@ def _notes(run: Run, results: FinalsResult) -> list[str]:
         options = f"--seeds {ENOUGH_SEEDS}{' --again' if results.test_read else ''}"
         lines.append(f"{count}: take at least {ENOUGH_SEEDS} ({options}); what is trained is kept.")
     if results.test_read:
-        read = ", and by --again at ".join(results.test_read)
+        read = ", and by --again at ".join(map(format_time, results.test_read))
         lines.append(f"The test images were read at {read}.")
     elif run.config.protocol == "course":
         lines.append(

@@ -137,9 +137,9 @@ def test_choices_of_the_whole_net_are_told_by_median_and_by_share() -> None:
     table = choices_table(one, "block")
     assert table.columns == ("", "best 4", "worst 4")
     assert table.rows == [
-        ("blocks", "8 50%, 4 25%, 6 25%", "3"),
-        ("order", "a 75%, b 25%", "b 100%"),
-        ("normalize", "True 100%", "True 100%"),
+        ("blocks", "8 (50%), 4 (25%), 6 (25%)", "3"),
+        ("order", "a (75%), b (25%)", "b (100%)"),
+        ("normalize", "True (100%)", "True (100%)"),
     ]
 
 
@@ -149,7 +149,7 @@ def test_what_is_chosen_for_each_of_a_few_stages_is_told_of_those_that_have_it()
     one = split_quarters([net(n, *[8] * int(row["stages"]), **row) for n, row in enumerate(drawn)])
     assert one
     assert choices_table(one, "stage").rows == [
-        ("stages", "1 50%, 2 50%", "1 50%, 2 50%"), ("kernel 1", "3", "3"), ("kernel 2", "5", "19"),
+        ("stages", "1 (50%), 2 (50%)", "1 (50%), 2 (50%)"), ("kernel 1", "3", "3"), ("kernel 2", "5", "19"),
     ]  # fmt: skip
 
 

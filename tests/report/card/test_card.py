@@ -45,7 +45,12 @@ def test_the_card_has_verdict_costs_and_accuracies_of_both(found: Findings) -> N
         cost = compute_cost(network)
         for value in (cost.params, cost.macs, cost.flash_bytes, cost.arena_bytes):
             assert f"{value:,}" in words
-    assert [row.label for row in facts(found, base)][:4] == ["Parameters", "Multiply-adds", "Flash, int8", "Arena, int8"]
+    assert [row.label for row in facts(found, base)][:4] == [
+        "Parameters",
+        "Multiply-adds",
+        "Flash, int8 bytes",
+        "Arena, int8 bytes",
+    ]
     assert len(list(headlines(found, base))) == 3
 
 

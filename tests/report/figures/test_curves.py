@@ -106,7 +106,7 @@ def test_winner_and_base_are_labelled_at_their_ends_on_two_sides() -> None:
     found, base = [record(number, 0.5 + number / 100) for number in range(3)], [record(0, 0.9, reference="base")]
     labels = plain(figures.learning_curves(hand_made(), found, base))["layout"]["annotations"]
     assert [(one["text"], one["yanchor"]) for one in labels] == [("base", "bottom"), ("trial 2", "top")]
-    assert all(one["x"] == len(found[0].curve) and one["xanchor"] == "right" for one in labels)
+    assert all(one["x"] == len(found[0].curve) and one["xanchor"] == "left" for one in labels)
 
 
 def test_the_accuracy_axis_shows_where_the_curves_differ() -> None:
@@ -220,7 +220,7 @@ def test_a_base_far_over_the_budget_is_at_the_edge_with_its_cost_and_a_level() -
         for shape in layout["shapes"]
         if shape["type"] == "line"
     }
-    assert lines == {"base": (0, 1, 0.88, 0.88), "budget 8,000": (8_000, 8_000, 0, 1)}
+    assert lines == {"base": (0, 1, 0.88, 0.88), "budget: under 8,000": (8_000, 8_000, 0, 1)}
     own = trace(figure, "own")
     assert (own["x"], own["text"], own["marker"]["symbol"]) == ([7_500], ["own"], "diamond-open")
 
@@ -230,7 +230,7 @@ def test_multiply_adds_have_no_budget_line_and_a_plain_accuracy_no_marker() -> N
     assert [shape["label"]["text"] for shape in layout["shapes"]] == ["base"]
     figure = figures.accuracy_by_cost(hand_made(base=0.84), FOUND, [], "params")
     texts = [shape["label"]["text"] for shape in plain(figure)["layout"]["shapes"] if "label" in shape]
-    assert texts == ["accuracy to beat", "budget 8,000"]
+    assert texts == ["accuracy to beat", "budget: under 8,000"]
     assert [one["text"] for one in plain(figure)["data"] if "text" in one] == [["trial 1"]], "the winner alone"
 
 

@@ -117,4 +117,4 @@ def test_finals_are_told_with_intervals_ties_and_what_the_search_flattered() -> 
     assert leader[1:3] == ["1,234", "91.17%"] and leader[6] == "+3.83"
     assert leader[7].startswith("+10.17 (") and not leader[7].endswith("tie")
     assert row(text, "trial-7")[8].endswith("tie")
-    assert "2026-01-02T03:04:05+00:00" in text and "trial-9 is compared with none: diverged." in text
+    assert "2026-01-02 03:04 UTC" in text and "trial-9 is compared with none: diverged." in text

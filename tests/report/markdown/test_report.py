@@ -137,7 +137,9 @@ def test_what_was_not_ranked_stands_below_the_longest_trained_first() -> None:
 def test_what_the_sampler_refused_is_told_by_rule_with_some_sizes() -> None:
     assert refusal_words([record(0, 0.5)]) is None
     many = record(0, 0.5, refused={"over budget": 1200, "same network": 3}, refused_params=(9_000, 12_345, 8_000))
-    assert refusal_words([many]) == "1,200 over budget, 3 same network (parameters of some: 8,000, 9,000, 12,345)"
+    assert (
+        refusal_words([many]) == "1,200 over budget, 3 of a network tried before (parameters of some: 8,000, 9,000, 12,345)"
+    )
     spread = replace(many, refused_params=tuple(range(1_000, 10_000, 1_000)))
     assert refusal_words([spread]).endswith("(parameters of some: 1,000, 3,000, 5,000, 7,000, 9,000)")
     board = leaderboard(hand_made(), [many, replace(many, number=1)], [])
@@ -440,7 +442,7 @@ def test_columns_stand_apart_in_the_dashboard() -> None:
 def test_what_was_refused_before_a_trial_is_in_its_note() -> None:
     told = ATTRIBUTES | {"refused": {"over budget": 1_200, "same network": 1}}
     note = notes.trial_note(None, told, BUDGET)
-    assert "\n\nRejected before this network was proposed: 1,200 over budget, 1 same network.\n" in note
+    assert "\n\nRejected before this network was proposed: 1,200 over budget, 1 of a network tried before.\n" in note
     assert "Refused" not in notes.trial_note(None, ATTRIBUTES, BUDGET)
 
 
