@@ -67,7 +67,7 @@ def test_own_images_and_an_own_space_train_by_the_same_code(tmp_path: Path, capf
         Study(folder=tmp_path / "mine", data=images(330), **SMALL | {"space": Cells(lowest=6)}).run()
 
 
-def test_an_own_space_that_has_changed_is_refused(tmp_path: Path) -> None:
+def test_an_own_space_that_has_changed_is_rejected(tmp_path: Path) -> None:
     source = tmp_path / "cells.py"
     source.write_text(CELLS.read_text(encoding="utf-8"), encoding="utf-8")
     study = Study(folder=tmp_path / "mine", data="digits", **SMALL | {"space": {"kind": "../cells.py:Cells"}})
@@ -93,7 +93,7 @@ def test_an_own_space_that_has_changed_is_refused(tmp_path: Path) -> None:
         ("", "cells:Cells", "space.kind: Input should be 'pyramid', .* or 'FILE.py:CLASS', not 'cells:Cells'"),
     ],
 )
-def test_an_own_space_that_cannot_be_used_is_refused_in_one_line(
+def test_an_own_space_that_cannot_be_used_is_rejected_in_one_line(
     tmp_path: Path, text: str | None, kind: str, message: str
 ) -> None:
     if text is not None:
@@ -109,7 +109,7 @@ def test_an_unknown_key_of_an_own_space_is_named(tmp_path: Path) -> None:
         Study(folder=tmp_path, data="digits", **SMALL | {"space": SMALL["space"] | {"lowest": "x"}})
 
 
-def test_a_class_without_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_class_without_a_file_is_rejected(tmp_path: Path) -> None:
     space: dict[str, Any] = {}
     exec(CELLS.read_text(encoding="utf-8"), space)
     space["Cells"].__module__ = "a_notebook"
@@ -131,7 +131,7 @@ def test_a_class_without_a_file_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wrong_arguments_are_refused_in_one_line(
+def test_wrong_arguments_are_rejected_in_one_line(
     arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

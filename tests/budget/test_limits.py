@@ -19,8 +19,8 @@ from search.study import survey as plan
 from search.tuning.candidate import Candidate, Rejection, fits, judge
 from search.tuning.scaling import largest_that_fits
 from space import Pyramid, ResidualStages, build, parameters
+from tests.support.proposals import FACTS, SPACE, configured, open_study, opened, propose
 from tests.support.strategies import draw_values, net, reference
-from tests.tuning.test_sampler import FACTS, SPACE, configured, open_study, opened, propose
 
 LOOSE = 10**9
 MOBILE = ResidualStages.model_validate(
@@ -217,7 +217,7 @@ def test_batch_norms_that_do_not_fold_are_named() -> None:
     assert compute_cost(net(conv, relu, bn, conv, relu, bn)).lowered.unfolded == ["batch_norm_1", "batch_norm_2"]
 
 
-def test_the_memory_of_a_device_is_told_as_it_is() -> None:
+def test_the_memory_of_a_device_is_shown_exactly() -> None:
     """65,536 bytes and not the strict limit above them; a limit of the study's own is strict."""
     fit = budget(params=9_000, device="64KB/64KB")
     both = "at most 65,536 bytes of flash in int8 and at most 65,536 bytes of arena in int8"

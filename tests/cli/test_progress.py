@@ -70,7 +70,7 @@ def test_before_anything_is_known_it_says_what_takes_so_long() -> None:
     assert shown(view_of(3)) == ["starting: TensorFlow takes a few seconds to load"]
 
 
-def test_what_tensorflow_said_of_a_failure_is_no_markup() -> None:
+def test_tensorflows_message_of_a_failure_is_no_markup() -> None:
     reason = "OOM when allocating [[{{node conv/Conv2D}}]] on [/job:localhost/device:GPU:0] [Op:Conv2D]"
     view = tell(view_of(1), found(), trial(0, 0), end(0, 0, Outcome.FAILED, reason))
     assert reason in printed(view).replace("\n", " ")
@@ -103,7 +103,7 @@ def test_trials_and_the_time_left_are_never_cut(width: int, monkeypatch: pytest.
     assert line.startswith("1/9 · 0:16 left ") and len(line) <= width
 
 
-def test_no_time_is_told_while_the_base_trains() -> None:
+def test_no_time_left_is_shown_while_the_base_trains() -> None:
     view = tell(view_of(1), found(), (0, TrialStarted(0, params=82_090, reference="base")), (0, StepDone(0, 9, 10)))
     assert "left" not in shown(view)[0]
     tell(view, end(0, 0), trial(0, 0), (0, StepDone(0, 1, 10)))
@@ -129,7 +129,7 @@ def test_many_workers_leave_room_on_the_screen() -> None:
     assert "and 22 more workers" in shown(view)[-1]
 
 
-def test_what_two_workers_do_is_not_mixed_up() -> None:
+def test_events_of_two_workers_are_not_mixed_up() -> None:
     """Trial 2 has the better epoch, and ends first."""
     view = tell(view_of(2), found(), trial(0, 1), trial(1, 2), epoch(0, 1, 0.5), epoch(1, 1, 0.75), epoch(0, 2, 0.25))
     tell(view, end(1, 2), end(0, 1))
@@ -149,12 +149,12 @@ def test_several_workers_share_what_is_to_come(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("outcome", "word"), [(Outcome.DIVERGED, "diverged"), (Outcome.OUT_OF_MEMORY, "out of memory")])
-def test_what_failed_is_told_with_its_reason(outcome: Outcome, word: str) -> None:
+def test_failures_are_shown_with_their_reason(outcome: Outcome, word: str) -> None:
     view = tell(view_of(2), found(), trial(1, 3), end(1, 3, outcome))
     assert printed(view) == f"trial 3: {word}, a reason\n"
 
 
-def test_the_same_from_every_worker_is_told_once() -> None:
+def test_the_same_message_of_every_worker_is_shown_once() -> None:
     ready = DeviceReady("training on paper", "some images", classes=10, guess=0.1)
     view = tell(view_of(2), *((worker, ready) for worker in (0, 1, 0)))
     tell(view, *((worker, BaseKnown(0.1)) for worker in (0, 1, 0)))
@@ -162,7 +162,7 @@ def test_the_same_from_every_worker_is_told_once() -> None:
     assert printed(view).count("hardly learnt") == 1
 
 
-def test_a_database_that_is_away_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_database_is_reported_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     view, clock = view_of(2), SimpleNamespace(seconds=1000.0)
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
     for later in (0, 1, live.AWAY_SECONDS - 1, live.AWAY_SECONDS + 1, live.AWAY_SECONDS + 2):

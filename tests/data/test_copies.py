@@ -79,7 +79,7 @@ def test_dropping_copies_changes_nothing_where_there_are_none() -> None:
     assert plain.summary() == dropped.summary()
 
 
-def test_a_class_of_copies_alone_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_class_of_copies_alone_is_rejected(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("arrays") / "a.npz"
     random = np.random.default_rng(0)
     x, y = random.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 3

@@ -175,7 +175,7 @@ def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("side", [8, 32])
-def test_channels_first_is_refused_with_the_line_that_mends_it(channels: int, side: int, tmp_path: Path) -> None:
+def test_channels_first_is_rejected_with_the_line_that_mends_it(channels: int, side: int, tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (20, channels, side, side), np.uint8)
     y = np.arange(20) % 2
     message = error_line(write_npz(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y))
@@ -189,7 +189,7 @@ def test_channels_first_is_refused_with_the_line_that_mends_it(channels: int, si
 
 
 @pytest.mark.parametrize("value", [0, 7])
-def test_constant_arrays_are_refused(value: int, tmp_path: Path) -> None:
+def test_constant_arrays_are_rejected(value: int, tmp_path: Path) -> None:
     x = np.full((40, 8, 8, 3), value, np.uint8)
     arrays = {"x_train": x, "y_train": np.arange(40) % 2, "x_test": x, "y_test": np.arange(40) % 2}
     message = error_line(write_npz(tmp_path / "a.npz", **arrays))
@@ -199,7 +199,7 @@ def test_constant_arrays_are_refused(value: int, tmp_path: Path) -> None:
     assert "all 40 training images hold the same pixels" in error_line(write_npz(tmp_path / "b.npz", **arrays))
 
 
-def test_images_of_one_colour_and_dark_images_are_told(tmp_path: Path) -> None:
+def test_images_of_one_colour_and_dark_images_are_reported(tmp_path: Path) -> None:
     blank = SMALL | {"x_train": np.concatenate([np.zeros((3, 8, 8), np.uint8), SMALL["x_train"][3:]])}
     assert (
         "; 3 images are of one colour all over; copies: 2 repeat" in load(write_npz(tmp_path / "a.npz", **blank)).summary()

@@ -80,7 +80,7 @@ def test_names_of_no_groups_suggest_nothing(form: str) -> None:
     assert suggested(form) is None
 
 
-def test_patients_that_cannot_be_split_are_told_with_the_reason() -> None:
+def test_unsplittable_groups_are_reported_with_the_reason() -> None:
     found = suggested("patient{group}_{number}.png", groups=4, each=30)
     assert found is not None and found.is_sure and not found.is_usable
     assert found.describe() == (

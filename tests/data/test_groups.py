@@ -219,7 +219,7 @@ def test_groups_stay_whole_where_fewer_images_are_taken(tmp_path: Path) -> None:
     assert abs(len(data.y_val) - 75) <= 6 and not parts[0] & parts[1]
 
 
-def test_groups_across_given_parts_are_told(tmp_path: Path) -> None:
+def test_groups_across_given_parts_are_reported(tmp_path: Path) -> None:
     put_patients(tmp_path / "set/train", range(480))
     put_patients(tmp_path / "set/test", range(480, N), first=-2)  # two patients have images in both
     data = load(tmp_path / "set", r"patient(\d+)")
@@ -250,7 +250,7 @@ def test_groups_of_an_array_file(tmp_path: Path) -> None:
         load(tmp_path / "plain.npz", "p")
 
 
-def test_large_groups_are_told_to_change_the_proportions(tmp_path: Path) -> None:
+def test_large_groups_are_reported_to_change_the_proportions(tmp_path: Path) -> None:
     arrays = {"x_train": X[:480], "y_train": Y[:480], "x_test": X[480:N], "y_test": Y[480:N]}
     np.savez(tmp_path / "set.npz", **arrays, groups_train=np.arange(480) // 160)
     data = load(tmp_path / "set.npz", None, holdout=0.1)

@@ -121,7 +121,7 @@ def test_a_holdout_is_a_share(holdout: float, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("holdout", [0.05, 0.998])
-def test_a_refused_holdout_names_the_fractions_that_do(holdout: float, tmp_path: Path) -> None:
+def test_a_rejected_holdout_names_the_fractions_that_do(holdout: float, tmp_path: Path) -> None:
     path = write_npz(tmp_path / "a.npz", **SMALL)
     message = error_line(path, protocol="holdout", holdout=holdout)
     low, high = (float(word) for word in message.split("; use a holdout of ")[1].split(" to "))

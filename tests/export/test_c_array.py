@@ -47,7 +47,7 @@ def written(case: str, name: str = "best_model_int8") -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("name", ["best_model_int8", "7-of_9_int8", "x" * 90])
 @pytest.mark.parametrize("case", CASES)
-def test_what_was_written_is_read_back(case: str, name: str) -> None:
+def test_written_files_are_read_back(case: str, name: str) -> None:
     check(source_of(case, name), *written(case, name))
 
 
@@ -74,7 +74,7 @@ def test_what_was_written_is_read_back(case: str, name: str) -> None:
         ),
     ],
 )
-def test_a_change_is_told(case: str, part: int, old: str, new: str, why: str) -> None:
+def test_a_change_is_reported(case: str, part: int, old: str, new: str, why: str) -> None:
     texts = list(written(case))
     assert old in texts[part]
     texts[part] = texts[part].replace(old, new, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -10,344 +9,41 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
 
 from search.budget.summary import summarize
 from search.data.preprocessing import Pixels
 from search.errors import UserError
-from search.export.exporter import Exported, export
-from search.export.keras_source import add_source, is_stack, keras_source
+from search.export.keras_source import keras_source
 from search.files import draft_of, read_weights, write_weights
-from search.networks.architecture import Architecture, fingerprint, from_json, identifier, load, to_dict
-from search.networks.geometry import flatten, resolve
-from search.networks.layers import (
-    Activation,
-    AveragePool,
-    BatchNorm,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    Gate,
-    GlobalAveragePool,
-    Layer,
-    MaxPool,
-    Residual,
-    SeparableConv,
-    Softmax,
-    SpatialSeparableConv,
-)
+from search.networks.architecture import load, to_dict
 from search.seeds import generator
 from search.training.model import build
-from tests.support.strategies import architectures
+from tests.support.exports import (
+    EXPLICIT,
+    NETWORKS,
+    NORMALISED,
+    ROOT,
+    exported,
+    images,
+    references,
+    run,
+    some_weights,
+    take_away,
+)
 
 # Keras 3.15 hands its variables to NumPy 2 in a way that NumPy calls outdated, whenever a model is saved.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 
-ROOT = Path(__file__).parents[2]
-RULES = "E,F,W,I,B,UP,C4,SIM,PTH,RUF,N,TID"
-HOSTILE = [
-    '"""',
-    '""""',
-    '"',
-    "\\",
-    '\\"""',
-    "a\nimport os",
-    "a\r\n'''",
-    "\\N{x} \\x",
-    "_under",
-    "日本",
-    "\u202e\x00",
-    "x" * 999,
-    "{n}",
-]
-NORMALISED = Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-
-
-def net(*layers: Layer, input: tuple[int, int, int] = (12, 11, 3), name: str = "net") -> Architecture:
-    return Architecture(input, 2, (*layers, GlobalAveragePool(), Dense(2), Softmax()), name)
-
-
-EXPLICIT = {
-    "convolutions": net(
-        SeparableConv(4, 3, dilation=2, depth_multiplier=2, use_bias=True),
-        SeparableConv(4, 2, stride=2, padding="valid"),
-        Conv(6, 3, use_bias=True),
-        Conv(6, 1, stride=2),
-        Conv(4, 2, dilation=2, padding="valid"),
-    ),
-    "spatial": net(
-        SpatialSeparableConv(8, 3, stride=2, use_bias=True),
-        SpatialSeparableConv(8, 1),
-        SpatialSeparableConv(6, 2, dilation=2, padding="valid"),
-    ),
-    "elementwise": net(
-        BatchNorm(0.9, 1e-5), Activation("hard_silu"), Dropout(0.0), Dropout(0.3), BatchNorm(), Activation("gelu")
-    ),
-    "pools": net(
-        MaxPool(3, 1), MaxPool(3, 1, "same"), AveragePool(2, 2), AveragePool(3, 2, "same"), MaxPool(1), SeparableConv(3)
-    ),
-    "vector": Architecture((4, 5, 1), 3, (Flatten(), Dense(7, use_bias=False), Activation("relu6"),
-                                          Flatten(), Dense(6), Gate(), Softmax())),
-    "no classifier": Architecture((4, 5, 1), 20, (Flatten(), Softmax())),
-    "gates": net(SeparableConv(8), Gate("silu"), SpatialSeparableConv(4), Gate(), Residual((SeparableConv(4), Gate()))),
-    "residuals": net(
-        Conv(4),
-        Residual((SeparableConv(4), BatchNorm(), Activation("relu"))),
-        Residual((SeparableConv(6, stride=2),), (AveragePool(2, padding="same"), Conv(6, 1))),
-        Residual(
-            (SeparableConv(6), Residual((SpatialSeparableConv(6), Gate("tanh"), Conv(6, 1)))),
-            (Residual((BatchNorm(),), (BatchNorm(0.5),)), Residual((), (Conv(6, 1),))),
-        ),
-        Residual((), ()),
-    ),
-    "shared weights": net(
-        SeparableConv(4, 5, weights="a"),
-        *(Residual((SeparableConv(4, 3, weights="b"), BatchNorm(), SpatialSeparableConv(4, weights="c"))),) * 2,
-        Conv(4, 1, weights="d"), BatchNorm(), Conv(4, 1, weights="d"), SpatialSeparableConv(4, weights="c"),
-    ),
-    "shared weights, no branch": net(SeparableConv(3, weights="a"), BatchNorm(), SeparableConv(3, weights="a")),
-}  # fmt: skip
-
-
-def references() -> dict[str, Architecture]:
-    return {path.stem: load(path) for path in sorted((ROOT / "studies" / "references").glob("*.json"))}
-
-
-NETWORKS = references() | EXPLICIT
-
-
-def some_weights(architecture: Architecture) -> list[Any]:
-    """Weights of which no two arrays are alike, so that an exchange of two of them shows."""
-    random = generator(1, "weights")
-    own = build(architecture).get_weights()
-    return [array * random.uniform(0.8, 1.2, array.shape) + random.uniform(0, 0.05, array.shape) for array in own]
-
-
-def exported(architecture: Architecture, folder: Path, **changes: Any) -> Exported:
-    """An export, of a trained network in the formats that Keras reads if no others are asked for."""
-    arguments: dict[str, Any] = {"weights": None, "facts": {}, "pixels": Pixels(), "recipe": None} | changes
-    if arguments["weights"] is not None:
-        arguments = {"formats": ["py", "keras", *(["add"] if is_stack(architecture) else [])]} | arguments
-    return export(architecture, folder, **arguments)
-
-
-def take_away(architecture: Architecture, folder: Path, **changes: Any) -> dict[str, Path]:
-    """The first file of each format of an export in which none fails."""
-    done = exported(architecture, folder, **changes)
-    assert not done.failed
-    return {name: paths[0] for name, paths in done.paths.items()}
-
-
-def run(source: str, name: str = "exported") -> ModuleType:
-    module = ModuleType(name)
-    exec(compile(source, "best_model.py", "exec"), module.__dict__)
-    return module
-
-
-def images(architecture: Architecture) -> Any:
-    return generator(2, "images").integers(0, 256, (3, *architecture.input), dtype=np.uint8)
-
-
-def outputs(model: Any, inputs: Any) -> Any:
-    return np.asarray(model(inputs, training=False))
-
 
 def test_references_are_six() -> None:
     assert len(references()) == 6
-
-
-# --- round trips -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ("base", "eip-b", *EXPLICIT))  # the other references have no other kinds of layers
-def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
-    architecture, weights = NETWORKS[name], some_weights(NETWORKS[name])
-    paths = take_away(architecture, tmp_path, weights=weights)
-    assert sorted(tmp_path.iterdir()) == sorted(paths.values())
-    trained = build(architecture)
-    trained.set_weights(weights)
-    module = run(paths["py"].read_text(encoding="utf-8"))
-    inputs = module.prepare(images(architecture))
-    expected = outputs(trained, inputs)
-    loaded = keras.models.load_model(paths["keras"])
-    np.testing.assert_allclose(outputs(loaded, inputs), expected, atol=1e-5)
-    by_file, by_name, by_order = module.build_model(), module.build_model(), module.build_model()
-    added = run(paths["add"].read_text(encoding="utf-8")).model if "add" in paths else module.build_model()
-    added.load_weights(paths["keras"])
-    by_file.load_weights(paths["keras"])  # as the source says in its docstring
-    by_order.set_weights(weights)
-    for layer in trained.layers:
-        if layer.weights:
-            by_name.get_layer(layer.name).set_weights(layer.get_weights())
-    for model in (by_file, by_name, by_order, added):
-        assert model.count_params() == summarize(architecture)["params"]
-        np.testing.assert_allclose(outputs(model, inputs), expected, atol=1e-5)
-    card = json.loads(paths["json"].read_text(encoding="utf-8"))
-    assert fingerprint(from_json(json.dumps(card["architecture"]))) == fingerprint(architecture)
-
-
-@pytest.mark.filterwarnings("ignore:.*a softmax over axis -1:UserWarning")  # of one class
-@given(architectures())
-@settings(max_examples=8)
-def test_source_of_any_network_is_the_same_network(architecture: Architecture) -> None:
-    model, sources = build(architecture), [run(keras_source(architecture)).build_model()]
-    model.set_weights(some_weights(architecture))
-    sources += [run(add_source(architecture)).model] if is_stack(architecture) else []
-    inputs = images(architecture).astype(np.float32) / 255
-    for built in sources:
-        assert built.count_params() == model.count_params() == summarize(architecture)["params"]
-        built.set_weights(model.get_weights())
-        np.testing.assert_allclose(outputs(built, inputs), outputs(model, inputs), atol=1e-5)
-
-
-@pytest.mark.parametrize("initializer", ["glorot_uniform", "he_normal"])
-@pytest.mark.parametrize("name", EXPLICIT)
-def test_layers_have_the_options_of_the_model(name: str, initializer: str) -> None:
-    def options(model: Any) -> dict[str, Any]:
-        found = {}
-        for layer in model.layers:
-            config = {key: value for key, value in layer.get_config().items() if key != "seed"}
-            for key, value in config.items():
-                if key.endswith("initializer"):
-                    config[key] = value["class_name"] if isinstance(value, dict) else value
-            if not isinstance(layer, keras.layers.InputLayer) and "get_item" not in layer.name:
-                found[layer.name] = config
-        return found
-
-    source = keras_source(EXPLICIT[name], initializer=initializer)
-    assert options(run(source).build_model()) == options(build(EXPLICIT[name], initializer=initializer))
-    if initializer == "glorot_uniform":
-        assert "initializer" not in source  # Keras' own is left out
-
-
-# --- the source as people read it ------------------------------------------------------------------------------------
-
-COMMENT = re.compile(r"# (?P<output>[\dx]+) +(receptive field +(?P<field>[\dx]+) +)?(?P<params>[\d,]+) params$")
-
-
-def comments(source: str) -> dict[str, tuple[list[int], str | None, int]]:
-    """By the name of the layer; what is used again counts on: `conv_1`, `conv_1 again`, ..."""
-    found: dict[str, tuple[list[int], str | None, int]] = {}
-    for line in source.splitlines():
-        if match := COMMENT.search(line):
-            (name,) = re.findall(r'name="(\w+)"', line) or re.findall(r"x = (\w+)\(x\)", line)
-            while name in found:
-                name += " again"
-            output = [int(size) for size in match["output"].split("x")]
-            found[name] = (output, match["field"], int(match["params"].replace(",", "")))
-    return found
-
-
-@pytest.mark.parametrize("style", [keras_source, add_source])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_comments_say_what_the_table_says(name: str, style: Callable[[Architecture], str]) -> None:
-    if style is add_source and not is_stack(NETWORKS[name]):
-        with pytest.raises(ValueError, match="the network branches or calls a layer twice"):
-            style(NETWORKS[name])
-        return
-    source = style(NETWORKS[name])
-    found, priced = comments(source), summarize(NETWORKS[name])
-    uses: Counter[str] = Counter()
-    for (_, resolved), row in zip(flatten(resolve(NETWORKS[name])), priced["layers"], strict=True):
-        own = resolved.first or resolved.name
-        again = " again" * uses[own]
-        uses[own] += 1
-        output, field, params = found[own + again]
-        params += found.get(f"{own}_vertical{again}", ([], None, 0))[2]
-        pair = None if field is None else [int(field)] * 2
-        assert (output, pair, params) == (row["output"], row["receptive_field"], row["params"]), row["name"]
-    assert sum(params for _, _, params in found.values()) == priced["params"]
-    assert f"{priced['params']:,} ({priced['trainable_params']:,} trainable)" in source
-    columns = {line.index("  # ") for line in source.splitlines() if COMMENT.search(line)}
-    assert len(columns) == 1
-    made = [line for line in source.splitlines() if "layers." in line]
-    assert {line.count("layers.") for line in made if COMMENT.search(line)} <= {1}
-    assert all(COMMENT.search(line) or re.match(r" +(\w+) = layers\.\w+\(.*name=\"\1\"\)$", line) for line in made)
-
-
-def test_halves_of_a_spatially_separable_convolution_have_their_own_shapes() -> None:
-    found = comments(keras_source(net(SpatialSeparableConv(8, 5, stride=2, padding="valid"))))
-    assert found["spatial_separable_conv_1_vertical"] == ([8, 11, 3], "5x1", 15)
-    assert found["spatial_separable_conv_1"] == ([4, 4, 8], "5", 15 + 24)
-    assert comments(keras_source(EXPLICIT["gates"]))["spatial_separable_conv_1_vertical"] == ([12, 11, 4], "5x3", 12)
-    model = build(net(SpatialSeparableConv(8, 5, stride=2, padding="valid")))
-    assert model.get_layer("spatial_separable_conv_1_vertical").output.shape == (None, 8, 11, 3)
-
-
-def test_a_plain_stack_is_sequential_and_a_graph_is_functional() -> None:
-    assert "keras.Sequential([\n        keras.Input((32, 32, 3)" in keras_source(NETWORKS["eip-b"])
-    source = keras_source(EXPLICIT["residuals"])
-    assert "Sequential" not in source
-    assert "    shortcut = x\n" in source and "([x, shortcut])" in source and "    shortcut_2 = shortcut\n" in source
-
-
-def test_a_script_adds_one_layer_a_line() -> None:
-    tree = ast.parse(add_source(NETWORKS["eip-b"]))
-    calls = [one.value.func for one in tree.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)]
-    assert [ast.unparse(call) for call in calls] == ["model.add"] * (1 + len(summarize(NETWORKS["eip-b"])["layers"]))
-
-
-def test_ruff_has_no_complaint(tmp_path: Path) -> None:
-    many = Architecture((4, 4, 16), 2, (Flatten(), Dense(2), Softmax()), "sixteen")
-    for name, architecture in NETWORKS.items():
-        pixels = NORMALISED if architecture.input[-1] == 3 else None
-        source = keras_source(
-            architecture, pixels=pixels, heading=["Best of 40.", "", "word " * 60], initializer="he_normal"
-        )
-        (tmp_path / f"{identifier(name)}.py").write_text(source, encoding="utf-8")
-        if is_stack(architecture):
-            adds = add_source(architecture, pixels=pixels, heading=["word " * 60], initializer="he_normal")
-            (tmp_path / f"{identifier(name)}_add.py").write_text(adds, encoding="utf-8")
-    sixteen = keras_source(many, pixels=Pixels((1 / 3,) * 16, (1 / 7,) * 16))
-    (tmp_path / "sixteen.py").write_text(sixteen, encoding="utf-8")
-    (tmp_path / "plain.py").write_text(keras_source(NETWORKS["eip-b"]), encoding="utf-8")
-    for i, name in enumerate(HOSTILE):
-        (tmp_path / f"hostile_{i}.py").write_text(keras_source(net(Conv(2), name=name), heading=[name]), encoding="utf-8")
-    options = ["--isolated", "--no-cache", "--line-length", "120", str(tmp_path)]
-    for arguments in (["check", "--select", RULES], ["format", "--diff"]):
-        done = subprocess.run([sys.executable, "-m", "ruff", *arguments, *options], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_stays_inside_its_string(name: str) -> None:
-    architecture = replace(EXPLICIT["elementwise"], name=name)
-    source = keras_source(architecture, heading=[name, f"x{name}"])
-    tree = ast.parse(source)
-    kinds = ["Expr", "Import", "Import", "ImportFrom", "FunctionDef", "FunctionDef", "If"]
-    assert [type(statement).__name__ for statement in tree.body] == kinds
-    assert run(source).build_model().name == identifier(name)
-    docstring = ast.get_docstring(tree)
-    assert docstring is not None and "Multiply-adds" in docstring
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_an_identifier_is_a_name_that_tensorflow_takes(name: str) -> None:
-    assert re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", identifier(name))
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_is_exported(name: str, tmp_path: Path) -> None:
-    architecture = Architecture((2, 2, 1), 2, (Flatten(), Dense(2), Softmax()), name)
-    paths = take_away(architecture, tmp_path, weights=some_weights(architecture))
-    assert json.loads(paths["json"].read_text(encoding="utf-8"))["name"] == name
-
-
-@pytest.mark.parametrize("style", [keras_source, add_source])
-def test_main_prints_the_summary(style: Callable[[Architecture], str], capsys: pytest.CaptureFixture[str]) -> None:
-    run(style(NETWORKS["eip-b"]), "__main__")
-    assert "94,911" in capsys.readouterr().out
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------------
@@ -373,12 +69,12 @@ def test_pixels_round_trip() -> None:
 @pytest.mark.parametrize(
     "plain", [{}, {"mean": [1]}, {"mean": 3, "std": [1]}, {"mean": ["a"], "std": [1]}, {"mean": [0], "std": [0]}]
 )
-def test_pixels_of_something_else_are_refused(plain: dict[str, Any]) -> None:
+def test_pixels_of_something_else_are_rejected(plain: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"^pixels: .*expected mean and std"):
         Pixels.from_dict(plain)
 
 
-def test_pixels_of_other_channels_are_refused() -> None:
+def test_pixels_of_other_channels_are_rejected() -> None:
     with pytest.raises(ValueError, match="3 channels, the input has 1"):
         keras_source(EXPLICIT["vector"], pixels=NORMALISED)
 
@@ -419,20 +115,20 @@ def test_facts_cannot_replace_the_cards_own(tmp_path: Path) -> None:
         ({"weights": [np.zeros(1)] * 34}, r"depthwise_kernel is \[3, 3, 3, 1\], not \[1\]"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_bad_exports_are_rejected(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         take_away(NETWORKS["eip-b"], tmp_path, **changes)
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
     weights = some_weights(EXPLICIT["vector"])
     weights[1][0] = np.nan
     with pytest.raises(UserError, match="not finite"):
         take_away(EXPLICIT["vector"], tmp_path, weights=weights)
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(UserError, match=r"taken: the export cannot be written .*another folder"):
         take_away(NETWORKS["eip-b"], tmp_path / "taken", formats=["py"])
@@ -589,7 +285,7 @@ def test_damaged_weights_are_the_users_to_hear_of(tmp_path: Path) -> None:
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
 
 
-def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
+def test_other_files_than_weights_are_rejected(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.ones(3))
     np.savez(tmp_path / "named.npz", kernel=np.ones(3))
     np.savez(tmp_path / "pickled.npz", w0000=np.array([None]))

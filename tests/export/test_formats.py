@@ -83,7 +83,7 @@ def copy(whole: tuple[Path, Exported, list[str]], tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_every_form_that_applies_is_written_and_told(whole: tuple[Path, Exported, list[str]]) -> None:
+def test_every_applicable_format_is_written_and_listed(whole: tuple[Path, Exported, list[str]]) -> None:
     folder, done, told = whole
     assert list(done.paths) == list(FORMATS) == told
     names = ["keras", "py", "_add.py", "tflite", "_int8.tflite", "_int8.cc", "_int8.h", "_int8_test.h", "onnx", "json"]
@@ -137,7 +137,7 @@ def test_the_card_says_what_was_measured(whole: tuple[Path, Exported, list[str]]
     assert told["kernels"].startswith("LiteRT reference kernels (BUILTIN_REF)")
 
 
-def test_what_does_not_apply_is_left_out_or_refused(tmp_path: Path) -> None:
+def test_inapplicable_formats_are_left_out_or_rejected(tmp_path: Path) -> None:
     done = everything(tmp_path, GRAPH)
     assert list(done.paths) == ["keras", "py", "tflite", "onnx", "json"]
     elu = "TensorFlow Lite computes elu in floats only; take a network with another activation"
@@ -161,7 +161,7 @@ def test_without_its_images_a_network_is_not_put_in_integers(tmp_path: Path) -> 
         everything(tmp_path, images=gone, formats=["c"])
 
 
-def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     absent = {"tf2onnx", "onnxruntime", "ai_edge_litert"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else found(name))
@@ -182,7 +182,7 @@ def test_the_array_comes_with_its_file_and_its_card(tmp_path: Path) -> None:
     assert text.startswith('#include "7 net_int8.h"\n') and "unsigned char model_7_net_int8[]" in text
 
 
-def test_weights_of_another_epoch_are_told(tmp_path: Path) -> None:
+def test_weights_of_another_epoch_are_reported(tmp_path: Path) -> None:
     done = everything(tmp_path, formats=["tflite"], facts={"scores": {"best_val_accuracy": 0.95}})
     assert "and 95.00% was recorded in its best epoch" in done.failed["tflite"]
     assert not list(tmp_path.iterdir())
@@ -191,7 +191,7 @@ def test_weights_of_another_epoch_are_told(tmp_path: Path) -> None:
 # --- beside files of an earlier export -------------------------------------------------------------------------------
 
 
-def test_the_card_goes_on_telling_of_what_an_earlier_export_wrote(copy: Path) -> None:
+def test_the_card_still_lists_files_of_an_earlier_export(copy: Path) -> None:
     before = card_of(copy)
     (copy / "best_model.onnx").write_bytes(b"changed by hand")
     (copy / "best_model_int8.h").unlink()
@@ -279,7 +279,7 @@ def test_a_wrong_form_leaves_the_old_files(form: str, target: str, wrong: Any, c
     assert not list(copy.glob(".*"))
 
 
-def test_integers_that_hold_floats_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_files_that_hold_floats_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "int8", replace(INT8, missing=lambda subject: None))
     done = everything(tmp_path, GRAPH, formats=["int8"])
     assert done.failed == {"int8": "read back, it is not the network (holds float32 values, and all must be integers)"}
@@ -352,7 +352,7 @@ def test_a_run_leaves_the_quick_forms_and_the_verb_all_of_them(copied: Run, tmp_
     assert card_of(tmp_path / "one")["network_sha256"] == card["network_sha256"]
 
 
-def test_images_that_moved_are_named_anew_and_others_refused(tmp_path: Path) -> None:
+def test_images_that_moved_are_named_anew_and_others_rejected(tmp_path: Path) -> None:
     digits = load_dataset("digits", None, protocol="holdout", holdout=0.1, images=200)
     arrays = {"x_train": digits.x_train, "y_train": digits.y_train, "x_test": digits.x_val, "y_test": digits.y_val}
     np.savez(tmp_path / "set.npz", **arrays)

@@ -164,20 +164,20 @@ def test_int8_accuracy_is_measured_with_the_reference_kernels(monkeypatch: pytes
     assert measured == np.mean(np.array(classes) == labels)
 
 
-def test_what_cannot_be_ranked_in_integers_is_refused() -> None:
+def test_studies_that_cannot_be_ranked_by_int8_are_rejected() -> None:
     raw = {"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 2000}, "search": {"rank_by": "int8"}}
     raw["space"] = {"blocks": {"low": 1, "high": 2}, "width": 8, "pools": 1, "activation": ["relu", "elu"]}
     with pytest.raises(UserError, match=r"search.rank_by: elu is computed in floats only"):
         parse(raw, "test")
 
 
-def test_without_the_interpreter_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_interpreter_it_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integers, "not_installed", lambda *modules: "ai-edge-litert not installed")
     with pytest.raises(UserError, match=r'search.rank_by: "int8" ai-edge-litert not installed; or rank by "float"'):
         integers.require_converter()
 
 
-def test_a_backend_that_cannot_convert_is_refused_before_anything_is_stored(
+def test_a_backend_that_cannot_convert_is_rejected_before_anything_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "small.toml").write_text(STUDY, encoding="utf-8")

@@ -14,7 +14,8 @@ import pytest
 
 from search.export.keras_archive import ARGUMENTS, TRIED_WITH, save_model
 from search.training.model import build, load
-from tests.export.test_exporter import EXPLICIT, images, outputs, some_weights
+from tests.export.test_source import outputs
+from tests.support.exports import EXPLICIT, images, some_weights
 
 # Arguments of the constructors in Keras 3.10.0, read with `inspect`; of Functional, the keys that its `from_config` reads.
 KERAS_3_10: dict[str, list[str]] = json.loads((Path(__file__).parent / "keras_3_10.json").read_text(encoding="utf-8"))
@@ -51,7 +52,7 @@ def test_a_file_holds_only_arguments_that_keras_3_10_knows(name: str, tmp_path: 
     np.testing.assert_array_equal(outputs(load(tmp_path / "net.keras"), inputs), outputs(model, inputs))
 
 
-def test_what_keras_itself_writes_is_not_known_to_3_10(tmp_path: Path) -> None:
+def test_archives_of_keras_itself_are_unknown_to_3_10(tmp_path: Path) -> None:
     """The reason for the module; once it fails, the module can go."""
     build(EXPLICIT["vector"]).save(tmp_path / "net.keras")
     entries = list(objects(config_of(tmp_path / "net.keras")))
@@ -64,7 +65,7 @@ def test_the_list_of_arguments_is_part_of_keras_3_10s() -> None:
         assert arguments <= {*KERAS_3_10[name]}
 
 
-def test_a_layer_that_is_not_listed_is_refused(tmp_path: Path) -> None:
+def test_a_layer_that_is_not_listed_is_rejected(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.LeakyReLU()])
     with pytest.raises(ValueError, match=r"^LeakyReLU is not in the list of Keras 3\.10's constructor arguments$"):
         save_model(model, tmp_path / "net.keras")

@@ -103,7 +103,7 @@ def test_hostile_names_stay_inside_their_metadata(tmp_path: Path) -> None:
     assert re.fullmatch(r"\w+", graph.graph.name)
 
 
-def test_what_cannot_be_expressed_is_said(monkeypatch: Any) -> None:
+def test_inexpressible_layers_are_named(monkeypatch: Any) -> None:
     from search.export import onnx_model
 
     monkeypatch.setattr(onnx_model, "_Translatable", lambda: keras.layers)

@@ -120,7 +120,7 @@ def test_both_kinds_of_export_stand_in_one_folder(tmp_path: Path) -> None:
         (("--opset", "3"), "--opset: must be"),
     ],
 )
-def test_other_words_are_refused(words: tuple[str, ...], message: str) -> None:
+def test_other_words_are_rejected(words: tuple[str, ...], message: str) -> None:
     ended = search("export", "eip-b", *words)
     assert ended.status == 2 and message in ended.err
 

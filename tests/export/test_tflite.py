@@ -232,7 +232,7 @@ WRONG: dict[str, Callable[[list[Any]], list[Any]]] = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_integers_of_another_network_are_told(
+def test_int8_files_of_another_network_are_reported(
     fault: str, digits: Dataset, weights: list[Any], expected: npt.NDArray[np.float32]
 ) -> None:
     calibration = calibration_images(digits.x_train, digits.y_train)
@@ -241,7 +241,7 @@ def test_integers_of_another_network_are_told(
         require_alike(in_integers(wrong, Pixels(), digits.x_val), expected, 1 / 256)
 
 
-def test_integers_of_other_pixels_are_told(digits: Dataset, content: bytes, expected: npt.NDArray[np.float32]) -> None:
+def test_int8_files_of_other_pixels_are_reported(digits: Dataset, content: bytes, expected: npt.NDArray[np.float32]) -> None:
     with pytest.raises(ValueError, match="outputs miss"):
         require_alike(in_integers(content, Pixels(), digits.x_val // 16), expected, 1 / 256)
 
@@ -280,7 +280,7 @@ def test_no_pixel_is_cut_off_however_dim_the_images(pixels: Pixels, shifted: boo
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
-def test_what_the_converter_prints_is_kept_for_its_error(monkeypatch: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_of_the_converter_is_kept_for_its_error(monkeypatch: Any, capfd: pytest.CaptureFixture[str]) -> None:
     import tensorflow as tf
 
     def broken(self: Any) -> bytes:

@@ -33,7 +33,7 @@ def test_rounding_is_no_other_network(strength: float) -> None:
 
 @pytest.mark.parametrize("strength", [1.0, 5.0])
 @pytest.mark.parametrize("fault", ["other", "rolled", "constant", "late images"])
-def test_another_network_is_told(strength: float, fault: str) -> None:
+def test_another_network_is_reported(strength: float, fault: str) -> None:
     expected = probabilities(strength)
     wrong = {
         "other": probabilities(strength, 200, "other"),

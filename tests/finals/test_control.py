@@ -37,7 +37,7 @@ def test_the_control_costs_as_much_as_the_search_and_its_best_contends(rungs: An
     assert not {fit.seed for fit in trainer.fits} & {fit.seed for fit in finals_bench.searched}
 
 
-def test_the_control_is_trained_once_and_left_out_where_nobody_asks(finals_bench: FinalsBench) -> None:
+def test_the_control_is_trained_once_and_only_on_request(finals_bench: FinalsBench) -> None:
     finals_bench.hold(1, 1, control=True)
     trained = len(finals_bench.trainer.fits)
     assert trained == 3 + 3  # epochs are equal here, so trials are

@@ -281,7 +281,7 @@ def test_the_last_reading_is_shown_with_the_dates_of_all(kept: Kept) -> None:
     assert "--seeds 5 --again" in printed(kept.found)
 
 
-def test_a_second_reading_is_refused_unless_it_is_asked_for(kept: Kept) -> None:
+def test_a_second_reading_is_rejected_unless_it_is_asked_for(kept: Kept) -> None:
     check_unread(kept.run, again=False)
     kept.train(BESTS)
     kept.hold(list(BESTS), 3, test_read="today")
@@ -351,7 +351,7 @@ def test_the_table_and_the_json_tell_the_same(protocol: str, tmp_path: Path) -> 
         assert row == " ".join(cells)
 
 
-def test_under_course_a_reader_is_told_what_the_accuracies_are_on(tmp_path: Path) -> None:
+def test_the_course_protocol_names_the_images_of_its_accuracies(tmp_path: Path) -> None:
     found = course(tmp_path, BESTS)
     assert "on the test images (course protocol)" in printed(found, protocol="course")
     assert "were read" not in printed(found, protocol="course")

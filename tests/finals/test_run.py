@@ -118,7 +118,7 @@ def test_a_base_that_is_a_plain_accuracy_is_compared_with_and_not_trained(tmp_pa
     assert {one.against_base.against for one in finals_bench.found.finalists if one.against_base} == {0.25}
 
 
-def test_a_base_whose_file_has_changed_is_refused(tmp_path: Path, trainer: Trainer) -> None:
+def test_a_base_whose_file_has_changed_is_rejected(tmp_path: Path, trainer: Trainer) -> None:
     path = tmp_path / "other.json"
     path.write_text(BASE)
     finals_bench = FinalsBench(tmp_path / "finals_bench", trainer, base=str(path))
@@ -151,7 +151,7 @@ def test_more_trains_only_what_is_missing_and_fewer_nothing(
 
 
 @pytest.mark.parametrize("killed_in", [0, 4])
-def test_killed_in_a_training_they_go_on_to_the_same_numbers(
+def test_killed_in_a_training_they_reach_the_same_numbers(
     killed_in: int, finals_bench_of: Callable[..., FinalsBench], trainer: Trainer
 ) -> None:
     finals_bench, calm = finals_bench_of("holdout"), finals_bench_of("holdout", "calm")
@@ -194,7 +194,7 @@ def test_killed_and_then_asked_for_less_they_train_no_more_than_that(finals_benc
     assert len(finals_bench.trainer.fits) == len(set(finals_bench.trainer.fits)) == 9
 
 
-def test_a_worker_is_recycled_and_the_next_goes_on(tmp_path: Path, trainer: Trainer) -> None:
+def test_a_worker_is_recycled_and_the_next_continues(tmp_path: Path, trainer: Trainer) -> None:
     finals_bench = FinalsBench(tmp_path / "finals_bench", trainer, search={"trials": 2, "recycle_after": 2}, base=0.5)
     assert [finals_bench.hold(2, 2) for _ in range(2)] == [Recycle(), Done()]
     assert len(trainer.fits) == 4

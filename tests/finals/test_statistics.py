@@ -182,7 +182,7 @@ def test_the_winners_curse_is_what_the_search_promised_too_much() -> None:
         ({"a": [0.9]}, "a", "at least one finalist besides the base"),
     ],
 )
-def test_scores_that_cannot_be_compared_are_refused(scores: dict[str, list[float]], against: Any, message: str) -> None:
+def test_scores_that_cannot_be_compared_are_rejected(scores: dict[str, list[float]], against: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rank(scores, against)
 
@@ -239,7 +239,7 @@ def test_a_factorial_that_adds_up_exactly_is_certain() -> None:
         ([row | {"score": float("nan")} for row in FACTORIAL], "not finite"),
     ],
 )
-def test_a_factorial_that_is_not_balanced_is_refused(rows: list[dict[str, Any]], message: str) -> None:
+def test_a_factorial_that_is_not_balanced_is_rejected(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         of_factorial(rows)
 

@@ -178,7 +178,7 @@ def test_the_originals_are_data(folder: Path) -> None:
 
 @settings(max_examples=2 * MANY)
 @given(content=zips(), options=st.sampled_from(((), ("--images", "7"), ("--images", "9" * 30), ("--json",))))
-def test_wrong_arrays_are_a_data_set_or_refused_in_one_line(content: bytes, options: tuple[str, ...], folder: Path) -> None:
+def test_wrong_arrays_are_a_data_set_or_rejected_in_one_line(content: bytes, options: tuple[str, ...], folder: Path) -> None:
     planned(folder, "own.npz", content, *options)
 
 

@@ -52,7 +52,7 @@ def shown(folder: Path, content: bytes | str, *options: str) -> Ended:
 
 @settings(max_examples=MANY)
 @given(network=mutated(ORIGINALS, keys=FIELDS), way=st.sampled_from(WAYS))
-def test_a_reference_with_odd_values_is_shown_or_refused_in_one_line(
+def test_a_reference_with_odd_values_is_shown_or_rejected_in_one_line(
     network: Any, way: tuple[str, ...], folder: Path
 ) -> None:
     shown(folder, json.dumps(network), *way)

@@ -89,7 +89,7 @@ def test_the_originals_are_studies(folder: Path) -> None:
 
 @settings(max_examples=MANY)
 @given(study=mutated(ORIGINALS, keys=NAMES))
-def test_a_study_with_odd_values_is_planned_or_refused_in_one_line(study: dict[str, Any], folder: Path) -> None:
+def test_a_study_with_odd_values_is_planned_or_rejected_in_one_line(study: dict[str, Any], folder: Path) -> None:
     planned(folder, to_toml(study))
 
 

@@ -172,7 +172,7 @@ BAD: dict[str, tuple[str, Make, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_row_18_bad_input_is_refused_in_one_line_and_nothing_is_written(fault: str, tmp_path: Path) -> None:
+def test_row_18_bad_input_is_rejected_in_one_line_and_nothing_is_written(fault: str, tmp_path: Path) -> None:
     words, make, hints = BAD[fault]
     refuse(words, hints, make, tmp_path)
     record({18: 1}, Results(0, sum(1 for _ in tmp_path.rglob("study.db"))))
@@ -345,7 +345,7 @@ HOSTILE: dict[str, tuple[str, Make, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_row_19_a_hostile_file_is_refused_and_nothing_of_it_is_run_or_written(
+def test_row_19_a_hostile_file_is_rejected_and_nothing_of_it_is_run_or_written(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archives, "LARGEST_TAR", 1 << 20)
@@ -363,7 +363,7 @@ def test_the_trap_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (tmp_path / "sprung").is_dir()
 
 
-def test_row_19_links_that_lead_out_of_a_folder_of_images_are_passed_over_and_told(tmp_path: Path) -> None:
+def test_row_19_links_out_of_a_folder_of_images_are_skipped_and_reported(tmp_path: Path) -> None:
     images("a", "b")(tmp_path)
     (tmp_path / "images/a/secret.png").symlink_to("/etc/passwd")
     ended = search("plan", tmp_path / "study.toml", "--json")

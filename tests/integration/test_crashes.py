@@ -52,7 +52,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
     return Crashed(storm, calm, left_off, told[-CRASHED.count(1) :], storm.trials)
 
 
-def test_row_1_a_run_that_is_killed_in_an_epoch_goes_on_in_that_epoch(crashed: Crashed) -> None:
+def test_row_1_a_run_that_is_killed_in_an_epoch_continues_in_that_epoch(crashed: Crashed) -> None:
     """The seconds that an epoch took are never the same twice: those before were not trained again."""
     after = history_of(crashed.storm, last_of(crashed.trials, 1))
     for start, epochs in ((1, 2), (2, 3)):
@@ -67,7 +67,7 @@ def test_row_2_a_run_that_is_killed_before_a_trials_first_heartbeat_leaves_it_to
     ]
 
 
-def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(crashed: Crashed) -> None:
+def test_row_3_a_trained_but_unreported_trial_is_reported_and_not_trained_again(crashed: Crashed) -> None:
     assert [trial.user_attrs["outcome"] for trial in crashed.trials if trial.user_attrs["index"] == 2] == ["trained"]
 
 

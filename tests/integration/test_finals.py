@@ -153,7 +153,7 @@ def test_test_accuracies_are_those_of_a_plain_keras_model_with_the_weights_that_
 
 
 @pytest.mark.slow
-def test_interrupted_and_killed_the_same_command_goes_on_to_the_same_numbers(real: Real) -> None:
+def test_interrupted_and_killed_the_same_command_reaches_the_same_numbers(real: Real) -> None:
     assert (real.interrupted.status, real.interrupted.out.count("Traceback")) == (130, 0)
     assert real.interrupted.err.count("\n") == 1
     assert "the same command resumes" in real.interrupted.err
@@ -185,7 +185,7 @@ def test_the_dashboards_note_tells_what_the_finals_came_to(real: Real) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_reading_is_refused_in_one_line(real: Real) -> None:
+def test_a_second_reading_is_rejected_in_one_line(real: Real) -> None:
     ended = end(begin(real.calm, "--json"))
     assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
     (read,) = json.loads(real.ended.out)["test_read"]

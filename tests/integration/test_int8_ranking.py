@@ -86,7 +86,7 @@ def test_the_front_and_its_index_keep_the_float_accuracy(ranked: Bench, tmp_path
     assert "| accuracy | accuracy in int8 |" in text and "| 26.0% | 24.0% |" in text
 
 
-def test_a_float_study_is_told_as_before(tmp_path: Path, pretence: Pretence) -> None:
+def test_a_float_study_is_reported_as_before(tmp_path: Path, pretence: Pretence) -> None:
     bench = Bench(small_run(tmp_path / "run"), pretence)
     bench.one_trial()
     board = leaderboard(bench.run, bench.records, [])

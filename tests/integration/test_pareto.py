@@ -34,7 +34,7 @@ from search.study.records import Record
 from search.study.references import named
 from search.study.run import Opened, Run, network_of
 from search.study.trained import Trained
-from tests.report.markdown.test_report import hand_made, record, rejected
+from tests.support.reports import hand_made, record, rejected
 from tests.support.runs import Bench, Pretence, bench, finished, pretence, pretend, search, small_run, study_file
 from tests.support.synthetic import fill, noise_images, storages_in_memory, synthetic_run
 
@@ -121,7 +121,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return Opened(run, study_records.records(made.candidates), study_records.records(made.references)), made
 
 
-def test_the_prices_of_a_run_are_those_of_its_networks(small: Any) -> None:
+def test_the_costs_of_a_run_are_those_of_its_networks(small: Any) -> None:
     opened, made = small
     assert opened.candidates[0].cost("arena_bytes") is None, "not stored"
     found = add_costs(opened, METRICS, made)
@@ -176,7 +176,7 @@ def test_references_stand_beside_the_front_and_take_no_place_in_it() -> None:
     assert [row[-1] for row in table.rows] == ["", "-29.00", "-14.00", "-9.00"]
 
 
-def test_a_base_that_is_a_plain_accuracy_or_not_trained_has_no_price() -> None:
+def test_a_base_that_is_a_plain_accuracy_or_not_trained_has_no_cost() -> None:
     plain = front_board(Opened(hand_made(base=0.84), FOUND, []), ["params", "macs"])
     assert [row["number"] for row in plain["trials"]] == [0, 1, 2], "each is the best in something"
     assert front_table(plain).rows[0] == ("", "base", "", "", "84.00%", "", "", "")
@@ -327,7 +327,9 @@ def test_the_command_ends_with_1_where_one_of_them_could_not_be_exported(
     assert [row["number"] for row in read_json(tmp_path / "to" / INDEX)["trials"]] == others
 
 
-def test_a_network_that_was_trained_elsewhere_is_refused_before_anything_is_written(changing: Bench, tmp_path: Path) -> None:
+def test_a_network_that_was_trained_elsewhere_is_rejected_before_anything_is_written(
+    changing: Bench, tmp_path: Path
+) -> None:
     number = select_front(changing.records, ["params"])[-1].number
     (changing.run.folder / "trials" / str(number) / "weights.npz").unlink()
     with pytest.raises(UserError, match=f"no weights of trial {number}, trained on another machine"):
@@ -335,7 +337,7 @@ def test_a_network_that_was_trained_elsewhere_is_refused_before_anything_is_writ
     assert not (tmp_path / "to").exists()
 
 
-def test_folders_of_an_earlier_export_that_left_the_front_are_told(changing: Bench, tmp_path: Path) -> None:
+def test_folders_of_an_earlier_export_that_left_the_front_are_reported(changing: Bench, tmp_path: Path) -> None:
     before = export_front(changing.run, ["params"], tmp_path, cards)
     changing.plays[:] = [0.99]
     best = changing.one_trial()

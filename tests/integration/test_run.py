@@ -135,7 +135,7 @@ def test_a_finished_trial_cannot_be_changed(calm: Calm) -> None:
 
 
 @pytest.mark.slow
-def test_a_reference_for_other_images_is_refused_in_one_line(calm: Calm) -> None:
+def test_a_reference_for_other_images_is_rejected_in_one_line(calm: Calm) -> None:
     ended = start(calm.study, "--trials", "3", "--reference", "eip-b")
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert "eip-b: takes images of 32x32x3" in ended.err
@@ -234,7 +234,7 @@ def test_finished_trials_are_kept_when_a_signal_comes(stormy: Stormy) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_by_itself_without_its_worker(stormy: Stormy) -> None:
+def test_a_run_continues_without_its_worker(stormy: Stormy) -> None:
     assert (stormy.last.status, stormy.last.err) == (0, "")
     assert "was killed by SIGKILL" in stormy.last.out
     (retried,) = [trial for trial in candidates(stormy.study) if trial.user_attrs["attempt"] == 2]
@@ -242,7 +242,7 @@ def test_a_run_goes_on_by_itself_without_its_worker(stormy: Stormy) -> None:
 
 
 @pytest.mark.slow
-def test_row_1_a_retry_goes_on_from_where_the_killed_worker_left_off(stormy: Stormy) -> None:
+def test_row_1_a_retry_resumes_where_the_killed_worker_ended(stormy: Stormy) -> None:
     """The seconds that an epoch took are never the same twice: those epochs were not trained again."""
     (retried,) = [trial for trial in candidates(stormy.study) if trial.user_attrs["attempt"] == 2]
     history = read_json(reopened(stormy.study).folder / "trials" / str(retried.number) / "history.json")

@@ -115,7 +115,7 @@ def test_a_full_output_is_one_line(arguments: str) -> None:
         )
 
 
-def test_a_fault_that_cannot_be_told_has_its_status() -> None:
+def test_an_error_that_cannot_be_printed_has_its_status() -> None:
     with Path("/dev/full").open("w") as full:
         assert search("show", "eip-c-typo", stdout=full, stderr=full).returncode == 2
 
@@ -149,7 +149,7 @@ def test_a_reader_that_has_gone_is_no_fault(arguments: str) -> None:
 # --- how it cannot be started -----------------------------------------------------------------------------------------
 
 
-def test_a_python_without_the_packages_is_told_the_right_command(tmp_path: Path) -> None:
+def test_a_python_without_the_packages_names_the_right_command(tmp_path: Path) -> None:
     bare = [sys.executable, "-I", "-S"]
     start = "import sys; sys.path.insert(0, {root!r}); import runpy; runpy.run_module('search', run_name='__main__')"
     done = subprocess.run(

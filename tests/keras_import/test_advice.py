@@ -126,7 +126,7 @@ def test_batch_norm_after_each_convolution_costs_what_is_said() -> None:
     assert "each of the 1 convolutions" in found(head, "batch norm").edits[0]
 
 
-def test_another_input_is_priced_or_told_not_to_fit() -> None:
+def test_another_input_is_costed_or_reported_not_to_fit() -> None:
     rules = replace(RULES, input=(16, 16, 1), classes=5)
     (edit,) = found(GOOD, "input", rules).edits
     expected = Architecture((16, 16, 1), 5, (*GOOD.layers[:-2], Dense(5), Softmax()))
@@ -206,7 +206,7 @@ def test_rules_are_those_of_a_study() -> None:
         rules_of("none", None)
 
 
-def test_what_was_imported_is_a_base_a_reference_and_a_warm_start(tmp_path: Path) -> None:
+def test_an_imported_network_is_a_base_a_reference_and_a_warm_start(tmp_path: Path) -> None:
     study = (STUDIES / "cifar10_100k" / "study.toml").read_text(encoding="utf-8")
     study = re.sub(r'base = ".*?"', 'base = "mine.json"', study).replace("[search]", '[search]\nwarm_start = ["mine.json"]')
     (tmp_path / "study.toml").write_text(study, encoding="utf-8")

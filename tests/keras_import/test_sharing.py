@@ -166,7 +166,7 @@ def test_a_nested_model_that_is_called_twice_names_what_cannot_be_shared() -> No
 
 
 @pytest.mark.parametrize("layer", [True, False])
-def test_nested_models_that_are_called_often_are_refused(layer: bool) -> None:
+def test_nested_models_that_are_called_often_are_rejected(layer: bool) -> None:
     """Ten calls in each of six models are a million."""
     image = call3("InputLayer", "i", batch_shape=[None, *SHAPE])
     description = functional(image, *([call3("ReLU", "x0", "i")] if layer else []))
@@ -182,7 +182,7 @@ def test_nested_models_that_are_called_often_are_refused(layer: bool) -> None:
         read_graph(description)
 
 
-def test_weights_shared_across_nested_models_are_told_as_far_as_the_file_tells(tmp_path: Path) -> None:
+def test_weights_shared_across_nested_models_are_reported_as_far_as_the_file_shows(tmp_path: Path) -> None:
     """A .keras file marks the second layer alone, so that the first cannot be known; JSON has no marks, in Keras either."""
     conv = separable("conv")
     sides = []

@@ -101,7 +101,7 @@ def train_seed(fold: int) -> int:
 
 
 @pytest.mark.parametrize("kind", ["epoch", "step"])
-def test_a_killed_training_goes_on_in_its_fold_and_epoch(
+def test_a_killed_training_continues_in_its_fold_and_epoch(
     kind: str, whole: tuple[Training, list[Epoch], int], tmp_path: Path
 ) -> None:
     for at in range(1, FOLDS * EPOCHS + 1):

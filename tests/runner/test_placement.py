@@ -132,7 +132,7 @@ def test_idle_gpus_are_named_with_the_option_that_uses_them(tmp_path: Path, monk
         (2, 9, 3, r"--workers 9: there is room for 6, 3 on each of 2 GPUs; pass --trials-per-gpu 5"),
     ],
 )
-def test_more_than_there_is_room_for_is_refused(
+def test_more_than_there_is_room_for_is_rejected(
     found: int, workers: int | None, each: int | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards(found, tmp_path, monkeypatch)

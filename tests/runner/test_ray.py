@@ -52,7 +52,7 @@ def is_halfway(trial: FrozenTrial) -> bool:
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning")  # Ray's own
-def test_row_22_a_lost_nodes_trial_goes_on_on_another_and_the_study_ends_with_its_number(storm: Storm, cluster: Any) -> None:
+def test_row_22_a_lost_nodes_trial_resumes_on_another_and_the_study_ends_with_its_number(storm: Storm, cluster: Any) -> None:
     process = storm.begin("--workers", "3", "--ray-address", cluster.address)
     storm.wait_for(lambda trials: sum(is_halfway(trial) for trial in trials) == 3)  # whichever node is lost, it is training
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)

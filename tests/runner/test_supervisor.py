@@ -108,7 +108,7 @@ def test_workers_follow_each_other_until_one_is_done(stage: Stage) -> None:
     assert stage.turns == 3
 
 
-def test_each_worker_is_told_what_is_left_of_the_hours_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_receives_the_remaining_hours_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the clock of the run, however many workers it takes; without a limit, nothing."""
     told = 'say(event="device", text=str(order["seconds_left"]), data=""); say(event="recycle" if turn < 2 else "done")'
     for hours in (None, 1.0):
@@ -158,7 +158,7 @@ def test_a_worker_that_dies_before_any_trial_is_not_started_again(stage: Stage) 
     assert stage.turns == 1
 
 
-def test_row_15_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_goes_on(stage: Stage) -> None:
+def test_row_15_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_continues(stage: Stage) -> None:
     stage.plays('say(event="done") if turn == 2 else (begin(), os.kill(os.getpid(), 9))')
     stage.supervise()
     found = load(stage.run).candidates.trials

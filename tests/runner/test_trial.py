@@ -109,7 +109,7 @@ def test_a_training_that_is_over_ends_its_trial_and_not_the_run(outcome: str, st
     assert bench.one_trial().user_attrs["outcome"] == "trained"
 
 
-def test_an_error_that_nobody_foresaw_is_the_reason_of_its_trial(bench: Bench) -> None:
+def test_an_unexpected_error_is_the_reason_of_its_trial(bench: Bench) -> None:
     """A bug in Keras, a full disk: the trial has failed, and the record says of what."""
     bench.plays.append(raising(RuntimeError("the disk is full")))
     failed = bench.one_trial()
@@ -167,7 +167,7 @@ def test_a_reference_is_trained_once(bench: Bench) -> None:
     assert [trial.state for trial in bench.studies.references.trials] == [TrialState.COMPLETE]
 
 
-def test_another_network_of_the_same_name_is_refused(bench: Bench) -> None:
+def test_another_network_of_the_same_name_is_rejected(bench: Bench) -> None:
     train_reference(bench.run, bench.studies, Reference("small", SMALL, None, None), bench.objective)
     with pytest.raises(UserError, match="small: this run knows another network by this name"):
         train_reference(bench.run, bench.studies, Reference("small", WIDE, None, None), bench.objective)

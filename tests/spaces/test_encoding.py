@@ -130,7 +130,7 @@ ELSEWHERE: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", ELSEWHERE)
-def test_a_network_elsewhere_is_refused_with_its_reason(case: str) -> None:
+def test_a_network_elsewhere_is_rejected_with_its_reason(case: str) -> None:
     layers, told = ELSEWHERE[case]
     with pytest.raises(NotInSpace, match=told) as caught:
         encode(space(), Architecture(INPUT, CLASSES, layers))
@@ -142,7 +142,7 @@ def test_a_network_one_step_from_those_is_in_the_space() -> None:
     assert encode(space(), Architecture(INPUT, CLASSES, (*BLOCK * 2, HEAD, *END))) == {}
 
 
-def test_pools_of_other_sizes_are_refused() -> None:
+def test_pools_of_other_sizes_are_rejected() -> None:
     of = space(pools=1, pool_kind=["max", "average"])
     for pool in (MaxPool(3), MaxPool(2, 1), AveragePool(2, padding="same")):
         with pytest.raises(NotInSpace):
@@ -162,7 +162,7 @@ def test_a_given_network_is_found_by_its_layers() -> None:
 @pytest.mark.parametrize(
     "other", [reference("eip-b"), replace(reference("eip-c"), classes=100), replace(reference("eip-c"), input=(28, 28, 1))]
 )
-def test_a_network_that_is_not_among_those_given_is_refused(other: Architecture) -> None:
+def test_a_network_that_is_not_among_those_given_is_rejected(other: Architecture) -> None:
     for names in (["eip-c", "eip-d"], ["eip-c"]):
         with pytest.raises(NotInSpace, match=f"network: not one of {', '.join(names)}"):
             encode(given_networks(*names), other)

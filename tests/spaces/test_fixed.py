@@ -53,12 +53,12 @@ def test_a_given_network_is_read_once() -> None:
         ((32, 32, 3), 100, "eip-c: takes images of 32x32x3 in 10 classes, not 32x32x3 in 100"),
     ],
 )
-def test_a_given_network_for_other_images_is_refused(shape: tuple[int, int, int], classes: int, told: str) -> None:
+def test_a_given_network_for_other_images_is_rejected(shape: tuple[int, int, int], classes: int, told: str) -> None:
     with pytest.raises(ArchitectureError, match=told):
         build(given_networks("eip-c"), {}, shape, classes)
 
 
-def test_a_name_that_was_not_filled_in_is_told() -> None:
+def test_an_empty_name_is_reported() -> None:
     """By an error that nobody takes for a network that cannot exist, or for a missing parameter."""
     with pytest.raises(ValueError, match=r"networks: 'eip-c' is not there") as caught:
         built(given_networks("eip-c", networks={}), {})
@@ -112,7 +112,7 @@ BAD_FIXED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_FIXED)
-def test_a_bad_table_of_given_networks_is_told_in_one_line(case: str) -> None:
+def test_a_bad_table_of_given_networks_is_reported_in_one_line(case: str) -> None:
     table, told = BAD_FIXED[case]
     with pytest.raises(ValidationError) as caught:
         Fixed.model_validate({"kind": "fixed"} | table)
@@ -173,7 +173,7 @@ NO_KIND = "Input should be 'pyramid', 'residual', 'fixed' or 'FILE.py:CLASS'"
         (3, ("space",), "space: Input should be a valid dictionary"),
     ],
 )
-def test_a_fault_is_told_at_its_key_whatever_the_kind(table: Any, place: tuple[str, ...], told: str) -> None:
+def test_a_fault_is_reported_at_its_key_whatever_the_kind(table: Any, place: tuple[str, ...], told: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Holder.model_validate({"space": table})
     assert caught.value.error_count() == 1

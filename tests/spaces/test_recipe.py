@@ -150,7 +150,7 @@ def test_encode_takes_what_a_recipe_does_not_show_from_known_values() -> None:
     assert encode(of, complete(of, values, False), values) == values
 
 
-def test_a_recipe_that_a_space_does_not_have_is_told_by_its_first_difference() -> None:
+def test_a_recipe_that_a_space_does_not_have_is_reported_by_its_first_difference() -> None:
     of, recipe = RecipeSpace(batch_size=Choices((32, 64))), Recipe(batch_size=128, learning_rate=0.5)
     assert encode(of, recipe, {}) == {"recipe.batch_size": 32}
     assert first_difference(complete(of, {"recipe.batch_size": 32}, False), recipe) == "batch_size is 128"
@@ -347,7 +347,7 @@ SEARCHED_BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", SEARCHED_BAD)
-def test_a_bad_search_is_told_in_one_line(case: str) -> None:
+def test_a_bad_search_is_reported_in_one_line(case: str) -> None:
     table, message = SEARCHED_BAD[case]
     with pytest.raises(ValidationError) as caught:
         RecipeSpace.model_validate(table)

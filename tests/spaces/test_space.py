@@ -352,7 +352,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_table_is_told_in_one_line(case: str) -> None:
+def test_a_bad_table_is_reported_in_one_line(case: str) -> None:
     table, told = BAD[case]
     with pytest.raises(ValidationError) as caught:
         Pyramid.model_validate(table)

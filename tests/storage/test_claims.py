@@ -66,7 +66,7 @@ def test_a_trial_that_claims_another_key_lets_go_of_the_first(claims: Claims) ->
     assert claims.claim("a", 2)
 
 
-def test_a_refused_claim_changes_nothing(claims: Claims) -> None:
+def test_a_rejected_claim_changes_nothing(claims: Claims) -> None:
     claims.claim("a", 0)
     claims.claim("b", 1)
     assert not claims.claim("a", 1)
@@ -120,7 +120,7 @@ def test_the_table_stands_beside_those_of_optuna(study: optuna.Study, claims: Cl
 # --- two at once -----------------------------------------------------------------------------------------------------
 
 
-def test_a_key_that_was_free_when_looked_up_and_is_not_when_written_is_refused(tmp_path: Path) -> None:
+def test_a_key_that_was_free_when_looked_up_and_is_not_when_written_is_rejected(tmp_path: Path) -> None:
     """As on a server, where two may read before either writes; our own SQLite lets one transaction in at a time."""
     storage = ResilientStorage(optuna.storages.RDBStorage(sqlite_url(tmp_path)))
     claims = claims_of(optuna.create_study(storage=storage))

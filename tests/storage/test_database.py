@@ -185,7 +185,7 @@ def test_a_system_without_the_list_does_not_tell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(NETWORK_FILE_SYSTEMS))
-def test_a_network_file_system_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_file_system_is_rejected(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = tmp_path / "mounts"
     listed.write_text(f"root / ext4 rw 0 0\nremote {tmp_path}/far {kind} rw 0 0\n", encoding="utf-8")
     monkeypatch.setattr(urls, "file_system", partial(file_system, mounts=listed))
@@ -251,14 +251,14 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
         "sqlite:///:memory:",
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_in_one_line(url: str) -> None:
+def test_a_url_that_cannot_be_used_is_rejected_in_one_line(url: str) -> None:
     with pytest.raises(UserError, match="--storage") as caught:
         open_storage(url)
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_rejected_and_kept(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"no database " * 100)
     with pytest.raises(UserError, match="cannot be opened"):
         open_storage(sqlite_url(tmp_path))
@@ -297,7 +297,7 @@ def test_an_error_of_a_server_is_one_line_without_the_password(postgres: Server)
             assert password not in str(caught.value)
 
 
-def test_a_password_that_splits_its_url_is_refused_before_part_of_it_is_taken_for_a_host() -> None:
+def test_a_password_that_splits_its_url_is_rejected_before_part_of_it_is_taken_for_a_host() -> None:
     with pytest.raises(UserError, match="percent-encoded, @ as %40") as caught:
         open_storage("postgresql://anna:one@two@db.example.org/studies")
     assert "two" not in str(caught.value)

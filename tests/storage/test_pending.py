@@ -87,7 +87,7 @@ def test_writes_to_a_trial_that_another_worker_ended_are_rejected_as_a_whole(url
     assert everything(study, trial) == [{}, {}, {}, {}]
 
 
-def test_it_is_told_again_where_the_answer_was_lost(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_is_repeated_where_the_answer_was_lost(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resilient, "FIRST_PAUSE", 0.001)
     study = opened(url)
     trial, real, calls = study.ask(), ResilientStorage._store, []
@@ -105,7 +105,7 @@ def test_it_is_told_again_where_the_answer_was_lost(url: str, monkeypatch: pytes
     assert everything(study, trial) == [trial.params, trial.distributions, {"params": 95, "macs": 1000}, {"params": -5.0}]
 
 
-def test_it_is_told_where_the_block_ends_with_an_error(url: str) -> None:
+def test_writes_are_committed_where_the_block_ends_with_an_error(url: str) -> None:
     study = opened(url)
     trial = study.ask()
     with pytest.raises(optuna.TrialPruned), buffered_writes(trial):
@@ -114,7 +114,7 @@ def test_it_is_told_where_the_block_ends_with_an_error(url: str) -> None:
     assert everything(study, trial)[2] == {"reason": "nothing new"}
 
 
-def test_another_range_of_a_parameter_is_refused_as_by_optuna(url: str) -> None:
+def test_another_range_of_a_parameter_is_rejected_as_by_optuna(url: str) -> None:
     study = opened(url)
     trial = study.ask()
     with buffered_writes(trial), pytest.raises(ValueError, match="distribution"):

@@ -95,7 +95,7 @@ def test_a_trial_killed_before_it_knew_its_index_is_queued_with_the_next(study: 
 
 
 @pytest.mark.parametrize("step", ["search.storage.queue.insert_trial", "search.storage.recovery.write_attributes"])
-def test_a_crash_while_a_trial_is_taken_up_changes_nothing(
+def test_a_crash_while_a_trial_is_requeued_changes_nothing(
     step: str, study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dead before the retry is queued; and when it is, but the lost one is not closed."""
@@ -115,7 +115,7 @@ def _die(*words: object, **options: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(run: Run, study: optuna.Study) -> None:
+def test_row_3_a_trained_but_unreported_trial_is_reported_and_not_trained_again(run: Run, study: optuna.Study) -> None:
     """A kill between a trial's last attribute and its result."""
     lost = begin_trial(study, run.config, index=0, attempt=1, key="k", **TRAINED)
     requeue(study)
@@ -126,7 +126,7 @@ def test_row_3_what_was_trained_but_not_told_is_told_and_not_trained_again(run: 
 
 
 @pytest.mark.parametrize("outcome", ["pruned_at_rung", "rejected", "diverged", "timed_out"])
-def test_row_3_a_verdict_that_was_not_told_is_told(outcome: str, run: Run, study: optuna.Study) -> None:
+def test_row_3_an_unreported_outcome_is_reported(outcome: str, run: Run, study: optuna.Study) -> None:
     lost = begin_trial(study, run.config, index=0, attempt=1, params=300, outcome=outcome, reason="a reason")
     requeue(study)
     assert queued_trials(study) == []

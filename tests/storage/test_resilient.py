@@ -75,7 +75,7 @@ def test_a_write_is_retried_until_the_database_answers(study: optuna.Study, monk
     assert waits == ["connection refused"]  # told once for the call
 
 
-def test_a_result_whose_answer_was_lost_is_not_told_twice(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_whose_answer_was_lost_is_not_stored_twice(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was stored, and then the connection broke: the second try finds it there."""
     trial, real, calls = study.ask(), RDBStorage.set_trial_state_values, []
 
@@ -90,7 +90,7 @@ def test_a_result_whose_answer_was_lost_is_not_told_twice(study: optuna.Study, m
     assert [(one.state, one.value) for one in study.get_trials()] == [(TrialState.COMPLETE, 0.5)]
 
 
-def test_another_result_of_a_trial_that_has_ended_is_refused(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_result_of_a_trial_that_has_ended_is_rejected(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the first try broke off: somebody else has ended it."""
     trial = study.ask()
     study.tell(trial, 0.5)
@@ -112,9 +112,7 @@ def test_epochs_are_put_aside_and_stored_before_anything_else_is_asked(
     assert study.get_trials()[0].intermediate_values == {0: 0.0, 1: 0.1, 2: 0.2}
 
 
-def test_epochs_of_a_trial_that_was_taken_up_meanwhile_are_refused_and_forgotten(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_epochs_of_a_requeued_trial_are_rejected_and_dropped(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = study.ask()
     with monkeypatch.context() as patch:
         away(patch, "set_trial_intermediate_value", 99)
@@ -134,7 +132,7 @@ def test_patience_ends(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> 
     assert not issubclass(StorageUnavailable, Exception)  # nobody takes it for the failure of a trial
 
 
-def test_a_command_that_a_person_waits_for_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interactive_command_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study(storage=open_storage(sqlite_url(tmp_path)), study_name="s")
     calls = away(monkeypatch, "set_trial_user_attr", 1)
     with pytest.raises(StorageInternalError):
@@ -155,7 +153,7 @@ def test_a_full_disk_is_not_waited_for_either(study: optuna.Study, monkeypatch: 
         study.ask().set_user_attr("a", 1)
 
 
-def test_a_heart_goes_on_beating_when_a_beat_is_lost(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heart_continues_beating_when_a_beat_is_lost(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread must not end, nor wait: the end of the trial waits for it."""
     trial, storage = study.ask(), backend(study)
     with monkeypatch.context() as patch:

@@ -125,7 +125,7 @@ def test_trials_are_read_while_another_process_writes(tmp_path: Path) -> None:
     other.close()
 
 
-def test_a_study_that_is_gone_is_told_as_optuna_tells_it(opened: Callable[[], optuna.Study]) -> None:
+def test_a_deleted_study_raises_optunas_error(opened: Callable[[], optuna.Study]) -> None:
     study = opened()
     with pytest.raises(KeyError, match="Record does not exist"):
         storage_of(study).get_all_trials(study._study_id + 7)

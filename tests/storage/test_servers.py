@@ -38,7 +38,7 @@ PATIENCE = 60.0
     ],
     ids=["user", "password", "database", "host"],
 )
-def test_row_25_a_wrong_url_is_refused_at_once_even_by_a_worker(
+def test_row_25_a_wrong_url_is_rejected_at_once_even_by_a_worker(
     change: tuple[str, str], expected: str, postgres: Server
 ) -> None:
     """It was waited for, for three minutes and without a word."""

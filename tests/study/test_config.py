@@ -131,7 +131,7 @@ JUNK = st.one_of(
 @pytest.mark.parametrize("place", KEYS)
 @settings(max_examples=15)
 @given(junk=JUNK)
-def test_whatever_stands_at_a_key_is_taken_as_it_is_or_refused_in_one_line(place: str, junk: object) -> None:
+def test_any_value_of_a_key_is_accepted_or_rejected_in_one_line(place: str, junk: object) -> None:
     raw = plain_study()
     if place.startswith("search.rungs"):
         raw["recipe"]["schedule"] = {"kind": "cosine"}

@@ -21,7 +21,7 @@ FACTS = {"majority": {"class": "cat", "share": 0.6}}
 
 
 @pytest.mark.parametrize(("accuracy", "is_told"), [(0.59, True), (0.6, True), (0.61, False), (None, False)])
-def test_an_accuracy_up_to_that_of_the_commonest_class_is_told(accuracy: float | None, is_told: bool) -> None:
+def test_an_accuracy_up_to_that_of_the_commonest_class_is_reported(accuracy: float | None, is_told: bool) -> None:
     told = "The best candidate is no better than always guessing 'cat', which is right for 60.00% of the validation images."
     assert majority_note(FACTS, accuracy) == (told if is_told else None)
 

@@ -67,7 +67,7 @@ def test_an_architecture_file_is_a_reference_without_a_recipe_or_with_the_one_be
 
 
 @pytest.mark.parametrize("sheet", ["[recipe]\nepoch = 3\n", "[recipe]\nepochs = 0\n", "recipe", "[published]\n", "\xff"])
-def test_a_bad_sheet_beside_a_reference_is_told(sheet: str, tmp_path: Path) -> None:
+def test_a_bad_sheet_beside_a_reference_is_reported(sheet: str, tmp_path: Path) -> None:
     (tmp_path / "own.json").write_bytes((STUDIES / "quickstart" / "base.json").read_bytes())
     (tmp_path / "own.toml").write_bytes(sheet.encode("latin-1"))
     with pytest.raises(UserError) as caught:
@@ -77,7 +77,7 @@ def test_a_bad_sheet_beside_a_reference_is_told(sheet: str, tmp_path: Path) -> N
         assert one_line(caught).endswith("; it is read as the recipe of own.json beside it")
 
 
-def test_published_figures_that_their_own_log_contradicts_are_refused(tmp_path: Path) -> None:
+def test_published_figures_that_their_own_log_contradicts_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "own.json").write_bytes((STUDIES / "quickstart" / "base.json").read_bytes())
     told_best = (
         "[published]\nbest_val_accuracy = {}\nbest_epoch = 2\nfinal_val_accuracy = 0.4\nval_accuracies = [0.3, 0.5, 0.4]\n"
@@ -94,7 +94,7 @@ def test_published_figures_that_their_own_log_contradicts_are_refused(tmp_path: 
 
 
 @pytest.mark.parametrize(("typo", "meant"), [("eip_b", "eip-b"), ("bse", "base"), ("../base", "base")])
-def test_a_misspelt_reference_is_told_with_the_nearest(typo: str, meant: str) -> None:
+def test_a_misspelt_reference_is_reported_with_the_nearest(typo: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"did you mean '{meant}'\?") as caught:
         references.find(typo)
     assert repr(typo) in one_line(caught)

@@ -59,7 +59,7 @@ def test_keys_that_may_change_do_not_prevent_a_resume(run: Run, digits: Dataset)
     assert json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["config"]["search"]["trials"] == 99
 
 
-def test_another_configuration_is_refused_and_nothing_written(run: Run, digits: Dataset) -> None:
+def test_another_configuration_is_rejected_and_nothing_written(run: Run, digits: Dataset) -> None:
     create(run, digits)
     before = (run.folder / "config.json").read_bytes()
     others = {
@@ -73,7 +73,7 @@ def test_another_configuration_is_refused_and_nothing_written(run: Run, digits: 
     assert load(run).candidates.user_attrs[studies.CONFIG] == run.config.dump()
 
 
-def test_other_data_are_refused(run: Run, digits: Dataset) -> None:
+def test_other_data_are_rejected(run: Run, digits: Dataset) -> None:
     create(run, digits)
     with pytest.raises(UserError, match=r"other data .*--out") as caught:
         create(run, replace(digits, fingerprint="0" * 16))
@@ -81,7 +81,7 @@ def test_other_data_are_refused(run: Run, digits: Dataset) -> None:
     assert load(run).candidates.user_attrs[studies.DATA]["fingerprint"] == digits.fingerprint
 
 
-def test_a_storage_without_the_study_is_told(run: Run, digits: Dataset) -> None:
+def test_a_storage_without_the_study_is_reported(run: Run, digits: Dataset) -> None:
     create(run, digits)
     with pytest.raises(UserError, match="holds no study 'else'"):
         load(replace(run, name="else"))
@@ -119,7 +119,7 @@ def test_a_password_is_not_kept_in_the_run_folder(run: Run) -> None:
     assert "hunter2" not in (run.folder / "config.json").read_text(encoding="utf-8")
 
 
-def test_another_study_does_not_go_on_in_the_folder_of_one(digits: Dataset, tmp_path: Path) -> None:
+def test_another_study_does_not_continue_in_the_folder_of_one(digits: Dataset, tmp_path: Path) -> None:
     """A copy under another name would begin at trial 0 again, over the files of the first."""
     text = 'base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n'
     for name in ("one", "two"):
@@ -159,7 +159,7 @@ def test_a_study_is_not_taken_for_anothers_references(run: Run, digits: Dataset)
 
 
 @pytest.mark.parametrize("kind", studies.KINDS)
-def test_a_name_that_would_mix_with_another_studys_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_name_that_would_mix_with_another_studys_is_rejected(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"x.{kind}.toml"
     path.write_text('base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n', encoding="utf-8")
     for call in (lambda: studies.ask(str(path), {}, None, None), lambda: studies.find(str(path), None, None)):
@@ -177,7 +177,7 @@ def test_advice_for_a_study_on_a_server_is_not_another_folder(run: Run, digits: 
 
 
 @pytest.mark.parametrize("name", ["report.md", "report.html", "best_model.keras", "best_model.py", "trials"])
-def test_a_folder_with_a_users_own_files_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_folder_with_a_users_own_files_is_rejected(name: str, tmp_path: Path) -> None:
     """A run would replace them."""
     path = tmp_path / "tiny.toml"
     path.write_text('base = 0.5\ndata = { name = "digits" }\nbudget = { params = 2000 }\nspace = {}\n', encoding="utf-8")
@@ -225,7 +225,7 @@ def test_the_verdict_on_a_trial_is_its_scores_or_its_reason(run: Run, study: opt
 
 
 @pytest.mark.parametrize("number", [-1, 1, 99])
-def test_a_number_that_is_not_there_is_refused(number: int, run: Run, study: optuna.Study) -> None:
+def test_a_number_that_is_not_there_is_rejected(number: int, run: Run, study: optuna.Study) -> None:
     study.tell(begin_trial(study, run.config, index=0, **TRAINED), 0.5)
     with pytest.raises(UserError, match=f"{number}: no trial of this number; there are 1"):
         network_of(run, number)
@@ -241,7 +241,7 @@ def test_both_studies_are_passed_by_name() -> None:
     assert list(Studies.__dataclass_fields__) == ["candidates", "references"]
 
 
-def test_a_trial_that_a_person_queued_has_an_index_of_its_own(study: optuna.Study) -> None:
+def test_a_trial_queued_by_the_user_has_an_index_of_its_own(study: optuna.Study) -> None:
     study.enqueue_trial({"x": 0.5})
     study.enqueue_trial({"x": 0.6}, user_attrs={"index": 3, "attempt": 1})
     trial = begin(study, "worker")

@@ -169,7 +169,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("fault", BAD_STUDIES)
-def test_a_fault_is_told_with_its_file_its_key_and_the_rule(fault: str, tmp_path: Path) -> None:
+def test_a_fault_is_reported_with_its_file_its_key_and_the_rule(fault: str, tmp_path: Path) -> None:
     content, hints = BAD_STUDIES[fault]
     path = write_study(tmp_path, content())
     with pytest.raises(UserError) as caught:
@@ -200,7 +200,7 @@ MISSPELT = [
 
 
 @pytest.mark.parametrize(("place", "meant"), MISSPELT)
-def test_an_unknown_key_is_told_with_the_nearest(place: str, meant: str) -> None:
+def test_an_unknown_key_is_reported_with_the_nearest(place: str, meant: str) -> None:
     raw = plain_study()
     raw |= {"stop": {}}
     raw["search"]["rungs"] = {"first": 1}
@@ -218,7 +218,7 @@ def test_an_unknown_key_is_told_with_the_nearest(place: str, meant: str) -> None
     assert f"{key}: unknown key, did you mean '{meant}'?" in one_line(caught)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(UserError, match="cannot be read") as caught:
             load(path)
@@ -287,7 +287,7 @@ def test_an_override_of_what_is_no_table_is_the_files_fault(table: str, tmp_path
     assert one_line(caught).startswith(f"{path}: search")
 
 
-def test_different_networks_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_different_networks_of_one_name_are_rejected(tmp_path: Path) -> None:
     """The name in a study is the file's, with a `_` for each character that no file name of the study may have."""
     base, other = ((STUDIES / name).read_bytes() for name in ("quickstart/base.json", "references/eip-b.json"))
     begin, end = STUDY.index("blocks ="), STUDY.index("[recipe]")
@@ -314,7 +314,7 @@ def test_a_study_of_given_networks_holds_them(tmp_path: Path) -> None:
         assert list(config.parameters) == (["network"] if len(names) > 1 else [])
 
 
-def test_a_base_inside_the_checkout_is_told_from_its_root() -> None:
+def test_a_base_inside_the_checkout_is_reported_from_its_root() -> None:
     assert load(STUDIES / "quickstart" / "study.toml").base == "studies/quickstart/base.json"
     assert (ROOT / "studies/quickstart/base.json").is_file()
 
@@ -331,7 +331,7 @@ def test_a_base_outside_the_checkout_and_data_are_found_from_the_study_file(
     assert config.data.path == str(tmp_path / "sub" / "own" / "set.npz")
 
 
-def test_known_networks_are_found_from_the_study_file_and_told_from_the_root_of_the_checkout(tmp_path: Path) -> None:
+def test_known_networks_are_found_from_the_study_file_and_reported_from_the_root_of_the_checkout(tmp_path: Path) -> None:
     names = f'["eip-c", "../own.json", "{STUDIES}/quickstart/base.json"]'
     (tmp_path / "sub").mkdir()
     config = load(write_study(tmp_path / "sub", STUDY.replace("[search]", f"[search]\nwarm_start = {names}")))
@@ -365,7 +365,7 @@ def test_other_names_than_studies_are_rejected(study: str) -> None:
     assert repr(study) in one_line(caught)
 
 
-def test_a_study_that_searches_nothing_is_refused() -> None:
+def test_a_study_that_searches_nothing_is_rejected() -> None:
     fixed = {"blocks": 1, "width": 16, "pools": 0}
     with pytest.raises(UserError, match="nothing is searched, as every value is fixed"):
         parse({"base": 0.5, "data": {"name": "digits"}, "budget": {"params": 8_000}, "space": fixed}, "test")

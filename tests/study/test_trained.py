@@ -50,7 +50,7 @@ def swapped(copied: Run) -> tuple[Run, int]:
     return copied, best
 
 
-def test_another_trials_folder_is_refused(swapped: tuple[Run, int], tmp_path: Path) -> None:
+def test_another_trials_folder_is_rejected(swapped: tuple[Run, int], tmp_path: Path) -> None:
     run, number = swapped
     with pytest.raises(UserError, match=rf"trials/{number}: holds the network [0-9a-f]{{16}}, and .*{REMEDY}$"):
         trained.candidate(run, number)
@@ -59,7 +59,7 @@ def test_another_trials_folder_is_refused(swapped: tuple[Run, int], tmp_path: Pa
     assert not (tmp_path / "to").exists()
 
 
-def test_another_trials_weights_alone_are_refused(copied: Run) -> None:
+def test_another_trials_weights_alone_are_rejected(copied: Run) -> None:
     first, second = (copied.folder / "trials" / str(number) / "weights.npz" for number in trained_numbers(copied))
     number = int(first.parent.name)
     weights = read_weights(first)
@@ -74,7 +74,7 @@ def test_another_trials_weights_alone_are_refused(copied: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_names_the_folder_and_goes_on_without_its_pictures(swapped: tuple[Run, int]) -> None:
+def test_a_report_names_the_folder_and_continues_without_its_pictures(swapped: tuple[Run, int]) -> None:
     run, number = swapped
     problems: list[str] = []
     write_reports(run, studies.load(run), warn=problems.append)
@@ -103,7 +103,7 @@ def test_a_trial_of_an_earlier_version_is_accepted_where_fingerprint_and_values_
 
 
 @pytest.mark.slow
-def test_a_report_goes_on_where_an_earlier_versions_weights_have_other_shapes(
+def test_a_report_continues_where_an_earlier_versions_weights_have_other_shapes(
     copied: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Was a traceback out of Keras."""
@@ -121,7 +121,7 @@ def test_every_trial_keeps_the_digest_of_its_network(bench: Bench) -> None:
     assert len(digest) == 64 and digest != bench.one_trial().user_attrs[NETWORK]
 
 
-def test_damaged_facts_are_refused(bench: Bench) -> None:
+def test_damaged_facts_are_rejected(bench: Bench) -> None:
     number = bench.one_trial().number
     (bench.run.folder / "trials" / str(number) / "training.json").write_text('{"architecture": 3}')
     with pytest.raises(UserError, match=rf"trials/{number}/training\.json"):

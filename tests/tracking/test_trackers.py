@@ -82,7 +82,7 @@ def test_a_tracker_receives_parameters_epochs_and_scores() -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "begin", "epoch", "end"])
-def test_a_tracker_that_fails_is_dropped_and_the_others_go_on(call: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tracker_that_fails_is_dropped_and_the_others_continue(call: str, capsys: pytest.CaptureFixture[str]) -> None:
     broken, working = Notebook(call), Notebook()
 
     def open_broken() -> Notebook:
@@ -122,7 +122,7 @@ def test_without_trackers_the_observer_stays_as_it_is(tmp_path: Path) -> None:
     assert with_trackers(observer, LogConfig(), "study", tmp_path) is observer
 
 
-def test_a_tracker_that_is_not_installed_is_refused_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_rejected_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"log.to: mlflow is not installed; make mlflow adds it"):
         check_before_loading(parse(plain_study(log={"to": ["mlflow"]}), "study"))

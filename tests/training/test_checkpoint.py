@@ -4,63 +4,27 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import pickle
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from search.data.dataset import Dataset, load_dataset
+from search.data.dataset import Dataset
 from search.files import read_arrays, write_arrays
-from search.networks.architecture import Architecture
-from search.networks.layers import Activation, BatchNorm, Conv, Dense, Dropout, GlobalAveragePool, SeparableConv, Softmax
+from search.networks.layers import Dense, Softmax
 from search.training import checkpoint as checkpoints
-from search.training import train
-from search.training.checkpoint import Checkpoint
-from search.training.engine.base import Evaluation, Sums
-from search.training.engine.epoch import EpochPlan
-from search.training.recipe import Augment, Cosine, Plateau, Recipe
+from search.training.recipe import Augment, Cosine, Recipe
 from search.training.train import Epoch, Training, fit
+from tests.support.checkpoints import EVERYTHING, NETWORK, ROOT, Pretence, begun, digits, pretence
 
-ROOT = Path(__file__).parents[2]
-NETWORK = Architecture(
-    (8, 8, 1),
-    10,
-    (
-        *(SeparableConv(8), BatchNorm(), Activation("relu"), Dropout(0.2)),
-        *(Conv(8, use_bias=True), BatchNorm(), GlobalAveragePool(), Dense(10), Softmax()),
-    ),
-)
-EVERYTHING = Recipe(  # that has a state of its own
-    epochs=4,
-    batch_size=32,
-    learning_rate=0.05,
-    ema=0.9,
-    schedule=Plateau(factor=0.5, patience=1),
-    augment=Augment(flip="alternating", crop=1, mixup=0.2),
-)
-Arrays = tuple[npt.NDArray[Any], ...]
-
-
-class Stopped(Exception):
-    """Ends a training from its on_epoch, as a signal would."""
-
-
-def digits_of(images: int) -> Dataset:
-    return load_dataset("digits", None, protocol="holdout", holdout=0.1, images=images)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return digits_of(300)
+__all__ = ["digits", "pretence"]
 
 
 def figures(training: Training) -> tuple[Any, ...]:
@@ -69,21 +33,8 @@ def figures(training: Training) -> tuple[Any, ...]:
     return rows, training.best.epoch, [(weight.dtype.str, weight.tobytes().hex()) for weight in training.best_weights]
 
 
-def begun(run: Callable[..., Training], path: Path, epochs: int) -> list[Epoch]:
-    """The first epochs of a training, after which it ends."""
-    seen: list[Epoch] = []
-
-    def stop(epoch: Epoch) -> None:
-        seen.append(epoch)
-        if epoch.epoch == epochs:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        run(checkpoint=path, on_epoch=stop)
-    return seen
-
-
 # --- with a real network ---------------------------------------------------------------------------------------------
+
 
 FRESH = """
 import json, sys
@@ -91,7 +42,8 @@ from pathlib import Path
 from search.training.device import prepare_device
 prepare_device()
 from search.training.train import fit
-from tests.training.test_checkpoint import EVERYTHING, NETWORK, Stopped, digits_of, figures
+from tests.support.checkpoints import EVERYTHING, NETWORK, Stopped, digits_of
+from tests.training.test_checkpoint import figures
 def stop(epoch):
     if epoch.epoch == int(sys.argv[2]):
         raise Stopped
@@ -116,7 +68,7 @@ def fresh(path: Path, stop_after: int) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_training_taken_up_again_is_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+def test_a_resumed_training_equals_the_undisturbed_one_bit_for_bit(tmp_path: Path) -> None:
     """In the process that began it and in a new one."""
     whole, same_process, _ = fresh(tmp_path / "one.npz", 2)
     new_process, seconds = fresh(tmp_path / "copy.npz", 0)
@@ -144,64 +96,6 @@ def test_every_optimizer_leaves_off_with_its_state(optimizer: str, digits: Datas
 # --- with an engine that only pretends -------------------------------------------------------------------------------
 
 
-class Chain:
-    """Stands in for an engine: all it gives depends on all plans so far, through what `state` holds."""
-
-    compile_seconds = 0.0
-
-    def __init__(self, seed: int) -> None:
-        self.momentum, self.steps = np.full(3, seed / 7), np.array(0)
-
-    def begin(self, plan: EpochPlan) -> None:
-        self.plan, self.loss = plan, 0.0
-
-    def train(self, first: int, last: int) -> Sums:
-        for step in range(first, last):
-            seen = [*self.plan.order[:9].tolist(), *self.plan.flipped[:9].astype(int).tolist()]
-            sampled = np.random.default_rng([self.plan.seed, step, *seen]).random(3)
-            self.momentum = self.momentum * 0.5 + sampled * self.plan.rates[step] * self.plan.shares[step]
-            self.steps = self.steps + 1
-            self.loss += float(self.momentum.sum())
-        return Sums(self.loss, self.loss / 100)
-
-    def evaluate(self, *, averaged: bool = False) -> Evaluation:
-        return Evaluation(float(self.momentum[int(averaged)]), float(np.sin(1e5 * self.momentum[2]) ** 2))
-
-    def weights(self, *, averaged: bool = False) -> list[npt.NDArray[np.float32]]:
-        return [self.momentum.astype(np.float32), np.float32([[averaged]])]
-
-    def state(self) -> list[npt.NDArray[Any]]:
-        return [self.momentum, self.steps]
-
-    def restore(self, state: Arrays) -> None:
-        self.momentum, self.steps = state
-        assert self.steps.shape == ()
-
-
-class Pretence(NamedTuple):
-    run: Callable[..., Training]
-    path: Path
-    engines: list[Chain]
-
-
-@pytest.fixture
-def pretence(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretence:
-    engines: list[Chain] = []
-
-    def open_engine(*words: Any, seed: int, dtype: str, confusion: bool) -> Chain:
-        engines.append(Chain(seed))
-        return engines[-1]
-
-    monkeypatch.setattr(train, "open_engine", open_engine)
-
-    def run(
-        recipe: Recipe = EVERYTHING, network: Architecture = NETWORK, data: Dataset = digits, seed: int = 10, **rest: Any
-    ) -> Training:
-        return fit(network, data, recipe, seed=seed, **rest)
-
-    return Pretence(run, tmp_path / "deep" / "one.npz", engines)
-
-
 LONG = EVERYTHING.model_copy(update={"epochs": 7})
 
 
@@ -217,7 +111,7 @@ def test_a_training_may_be_stopped_after_any_epochs(stops: tuple[int, ...], pret
     assert figures(run(checkpoint=pretence.path)) == figures(whole)
 
 
-def test_epochs_that_are_there_are_told_again_and_not_trained_again(pretence: Pretence) -> None:
+def test_restored_epochs_are_reported_again_and_not_trained_again(pretence: Pretence) -> None:
     first = begun(pretence.run, pretence.path, 3)
     seen: list[Epoch] = []
     steps: list[tuple[int, int]] = []
@@ -236,7 +130,7 @@ def test_an_error_of_on_epoch_at_a_restored_epoch_ends_the_training(pretence: Pr
     assert len(checkpoint_of(pretence.path)["history"]) == 3
 
 
-def test_a_training_that_was_over_where_it_left_off_is_over_when_taken_up_again(pretence: Pretence) -> None:
+def test_a_training_that_was_over_at_its_checkpoint_is_over_when_resumed(pretence: Pretence) -> None:
     """As a candidate that was pruned, and killed before that was written down: nothing is trained, nothing opened anew."""
     begun(pretence.run, pretence.path, 3)
     steps: list[int] = []
@@ -251,14 +145,14 @@ def test_a_training_that_was_over_where_it_left_off_is_over_when_taken_up_again(
     assert figures(training) == figures(shorter)
 
 
-def test_a_training_that_is_over_later_than_where_it_left_off_goes_on_till_then(pretence: Pretence) -> None:
+def test_a_training_that_is_over_after_its_checkpoint_resumes_until_then(pretence: Pretence) -> None:
     begun(pretence.run, pretence.path, 1)
     training = pretence.run(checkpoint=pretence.path, on_epoch=lambda epoch: epoch.epoch == 3)
     assert len(training.history) == 3
     assert figures(training) == figures(pretence.run(on_epoch=lambda epoch: epoch.epoch == 3))
 
 
-def test_a_checkpoint_is_there_before_its_epoch_is_told(pretence: Pretence) -> None:
+def test_a_checkpoint_is_written_before_its_epoch_is_reported(pretence: Pretence) -> None:
     there: list[int] = []
     pretence.run(checkpoint=pretence.path, on_epoch=lambda epoch: there.append(len(checkpoint_of(pretence.path)["history"])))
     assert there == [1, 2, 3, 3]
@@ -414,86 +308,3 @@ def test_identity_holds_the_policy_and_what_computes(digits: Dataset, monkeypatc
         known.append(identity())
     assert len(set(known)) == 5
     assert identity() == known[0]
-
-
-# --- the file --------------------------------------------------------------------------------------------------------
-
-
-def some(count: int = 3, size: int = 5) -> Checkpoint:
-    state = (*(np.full((size, 2), index, np.float32) for index in range(count)), np.array(7, np.int64), np.zeros((0, 3)))
-    return Checkpoint(state, [{"epoch": 1, "loss": 0.1, "raw_val_loss": None}], 0, (np.ones(size, np.float32),))
-
-
-def test_a_checkpoint_comes_back_as_it_was_written_in_its_order(tmp_path: Path) -> None:
-    written = some(count=1200)
-    assert checkpoints.write(tmp_path / "one.npz", "name", written) > 0
-    found = checkpoints.read(tmp_path / "one.npz", "name")
-    assert found is not None
-    assert (found.history, found.best) == (written.history, 0)
-    for ours, theirs in ((found.state, written.state), (found.best_weights, written.best_weights)):
-        assert [(one.dtype, one.shape, one.tobytes()) for one in ours] == [
-            (one.dtype, one.shape, one.tobytes()) for one in theirs
-        ]
-    assert checkpoints.read(tmp_path / "one.npz", "another") is None
-    assert checkpoints.read(tmp_path / "none.npz", "name") is None
-    assert checkpoints.read(None, "name") is None
-
-
-def test_nothing_of_a_checkpoint_is_pickled(pretence: Pretence) -> None:
-    begun(pretence.run, pretence.path, 2)
-    with zipfile.ZipFile(pretence.path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as member:
-                np.lib.format.read_array(member, allow_pickle=False)
-
-
-class Trap:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_pickle_in_a_checkpoint_is_not_opened(tmp_path: Path) -> None:
-    checkpoints.write(tmp_path / "one.npz", "name", some())
-    trap = np.array([Trap(tmp_path / "sprung")], object)
-    np.savez(tmp_path / "one.npz", allow_pickle=True, **read_arrays(tmp_path / "one.npz") | {"state0001": trap})
-    assert checkpoints.read(tmp_path / "one.npz", "name") is None
-    assert not (tmp_path / "sprung").exists()
-    pickle.loads(pickle.dumps(trap[0]))
-    assert (tmp_path / "sprung").exists()  # it does work
-
-
-WRITER = """
-import os, signal, sys, time
-from pathlib import Path
-from search.training import checkpoint
-from tests.training.test_checkpoint import some
-path = Path(sys.argv[1])
-for turn in range(12):
-    if (child := os.fork()) == 0:
-        number = 0
-        while True:
-            number += 1
-            checkpoint.write(path, "name", some(count=number % 40, size=20_000))
-    time.sleep(0.05 + 0.013 * turn)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    found = checkpoint.read(path, "name") if path.exists() else 0
-    print("none" if found == 0 else "torn" if found is None else len(found.state))
-"""
-
-
-@pytest.mark.slow
-def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", WRITER, str(tmp_path / "one.npz")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    found = done.stdout.split()
-    assert len(found) == 12
-    assert "torn" not in found
-    assert "none" not in found[2:]
-    assert len(set(found)) > 3  # they were killed in the middle of different ones

@@ -65,7 +65,7 @@ def test_settings_of_keras_json_do_not_reach_the_networks(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["torch", "numpy", "openvino", "theano"])
-def test_a_backend_without_an_engine_is_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_a_backend_without_an_engine_is_rejected_by_name(name: str, tmp_path: Path) -> None:
     code = "from search.training.device import backend; backend()"
     refused = "has no training engine; set KERAS_BACKEND=tensorflow, or jax"
     done = run(code, KERAS_BACKEND=name)

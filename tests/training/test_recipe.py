@@ -102,7 +102,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("record", [Recipe, RecipeSpace])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_recipe_is_told_in_one_line(record: Any, case: str) -> None:
+def test_a_bad_recipe_is_reported_in_one_line(record: Any, case: str) -> None:
     table, message = BAD[case]
     with pytest.raises(ValidationError) as caught:
         record.model_validate(table)

@@ -64,7 +64,7 @@ def refusal(config: StudyConfig, values: Mapping[str, Value], facts: DataFacts =
 # --- what fits, and what does not ------------------------------------------------------------------------------------
 
 
-def test_a_candidate_is_the_network_its_price_and_its_recipe() -> None:
+def test_a_candidate_is_its_network_cost_and_recipe() -> None:
     config = configured()
     found = candidate(config, VALUES)
     assert found.architecture == build(config.space, VALUES, (32, 32, 3), 10)
@@ -90,7 +90,7 @@ def test_the_budget_is_strict_and_fits_says_the_same(drawn: tuple[Space, dict[st
     assert not fits(over(space, params), FACTS, values)
 
 
-def test_a_network_that_cannot_exist_is_refused_with_the_rule_it_breaks() -> None:
+def test_a_network_that_cannot_exist_is_rejected_with_the_rule_it_breaks() -> None:
     config = configured(space=NETWORK | {"pools": 1, "kernel": [3, 40], "padding": "valid"})
     drawn = VALUES | {"pool_position_1": 1, "kernel": 40}
     found = refusal(config, drawn)
@@ -99,14 +99,14 @@ def test_a_network_that_cannot_exist_is_refused_with_the_rule_it_breaks() -> Non
     assert not fits(config, FACTS, drawn)
 
 
-def test_a_given_network_for_other_images_is_refused_and_no_error() -> None:
+def test_a_given_network_for_other_images_is_rejected_and_no_error() -> None:
     config, other = over(given_networks("eip-c")), DataFacts((28, 28, 1), 10, "0" * 16)
     assert candidate(config, {}).architecture == reference("eip-c")
     assert "takes images of 32x32x3 in 10 classes, not 28x28x1" in refusal(config, {}, other).reason
     assert not fits(config, other, {})
 
 
-def test_a_plain_convolution_is_refused_where_the_budget_admits_none() -> None:
+def test_a_plain_convolution_is_rejected_where_the_budget_admits_none() -> None:
     config = over(one_network(given_layers(Conv(8, 3))))
     config = config.model_copy(update={"budget": config.budget.model_copy(update={"separable_only": True})})
     facts = replace(FACTS, classes=2)

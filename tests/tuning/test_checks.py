@@ -85,7 +85,7 @@ def test_a_base_is_checked_against_the_images_of_a_path_too(tmp_path: Path) -> N
         setup.plan(str(tmp_path / "study.toml"))
 
 
-def test_a_recipe_beside_the_file_of_the_base_is_told(tmp_path: Path) -> None:
+def test_a_recipe_beside_the_file_of_the_base_is_reported(tmp_path: Path) -> None:
     (tmp_path / "net.json").write_text(to_json(_stages((8, 8, 1), 10, 1, 8)))
     (tmp_path / "study.toml").write_text(STUDY.replace("0.5", '"net.json"'))
     config = study_file.load(tmp_path / "study.toml")
@@ -123,7 +123,7 @@ def test_advice_on_images_can_be_followed(images: int, holdout: float, least: in
 
 
 @pytest.mark.parametrize(("images", "side", "epochs", "is_told"), [(1_079, 8, 50, False), (45_000, 32, 50, True)])
-def test_a_slow_device_is_told_where_it_matters(images: int, side: int, epochs: int, is_told: bool) -> None:
+def test_a_slow_device_is_reported_where_it_matters(images: int, side: int, epochs: int, is_told: bool) -> None:
     """Not of digits, whose trials take a minute on a CPU."""
     note = cpu_note(images, (side, side, 3), epochs)
     assert (note is not None) == is_told == (images * side * side * epochs >= LARGE_TRAINING)

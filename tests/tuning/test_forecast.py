@@ -235,7 +235,7 @@ FAULTS = {  # what is changed in the study file, options, what is told
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_as_by_run(fault: str, tmp_path: Path) -> None:
+def test_a_fault_is_reported_as_by_run(fault: str, tmp_path: Path) -> None:
     old, new, words, hint = FAULTS[fault]
     assert old in STUDY
     (tmp_path / "tiny.toml").write_text(STUDY.replace(old, new) if old else STUDY)
@@ -287,7 +287,7 @@ TOLD: dict[str, tuple[Forecast, str, str]] = {
 
 
 @pytest.mark.parametrize("case", TOLD)
-def test_a_forecast_is_told_in_words(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forecast_is_put_in_words(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     forecast, words, end = TOLD[case]
     monkeypatch.setattr("search.cli.tables.time.time", lambda: NOON)
     config = configured()

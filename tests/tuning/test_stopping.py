@@ -185,7 +185,7 @@ def ended(bench: Bench) -> list[str]:
     return [event.text for event in bench.events if isinstance(event, LimitHit)]
 
 
-def test_a_run_goes_on_to_its_accuracy_and_with_a_higher_one(tmp_path: Path, pretence: Pretence) -> None:
+def test_a_run_ends_at_its_accuracy_and_resumes_with_a_higher_one(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, accuracy=0.8)
     bench.plays += [0.7, 0.8, 0.9]
     assert bench.train_candidates() == Done()
@@ -197,7 +197,7 @@ def test_a_run_goes_on_to_its_accuracy_and_with_a_higher_one(tmp_path: Path, pre
     assert (outcomes(more), ended(more)) == (["trained"] * 3, ["85.00% was reached"])
 
 
-def test_a_run_goes_on_for_as_long_as_its_patience(tmp_path: Path, pretence: Pretence) -> None:
+def test_a_run_lasts_as_long_as_its_patience(tmp_path: Path, pretence: Pretence) -> None:
     bench = run_of(tmp_path / "run", pretence, patience=2)
     bench.plays += [0.5, 0.4, 0.6, 0.6, 0.5, 0.9]
     assert bench.train_candidates() == Done()
@@ -358,7 +358,7 @@ def test_device_hours_end_a_study_inside_its_first_trial_which_waits(limited: Li
 
 
 @pytest.mark.slow
-def test_the_same_command_with_more_of_them_goes_on_from_the_checkpoint(limited: Limited) -> None:
+def test_the_same_command_with_more_of_them_resumes_from_the_checkpoint(limited: Limited) -> None:
     again = limited.after[1]
     seen = [again.intermediate_values[epoch] for epoch in range(1, len(limited.left_off) + 1)]
     assert seen == [row["val_accuracy"] for row in limited.left_off]
@@ -367,7 +367,7 @@ def test_the_same_command_with_more_of_them_goes_on_from_the_checkpoint(limited:
 
 
 @pytest.mark.slow
-def test_a_trial_that_took_too_long_is_told_and_not_tried_again(limited: Limited) -> None:
+def test_a_timed_out_trial_is_reported_and_not_retried(limited: Limited) -> None:
     again = limited.after[1]
     assert (again.state, again.user_attrs["outcome"]) == (TrialState.PRUNED, "timed_out")
     assert "took longer than" in again.user_attrs["reason"]

@@ -29,7 +29,7 @@ def study(n: int, effect: float) -> optuna.Study:
     return made
 
 
-def test_what_matters_stands_out_and_comes_first() -> None:
+def test_important_choices_stand_out_and_come_first() -> None:
     found = importances(study(100, effect=0.05))
     assert [one.name for one in found if one.stands_out] == ["order"]
     assert sum(one.share for one in found) == pytest.approx(1)

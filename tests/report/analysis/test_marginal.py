@@ -65,7 +65,7 @@ def worth(first: float, last: float) -> Score:
 
 
 @pytest.mark.parametrize("fit", ["fill", "reject"])
-def test_what_a_channel_is_worth_is_found_again(fit: str, tmp_path: Path) -> None:
+def test_the_effect_of_a_channel_is_recovered(fit: str, tmp_path: Path) -> None:
     with storages_in_memory():
         run = synthetic_run(tmp_path, search__fit=fit, **SHALLOW)
         found = gather(run, fill(run, noise_images(), 60, score=worth(2e-3, -1e-3)))
@@ -99,7 +99,7 @@ def test_a_channel_costs_what_the_network_grows_by(tmp_path: Path) -> None:
     assert told.gains[1].width == pytest.approx(np.mean([one.parts[1].width for one in nets(found)]))
 
 
-def test_what_makes_networks_narrow_is_held_equal(tmp_path: Path) -> None:
+def test_effects_are_compared_at_equal_widths(tmp_path: Path) -> None:
     """If every network fills the budget, deeper ones are narrower: depth, not width, pays here."""
     known = {"stages": 2, "blocks": {"low": 1, "high": 4}, "kernel": [3, 5], "block": ["gated", "plain"]}
     fixed = {"second_kernel": 3, "dilation": 1, "expansion": 1.0, "activation": "silu", "norm": "after", "uses": 1}

@@ -129,7 +129,7 @@ def test_pools_are_counted_among_all_networks_of_a_group() -> None:
     assert shares == [0.5, 0.25, 0.0]
 
 
-def test_choices_of_the_whole_net_are_told_by_median_and_by_share() -> None:
+def test_choices_of_the_whole_net_are_shown_by_median_and_by_share() -> None:
     drawn = [{"blocks": depth, "order": order, "width_1": 8, "repeat": 1, "recipe.normalize": True} for depth, order in zip(
         (4, 6, 8, 8, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), "abaaxxxxxxxxbbbb", strict=True)]  # fmt: skip
     one = split_quarters([net(n, 8, **row) for n, row in enumerate(drawn)])
@@ -143,7 +143,7 @@ def test_choices_of_the_whole_net_are_told_by_median_and_by_share() -> None:
     ]
 
 
-def test_what_is_chosen_for_each_of_a_few_stages_is_told_of_those_that_have_it() -> None:
+def test_choices_of_a_stage_are_counted_over_networks_that_have_it() -> None:
     drawn = [{"stages": len(widths), "width_1": 8, "blocks_1": 1, "kernel_1": 3, "kernel_2": 5 + 2 * n} for n, widths in
              enumerate(((8, 8), (8,), *[(8,)] * 5, (8, 8)))]  # fmt: skip
     one = split_quarters([net(n, *[8] * int(row["stages"]), **row) for n, row in enumerate(drawn)])

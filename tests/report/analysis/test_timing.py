@@ -46,7 +46,7 @@ def add(study: optuna.Study, outcome: str, epochs: int, minute: int, **told: flo
     study.add_trial(trial)
 
 
-def test_time_is_told_by_what_it_was_for_and_how_it_ended(run: Run) -> None:
+def test_time_is_summed_by_purpose_and_outcome(run: Run) -> None:
     candidates = optuna.create_study(storage=studies.open_storage(run.storage_url), study_name="tiny", direction="maximize")
     add(candidates, "rejected", 0, 0)
     add(candidates, "trained", 9, 1, seconds=30.0, compile_seconds=3.0)
@@ -69,7 +69,7 @@ def test_time_is_told_by_what_it_was_for_and_how_it_ended(run: Run) -> None:
     assert found.begun == BEGUN - timedelta(minutes=7) and found.ended == BEGUN + timedelta(minutes=61)
 
 
-def test_rungs_are_told_by_who_came_and_who_went_on(run: Run) -> None:
+def test_rungs_count_the_trials_that_arrived_and_were_promoted(run: Run) -> None:
     blank = Record(0, None, "trained", None, 1, 1, 0.5, 1, 0.5, 9, 1.0, (), {}, (), None)
     pruned = [replace(blank, outcome="pruned_at_rung", epochs=epochs) for epochs in (1, 1, 3)]
     found = [blank, blank, *pruned, replace(blank, outcome="failed", epochs=5), replace(blank, outcome="running", epochs=2)]

@@ -105,7 +105,7 @@ def test_silhouettes_are_to_one_scale_and_fit(one: Architecture, other: Architec
         (0, 5, "params", ""),
     ],
 )
-def test_a_ratio_is_told_in_words(base: int, value: int, metric: str, words: str) -> None:
+def test_a_ratio_is_put_in_words(base: int, value: int, metric: str, words: str) -> None:
     assert ratio(base, value, metric) == words
 
 

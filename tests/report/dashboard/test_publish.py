@@ -45,7 +45,7 @@ def graphs(study: optuna.Study) -> dict[str, Any]:
 # --- notes and figures -----------------------------------------------------------------------------------------------
 
 
-def test_note_and_figures_are_replaced_and_a_persons_own_words_stay(study: optuna.Study) -> None:
+def test_note_and_figures_are_replaced_and_the_users_own_words_stay(study: optuna.Study) -> None:
     long = Figure(data=[{"type": "scatter", "y": list(range(3_000))}])
     publish_study(study, "first " * 1_000, {"one": long, "two": long})
     assert len(graphs(study)["one"]["data"][0]["y"]) == 3_000
@@ -113,7 +113,7 @@ class Real(Kept):
         self.run, self.study, self.held = run, sibling(run, "finals"), []
 
 
-def test_finals_are_told_in_the_note(bench: Bench) -> None:
+def test_finals_are_in_the_note(bench: Bench) -> None:
     finals = Real(bench.run)
     finals.train(BESTS)
     finals.hold(list(BESTS), 3, test_read="2030-01-01T00:00:00+00:00", test=TESTS)
@@ -180,7 +180,7 @@ def offered(study: optuna.Study, folder: Path) -> dict[str, bytes]:
     return found
 
 
-def test_what_is_exported_is_offered(study: optuna.Study, folder: Path) -> None:
+def test_exported_files_are_offered(study: optuna.Study, folder: Path) -> None:
     publish_files(study, folder)
     assert offered(study, folder) == {"best_model.py": b"one", "best_model.keras": b"\x00" * 1_000, "report.md": b"report"}
     kinds = {meta.filename: meta.mimetype for meta in get_all_artifact_meta(study)}
@@ -195,7 +195,7 @@ def test_the_picture_of_the_result_is_offered_as_a_picture(study: optuna.Study, 
     assert (kinds["card.svg"], kinds["card.png"]) == ("image/svg+xml", "image/png")
 
 
-def test_what_is_exported_again_takes_the_place_of_what_was(study: optuna.Study, folder: Path) -> None:
+def test_files_exported_again_replace_the_earlier_ones(study: optuna.Study, folder: Path) -> None:
     publish_files(study, folder)
     ids = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
     for text in ("two", "three"):
@@ -208,7 +208,7 @@ def test_what_is_exported_again_takes_the_place_of_what_was(study: optuna.Study,
     assert len([key for key in kept(study) if key.startswith("artifacts:")]) == 3
 
 
-def test_files_of_a_person_are_left_alone(study: optuna.Study, folder: Path, tmp_path: Path) -> None:
+def test_files_of_the_user_are_left_alone(study: optuna.Study, folder: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "best_model.py"
     theirs.write_text("theirs, of the same name")
     (folder / ARTIFACTS).mkdir()
@@ -252,9 +252,7 @@ def test_the_patches_are_of_functions_that_are_there() -> None:
         assert callable(getattr(__import__(f"optuna_dashboard.{module}", fromlist=[name]), name))
 
 
-def test_what_is_looked_up_is_what_the_dashboard_finds(
-    study: optuna.Study, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_lookups_agree_with_the_dashboard(study: optuna.Study, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     store = FileSystemArtifactStore(tmp_path)
     (tmp_path / "file").write_text("file")
     for number in range(12):
@@ -279,7 +277,7 @@ def test_what_is_looked_up_is_what_the_dashboard_finds(
     assert len(quick["trials"][5]["artifacts"]) == 1
 
 
-def test_graphs_stand_in_our_order_and_those_of_a_person_behind_them() -> None:
+def test_graphs_stand_in_our_order_and_the_users_behind_them() -> None:
     attributes = {f"dashboard:plot_data:{name}:0": "{}" for name in ("zoo", *reversed(GRAPHS), "a:b")} | {"other": 1}
     assert dashboard_patches.graph_names(attributes) == [*GRAPHS, "a:b", "zoo"]
 

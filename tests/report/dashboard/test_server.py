@@ -6,11 +6,9 @@ they leave screenshots there.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -19,8 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -31,27 +27,29 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from report.dashboard import server as dashboard
-from report.dashboard.access import Access
 from report.dashboard.publish import GRAPHS, Redraw, publish_trial_note
 from report.figures.data import REJECTED
-from report.tables import leaderboard
 from search.errors import UserError
 from search.storage.resilient import ResilientStorage
 from search.storage.urls import sqlite_url
 from search.study import config as configs
-from search.study import records as study_records
 from search.study import run as studies
 from search.study import study_file as study_files
 from search.study.run import Run
 from tests.fault_table import Results, record
 from tests.support.chromium import chromium
+from tests.support.dashboards import Site, leaderboard_of, serving, site
 from tests.support.processes import NUMPY
 from tests.support.runs import ROOT, copied, finished, study_file
 
-__all__ = ["chromium", "copied", "finished"]
+__all__ = ["chromium", "copied", "finished", "site"]
+
 
 slow = pytest.mark.slow
+
+
 pytestmark = pytest.mark.usefixtures("patched")  # what is served in this process patches optuna-dashboard in it
+
 
 # --- the server ------------------------------------------------------------------------------------------------------
 
@@ -60,34 +58,6 @@ def test_a_run_that_has_not_started_has_no_dashboard(tmp_path: Path) -> None:
     run = Run("nothing", tmp_path, study_files.load(configs.STUDIES / "quickstart" / "study.toml"), sqlite_url(tmp_path))
     with pytest.raises(UserError, match="there is no such file"):
         dashboard.serve(run, 0, on_ready=print)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A dashboard that is being served."""
-
-    url: str  # of the page of the candidates, without the token
-    port: int
-    study_id: int
-    access: Access
-
-    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
-        """(status, body) of a request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            cookie = {"Cookie": f"{self.access.cookie}={self.access.token}"}
-            connection.request(method, path, body, cookie | headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def detail(self) -> dict[str, Any]:
-        """The study as the dashboard's own pages get it."""
-        status, body = self.ask("GET", f"/api/studies/{self.study_id}")
-        assert status == 200
-        found: dict[str, Any] = json.loads(body)
-        return found
 
 
 class Wsgi:
@@ -103,31 +73,6 @@ class Wsgi:
         setup_testing_defaults(environ)
         body = b"".join(self._application(environ, lambda status, *_: told.append(status) or (lambda text: None)))
         return told[0], body
-
-
-@contextmanager
-def serving(run: Run) -> Iterator[Site]:
-    """The dashboard as the command line serves it; Ctrl-C must end it without a word."""
-    command = [sys.executable, "-m", "search", "dashboard", str(study_file(run)), "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            first = process.stdout.readline()
-            assert first, process.communicate()[1]
-            url, _, token = first.split()[0].partition("?token=")
-            yield Site(url, int(url.split(":")[2].split("/")[0]), int(url.rsplit("/", 1)[1]), Access(token=token))
-            process.send_signal(signal.SIGINT)
-            printed = process.communicate(timeout=30)[1]
-            assert (process.returncode, printed) == (0, "")
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def site(finished: Run) -> Iterator[Site]:
-    """The dashboard of the finished run."""
-    with serving(finished) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +137,7 @@ def test_the_best_is_the_trained_best_and_the_rejected_have_no_value(site: Site,
 
 
 @slow
-def test_the_columns_that_people_sort_by_are_numbers(site: Site) -> None:
+def test_sortable_columns_are_numbers(site: Site) -> None:
     sortable = {column["key"]: column["sortable"] for column in site.detail()["union_user_attrs"]}
     for name in ("params", "macs", "best_val_accuracy", "best_epoch", "final_val_accuracy", "delta_vs_base", "seconds"):
         assert sortable[name], name
@@ -217,7 +162,7 @@ def test_the_exported_files_can_be_downloaded(site: Site, finished: Run) -> None
 
 
 @slow
-def test_what_was_written_since_the_study_ended_is_offered(changing: tuple[Site, Run]) -> None:
+def test_files_written_since_the_study_ended_are_offered(changing: tuple[Site, Run]) -> None:
     site, run = changing
     found = {meta["filename"]: meta["artifact_id"] for meta in site.detail()["artifacts"]}
     for name in ("report.html", "report.md"):
@@ -244,7 +189,7 @@ def test_a_note_can_be_written_in_the_dashboard(changing: tuple[Site, Run]) -> N
         ("no such table: studies", "500", "internal server error"),
     ],
 )
-def test_what_cannot_be_deleted_is_answered_with_the_remedy(
+def test_a_failed_deletion_is_answered_with_the_remedy(
     cause: str, status: str, reason: str, copied: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -300,7 +245,7 @@ def test_while_it_reads_no_lock_is_held(copied: Run) -> None:
 
 
 @slow
-def test_trials_that_are_told_while_pages_are_asked_for_are_all_there(changing: tuple[Site, Run]) -> None:
+def test_trials_that_end_during_requests_are_all_there(changing: tuple[Site, Run]) -> None:
     site, run = changing
     loaded, over, answers = studies.load(run), threading.Event(), list[int]()
     before = len(loaded.candidates.trials)
@@ -331,11 +276,6 @@ def test_trials_that_are_told_while_pages_are_asked_for_are_all_there(changing: 
     assert [trial["note"]["body"] for trial in trials] == [f"note {place}" for place in range(10)]
     assert [trial["values"] for trial in trials] == [[place / 40] for place in range(10)]
     assert [len(trial["user_attrs"]) for trial in trials] == [3] * 10
-
-
-def leaderboard_of(run: Run) -> dict[str, Any]:
-    loaded = studies.load(run)
-    return leaderboard(run, study_records.records(loaded.candidates), study_records.records(loaded.references))
 
 
 # --- the pages, in a browser -----------------------------------------------------------------------------------------

@@ -13,16 +13,16 @@ from plotly.graph_objects import Figure
 
 from report.figures import curves as figures
 from report.figures import data as rows
-from report.figures.data import REJECTED, Refusals, Size
 from report.figures.progress import progress
-from report.figures.style import COLOURS, GREY, log_axis
+from report.figures.style import COLOURS, GREY
 from search.storage.urls import sqlite_url
 from search.study import config as configs
 from search.study import references as known
 from search.study import study_file
 from search.study.records import Record
 from search.study.run import Run
-from tests.report.markdown.test_report import hand_made, record, rejected
+from tests.support.figures import plain, trace
+from tests.support.reports import hand_made, record, rejected
 
 NOWHERE = Path("nowhere")
 
@@ -34,19 +34,6 @@ def cifar(study: str = "cifar10_100k", overrides: dict[str, Any] | None = None) 
 
 def pruned(number: int, best: float, params: int = 5_000) -> Record:
     return record(number, best, params, outcome="pruned_at_rung", reason="behind others", epochs=2, curve=(best / 2, best))
-
-
-def plain(figure: Figure | None) -> dict[str, Any]:
-    """The figure as a browser receives it."""
-    assert figure is not None
-    found: dict[str, Any] = json.loads(figure.to_json())
-    return found
-
-
-def trace(figure: Figure | None, name: str) -> dict[str, Any]:
-    """The one trace whose name begins so."""
-    (found,) = [one for one in plain(figure)["data"] if one["name"].startswith(name)]
-    return dict(found)
 
 
 # --- learning curves -------------------------------------------------------------------------------------------------
@@ -142,6 +129,7 @@ def test_a_study_without_trials_has_empty_figures() -> None:
 
 # --- accuracy against cost -------------------------------------------------------------------------------------------
 
+
 FOUND = [
     record(0, 0.80, 5_000, macs=900),
     record(1, 0.90, 7_000, macs=800),
@@ -150,6 +138,8 @@ FOUND = [
     rejected(4),
     record(5, 0.99, 100, outcome="diverged"),
 ]
+
+
 OPPONENTS = [record(0, 0.88, 82_090, reference="base"), record(1, 0.7, 7_500, reference="own")]
 
 
@@ -265,81 +255,6 @@ def test_the_progress_shows_the_gain_that_was_expected_below_the_accuracies() ->
     assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1]
     assert [(shape["yref"], shape["y0"]) for shape in layout["shapes"]][-1] == ("y2", 0.1)
     assert "yaxis2" not in plain(progress(run, FOUND, []))["layout"]
-
-
-# --- refusals --------------------------------------------------------------------------------------------------------
-
-
-def refusing(number: int, sizes: tuple[int, ...] = (), outcome: str = "trained", **rules: int) -> Record:
-    told = {rule.replace("_", " "): count for rule, count in rules.items()}
-    return record(number, 0.5, refused=told, refused_params=sizes, outcome=outcome)
-
-
-def test_refusals_are_told_by_trial_rule_and_size() -> None:
-    found = [
-        refusing(0, (9_000, 12_000), over_budget=7),
-        refusing(1, (8_500,), outcome="interrupted", over_budget=1),  # its retry has them too
-        refusing(2, (8_500,), over_budget=1, same_network=2),
-        rejected(3),
-    ]
-    assert rows.refusals(found) == [
-        Refusals(0, 0, {"over budget": 7}),
-        Refusals(2, 2, {"over budget": 1, "same network": 2}),
-        Refusals(3, 3, {REJECTED: 1}),
-    ]
-    assert rows.refused_sizes(found) == [Size(0, 9_000), Size(0, 12_000), Size(2, 8_500), Size(3, 9_000)]
-    assert rows.sizes(found) == [Size(0, 5_000), Size(2, 5_000)]
-
-
-def test_many_trials_are_told_in_groups_and_nothing_is_lost() -> None:
-    found = [refusing(number, over_budget=number % 3) for number in range(1_234)]
-    told = rows.refusals(found, most=50)
-    assert len(told) <= 50
-    assert {group.last - group.first + 1 for group in told} == {25}
-    assert sum(group.by_rule.get("over budget", 0) for group in told) == sum(number % 3 for number in range(1_234))
-    assert told[1].by_rule["over budget"] == sum(number % 3 for number in range(25, 50))
-
-
-def test_refusals_are_stacked_by_rule_above_the_sizes_and_the_budget() -> None:
-    found = [refusing(0, (9_000, 12_000), over_budget=7), refusing(1, (8_500,), over_budget=1, same_network=2), rejected(2)]
-    figure = figures.refusals(hand_made(), found)
-    assert trace(figure, "over budget (8)")["y"] == [7, 1, 0]
-    assert trace(figure, "same network (2)")["y"] == [0, 2, 0]
-    assert trace(figure, f"{REJECTED} (1)")["y"] == [0, 0, 1]
-    assert trace(figure, "rejected, by size")["y"] == [9_000, 12_000, 8_500, 9_000]
-    assert plain(figure)["layout"]["barmode"] == "stack"
-    assert plain(figure)["layout"]["yaxis"]["title"]["text"] == "proposals per trial"
-    (budget,) = plain(figure)["layout"]["shapes"]
-    assert (budget["y0"], budget["yref"], budget["label"]["text"]) == (8_000, "y2", "budget 8,000")
-
-
-@pytest.mark.parametrize(
-    ("values", "ticks"),
-    [
-        ([2_000, 8_000, 37_571], [2_000, 5_000, 10_000, 20_000]),
-        ([7_000, 100_000, 2_000_000], [10_000, 100_000, 1_000_000]),
-        ([100_000, 100_000], [100_000]),
-    ],
-)
-def test_a_logarithmic_axis_has_a_few_ticks_wherever_its_values_lie(values: list[float], ticks: list[float]) -> None:
-    found = log_axis("parameters", values)
-    assert found["tickvals"] == ticks
-    low, high = (10**place for place in found["range"])
-    assert low < min(values) and max(values) < high
-
-
-def test_every_limit_of_a_budget_is_told_apart() -> None:
-    found = [refusing(0, over_budget=1, over_macs=3), refusing(1, receptive_field=2)]
-    bars = plain(figures.refusals(hand_made(), found))["data"]
-    assert [one["name"] for one in bars] == ["over budget (1)", "over macs (3)", "receptive field (2)"]
-    assert len({json.dumps(one["marker"]) for one in bars}) == 3
-
-
-def test_without_sizes_only_the_rules_are_shown_and_without_refusals_nothing() -> None:
-    figure = figures.refusals(hand_made(), [refusing(0), refusing(1, same_network=1, cannot_exist=2)])
-    assert [one["name"] for one in plain(figure)["data"]] == ["same network (1)", "cannot exist (2)"]
-    assert plain(figure)["layout"]["barmode"] == "stack"
-    assert figures.refusals(hand_made(), [refusing(0)]) is None
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------

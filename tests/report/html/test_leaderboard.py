@@ -71,14 +71,14 @@ def test_every_row_has_its_costs_and_its_interval(found: Findings) -> None:
     assert rows["base"]["params"] == 1_172_410 and rows["base"]["flash_bytes"] > 1_000_000
 
 
-def test_what_chance_cannot_tell_from_the_winner_is_marked(found: Findings) -> None:
+def test_candidates_tied_with_the_winner_are_marked(found: Findings) -> None:
     ranked = [row for row in leaderboard_rows(found) if row["rank"] is not None]
     ties = [row["rank"] for row in ranked if row["tie"]]
     assert ties == list(range(1, len(ties) + 1)), "the first ranks, without a gap"
     assert not any(row["tie"] for row in leaderboard_rows(found) if row["rank"] is None)
 
 
-def test_what_was_stopped_early_stands_below_the_ranked_ones(found: Findings) -> None:
+def test_trials_stopped_early_stand_below_the_ranked_ones(found: Findings) -> None:
     body = section(found).body
     kinds = re.findall(r'<tr class="([^"]*)" data-row', body)
     stopped = ["stopped" in kind for kind in kinds]
@@ -98,7 +98,7 @@ def test_a_row_without_a_float_accuracy_leaves_its_cell_empty(found: Findings) -
     assert {row["float_val_accuracy"] for row in rows} == {None}
 
 
-def test_what_a_row_opens_to_is_packed_in_the_page(found: Findings) -> None:
+def test_details_of_rows_are_packed_in_the_page(found: Findings) -> None:
     trials = unpacked(section(found).body)
     assert len(trials["rows"]) == TRIALS + 1
     ranked = [str(row["number"]) for row in trials["rows"] if row["rank"] is not None]

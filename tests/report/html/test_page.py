@@ -10,9 +10,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ import pytest
 from selenium.webdriver.support.ui import WebDriverWait
 
 from report.analysis.findings import Findings, gather
-from report.analysis.mistakes import Predictions, summarize
 from report.analysis.parts import nets
 from report.html import insights, markup, results
 from report.html import page as html
@@ -34,92 +31,16 @@ from search.study.config import STUDIES
 from search.study.run import Opened
 from search.text import format_percent
 from tests.support.chromium import chromium, emulate
+from tests.support.html import Parsed, answers, found, text
 from tests.support.synthetic import fill, finals_of, noise_images, storages_in_memory, synthetic_run
 
-__all__ = ["chromium"]
+__all__ = ["chromium", "found", "text"]
+
 
 slow = pytest.mark.slow
-
-TRIALS = 120
 RESIDUAL = STUDIES / "cifar10_100k_residual" / "study.toml"
 ABLATION = STUDIES / "ablation_normalisation" / "study.toml"
 HOSTILE = ("</script><script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "<b>&amp;", "a|b", "<!--", "{{7*7}}")
-VOID = ("meta", "img", "br", "link", "hr", "input")
-
-
-class Parsed(HTMLParser):
-    """The page as a browser reads it: elements with their attributes, the text in each, and whether all are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.rows: list[list[str]] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.words = ""
-        self.feed(text)
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "script":
-            self.scripts.append((dict(attrs), ""))
-        if tag == "div" and dict(attrs).get("class") == "scroll":
-            self.rows = self.tables.setdefault(str(dict(attrs)["aria-label"]), [])
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> within {self.open}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            attributes, text = self.scripts[-1]
-            self.scripts[-1] = attributes, text + data
-        elif "style" not in self.open:
-            self.words += data
-            if {"td", "th"} & set(self.open[-2:]):
-                self.rows[-1][-1] += data
-
-    def named(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
-
-    def figures(self) -> list[dict[str, Any]]:
-        return [json.loads(text) for attributes, text in self.scripts if attributes == {"type": "application/json"}]
-
-    def leaderboard(self) -> Any:
-        return next(json.loads(text) for attributes, text in self.scripts if attributes.get("id") == "leaderboard")
-
-
-def answers(class_names: tuple[str, ...] = CIFAR10_CLASSES) -> Predictions:
-    """Those of a network that knows little."""
-    data = noise_images(class_names)
-    said = np.random.default_rng(0).dirichlet(np.ones(len(class_names)), len(data.y_val)).astype(np.float32)
-    said[np.arange(len(data.y_val)), data.y_val] += 1.5 / len(class_names)
-    return summarize(said, data)
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Findings]:
-    """A study of 120 candidates with its finals."""
-    with storages_in_memory():
-        run = synthetic_run(tmp_path_factory.mktemp("run"), recipe__epochs=6, search__trials=TRIALS)
-        known = gather(run, fill(run, noise_images(), TRIALS))
-        best = f"trial-{known.number}"
-        yield replace(
-            known, finals=finals_of({"base": [0.8, 0.81, 0.82], best: [0.87, 0.86, 0.88], "trial-0": [0.8, 0.85, 0.86]})
-        )
-
-
-@pytest.fixture(scope="module")
-def text(found: Findings) -> str:
-    return html.page(found, answers())
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +184,7 @@ def test_only_the_course_protocol_is_warned_of(found: Findings, page: Parsed) ->
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_base_that_is_a_plain_accuracy_or_not_trained_is_told(found: Findings) -> None:
+def test_a_base_that_is_a_plain_accuracy_or_not_trained_is_reported(found: Findings) -> None:
     level = replace(found.run, config=found.run.config.model_copy(update={"base": 0.84}))
     board = {**found.board, "base": {**dict.fromkeys(found.board["base"]), "best_val_accuracy": 0.84}}
     told = Parsed(html.page(replace(found, run=level, board=board, finals=None), "gone")).words
@@ -285,7 +206,7 @@ def test_an_ablation_has_its_effects_and_no_section_on_widths(tmp_path: Path) ->
     assert "repeat" not in str(page.figures()), "a seed is no choice"
 
 
-def test_a_residual_study_is_told_stage_by_stage_and_a_budget_with_all_its_limits(tmp_path: Path) -> None:
+def test_a_residual_study_is_shown_stage_by_stage_and_a_budget_with_all_its_limits(tmp_path: Path) -> None:
     with storages_in_memory():
         run = synthetic_run(tmp_path, RESIDUAL, recipe__epochs=7, search__rungs=None, budget__macs=100_000_000)
         residual = gather(run, fill(run, noise_images(), 40))
@@ -299,7 +220,7 @@ def test_a_residual_study_is_told_stage_by_stage_and_a_budget_with_all_its_limit
     assert {"stages", "kernel 1", "block", "expansion"} <= {row[0] for row in page.tables["Other choices"]}
 
 
-def test_every_price_that_the_budget_limits_has_its_front(found: Findings, page: Parsed, tmp_path: Path) -> None:
+def test_every_cost_that_the_budget_limits_has_its_front(found: Findings, page: Parsed, tmp_path: Path) -> None:
     plain = front_board(Opened(found.run, found.candidates, found.references), ("params",), found.studies)
     assert plain["val_images"] == found.board["val_images"], "so that both tables have the same decimals"
     label = "The front of accuracy against parameters"

@@ -32,7 +32,7 @@ def test_figures_have_the_decimals_that_the_images_support() -> None:
     assert "(90.00%)" in names(accuracy_by_cost(*known))
 
 
-def test_the_budget_is_told_as_it_was_asked_for(tmp_path: Path) -> None:
+def test_the_budget_is_reported_as_it_was_asked_for(tmp_path: Path) -> None:
     """The memory of a device may be used to its last byte: the limit of 65,537 is none that a user has set."""
     run = synthetic_run(tmp_path, STUDIES / "tinyml" / "study.toml")
     texts = {
@@ -56,6 +56,6 @@ def test_an_axis_of_counts_has_no_fractions() -> None:
     assert "dtick" not in plain(choices.along(halves, lambda part: part.width * 4, "channels", "stage"))["layout"]["yaxis"]
 
 
-def test_times_are_told_to_the_minute() -> None:
+def test_times_are_reported_to_the_minute() -> None:
     assert format_time("2026-11-30T10:53:37+00:00") == "2026-11-30 10:53 UTC"
     assert format_time("today") == "today"

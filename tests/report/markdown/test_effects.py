@@ -87,7 +87,7 @@ def test_a_study_that_is_no_grid_has_no_effects(run: Run) -> None:
     assert effects_section(Run("grid", run.folder, study_file.parse(table, "test"), run.storage_url), study) is None
 
 
-def test_finals_are_told_with_intervals_ties_and_what_the_search_flattered() -> None:
+def test_finals_are_shown_with_intervals_ties_and_the_bias_of_the_search() -> None:
     scores = {"base": [0.80, 0.81, 0.82], "trial-3": [0.90, 0.91, 0.925], "trial-7": [0.90, 0.915, 0.915]}
     found = rank(scores, "base")
     against_base = {one.name: one for one in found.against_base}

@@ -141,7 +141,7 @@ def test_the_checklist_is_the_reports_and_is_counted_again(handed: Path, finishe
     assert lines[-1].endswith(f"beats the base: {against}; {known.verdict.title}")
 
 
-def test_what_was_executed_and_what_is_replayed_is_said(handed: Path) -> None:
+def test_executed_and_replayed_cells_are_marked(handed: Path) -> None:
     for text in ((handed / "README.md").read_text(), nbformat.read(handed / "submission.ipynb", 4).cells[0].source):
         assert "**Executed** when the notebook was made: both networks built" in text
         assert "accuracy measured again" in text
@@ -244,14 +244,14 @@ def test_images_that_are_not_those_of_the_study_are_left_out(finished: Run, tmp_
     assert images == Images("digits", 1079, 359, has_training=True, is_handed_in=True, are_test=False)
 
 
-def test_a_file_of_this_machine_is_told_by_its_name_alone(finished: Run) -> None:
+def test_a_file_of_this_machine_is_shown_by_its_name_alone(finished: Run) -> None:
     data = finished.config.data.model_copy(update={"name": None, "path": "/home/me/secret/images.npz"})
     run = replace(finished, config=finished.config.model_copy(update={"data": data}))
     assert without_paths('data.path = "/home/me/secret/images.npz"\n', run) == 'data.path = "images.npz"\n'
     assert without_paths(run.command, run) == "python -m search run tiny.toml"
 
 
-def test_what_was_handed_in_before_stays_where_a_cell_fails(
+def test_the_earlier_submission_stays_where_a_cell_fails(
     handed: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(handed, tmp_path / "submission")
@@ -314,6 +314,6 @@ def test_the_example_notebook_runs(finished: Run) -> None:
     assert f"{score} of 359 validation images; {score} in the log" in text
 
 
-def test_a_cell_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_cell_that_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CellFailed, match="ValueError: no such thing"):
         notebook.executed([code("print(1)"), code('raise ValueError("no such thing")')], tmp_path, {})

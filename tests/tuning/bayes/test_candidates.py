@@ -44,7 +44,7 @@ def test_fixed_parameters_are_those_of_every_candidate() -> None:
     assert {(values["blocks"], values["width_1"]) for values in drawn if values} == {(3, 8)}
 
 
-def test_where_nothing_fits_there_is_no_candidate() -> None:
+def test_no_candidate_where_nothing_fits() -> None:
     assert source("fill", params=100).random() is None
 
 

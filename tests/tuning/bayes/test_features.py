@@ -59,7 +59,7 @@ def test_features_of_a_small_network() -> None:
         ((*BODY[:3], *BODY[4:7], MaxPool(), BODY[7]), "shape."),
     ],
 )
-def test_what_differs_in_a_network_differs_in_its_features(changed: tuple[Layer, ...], group: str) -> None:
+def test_features_differ_wherever_networks_differ(changed: tuple[Layer, ...], group: str) -> None:
     before, after = features_of(*BODY), features_of(*changed)
     assert any(name.startswith(group) for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 

@@ -91,7 +91,7 @@ def search(request: pytest.FixtureRequest) -> Search:
     return search
 
 
-def test_what_it_has_learnt_beats_the_first_trials(search: Search) -> None:
+def test_later_proposals_beat_the_first_trials(search: Search) -> None:
     scores = [trial.values[0] for trial in search.study.trials]
     first, last = scores[:STARTUP], scores[-4:]
     assert sum(last) / len(last) > sum(first) / len(first) + 0.01
