@@ -19,6 +19,7 @@ COSTS = {
     "flash_bytes": "Flash, int8 bytes",
     "arena_bytes": "Arena, int8 bytes",
 }
+SAME = 1.05  # factor below which two costs are told to be about the same
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -78,6 +79,8 @@ def ratio(base: int, value: int, metric: str = "params") -> str:
         return "the same" if value == base else ""
     less = "less" if METRICS[metric].is_int8 else "fewer"
     factor, word = (base / value, less) if value < base else (value / base, "more")
+    if factor < SAME:
+        return "about the same"
     return f"{factor:.2g}{TIMES} {word}" if factor < 10 else f"{factor:,.0f}{TIMES} {word}"
 
 

@@ -27,6 +27,7 @@ from report.figures.style import (
     end_label,
     faint,
     level,
+    line_entry,
     percent_format,
 )
 from search.budget.metrics import METRICS
@@ -238,8 +239,10 @@ def accuracy_by_cost(
     if budget:
         levels += [
             beyond(budget, high),
-            level(budget, f"budget: {run.config.budget.bound(metric)}", upright=True, line=BUDGET_LINE),
+            level(budget, "", upright=True, line=BUDGET_LINE),
         ]
+    if budget and points:
+        traces.append(line_entry(f"budget: {run.config.budget.bound(metric)}", BUDGET_LINE))
     values = [point.accuracy for point in points]
     measure = MEASURES[run.config.search.metric]
     return drawn(

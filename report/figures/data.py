@@ -15,7 +15,7 @@ from search.study.records import Record, base_accuracy, ranked
 from search.study.run import Run
 from search.training.measures import ACCURACY
 
-DECIMALS = 4  # decimals of an accuracy: a hundredth of a percent
+DECIMALS = 6  # decimals of an accuracy: figures round it once more, and must not round up what tables round down
 FEWEST = 5  # curves at an epoch for which their spread is shown
 PRUNED = "pruned_at_rung"
 REJECTED = "rejected as a trial"  # rule of a rejected trial, which is no draw of the sampler

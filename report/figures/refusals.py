@@ -7,10 +7,10 @@ from typing import Any
 
 from plotly.graph_objects import Figure
 
-from report.colours import COLOURS
+from report.colours import COLOURS, GREY
 from report.figures import data as rows
 from report.figures.data import REJECTED, Refusals, Size
-from report.figures.style import TRAINED, count_axis, drawn, level, log_axis
+from report.figures.style import TRAINED, count_axis, drawn, level, line_entry, log_axis
 from report.tables import thinned
 from search.study.records import Record
 from search.study.run import Run
@@ -41,6 +41,7 @@ def refusals(run: Run, candidates: list[Record]) -> Figure | None:
     below = [
         _sizes("rejected", sizes, "x-thin", RULES["over budget"]),
         _sizes("trained", trained, "circle", TRAINED),
+        line_entry(f"budget: {run.config.budget.bound('params')}", {"color": GREY, "dash": "dash", "width": 1.5}),
     ]
     return drawn(
         "Rejected before training",
@@ -48,7 +49,7 @@ def refusals(run: Run, candidates: list[Record]) -> Figure | None:
         trials | {"anchor": "y2"},
         proposals | {"domain": [0.6, 1]},
         yaxis2=log_axis("parameters", [budget, *(size.params for size in [*sizes, *trained])], domain=[0, 0.5]),
-        shapes=[level(budget, f"budget {budget:,}", yref="y2")],
+        shapes=[level(budget, "", yref="y2")],
         barmode="stack",
         bargap=0.15,
     )

@@ -105,6 +105,11 @@ def end_label(text: str, x: float, y: float, colour: str, *, is_above: bool) -> 
     }
 
 
+def line_entry(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    """Legend entry of a line that is drawn as a shape; a label in the plot would cover points."""
+    return {"type": "scatter", "mode": "lines", "name": name, "x": [None], "y": [None], "line": line, "hoverinfo": "skip"}
+
+
 def faint(colour: str, opacity: float) -> str:
     """A colour with transparency."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))

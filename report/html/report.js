@@ -123,6 +123,7 @@
   const reader = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) inView[isIntersecting ? "add" : "delete"](target);
     const current = sections.find((section) => inView.has(section));
+    if (!current && scrollY < innerHeight) document.querySelector("nav ol")?.scrollTo({ left: 0 });
     for (const [id, link] of links) {
       if (!current || id !== current.id) {
         link.removeAttribute("aria-current");

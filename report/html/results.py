@@ -25,7 +25,7 @@ from search.budget.metrics import METRICS
 from search.finals.statistics import wilson
 from search.study.pareto import add_costs
 from search.study.run import Opened, Studies
-from search.text import format_percent, format_percents, format_share
+from search.text import format_count, format_percent, format_percents, format_share
 from search.training.measures import ACCURACY, MEASURES, other_measures
 
 SHOWN = 20  # trials shown above the fold
@@ -167,7 +167,7 @@ def device(findings: Findings) -> Section | None:
     rows = []
     for card in board["cards"]:
         taken = [
-            f"{markup.bar(value / limit)}<br>{value:,} ({format_share(value, limit)})"
+            f"{markup.bar(value / limit, 'over' if value > limit else '')}<br>{value:,} ({format_share(value, limit)})"
             for _, value, limit, _ in bars(board, card)
         ]
         name = str(card["number"]) + ("" if card["fits"] else "<br><b>does not fit</b>")
@@ -205,13 +205,17 @@ def mistakes(findings: Findings, predictions: Predictions | str) -> Section | La
     if predictions.worst:
         parts += [
             "<h3>Worst mistakes</h3>",
-            markup.paragraph(
-                f"Of {predictions.images - int(predictions.confusion.trace()):,} mistakes the {len(predictions.worst)} with "
-                "the lowest probability of the true class."
-            ),
+            markup.paragraph(f"{_mistakes_words(predictions)}, the lowest probability of the true class first."),
             f'<ul class="mistakes">{"".join(_mistakes(predictions))}</ul>',
         ]
     return Section("mistakes", title, "".join(parts))
+
+
+def _mistakes_words(predictions: Predictions) -> str:
+    n, shown = predictions.images - int(predictions.confusion.trace()), len(predictions.worst)
+    return (
+        f"{format_count(shown, 'mistake')} of {n:,}" if shown < n else f"All {n:,} mistakes" if n > 1 else "The only mistake"
+    )
 
 
 def _confusion(predictions: Predictions) -> str:

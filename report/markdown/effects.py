@@ -44,29 +44,20 @@ def finals_table(results: FinalsResult, val_images: int | None = None) -> Table:
     rows = [
         (
             finalist.name,
-            f"{finalist.params:,}",
             format_percent(finalist.mean, None),
             "" if finalist.interval is None else format_percent_span(*finalist.interval, None),
+            _versus(finalist.against_base),
+            _versus(finalist.against_leader),
+            f"{finalist.params:,}",
             "" if finalist.spread is None else format_points(finalist.spread, None, sign=False),
             format_percent(finalist.search_score, val_images),
             format_points(finalist.winners_curse, None),
-            _versus(finalist.against_base),
-            _versus(finalist.against_leader),
         )
         for finalist in results.finalists
     ]
     measured = f"mean {results.measure_label}"
-    columns = (
-        "",
-        "params",
-        measured,
-        "95 % interval",
-        "spread",
-        "in the search",
-        "flattered by",
-        "against base",
-        "against leader",
-    )
+    compared = ("95 % interval", "against base", "against leader")  # a phone shows the first columns
+    columns = ("", measured, *compared, "params", "spread", "in the search", "flattered by")
     return Table(columns, rows)
 
 

@@ -154,8 +154,12 @@ def _wires(layout: Layout) -> Iterator[str]:
 
 def _input(architecture: Architecture, layout: Layout) -> Iterator[str]:
     yield _box(layout.lanes[0], middle(-1), layout.width(architecture.input), 16, GREY)
+    shape = typeset_shape(architecture.input)
+    if layout.view is View.COMPACT:  # has no column of outputs
+        yield _text(layout.columns.name, middle(-1) + 4, f"image {shape}")
+        return
     yield _text(layout.columns.name, middle(-1) + 4, "image")
-    yield _text(layout.columns.output, middle(-1) + 4, typeset_shape(architecture.input), right=True)
+    yield _text(layout.columns.output, middle(-1) + 4, shape, right=True)
 
 
 def _layer(place: Place, layout: Layout, scale: _Scale) -> Iterator[str]:

@@ -210,7 +210,8 @@ def test_a_base_far_over_the_budget_is_at_the_edge_with_its_cost_and_a_level() -
         for shape in layout["shapes"]
         if shape["type"] == "line"
     }
-    assert lines == {"base": (0, 1, 0.88, 0.88), "budget: under 8,000": (8_000, 8_000, 0, 1)}
+    assert lines == {"base": (0, 1, 0.88, 0.88), "": (8_000, 8_000, 0, 1)}
+    assert trace(figure, "budget: under 8,000")["line"]["color"] == GREY, "in the legend, where it covers no point"
     own = trace(figure, "own")
     assert (own["x"], own["text"], own["marker"]["symbol"]) == ([7_500], ["own"], "diamond-open")
 
@@ -220,7 +221,7 @@ def test_multiply_adds_have_no_budget_line_and_a_plain_accuracy_no_marker() -> N
     assert [shape["label"]["text"] for shape in layout["shapes"]] == ["base"]
     figure = figures.accuracy_by_cost(hand_made(base=0.84), FOUND, [], "params")
     texts = [shape["label"]["text"] for shape in plain(figure)["layout"]["shapes"] if "label" in shape]
-    assert texts == ["accuracy to beat", "budget: under 8,000"]
+    assert texts == ["accuracy to beat", ""]
     assert [one["text"] for one in plain(figure)["data"] if "text" in one] == [["trial 1"]], "the winner alone"
 
 

@@ -12,7 +12,7 @@ from report.analysis.findings import gather
 from report.analysis.parts import nets as nets_of
 from report.figures import choices, curves, finals
 from report.figures.progress import progress
-from tests.report.figures.test_curves import plain
+from tests.support.figures import plain
 from tests.support.synthetic import fill, finals_of, noise_images, storages_in_memory, synthetic_run
 
 BARE = re.compile(r"%\{(x|y|z|customdata(?:\[\d\])?)\}")  # without a format

@@ -114,7 +114,7 @@ def test_finals_are_shown_with_intervals_ties_and_the_bias_of_the_search() -> No
         FinalsResult("test_accuracy", 3, finalists, found.leader, ("2026-01-02T03:04:05+00:00",), {"trial-9": "diverged"})
     )
     leader = row(text, "trial-3")
-    assert leader[1:3] == ["1,234", "91.17%"] and leader[6] == "+3.83"
-    assert leader[7].startswith("+10.17 (") and not leader[7].endswith("tie")
-    assert row(text, "trial-7")[8].endswith("tie")
+    assert [leader[1], leader[5]] == ["91.17%", "1,234"] and leader[8] == "+3.83"
+    assert leader[3].startswith("+10.17 (") and not leader[3].endswith("tie")
+    assert row(text, "trial-7")[4].endswith("tie")
     assert "2026-01-02 03:04 UTC" in text and "trial-9 is compared with none: diverged." in text
