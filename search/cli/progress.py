@@ -337,7 +337,9 @@ class RunView:
             return [*row.parts(self.is_int8, self.images, self.metric), *self._best()]
         if row.text.startswith("w"):  # it waits, or writes the pages
             return [row.text]
-        return [self.phase] if self.phase else [f"{self.rejected} rejected"]
+        if self.phase:
+            return [self.phase]
+        return ["proposing the next network" + (f", {self.rejected:,} rejected so far" if self.rejected else "")]
 
     def _progress(self) -> str:
         """Counted trials, the time left and a bar; the first text of a line, where no terminal cuts it."""

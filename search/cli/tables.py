@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +28,7 @@ from search.tuning.forecast import Forecast
 
 WITH_INTERVAL = 100  # columns of a terminal from which the leaderboard has intervals
 STOPPED_SHOWN = 20  # candidates that were stopped early
+CARD_INDENT = 10  # of the second line of what a card says
 SHOWN = 200  # trials of a leaderboard; a table of thousands takes seconds to lay out, and is not readable
 
 
@@ -35,13 +37,22 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
     has_interval = board.get("val_images") is not None and console.width >= WITH_INTERVAL
     table = Table(title=f"{board['study']}: under {config.budget.words}", title_justify="left")
     interval = ("95 % interval",) if has_interval else ()
-    for column in ("rank", "trial", "params", *tables.accuracy_columns(board), *interval, "against base", "seconds"):
+    has_seconds = board.get("ranked_by") != "int8" or console.width >= WITH_INTERVAL  # it has one more column
+    seconds = ("seconds",) if has_seconds else ()
+    for column in ("rank", "trial", "params", *tables.accuracy_columns(board), *interval, "against base", *seconds):
         table.add_column(column, justify="left" if column == "trial" else "right")
     named = [*([{"name": "base"} | board["base"]] if board["base"] else []), *board["references"]]
     for reference in named:
         gap = "" if reference["name"] == "base" else tables.gap_text(board, reference, "-")
         cells = _cells(board, reference, has_interval=has_interval)
-        table.add_row("", reference["name"], *cells, gap, "", style="bold" if reference["name"] == "base" else "")
+        table.add_row(
+            "",
+            reference["name"],
+            *cells,
+            gap,
+            *([""] if has_seconds else []),
+            style="bold" if reference["name"] == "base" else "",
+        )
     ranked = [trial for trial in board["trials"] if trial["rank"] is not None]
     stopped = [trial for trial in board["trials"] if trial["rank"] is None]
     shown = ranked if whole else ranked[:SHOWN]
@@ -51,7 +62,7 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
             tables.trial_name(trial),
             *_cells(board, trial, has_interval=has_interval),
             tables.gap_text(board, trial, "-"),
-            _seconds(trial["seconds"]),
+            *([_seconds(trial["seconds"])] if has_seconds else []),
             style="bold green" if trial["rank"] == 1 else "",
         )
     console.print(table)
@@ -143,6 +154,7 @@ def print_survey(console: Console, name: str, budget: int, survey: Survey, forec
     if set(survey.broken) - {"over budget"}:
         shares = ", ".join(f"{count / survey.draws:.1%} {rule}" for rule, count in survey.broken.items())
         console.print(f"rejected, by the first rule that they break: {shares}", highlight=False)
+    console.print("parameters  share of the draws, in twelve groups of equal width", highlight=False)
     width = max(survey.largest_params / 12, 1)
     counts = Counter(min(int(size / width), 11) for size in survey.sizes)
     for index in range(12):
@@ -244,7 +256,8 @@ def print_device(console: Console, board: dict[str, Any]) -> None:
         head, *lines = card_lines(board, card, ascii_only=console.options.ascii_only)
         console.print(Text(head, style="bold green" if card["fits"] else "bold red"))
         for line in lines:
-            console.print(Text(line), soft_wrap=False)
+            for part in wrap(line, console.width, subsequent_indent=" " * CARD_INDENT, break_on_hyphens=False):
+                console.print(Text(part), soft_wrap=True)
         if index + 1 < len(board["cards"]):
             console.print()
 
@@ -254,7 +267,7 @@ def print_front(console: Console, front: Front) -> None:
     title = f"{front['study']}: the front of {tables.measure_of(front).label} against {', '.join(front['prices'])}"
     cells = front_table(front)
     styles = ["" if row[0] else "bold" if row[1] == "base" else "dim" for row in cells.rows]
-    _print(console, cells, title, styles, left="trial")
+    _print(console, cells, title, styles, left="trial", optional=("epoch", "last", "best in float", "params"))
     _say(console, front_words(front))
 
 
@@ -266,10 +279,43 @@ def print_taken(console: Console, exported: ExportedFront, folder: Path) -> None
         _say(console, f"Of an earlier export, on the front no more: {', '.join(exported.outdated)}.")
 
 
-def _print(console: Console, cells: tables.Table, title: str, styles: list[str], left: str) -> None:
+def _print(
+    console: Console, cells: tables.Table, title: str, styles: list[str], left: str, optional: tuple[str, ...] = ()
+) -> None:
+    """Print a table; columns that begin with one of `optional` are left out, the last first, where there is no room."""
+    omitted = _without_room(cells, console.width, optional)
     table = Table(title=Text(title), title_justify="left")
-    for column in cells.columns:
-        table.add_column(column, justify="left" if column == left else "right")
+    shown = [index for index, column in enumerate(cells.columns) if column not in omitted]
+    for index in shown:
+        column = cells.columns[index]
+        align: JustifyMethod = "left" if column == left else "right"
+        table.add_column(_title(column), justify=align, min_width=_least_width(column))
     for row, style in zip(cells.rows, styles, strict=True):
-        table.add_row(*map(Text, row), style=style)
+        table.add_row(*(Text(row[index]) for index in shown), style=style)
     console.print(table)
+    if omitted:
+        _say(console, f"Columns left out for lack of room: {', '.join(omitted)}; a wider terminal or --json has them.")
+
+
+def _title(column: str) -> str:
+    """Title of a column, which may break between its words."""
+    return column.replace("_", " ")
+
+
+def _least_width(column: str) -> int:
+    return max(map(len, _title(column).split()), default=0)
+
+
+def _without_room(cells: tables.Table, width: int, optional: tuple[str, ...]) -> list[str]:
+    """Columns that have no room in this width."""
+    widths = {
+        column: 3 + max(_least_width(column), *(len(row[index]) for row in cells.rows), 0)
+        for index, column in enumerate(cells.columns)
+    }
+    omitted: list[str] = []
+    for column in reversed(cells.columns):
+        if 1 + sum(widths.values()) - sum(widths[name] for name in omitted) <= width:
+            break
+        if column.startswith(optional) and optional:
+            omitted.insert(0, column)
+    return omitted
