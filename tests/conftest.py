@@ -14,11 +14,12 @@ from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, settings
 from optuna.storages._rdb.storage import _VersionManager
 
+from tests.support.forking import fork_processes, real_processes
 from tests.support.order import sort_by_file
 from tests.support.progress import show_progress
 from tests.support.servers import postgres
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "real_processes"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control starts `make test &` with SIGINT ignored, and all processes of the tests would inherit it.
@@ -26,6 +27,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # as `prepare_device` sets it, in whichever order the files are run
+
+fork_processes()
 
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -90,7 +90,7 @@ def test_row_5_results_of_a_worker_halted_for_too_long_are_rejected_and_it_conti
 
 
 def test_rows_9_20_a_server_that_crashes_and_stays_away_loses_nothing_and_its_password_is_nowhere(
-    tmp_path: Path, postgres: Server
+    tmp_path: Path, postgres: Server, real_processes: None
 ) -> None:
     """Away for longer than the grace period, in the middle of two trainings, which go on meanwhile."""
     storm = Storm(

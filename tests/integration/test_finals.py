@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from search.data.dataset import load_dataset
 from search.files import read_weights
 from search.study.run import Run, find, load, sibling
 from tests.support.runs import ROOT, copied, finished, search, study_file
+from tests.support.storms import children
 
 __all__ = ["copied", "finished"]
 
@@ -101,7 +101,7 @@ def real(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
     interrupted = end(process)
     process = begin(stormy)
     wait_for_training(stormy, process, trained=1)
-    (child,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    (child,) = children(process.pid)
     process.kill()
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)

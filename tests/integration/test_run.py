@@ -57,7 +57,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     study = write_study(tmp_path_factory.mktemp("calm"))
     ended, after = [], []
     for words in ((), (), ("--trials", "3")):
-        ended.append(start(study, *words))
+        ended.append(start(study, *words, PYTHONHASHSEED="1"))  # another than that of `Stormy`, whose processes are forks
         assert (ended[-1].status, ended[-1].err) == (0, ""), ended[-1]
         after.append(candidates(study))
     return Calm(study, *ended, after)
@@ -296,7 +296,7 @@ def test_rows_12_15_diverging_candidates_stop_the_run_with_what_they_share_and_a
 ) -> None:
     """The real training's own reasons are those of `tests/training/test_train.py`."""
     text = STUDY.replace('"base.json"', "0.5").replace("trials = 2", "trials = 3\nseed = 1")
-    study, faults = write_study(tmp_path / "study", text), [{"at": "epoch", "do": "nan", "times": 5}]
+    study, faults = write_study(tmp_path / "study", text), [{"at": "epoch", "do": "nan", "times": 100}]
     ended = start(study, **NUMPY, FAULTS=json.dumps(faults), FAULTS_FOLDER=str(tmp_path))
     assert (ended.status, ended.err.count("\n")) == (1, 1), ended
     assert "5 trials in a row failed" in ended.err
@@ -305,7 +305,8 @@ def test_rows_12_15_diverging_candidates_stop_the_run_with_what_they_share_and_a
     found = candidates(study)
     assert (ended.err.count("epoch"), len(trained(found))) == (1, 0)
     states = [trial.state for trial in found if trial.user_attrs.get("outcome") == "diverged"]
-    assert states == [TrialState.PRUNED] * 5  # the last one, too, was told before the run stopped
-    record({12: 5, 15: 1}, results(found))
+    assert len(states) >= 5  # the fifth, too, was stored before the run stopped; the worker may have begun others by then
+    assert set(states) == {TrialState.PRUNED}
+    record({12: len(states), 15: 1}, results(found))
     assert found[0].params != calm.after[0][0].params
     assert found[0].params.keys() == calm.after[0][0].params.keys()

@@ -22,6 +22,7 @@ from search.study import run as studies
 from search.study.run import Run, load
 from search.study.study_file import parse
 from space import build, parameters
+from tests.support.storms import children
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180  # that a step may take on a machine that has other work
@@ -111,8 +112,8 @@ def outcomes(trials: list[FrozenTrial]) -> dict[int, list[str]]:
 
 def worker_of(process: subprocess.Popen[str]) -> int:
     """The process id of a run's worker."""
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(child)
+    (child,) = children(process.pid)
+    return child
 
 
 def board(study: Path) -> dict[str, Any]:

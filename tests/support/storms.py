@@ -24,6 +24,7 @@ from search.study.records import COUNTED
 from search.study.run import Run, every
 from search.study.study_file import parse
 from tests.fault_table import record, results
+from tests.support.forking import NAME
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120  # that a step may take on a machine that has other work
@@ -175,8 +176,9 @@ def outcomes(trials: list[FrozenTrial]) -> list[str]:
 
 
 def children(process: int) -> list[int]:
-    """The processes that it has started."""
-    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    """The processes that it has started, its fork server apart."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in found if Path(f"/proc/{child}/comm").read_text().strip() != NAME]
 
 
 def _toml(raw: dict[str, Any]) -> str:
