@@ -79,9 +79,9 @@ def _counted(contrast: Contrast, profiles: Mapping[Group, Sequence[Spot]], part:
     """Ticks with the number of networks of both groups that have the part."""
     positions = list(range(1, contrast.deepest + 1))
     counts = {group: {spot.place: spot.n for spot in spots} for group, spots in profiles.items()}
-    texts = [f"{place}<br>{counts['best'].get(place, 0)} | {counts['worst'].get(place, 0)}" for place in positions]
-    title = {"text": f"{part}<br>below: networks that have it, best | worst"}
-    return {"tickvals": positions, "ticktext": texts, "title": title}
+    texts = [f"{place}<br>{counts['best'].get(place, 0):,}<br>{counts['worst'].get(place, 0):,}" for place in positions]
+    title = {"text": f"{part}<br>below: networks that have it, best over worst"}
+    return {"tickvals": positions, "ticktext": texts, "tickangle": 0, "title": title}
 
 
 def _band(spots: Sequence[Spot], colour: str) -> dict[str, Any]:

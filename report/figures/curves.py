@@ -228,8 +228,8 @@ def accuracy_by_cost(
     names = _Hover(metric, known, percent_format(images))
     winner = max(trained, key=lambda point: (point.accuracy, -(point.cost or 0), -_number(point)), default=None)
     traces = [
-        _networks(f"pruned at a rung ({len(pruned)})", pruned, names, hollow=True),
-        _networks(f"trained ({len(trained)})", trained, names, hollow=False),
+        _networks(f"pruned at a rung ({len(pruned):,})", pruned, names, hollow=True),
+        _networks(f"trained ({len(trained):,})", trained, names, hollow=False),
         _front(trained, min(high, budget or high)),
         *(_winning(point, names, noise, (low, high)) for point in [winner] if point is not None),
         *(_base(point, names) for point in others if point.role == "base"),

@@ -81,7 +81,10 @@ def time_spent(times: TrainingTimes) -> Section:
 
 def not_shown(lacking: Sequence[Lacking]) -> Section:
     """Section that names what this study cannot show yet, in one line each."""
-    items = "".join(f"<li>{escape(one.title)}: {escape(one.reason)}</li>" for one in lacking)
+    items = ""
+    for section in lacking:
+        command = f": <code>{escape(section.command)}</code>" if section.command else ""
+        items += f"<li>{escape(section.title)}: {escape(section.reason)}{command}</li>"
     return Section("later", "Not shown yet", f"<ul>{items}</ul>")
 
 

@@ -34,7 +34,7 @@ def choices(findings: Findings, nets: Sequence[Net]) -> Section | Lacking | None
     text = (
         f"The best {n:,} of {len(nets):,} candidates against the worst {n:,}; pruned candidates rank below the others. "
         + ("So few show little more than chance. " if n < 10 else "")
-        + (f"Which choices exceed chance is under {IMPORTANCE.lower()}." if is_tested else "")
+        + (f'"{IMPORTANCE}" says which exceed chance.' if is_tested else "")
     )
     part = part_of(findings.run.config.space)
     plots = list(_plots(quarters, nets, part))

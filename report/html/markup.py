@@ -30,6 +30,7 @@ class Lacking(NamedTuple):
 
     title: str
     reason: str
+    command: str = ""  # by which it is made
 
 
 def paragraph(text: str, kind: str = "") -> str:

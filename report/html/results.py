@@ -37,7 +37,7 @@ def finals(findings: Findings) -> Section | Lacking:
     """Section on the finals."""
     results = findings.finals
     if results is None:
-        return Lacking("Finals on fresh seeds", f"not run yet: {findings.run.command_of('finals')}")
+        return Lacking("Finals on fresh seeds", "not run yet", findings.run.command_of("finals"))
     parts = [markup.paragraph(evidence.finals_leader(results))]
     table = evidence.finals_table(results, findings.board.get("val_images"))
     if results.finalists:
@@ -64,9 +64,10 @@ def curves(findings: Findings) -> Section:
     published = " Published logs, dotted with one symbol each, are of the test images." if _has_published(plot) else ""
     text = (
         f"Validation {findings.run.config.metric_label}{form} by epoch: the winner in colour, the base dashed, the next "
-        f"best in blue, other candidates grey.{published} The axis begins at {low:.0%}, so that differences at the end "
-        "show: first epochs may lie below."
+        f"best in blue, other candidates grey.{published}"
     )
+    if any(value is not None and value < low for trace in plot.data for value in trace.y):
+        text += f" The axis begins at {low:.0%}, so that differences at the end show: first epochs lie below."
     return Section("curves", "Learning curves", markup.figure(plot, text, height=480))
 
 
@@ -77,10 +78,9 @@ def _has_published(plot: Figure) -> bool:
 def progress(findings: Findings) -> Section:
     """Section on the course of the search."""
     plot = draw_progress(findings.run, findings.candidates, findings.references, images=findings.board.get("val_images"))
-    text = (
-        "Each candidate in the order of the trials, and the best so far. Triangles on the lower edge are less accurate than "
-        "the axis shows."
-    )
+    text = "Each candidate in the order of the trials, and the best so far."
+    if any(isinstance(trace.marker.symbol, tuple) for trace in plot.data):
+        text += " Triangles on the lower edge are less accurate than the axis shows."
     if any("expected_gain" in record.proposal for record in findings.candidates):
         text += (
             " The lower panel answers whether to go on: the gain over the best network so far that the sampler expected of "
