@@ -44,19 +44,23 @@ def leaderboard(
     others = [record for record in candidates if record.outcome not in ("trained", *_HIDDEN)]
     # candidates pruned late come before those pruned early
     others.sort(key=lambda record: (-record.epochs, -(record.best_val_accuracy or 0), record.number))
-    return {
-        "study": run.name,
-        "budget": {"params": run.config.budget.params},
-        "base": None if base is None else base_scores | {"best_val_accuracy": base},
-        "references": [{"name": key} | _scores(record, is_int8) for key, record in trained.items() if key != name],
-        "trials": [
-            *(_trial(record, base, rank, is_int8) for rank, record in enumerate(best_first, 1)),
-            *(_trial(record, base, None, is_int8) for record in others),
-        ],
-        "counts": counts(candidates),
-        "refusals": dict(refusals(candidates)),
-        "val_images": val_images,
-    } | ranking(run.config)
+    return (
+        {
+            "study": run.name,
+            "budget": {"params": run.config.budget.params},
+            "base": None if base is None else base_scores | {"best_val_accuracy": base},
+            "references": [{"name": key} | _scores(record, is_int8) for key, record in trained.items() if key != name],
+            "trials": [
+                *(_trial(record, base, rank, is_int8) for rank, record in enumerate(best_first, 1)),
+                *(_trial(record, base, None, is_int8) for record in others),
+            ],
+            "counts": counts(candidates),
+            "refusals": dict(refusals(candidates)),
+            "val_images": val_images,
+        }
+        | ranking(run.config)
+        | ({"folds": run.config.data.folds} if run.config.data.folds else {})
+    )
 
 
 def ranking(config: StudyConfig) -> dict[str, str]:
@@ -75,6 +79,11 @@ def images_behind(board: Mapping[str, Any], row: Mapping[str, Any]) -> float | N
     """Number of images by which the noise of a row's best accuracy is estimated, see `effective_images`; None if unknown."""
     images: float | None = row.get("effective_images") or board.get("val_images")
     return images
+
+
+def trainings(board: Mapping[str, Any]) -> str:
+    """The trainings that an accuracy of a board is of, in words: `one training`, `5 folds`."""
+    return f"{board['folds']} folds" if board.get("folds") else "one training"
 
 
 def other_measures_text(board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -118,7 +127,7 @@ def accuracy_cells(board: Mapping[str, Any], row: Mapping[str, Any], missing: st
 
 
 def interval_text(board: Mapping[str, Any], row: Mapping[str, Any], missing: str = "") -> str:
-    """95 % interval of a row's best accuracy, one training on so many images; empty if their number is unknown."""
+    """95 % interval of a row's best accuracy; empty if the number of images is unknown."""
     best, images, behind = row["best_val_accuracy"], board.get("val_images"), images_behind(board, row)
     if best is None or behind is None or row["params"] is None:  # a base may be a plain accuracy
         return missing

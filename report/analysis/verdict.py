@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from report.tables import images_behind, measure_of, other_measures_text
+from report.tables import images_behind, measure_of, other_measures_text, trainings
 from search.finals.results import FinalistResult, FinalsResult
 from search.finals.statistics import chance_gap, wilson
 from search.study.dataset import guess_value, hardly_learnt, majority_note
@@ -94,12 +94,13 @@ class Verdict:
     measure: str = "best validation accuracy"
     images: int | None = None  # that single trainings are measured on
     seeds: int = 1
+    trainings: str = "one training"  # that each figure is of, in words, where finals did not decide
     commands: Mapping[str, str] = field(default_factory=dict)  # next commands by purpose, the most useful first
 
     @property
     def title(self) -> str:
         """The verdict in a few words."""
-        return self.standing.words
+        return self.standing.words.replace("one training", self.trainings)
 
     @property
     def text(self) -> str:
@@ -110,7 +111,7 @@ class Verdict:
         """Plain values without commands, which name paths, as `top --json` and `finals --json` print them as `standing`."""
         plain = asdict(self)
         return {"standing": self.standing.value, "title": self.title, "text": self.text} | {
-            name: plain[name] for name in plain if name not in ("standing", "sentence", "remarks", "commands")
+            name: plain[name] for name in plain if name not in ("standing", "sentence", "remarks", "trainings", "commands")
         }
 
 
@@ -170,7 +171,7 @@ def _of_search(
     difference = score.accuracy - other.accuracy
     is_network, metric = other.params is not None, run.config.search.metric
     noise = _noise(board, winner, base if is_network else None)
-    remarks = [_noise_remark(difference, noise, images)]
+    remarks = [_noise_remark(difference, noise, images, trainings(board))]
     commands = {"confirm on fresh seeds": finals_command}
     if is_network and hardly_learnt(other.accuracy, data, metric):
         standing = Standing.HARDLY_LEARNT
@@ -191,6 +192,7 @@ def _of_search(
         noise=noise,
         measure=_measure(board, "best "),
         images=images,
+        trainings=trainings(board),
         commands=commands,
     )
 
@@ -211,13 +213,15 @@ def _noise(board: Board, row: Mapping[str, Any], other: Mapping[str, Any] | None
     return chance_gap(row["best_val_accuracy"], other["best_val_accuracy"], images, images_behind(board, other))
 
 
-def _noise_remark(difference: float, noise: float | None, images: int | None) -> str:
+def _noise_remark(difference: float, noise: float | None, images: int | None, of: str) -> str:
+    """Remark on the difference that chance makes; `of`: the trainings that each figure is of, in words."""
     if noise is None or images is None:
-        return "Each figure is one training, so a small difference may be chance."
+        return f"Each figure is {of}, so a small difference may be chance."
     most = format_points(noise, images, sign=False)
-    limit = f"each figure is one training on {images:,} images, where chance makes up to {most} points"
+    mean = of if of == "one training" else f"the mean of {of}"
+    limit = f"each figure is {mean} on {images:,} images, where chance makes up to {most} points"
     if abs(difference) <= noise:
-        return f"That is within the noise of one training: {limit}."
+        return f"That is within the noise of {of}: {limit}."
     return f"{limit[0].upper()}{limit[1:]}."
 
 

@@ -90,7 +90,7 @@ def headlines(findings: Findings, base: Architecture | None) -> Iterator[Headlin
     own, limit = compute_cost(findings.network).params, config.budget.params
     score = verdict.score
     span = "" if score is None or score.interval is None else f"95 % interval {format_percent_span(*score.interval, images)}"
-    trainings = "one training" if verdict.seeds == 1 else f"{verdict.seeds} fresh seeds"
+    trainings = verdict.trainings if verdict.seeds == 1 else f"{verdict.seeds} fresh seeds"
     seen = "" if verdict.images is None else f" on {verdict.images:,} images"
     if score is not None:
         words = "; ".join(filter(None, [f"{trainings}{seen}", span]))
@@ -114,7 +114,9 @@ def _gap_words(findings: Findings, images: int | None) -> str:
     if verdict.difference_interval is not None:
         return f"95 % interval {format_points_span(*verdict.difference_interval, images)}; {verdict.title}"
     if verdict.noise is not None:
-        return f"one training each, where chance makes up to {format_points(verdict.noise, images, sign=False)} points"
+        return (
+            f"{verdict.trainings} each, where chance makes up to {format_points(verdict.noise, images, sign=False)} points"
+        )
     return verdict.title
 
 

@@ -21,7 +21,7 @@ from report.markdown.formatting import without_paths
 from report.markdown.summary import STOPPED, base_table, counts_words, meaning
 from report.network.drawing import network_svg
 from report.network.layout import View
-from report.tables import images_behind, measure_of
+from report.tables import images_behind, measure_of, trainings
 from search.finals.results import FinalistResult
 from search.finals.statistics import chance_gap, wilson
 from search.study.pareto import add_costs
@@ -201,7 +201,8 @@ def _note(findings: Findings, rows: Sequence[Row]) -> str:
     words = f"{counts_words(findings.board)}. {meaning(findings.board)}"
     images, ties = findings.board.get("val_images"), sum(row["tie"] for row in rows)
     if images and ties > 1:
-        words += f" The bar on the left marks {ties:,} candidates that one training on {images:,} images cannot tell apart."
+        words += f" The bar on the left marks {ties:,} candidates that {trainings(findings.board)} on "
+        words += f"{images:,} images cannot tell apart."
     if any(row["rank"] is None and row["number"] is not None for row in rows):
         words += f" {STOPPED}: the candidates without a rank, below the others."
     return markup.paragraph(words, "remark")

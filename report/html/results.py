@@ -20,7 +20,7 @@ from report.html.markup import Lacking, Section
 from report.markdown import effects as evidence
 from report.network.drawing import network_svg
 from report.network.layout import View
-from report.tables import Table, images_behind
+from report.tables import Table, images_behind, trainings
 from search.budget.metrics import METRICS
 from search.finals.statistics import wilson
 from search.study.pareto import add_costs
@@ -105,7 +105,9 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
         metric, front = METRICS[name], fronts.front_board(known, (name,), findings.studies)
         text = f"Best validation {measure.label} against {metric.axis}; the line is the highest at no higher cost."
         text += " Shaded: beyond the budget." if name in config.budget.limits else ""
-        text += "" if noise is None else f" The bar at the winner: 95 % interval of one training on {board_images:,} images."
+        if noise is not None:
+            measured = f"{trainings(findings.board)} on {board_images:,} images"
+            text += f" The bar at the winner: 95 % interval of {measured}."
         plot = figures.accuracy_by_cost(*known, name, noise=noise, networks=networks, images=board_images)
         parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, text)]
         n, label = len(front["trials"]), f"The front of {measure.label} against {metric.label}"
@@ -115,7 +117,7 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
 
 
 def _noise(findings: Findings) -> figures.Noise | None:
-    """95 % interval of the winner's accuracy, one training on so many validation images."""
+    """95 % interval of the winner's accuracy."""
     row = findings.board["trials"][0]
     images = images_behind(findings.board, row)
     return figures.Noise(*wilson(row["best_val_accuracy"], images)) if images else None
@@ -186,12 +188,14 @@ def mistakes(findings: Findings, predictions: Predictions | str) -> Section | La
     if isinstance(predictions, str):
         return Lacking(title, predictions)
     record = next(record for record in findings.candidates if record.number == findings.number)
-    stored = record.float_val_accuracy or record.best_val_accuracy or 0.0
+    stored = record.float_val_accuracy or record.network_value or record.best_val_accuracy or 0.0
+    images = f"{predictions.images:,} validation images"
+    images += ", those of the first fold," if record.folds else ""
     metric = findings.run.config.search.metric
     again, before = (format_percent(value, predictions.images) for value in (predictions.measures[metric], stored))
-    reached = f"{again} of {predictions.images:,} validation images are classified correctly"
+    reached = f"{again} of {images} are classified correctly"
     if metric != ACCURACY:
-        reached = f"its {MEASURES[metric].label} on {predictions.images:,} validation images is {again}"
+        reached = f"its {MEASURES[metric].label} on {images} is {again}"
     beside = format_percents(other_measures(predictions.measures, metric), predictions.images)
     text = (
         f"With the weights of its best epoch, in float32, the winner was evaluated again: {reached} ({before} when it was "

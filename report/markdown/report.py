@@ -110,7 +110,7 @@ def write_report(
         f"## Leaderboard\n\n{_leaderboard(found)}",
         f"## Learning curves\n\n![Validation {label} by epoch: {' and '.join(curves)}]({CURVES})",
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
-        *([f"## Recall of each class\n\n{_recall(predictions)}"] if isinstance(predictions, Predictions) else []),
+        *([f"## Recall of each class\n\n{_recall(predictions, found)}"] if isinstance(predictions, Predictions) else []),
         *([f"## On {escaped(device['device'])}\n\n{markdown(device_table(device))}"] if device else []),
         *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
         *([f"## On fresh seeds\n\n{finals_section(found.finals, found.board.get('val_images'))}"] if found.finals else []),
@@ -219,9 +219,10 @@ def _curves(found: Findings) -> dict[str, tuple[float, ...]]:
     return {BASE if row.role == "base" else row.name: row.accuracies for row in drawn if row.role in roles}
 
 
-def _recall(predictions: Predictions) -> str:
+def _recall(predictions: Predictions, found: Findings) -> str:
+    part = " (of the first fold)" if found.run.config.data.folds else ""
     figures = {MEASURES[name].label: value for name, value in predictions.measures.items()}
-    measured = f"{predictions.images:,} validation images: {format_percents(figures, predictions.images)}"
+    measured = f"{predictions.images:,} validation images{part}: {format_percents(figures, predictions.images)}"
     return f"{markdown(class_table(predictions))}\n\nOf the winner evaluated again on {measured}. {CLASS_TABLE}"
 
 

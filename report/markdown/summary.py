@@ -18,6 +18,7 @@ from report.tables import (
     gap_text,
     interval_text,
     measure_of,
+    trainings,
     trial_name,
 )
 from search.errors import UserError
@@ -60,8 +61,9 @@ def meaning(board: Board) -> str:
     """Meaning of the columns of a leaderboard, in a sentence."""
     measure = measure_of(board)
     interval = ", with its 95 % interval" if board.get("val_images") else ""
+    of = f"the mean of {trainings(board)}" if board.get("folds") else trainings(board)
     text = (
-        f"Best: the highest validation {measure.label} over the epochs of one training{interval}; last epoch: the "
+        f"Best: the highest validation {measure.label} over the epochs of {of}{interval}; last epoch: the "
         f"{measure.label} of the last one; against the base: the difference in points."
     )
     return text if "metric" not in board else f"{text} {measure.title} is {measure.meaning}."

@@ -66,6 +66,9 @@ def print_leaderboard(console: Console, board: dict[str, Any], config: StudyConf
             style="bold green" if trial["rank"] == 1 else "",
         )
     console.print(table)
+    if board.get("folds"):
+        words = f"Each accuracy is the mean of {tables.trainings(board)}, which `show` lists, and its interval is theirs."
+        console.print(words, highlight=False)
     if more := len(ranked) - len(shown):
         console.print(f"… and {more:,} more: top --all prints them, --json too", highlight=False)
     if stopped:

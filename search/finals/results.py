@@ -206,7 +206,8 @@ def _compare(
     for summary in ranking.summaries:
         name = summary.name
         has_interval = summary.low is not None and summary.high is not None and summary.spread
-        search_score = stored[name]["search_score"]
+        # The score of a search in folds is a mean at one epoch, and each final has a best epoch of its own.
+        search_score = None if run.config.data.folds else stored[name]["search_score"]
         finalists.append(
             FinalistResult(
                 **stored[name],

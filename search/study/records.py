@@ -21,6 +21,7 @@ from search.storage.attributes import (
     FLOAT_VAL_ACCURACY,
     FOLD_VALUES,
     MEASURED,
+    NETWORK_VALUE,
     OUTCOME,
     PARAMS,
     PROPOSAL,
@@ -69,6 +70,7 @@ class Record:
     proposal: Mapping[str, Any] = field(default_factory=dict)  # reason of the sampler's choice, see `proposal_words`
     adopted: Mapping[str, Any] | None = None  # run and number of the trial whose training another run has done
     folds: tuple[float, ...] = ()  # value of each fold that was trained, of which the best is the mean
+    network_value: float | None = None  # of the network that is kept of several, on the images of the first fold
 
     @property
     def epochs_of_one(self) -> int:
@@ -199,6 +201,7 @@ def _record(trial: FrozenTrial) -> Record:
         proposal=attributes.get(PROPOSAL, {}),
         adopted=attributes.get(ADOPTED),
         folds=folds,
+        network_value=attributes.get(NETWORK_VALUE),
     )
 
 
