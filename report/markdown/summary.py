@@ -61,9 +61,9 @@ def meaning(board: Board) -> str:
     """Meaning of the columns of a leaderboard, in a sentence."""
     measure = measure_of(board)
     interval = ", with its 95 % interval" if board.get("val_images") else ""
-    of = f"the mean of {trainings(board)}" if board.get("folds") else trainings(board)
+    span = f"of the mean of {trainings(board)} over its epochs" if board.get("folds") else "over the epochs of one training"
     text = (
-        f"Best: the highest validation {measure.label} over the epochs of {of}{interval}; last epoch: the "
+        f"Best: the highest validation {measure.label} {span}{interval}; last epoch: the "
         f"{measure.label} of the last one; against the base: the difference in points."
     )
     return text if "metric" not in board else f"{text} {measure.title} is {measure.meaning}."

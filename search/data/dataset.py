@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from search.data import folders
 from search.data.checks import CHUNK, content_remarks
 from search.data.copies import PARTS, Copies, find_copies
-from search.data.folds import FoldIds, check_fold_classes, check_foldable, copies_across, fold_parts, joined
+from search.data.folds import FoldIds, check_fold_classes, check_foldable, copies_across, fold_ids, fold_parts, joined
 from search.data.group_splits import held_out_groups, holdout_size
 from search.data.groups import Groups, across_parts, split_remarks
 from search.data.images import AS_THEY_ARE, DamagedImage, Options, Pixels, decode
@@ -180,7 +180,7 @@ def load_dataset(
             groups=source.groups,
             class_names=source.class_names,
         )
-        return _in_folds(source, parts, str(path or name), drop_copies=drop_copies)
+        return _in_folds(source, parts, str(path or name), seed=seed, drop_copies=drop_copies)
     splits = _split(source.name, source.splits, protocol, holdout, images, seed, source.groups)
     remarks = _group_remarks(source, splits, holdout) if source.groups else []
     damaged: tuple[str, ...] = ()
@@ -198,7 +198,7 @@ def load_dataset(
     return _frozen(source, splits, protocol, "; ".join(filter(None, (source.remark, *remarks))), copies, damaged)
 
 
-def _in_folds(source: Source, parts: dict[str, Split], called: str, *, drop_copies: bool) -> Dataset:
+def _in_folds(source: Source, parts: dict[str, Split], called: str, *, seed: int, drop_copies: bool) -> Dataset:
     """The data set of these folds and test images, once decoded and without what is left out."""
     remarks, damaged = [source.groups.describe()] if source.groups else [], tuple[str, ...]()
     if source.decode:
@@ -214,6 +214,8 @@ def _in_folds(source: Source, parts: dict[str, Split], called: str, *, drop_copi
     elif copies and (across := copies_across(splits["train"], ids)):
         remarks.append(f"{across:,} images equal one of another fold, which flatters every candidate: see drop_copies")
     train, test = splits["train"], splits["test"]
+    if source.groups is None and (damaged or copies.dropped):
+        ids = fold_ids(train.y, int(ids.max()) + 1, seed=seed)  # anew, as what is left out comes from single folds
     check_fold_classes(source.name, train.y, ids, source.class_names)
     own = ids == 0
     splits = {"train": Split(train.x[~own], train.y[~own]), "val": Split(train.x[own], train.y[own]), "test": test}

@@ -65,6 +65,7 @@ def test_groups_stay_in_one_fold_and_copies_across_folds_are_counted(tmp_path: P
     assert count > 20 and f"{count} images equal one of another fold" in copied.summary()
     assert dropped.validated == 600 and "of another fold" not in dropped.summary()
     assert sum(map(len, folds_of(dropped))) == 600
+    assert np.ptp([len(fold) for fold in folds_of(dropped)]) <= 1  # folds of what is left
 
 
 def test_folds_that_cannot_be_are_rejected(tmp_path: Path) -> None:

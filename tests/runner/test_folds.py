@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -14,11 +15,18 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from objective import Context, Objective, Observer
+from report.analysis.verdict import judge
+from report.markdown.summary import meaning
+from report.submission.folder import submit
+from report.tables import interval_text, leaderboard
 from search.data.dataset import Dataset, load_dataset
+from search.errors import UserError
 from search.files import read_json
+from search.finals.statistics import wilson
 from search.runner.trial import run_candidate
 from search.storage.claims import claims_of
 from search.study import run as studies
+from search.study import trained as stored
 from search.study.records import records
 from search.study.run import Run, Studies
 from search.training import checkpoint
@@ -26,7 +34,7 @@ from search.training.folds import effective_images, fit_folds
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Training
 from search.tuning.stopping import Limits
-from tests.support.numpy_worker import NumpyTrainer
+from tests.support.numpy_worker import NumpyTrainer, fit
 from tests.support.runs import SMALL, small_run
 from tests.support.storms import Storm
 
@@ -205,6 +213,46 @@ def test_a_trial_stores_the_mean_its_folds_and_their_noise(trained: tuple[Run, S
     assert (record.epochs, record.epochs_of_one, len(record.folds)) == (FOLDS * EPOCHS, EPOCHS, FOLDS)
     assert f"the mean of {FOLDS} folds (" in studies.verdict(run, 0)
     assert not list((run.folder / "checkpoints").iterdir())
+
+
+def test_pages_say_that_an_accuracy_is_the_mean_of_folds(trained: tuple[Run, Studies, FrozenTrial]) -> None:
+    run, created, trial = trained
+    board = leaderboard(run, records(created.candidates), [], 120)
+    (row,) = board["trials"]
+    assert board["folds"] == FOLDS and row["folds"] == trial.user_attrs["fold_values"]
+    low, high = wilson(row["best_val_accuracy"], trial.user_attrs["effective_images"])
+    assert interval_text(board, row) == f"{100 * low:.1f} to {100 * high:.1f}"
+    assert f"of the mean of {FOLDS} folds" in meaning(board)
+    verdict = judge(run, board, None, created.candidates.user_attrs["data"])
+    assert f"the mean of {FOLDS} folds on 120 images" in verdict.text and "one training" not in verdict.text + verdict.title
+    kept = stored.candidate(run, trial.number, created)
+    assert kept.facts["scores"]["folds"] == row["folds"]
+    assert kept.facts["scores"]["network_val_accuracy"] == trial.user_attrs["network_value"]
+    assert any("the first fold's" in line for line in kept.heading)
+    with pytest.raises(UserError, match="--form submission"):
+        submit(run, created, run.folder)
+
+
+def test_each_seed_of_the_finals_leaves_out_another_fold(trained: tuple[Run, Studies, FrozenTrial]) -> None:
+    run, created, _ = trained
+    seen = list[str]()
+
+    class Recorder(NumpyTrainer):
+        def fit(self, architecture: Any, data: Dataset, recipe: Recipe, **hooks: Any) -> Training:
+            seen.append(data.fingerprint)
+            return fit(architecture, data, recipe, **hooks)
+
+    _, objective = search_of(run)
+    objective = replace(objective, trainer=Recorder(), context=replace(objective.context, folder=run.folder / "finals"))
+    finals = studies.sibling(run, "finals", created)
+    for seed in range(4):
+        trial = finals.ask()
+        for name, value in {"contender": "trial-0", "repeat": seed, "index": seed}.items():
+            trial.set_user_attr(name, value)
+        value = objective.finalist(trial, SMALL, Recipe(epochs=EPOCHS))
+        assert value == max(row["val_accuracy"] for row in read_json(run.folder / f"finals/trial-0-{seed}/history.json"))
+        finals.tell(trial, value)
+    assert seen == [digits().fold(seed % FOLDS).fingerprint for seed in range(4)]
 
 
 def test_candidates_are_pruned_at_the_ends_of_folds(tmp_path: Path) -> None:
