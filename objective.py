@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from search.seeds import derive
 from search.storage import attributes as names
 from search.storage.claims import Claims
 from search.storage.database import buffered_writes, report_epoch, set_trial_attributes
-from search.storage.failures import StudyGone
+from search.storage.locks import folder_gone
 from search.study.config import StudyConfig
 from search.study.trained import fold_attributes, save_training
 from search.training.folds import fit_folds
@@ -218,8 +218,8 @@ class Objective:
         except Exception as error:
             if is_full(error):
                 raise DiskFull(f"{context.folder}: nothing more can be written ({error}); make space") from None
-            if _was_moved(context.folder, error):  # perhaps it is back by now, with the last checkpoint of this trial
-                raise StudyGone(f"{context.folder}: the run folder was deleted, renamed or replaced") from None
+            if _is_missing(error, context.folder):  # perhaps it is back by now, with the last checkpoint of this trial
+                raise folder_gone(context.folder, Path(error.filename).name) from None
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             self._end(trial, Outcome.FAILED, architecture, {names.REASON: reason})
             raise TrialOver(Outcome.FAILED, reason) from error
@@ -347,8 +347,8 @@ def checkpoint_path(folder: Path, attributes: Mapping[str, Any]) -> Path:
     return folder / "checkpoints" / f"{name}-{attributes[names.INDEX]}.npz"
 
 
-def _was_moved(folder: Path, error: Exception) -> bool:
-    """True for an error of a file that is to be written where the run folder is missing."""
+def _is_missing(error: Exception, folder: Path) -> TypeGuard[FileNotFoundError]:
+    """True for the error of a file in the run folder that cannot be written as that folder is missing."""
     if not isinstance(error, FileNotFoundError) or error.filename is None:
         return False
     return Path(error.filename).is_relative_to(folder)

@@ -232,8 +232,7 @@ def _keep(cache: Path, key: str, images: ReadImages) -> None:
     if images.damaged:
         texts = json.dumps(images.damaged).encode()
         arrays |= {"is_sound": images.is_sound, "damaged": np.frombuffer(texts, np.uint8)}
-    with contextlib.suppress(OSError):  # a full disk: the files are read again then
-        cache.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # a full disk, or no such folder: the files are read again then
         if shutil.disk_usage(cache.parent).free > 4 * images.pixels.nbytes:
             write_arrays(cache, arrays)
 

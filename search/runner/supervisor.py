@@ -206,6 +206,9 @@ class _Crew:
         hours = self.run.config.stop.hours
         seconds_left = None if hours is None else max(0.0, 3600 * hours - (time.monotonic() - self.started))
         is_first = self.order.is_first and index == 0
+        own_lock = locks.lock_path(self.run.folder, self.name)
+        if not own_lock.exists():
+            raise locks.folder_gone(self.run.folder, own_lock.name)
         with contextlib.ExitStack() as resources:
             name, lock = resources.enter_context(locks.worker_lock(self.run.folder, self.name))
             order = replace(self.order, seconds_left=seconds_left, worker=name, is_first=is_first)

@@ -133,7 +133,16 @@ def check_folder(folder: Path, worker: str) -> None:
     except OSError:  # a network file system that is away for a while
         return
     if missing:
-        raise StudyGone(f"{folder}: the run folder was deleted, renamed or replaced ({missing[0].name} is missing)")
+        raise folder_gone(folder, missing[0].name)
+
+
+def folder_gone(folder: Path, missing: str) -> StudyGone:
+    """The error that stops a run whose folder is not the one in which it was started.
+
+    Args:
+        missing: name of a file that was in it.
+    """
+    return StudyGone(f"{folder}: the run folder was deleted, renamed or replaced ({missing} is missing)")
 
 
 def _create(folder: Path, name: str) -> IO[bytes]:

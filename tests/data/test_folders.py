@@ -128,6 +128,7 @@ def test_a_worker_tells_how_far_it_has_read_and_keeps_the_pixels(tmp_path: Path,
     monkeypatch.setattr("search.data.loading.time", SimpleNamespace(monotonic=lambda: next(clock)))
     raw = {"base": 0.5, "data": {"path": str(put_all(tmp_path / "set", X, Y)), "size": 6}, "budget": {"params": 1200}}
     run = Run("mine", tmp_path / "run", parse(raw | {"space": {"blocks": [1, 2], "pools": 1}}, "test"), "")
+    run.folder.mkdir()
     events: list[Event] = []
     data = _read_data(run, Reporter(events.append))
     assert events[-1] == ImagesRead(len(X), len(X))

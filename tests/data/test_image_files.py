@@ -32,6 +32,9 @@ __all__ = ["opened"]
 def test_pixels_are_kept_and_found_again(slow: None, opened: list[str], tmp_path: Path) -> None:
     files = [saved(tmp_path, SOFT + place, f"{place}.png") for place in range(3)]
     cache = tmp_path / "run" / "images.npz"
+    read(files, Options(), cache)
+    assert opened and not cache.parent.exists(), "a run folder that was renamed is not created anew"
+    cache.parent.mkdir()
     first = read(files, Options(), cache)
     assert opened and cache.is_file()
     opened.clear()

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from search.errors import StudyStopped
 from search.runner.trial import run_candidate
 from search.storage.failures import StudyGone
 from search.training import checkpoint, train
 from search.training.checkpoint import Checkpoint
+from tests.runner.test_supervisor import stage_of
 from tests.support.runs import Bench, bench, pretence  # noqa: F401 fixtures
 
 SOME = Checkpoint((np.zeros(3),), [{"epoch": 1}], 0, (np.zeros(3),))
@@ -47,3 +49,13 @@ def test_a_folder_that_is_back_at_once_leaves_the_trial_to_the_next_start(
     with pytest.raises(StudyGone, match="the run folder was deleted, renamed or replaced"):
         run_candidate(bench.study, bench.objective)
     assert [trial.state for trial in bench.study.trials] == [TrialState.RUNNING]
+
+
+def test_a_worker_is_not_replaced_where_the_folder_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its successor's lock could not be created, which was a traceback."""
+    stage = stage_of(tmp_path, monkeypatch)
+    folder, moved = stage.run.folder, tmp_path / "moved"
+    stage.plays(f'os.rename({str(folder)!r}, {str(moved)!r})\nsay(event="recycle")')
+    with pytest.raises(StudyStopped, match="the run folder was deleted, renamed or replaced"):
+        stage.supervise()
+    assert stage.turns == 1 and not folder.exists() and (moved / "config.json").exists()
