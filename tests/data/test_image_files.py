@@ -29,6 +29,12 @@ __all__ = ["opened"]
 # --- pixels that are kept --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading is taken to be worth keeping at once."""
+    monkeypatch.setattr("search.data.loading.WORTH_KEEPING", -1.0)
+
+
 def test_pixels_are_kept_and_found_again(slow: None, opened: list[str], tmp_path: Path) -> None:
     files = [saved(tmp_path, SOFT + place, f"{place}.png") for place in range(3)]
     cache = tmp_path / "run" / "images.npz"

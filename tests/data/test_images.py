@@ -280,12 +280,3 @@ def test_images_beyond_the_memory_are_rejected_with_the_number_that_fits(
     assert size < 24 and share == round(100 * memory / (3 * 100 * 24 * 30 * 3))
     monkeypatch.setattr("search.data.loading._memory", lambda: 3 * 100 * 24 * 30 * 3)
     assert len(read([file] * 100, Options())) == 100
-
-
-# --- pixels that are kept --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading is taken to be worth keeping at once."""
-    monkeypatch.setattr("search.data.loading.WORTH_KEEPING", -1.0)
