@@ -40,7 +40,7 @@ from search.runner.job import Order, encode_order
 from search.runner.placement import Share, on_cores
 from search.storage import locks
 from search.storage.failures import StorageUnavailable
-from search.storage.recovery import recover, requeue
+from search.storage.recovery import recover, requeue, requeue_references
 from search.study.config import ROOT
 from search.study.records import FAILED
 from search.study.run import Run, every
@@ -85,6 +85,8 @@ def supervise(
             if _has_begun(run):
                 for study in every(run):
                     recover(study, run.folder)
+                    if order.finals is None and study.study_name == f"{run.name}.references":
+                        requeue_references(study)
             locks.remove_dead_locks(run.folder)
             _Crew(run, order, view, name, is_stopped or (lambda: False)).work(shares)
     except UserError:

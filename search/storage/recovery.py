@@ -56,6 +56,7 @@ SILENT = "no heartbeat of its worker within the grace period"
 Verdict = tuple[TrialState, list[float] | None]
 
 _INHERITED = (REFERENCE, FINGERPRINT, WARM_START, CONTENDER, REPEAT, REFUSED, REFUSED_PARAMS)
+_FAILED_BY_CHANCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
 _VERDICTS = {
     Outcome.TRAINED: TrialState.COMPLETE,
     Outcome.PRUNED_AT_RUNG: TrialState.PRUNED,
@@ -108,6 +109,17 @@ def recover(study: optuna.Study, folder: Path, *, has_ended: Callable[[Path, obj
         if trial_id_of(trial) in stale and close_trial(study, trial, Outcome.LOST, SILENT, if_stale=True):
             closed.append(trial.number)
     return closed
+
+
+def requeue_references(study: optuna.Study) -> None:
+    """Queue each reference again that failed in an earlier start of the run, from its checkpoint where there is one.
+
+    Memory, time or a crash may have ended it, which another start need not meet. Divergence would come again.
+    """
+    while True:
+        trials = study.get_trials(deepcopy=False)
+        if storage_of(study).retry(partial(_requeue_references, study, trials)):
+            return
 
 
 def close_trial(study: optuna.Study, trial: FrozenTrial, outcome: Outcome, reason: str, *, if_stale: bool = False) -> bool:
@@ -179,6 +191,20 @@ def _close(
             write_attributes(session, trial_id_of(trial), {OUTCOME: ended, REASON: reason})
         row.state, row.datetime_complete = state, storage.clock.local_time()
         return True
+
+
+def _requeue_references(study: optuna.Study, trials: list[FrozenTrial]) -> bool:
+    """As `requeue_references`, in one transaction; False if the trials have changed and must be read again."""
+    last = {trial.user_attrs[REFERENCE]: trial for trial in trials if REFERENCE in trial.user_attrs}
+    failed = [trial for trial in last.values() if trial.user_attrs.get(OUTCOME) in _FAILED_BY_CHANCE]
+    if failed:
+        with locked(study) as (_, session):
+            if count_trials(session, study)[0] != len(trials):
+                return False
+            for trial in failed:
+                kept = {key: trial.user_attrs[key] for key in (INDEX, *_INHERITED) if key in trial.user_attrs}
+                insert_waiting(session, study, ({}, kept | {ATTEMPT: 1, RETRY_OF: trial.number}))
+    return True
 
 
 def _retry_attributes(trial: FrozenTrial, outcome: Outcome, next_free: int) -> dict[str, Any] | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.storms import Storm, outcomes
+from search.files import read_json
+from search.study.run import load
+from tests.support.storms import Storm, outcomes, write_base
 
 FAILURES: list[tuple[str, dict[str, Any], list[str], str]] = [
     ("row 12: NaN", {"at": "epoch", "do": "nan", "index": 0}, ["diverged"], "the loss became nan"),
@@ -31,7 +34,7 @@ FAILURES: list[tuple[str, dict[str, Any], list[str], str]] = [
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Storm:
     faults = [fault | {"row": int(row.split()[1].rstrip(":"))} for row, fault, _, _ in FAILURES]
-    storm = Storm(tmp_path_factory.mktemp("failing") / "storm", *faults, search={"trials": 9, "stall_minutes": 20 / 60})
+    storm = Storm(tmp_path_factory.mktemp("failing") / "storm", *faults, search={"trials": 9, "stall_minutes": 12 / 60})
     storm.start("--workers", "2")
     return storm
 
@@ -48,3 +51,23 @@ def test_rows_12_13_14_15_a_trial_that_fails_ends_alone_with_its_reason(
     tries = [trial for trial in failing.trials if trial.user_attrs["index"] == fault["index"]]
     assert outcomes(tries) == expected
     assert reason in tries[0].user_attrs["reason"]
+
+
+def test_the_same_command_tries_a_base_again_that_could_not_be_trained(tmp_path: Path) -> None:
+    """It ended every later start of the run, too. The epochs before the crash are not trained again."""
+    crash = {
+        "at": "epoch",
+        "do": "abort",
+        "index": 0,
+        "epoch": 3,
+        "times": 2,
+    }  # index 0 is also the base's, which comes first
+    storm = Storm(tmp_path / "storm", crash, base=write_base(tmp_path), search={"trials": 1})
+    _, err = storm.start(status=1)
+    assert "the base could not be trained: the worker was killed by SIGABRT" in err
+    storm.start()
+    references = load(storm.run).references.trials
+    assert outcomes(references) == ["interrupted", "failed", "trained"]
+    assert [len(trial.intermediate_values) for trial in references] == [2, 2, 4]
+    history = read_json(storm.run.folder / "references" / "base" / "history.json")
+    assert len(history) == 4

@@ -165,7 +165,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "network"),
-    [*((name, EVERY_KIND) for name in RECIPES), ("adam", PYRAMID), ("augmented", PYRAMID)],
+    [
+        *((name, EVERY_KIND) for name in ("adamw, decay, cosine", "sgd, nesterov, decay, linear", "augmented")),
+        *((name, PYRAMID) for name in ("adam", "adam, clipped, one-cycle", "sgd", "augmented")),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_each_step_is_keras_own(name: str, network: Architecture, unbalanced: Dataset) -> None:
@@ -375,9 +378,9 @@ print(*used)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc, which Linux has")
 def test_memory_grows_little_with_each_training() -> None:
     """The rest is released when the worker is recycled, after search.recycle_after trials."""
-    words = [sys.executable, "-c", TRAIN, "8"]
+    words = [sys.executable, "-c", TRAIN, "6"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     used = done.stdout.split()
-    growth = (float(used[-1]) - float(used[2])) / 5  # MiB a training, once pools are filled
+    growth = (float(used[-1]) - float(used[2])) / 3  # MiB a training, once pools are filled
     assert growth < 15, used
