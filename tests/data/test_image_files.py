@@ -21,18 +21,12 @@ from PIL import Image
 from search.data import images
 from search.data.images import Options, decode
 from search.errors import UserError
-from tests.support.image_files import SOFT, opened, read, refused, saved
+from tests.support.image_files import SOFT, opened, read, refused, saved, slow
 
-__all__ = ["opened"]
+__all__ = ["opened", "slow"]
 
 
 # --- pixels that are kept --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading is taken to be worth keeping at once."""
-    monkeypatch.setattr("search.data.loading.WORTH_KEEPING", -1.0)
 
 
 def test_pixels_are_kept_and_found_again(slow: None, opened: list[str], tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from PIL import Image
 from search.data.images import Options, decode
 from search.data.loading import check_memory, fit_arrays, read_images
 from search.errors import UserError
-from tests.support.image_files import SOFT, opened, read, refused, saved
+from tests.support.image_files import SOFT, opened, read, refused, saved, slow
 
-__all__ = ["opened"]
+__all__ = ["opened", "slow"]
 ALPHA = np.linspace(0, 255, 24 * 30).reshape(24, 30).round().astype(np.uint8)
 
 

@@ -53,3 +53,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("search.data.loading.decode", told)
     return found
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading is taken to be worth keeping at once."""
+    monkeypatch.setattr("search.data.loading.WORTH_KEEPING", -1.0)
