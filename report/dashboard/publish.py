@@ -157,6 +157,18 @@ def publish_drawings(run: Run, studies: Studies) -> None:
     rewrite(study, (TRIAL_ARTIFACT,), lambda before: offered)
 
 
+def refresh(run: Run, studies: Studies) -> None:
+    """Bring everything that the dashboard shows of a study up to date: note, figures, files and drawings.
+
+    Finals or an update of this program may have changed what a study of a finished run has to say.
+    """
+    if not storage_of(studies.candidates).is_writable:
+        return
+    Redraw().now(run, studies)
+    publish_files(studies.candidates, run.folder)
+    publish_drawings(run, studies)
+
+
 def _id(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 

@@ -102,7 +102,7 @@ def report(
 ) -> None:
     """Write report.html, a page that opens offline, and report.md with training logs and checklist."""
     check_device_option(device)
-    from report.dashboard.publish import publish_drawings, publish_files
+    from report.dashboard.publish import refresh
     from report.write import write_reports
     from search.study import run as studies
     from search.study.records import records
@@ -117,8 +117,7 @@ def report(
         problems = list[str]()
         written = write_reports(run, opened, to, progress.show, problems.append, device=device)
         if to is None:
-            publish_files(opened.candidates, run.folder)
-            publish_drawings(run, opened)
+            refresh(run, opened)
     for problem in problems:
         print(problem, file=sys.stderr)
     for path in written:

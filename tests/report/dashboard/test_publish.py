@@ -17,7 +17,17 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 from plotly.graph_objects import Figure
 
 from report.dashboard import patches as dashboard_patches
-from report.dashboard.publish import ARTIFACTS, GRAPHS, REST, YOURS, Redraw, publish_files, publish_study, publish_trial_note
+from report.dashboard.publish import (
+    ARTIFACTS,
+    GRAPHS,
+    REST,
+    YOURS,
+    Redraw,
+    publish_files,
+    publish_study,
+    publish_trial_note,
+    refresh,
+)
 from search.storage.database import open_storage
 from search.storage.urls import sqlite_url
 from search.study import records as study_records
@@ -111,6 +121,23 @@ class Real(Kept):
 
     def __init__(self, run: Run) -> None:
         self.run, self.study, self.held = run, sibling(run, "finals"), []
+
+
+def test_a_refresh_brings_note_figures_files_and_drawings_up_to_date(bench: Bench) -> None:
+    """What an earlier version or a run before its finals left behind is replaced; the best have drawings as their files."""
+    bench.plays[:] = [0.6, 0.7]
+    trials = [bench.one_trial(), bench.one_trial()]
+    (bench.run.folder / "card.png").write_bytes(b"picture")
+    publish_study(bench.study, "the base is beaten", {"learning-curves": Figure()})
+    refresh(bench.run, bench.studies)
+    note = get_note(bench.study)
+    assert "the base is beaten" not in note and "trial 1" in note.lower()
+    assert set(GRAPHS[:3]) <= set(graphs(bench.study))
+    assert [meta.filename for meta in get_all_artifact_meta(bench.study)] == ["card.png"]
+    for trial in trials:
+        (meta,) = dashboard_patches.trial_artifacts(kept(bench.study), {}, trial)
+        assert (meta["filename"], meta["mimetype"]) == (f"trial-{trial.number}.svg", "image/svg+xml")
+        assert (bench.run.folder / ARTIFACTS / meta["artifact_id"]).read_text().startswith("<svg")
 
 
 def test_finals_are_in_the_note(bench: Bench) -> None:
