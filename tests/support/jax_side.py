@@ -225,10 +225,15 @@ def continued() -> None:
     assert engine.train(0, STEPS) == sums and same(engine.state(), end)
 
 
+@functools.cache
+def keras_model() -> Any:
+    """A model of Keras' own layers, float32, whose programs are compiled once."""
+    return reference(RECIPES["sgd"], dropout=keras.layers.Dropout)[0]
+
+
 def keras_evaluation(weights: Any) -> tuple[float, float]:
-    """Loss and accuracy of a model of Keras' own layers, float32, by its own `evaluate`."""
-    data = toy()[1]
-    model, _, _ = reference(RECIPES["sgd"], dropout=keras.layers.Dropout)
+    """Loss and accuracy of a model of Keras' own layers by its own `evaluate`."""
+    data, model = toy()[1], keras_model()
     model.set_weights(weights)
     loss, accuracy = model.evaluate(PIXELS.apply(data.x_val), np.eye(4, dtype=np.float32)[data.y_val], verbose=0)
     return float(loss), float(accuracy)
@@ -243,9 +248,7 @@ def measured() -> None:
         ours, theirs = engine.evaluate(averaged=averaged), keras_evaluation(engine.weights(averaged=averaged))
         close("loss", ours[0], theirs[0])
         close("accuracy", ours[1], theirs[1])
-        model, _, _ = reference(RECIPES["sgd"], dropout=keras.layers.Dropout)
-        model.set_weights(engine.weights(averaged=averaged))
-        predicted = model.predict(PIXELS.apply(data.x_val), verbose=0).argmax(axis=1)
+        predicted = keras_model().predict(PIXELS.apply(data.x_val), verbose=0).argmax(axis=1)
         assert np.array_equal(ours.confusion, confusion_matrix(data.y_val, predicted, 4))
     assert engine.evaluate()[:2] != engine.evaluate(averaged=True)[:2]
 

@@ -31,7 +31,7 @@ from search.study.config import STUDIES
 from search.study.run import Opened
 from search.text import format_percent
 from tests.support.chromium import chromium, emulate
-from tests.support.html import Parsed, answers, found, text
+from tests.support.html_elements import Parsed, answers, found, text
 from tests.support.synthetic import fill, finals_of, noise_images, storages_in_memory, synthetic_run
 
 __all__ = ["chromium", "found", "text"]
