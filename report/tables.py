@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from search.finals.statistics import wilson
+from search.finals.statistics import chance_gap, wilson
 from search.study.config import StudyConfig
 from search.study.records import Record, base_accuracy, counts, ranked, refusals
 from search.study.run import Run
 from search.text import format_percent, format_percent_span, format_percents, format_points
+from search.training.folds import half_interval
 from search.training.measures import ACCURACY, MEASURES, Measure, other_measures
 
 SAMPLE = 5  # sizes of rejected proposals that are shown
@@ -79,6 +80,24 @@ def images_behind(board: Mapping[str, Any], row: Mapping[str, Any]) -> float | N
     """Number of images by which the noise of a row's best accuracy is estimated, see `effective_images`; None if unknown."""
     images: float | None = row.get("effective_images") or board.get("val_images")
     return images
+
+
+def chance_difference(board: Mapping[str, Any], row: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
+    """Largest difference of two rows that chance makes in 95 % of cases; None if the number of images is unknown.
+
+    Rows of the same folds are compared fold by fold.
+
+    Args:
+        other: None for a given accuracy in its place, which does not vary.
+    """
+    images, accuracy = images_behind(board, row), row["best_val_accuracy"]
+    if images is None:
+        return None
+    if other is None:
+        return chance_gap(accuracy, None, images)
+    pairs = zip(row.get("folds", ()), other.get("folds", ()), strict=False)
+    paired = half_interval([one - second for one, second in pairs])
+    return paired or chance_gap(accuracy, other["best_val_accuracy"], images, images_behind(board, other))
 
 
 def trainings(board: Mapping[str, Any]) -> str:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from report.tables import images_behind, measure_of, other_measures_text, trainings
+from report.tables import chance_difference, images_behind, measure_of, other_measures_text, trainings
 from search.finals.results import FinalistResult, FinalsResult
-from search.finals.statistics import chance_gap, wilson
+from search.finals.statistics import wilson
 from search.study.dataset import guess_value, hardly_learnt, majority_note
 from search.study.records import trained_count
 from search.study.run import Run
@@ -170,7 +170,7 @@ def _of_search(
         )
     difference = score.accuracy - other.accuracy
     is_network, metric = other.params is not None, run.config.search.metric
-    noise = _noise(board, winner, base if is_network else None)
+    noise = chance_difference(board, winner, base if is_network else None)
     remarks = [_noise_remark(difference, noise, images, trainings(board))]
     commands = {"confirm on fresh seeds": finals_command}
     if is_network and hardly_learnt(other.accuracy, data, metric):
@@ -201,16 +201,6 @@ def _score(board: Board, row: Mapping[str, Any]) -> Score:
     accuracy, images = row["best_val_accuracy"], images_behind(board, row)
     is_measured = images is not None and row["params"] is not None  # a base may be a plain accuracy
     return Score(accuracy, wilson(accuracy, images) if is_measured and images else None, row["params"])
-
-
-def _noise(board: Board, row: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
-    """Difference that chance makes between a row and another, or a given number (None); None if the images are unknown."""
-    images = images_behind(board, row)
-    if images is None:
-        return None
-    if other is None:
-        return chance_gap(row["best_val_accuracy"], None, images)
-    return chance_gap(row["best_val_accuracy"], other["best_val_accuracy"], images, images_behind(board, other))
 
 
 def _noise_remark(difference: float, noise: float | None, images: int | None, of: str) -> str:

@@ -21,9 +21,9 @@ from report.markdown.formatting import without_paths
 from report.markdown.summary import STOPPED, base_table, counts_words, meaning
 from report.network.drawing import network_svg
 from report.network.layout import View
-from report.tables import images_behind, measure_of, trainings
+from report.tables import chance_difference, images_behind, measure_of, trainings
 from search.finals.results import FinalistResult
-from search.finals.statistics import chance_gap, wilson
+from search.finals.statistics import wilson
 from search.study.pareto import add_costs
 from search.study.records import Record, origin_words
 from search.study.run import Opened
@@ -110,10 +110,9 @@ def leaderboard_rows(findings: Findings) -> list[Row]:
     winner = board["trials"][0]
     for scores in board["trials"]:
         row = _row(board, str(scores["number"]), scores["outcome"], scores, candidates[scores["number"]])
-        behind = images_behind(board, winner)
-        if behind and scores["rank"] is not None:
-            best, accuracy = winner["best_val_accuracy"], scores["best_val_accuracy"]
-            row["tie"] = best - accuracy <= chance_gap(best, accuracy, behind, images_behind(board, scores))
+        if images_behind(board, winner) and scores["rank"] is not None:
+            gap = winner["best_val_accuracy"] - scores["best_val_accuracy"]
+            row["tie"] = gap <= (chance_difference(board, winner, scores) or 0.0)
         rows.append(row)
     return rows
 

@@ -30,6 +30,7 @@ from search.training.recipe import Recipe
 from search.training.result import Epoch, Training
 from search.training.trainer import Trainer
 
+ROUNDING = 1e-9  # values that differ by less are equal
 NORMAL_95 = 1.959964  # the two-sided 95 % quantile of the normal distribution
 
 
@@ -104,18 +105,24 @@ def fit_folds(
 def effective_images(values: Sequence[float], images: int) -> float:
     """Number of images on which an accuracy of this mean would vary as the mean over folds does; at most `images`.
 
-    The standard error of the mean over k folds is s * sqrt(1 / k + 1 / (k - 1)), as the trainings share images (Nadeau and
-    Bengio, "Inference for the generalization error", Machine Learning 52, 2003), and its interval Student's with k - 1
-    degrees of freedom. Folds that agree by accident say no more than their images do.
+    Folds that agree by accident say no more than their images do.
     """
-    from scipy import special
+    mean, error = fmean(values), half_interval(values) / NORMAL_95
+    return min(float(images), mean * (1 - mean) / error**2) if error and 0 < mean < 1 else images
 
-    k, mean = len(values), fmean(values)
-    if k < 2 or not 0 < mean < 1:
-        return images
-    student = float(special.stdtrit(k - 1, 0.975)) / NORMAL_95
-    error = student * math.sqrt(variance(values) * (1 / k + 1 / (k - 1)))
-    return min(float(images), mean * (1 - mean) / error**2) if error else images
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean over folds, or of a mean difference; 0 for one fold, or where all are equal.
+
+    Student's t with k - 1 degrees of freedom and the standard error s * sqrt(1 / k + 1 / (k - 1)), as the trainings share
+    images (Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003).
+    """
+    k = len(values)
+    if k < 2 or max(values) - min(values) < ROUNDING:
+        return 0.0
+    from scipy import special  # here, as it is heavy
+
+    return float(special.stdtrit(k - 1, 0.975)) * math.sqrt(variance(values) * (1 / k + 1 / (k - 1)))
 
 
 def _joined(trained: Sequence[Training], metric: str) -> Training:

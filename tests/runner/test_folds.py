@@ -18,11 +18,11 @@ from objective import Context, Objective, Observer
 from report.analysis.verdict import judge
 from report.markdown.summary import meaning
 from report.submission.folder import submit
-from report.tables import interval_text, leaderboard
+from report.tables import chance_difference, interval_text, leaderboard
 from search.data.dataset import Dataset, load_dataset
 from search.errors import UserError
 from search.files import read_json
-from search.finals.statistics import wilson
+from search.finals.statistics import chance_gap, wilson
 from search.runner.trial import run_candidate
 from search.storage.claims import claims_of
 from search.study import run as studies
@@ -30,7 +30,7 @@ from search.study import trained as stored
 from search.study.records import records
 from search.study.run import Run, Studies
 from search.training import checkpoint
-from search.training.folds import effective_images, fit_folds
+from search.training.folds import effective_images, fit_folds, half_interval
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Training
 from search.tuning.stopping import Limits
@@ -161,6 +161,15 @@ def test_the_noise_of_a_mean_is_that_of_its_folds() -> None:
     error = np.std(values, ddof=1) * np.sqrt(1 / 5 + 1 / 4) * 2.776445 / 1.959964
     assert effective_images(values, 10_000) == pytest.approx(0.85 * 0.15 / error**2, rel=1e-5)
     assert effective_images(values, 20) == 20  # never less noise than that of so many images
+    assert half_interval(values) == pytest.approx(error * 1.959964)
+    assert (half_interval([0.5]), half_interval([0.5, 0.5])) == (0, 0)
+    board = {"val_images": 100}
+    rows = [{"best_val_accuracy": fmean(folds), "folds": folds} for folds in (values, [value - 0.1 for value in values])]
+    constant = chance_difference(board, rows[0], rows[1])  # the same in every fold by accident, up to rounding
+    assert constant == chance_gap(rows[0]["best_val_accuracy"], rows[1]["best_val_accuracy"], 100)
+    shuffled = {"best_val_accuracy": 0.75, "folds": [0.85, 0.65, 0.80, 0.70, 0.75]}
+    gaps = [one - other for one, other in zip(values, shuffled["folds"], strict=True)]
+    assert chance_difference(board, rows[0], shuffled) == half_interval(gaps) > 0
     assert [effective_images(same, 60) for same in ([0.5] * 3, [1.0] * 3, [0.0] * 3, [0.5])] == [60] * 4
 
 
