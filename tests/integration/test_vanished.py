@@ -20,7 +20,7 @@ import pytest
 
 from search.storage.database import open_storage
 from tests.fault_table import Results, record
-from tests.support.storms import ROOT, SECONDS, Storm, finish
+from tests.support.storms import ROOT, SECONDS, Storm, finish, rows_of_checkpoints
 
 # --- what disappears -------------------------------------------------------------------------------------------------
 
@@ -65,6 +65,9 @@ def test_row_24_a_run_whose_study_disappears_stops_and_resumes_when_it_is_back(
     if case == "folder":
         assert not folder.exists(), "mv would put the folder that comes back into the new one"
         (tmp_path / "moved").rename(folder)
+        epochs = {trial.user_attrs["index"]: len(trial.intermediate_values) for trial in storm.trials}
+        kept = {index: len(rows) for index, rows in rows_of_checkpoints(storm).items()}
+        assert len(epochs) == workers and all(kept[index] >= epochs[index] - 1 for index in epochs), (epochs, kept)
     else:
         assert not database.exists()
         (folder / "moved.db").replace(database)
