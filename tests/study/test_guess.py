@@ -1,4 +1,4 @@
-"""Values near always guessing the commonest class: told by the measure that ranks, of a network and of a number."""
+"""Values near that of always guessing the commonest class, of networks and of a base given as a number."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_value_hardly_above_that_of_a_guess_has_hardly_learnt(
     assert near == [True, False]
 
 
-def said(event: BaseKnown, best: float | None = None) -> str:
+def printed(event: BaseKnown, best: float | None = None) -> str:
     """Output of a run of 10 classes, ranked by macro F1, on a base or on its best candidate at the end."""
     console = Console(file=io.StringIO(), width=300)
     view = RunView(console)
@@ -69,21 +69,21 @@ def said(event: BaseKnown, best: float | None = None) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_a_run_tells_a_base_near_a_guess() -> None:
-    assert "The base hardly learnt: 15.00% macro F1, and always guessing one class gives 6.7%" in said(BaseKnown(0.15))
-    assert "hardly learnt" not in said(BaseKnown(0.17))
-    assert "The best candidate hardly learnt: 15.00% macro F1" in said(BaseKnown(0.5), best=0.15)
+def test_a_run_names_a_base_near_a_guess() -> None:
+    assert "The base hardly learnt: 15.00% macro F1, and always guessing one class gives 6.7%" in printed(BaseKnown(0.15))
+    assert "hardly learnt" not in printed(BaseKnown(0.17))
+    assert "The best candidate hardly learnt: 15.00% macro F1" in printed(BaseKnown(0.5), best=0.15)
 
 
 def test_a_base_that_is_a_number_has_not_learnt_anything() -> None:
-    text = said(BaseKnown(0.15, is_network=False))
+    text = printed(BaseKnown(0.15, is_network=False))
     assert "The base is a low number: 15.00% macro F1, and always guessing one class gives 6.7%" in text
     assert "learnt" not in text and "--epochs" not in text
-    assert "low number" not in said(BaseKnown(0.17, is_network=False))
+    assert "low number" not in printed(BaseKnown(0.17, is_network=False))
 
 
 @pytest.mark.parametrize("number", [0.12, 0.5])
-def test_the_verdict_tells_a_low_number(number: float) -> None:
+def test_the_verdict_names_a_low_number(number: float) -> None:
     run = run_of(number)
     verdict = judge(run, leaderboard(run, [record(3, 0.9)], [], 100), None, facts(10))
     note = "The base is a low number (always guessing one class gives 10.0%), so to beat it says little."
