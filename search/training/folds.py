@@ -90,6 +90,8 @@ def fit_folds(
                 on_epoch=report,
                 on_step=report_steps,
             )
+            if index:  # of the others than the first only the log is needed
+                training = replace(training, best_weights=(), confusion=None)
             if len(training.history) == recipe.epochs and index + 1 < data.folds:
                 _write(path, identity, training)
             gc.collect()  # a network and its compiled functions refer to each other
