@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report.tables import Table, accuracy_cells, accuracy_columns, leaderboard, measure_of, ranking
+from search.budget.metrics import METRICS
 from search.study.dataset import images_of
 from search.study.pareto import add_costs, select_front
 from search.study.records import Record, ranked, trained_count
@@ -53,7 +54,7 @@ def front_table(front: Front) -> Table:
 
 def front_words(front: Front) -> str:
     """One-sentence description of the table."""
-    metrics, n = " and ".join(front["prices"]), len(front["trials"])
+    metrics, n = " and ".join(METRICS[name].label for name in front["prices"]), len(front["trials"])
     better = "is as accurate" if "metric" not in front else f"has as high a {measure_of(front).label}"
     return f"{n:,} of {front['trained']:,} trained candidates: no other {better} and takes no more {metrics}."
 

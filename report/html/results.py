@@ -130,7 +130,8 @@ def _front(known: Opened, metrics: Sequence[str], studies: Studies) -> str:
     rows = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
     first, rest = (markup.table(Table(whole.columns, some), "The front of the study", left=(1,)) for some in rows)
     folded = markup.details(f"{len(rows[1]):,} more", rest) if rows[1] else ""
-    words = f"The study asks for high {known.run.config.metric_label} and low {', '.join(metrics)} at once. "
+    few = " and ".join(METRICS[name].label for name in metrics)
+    words = f"The study asks for high {known.run.config.metric_label} and few {few} at once. "
     words += fronts.front_words(front)
     return f"<h3>The front of all objectives</h3>{markup.paragraph(words)}{first}{folded}"
 

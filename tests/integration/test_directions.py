@@ -218,7 +218,7 @@ def test_note_and_reports_tell_the_front(bench: Bench, tmp_path: Path) -> None:
     known = Opened(run, bench.records, [])
     rows = front_board(known, run.config.cost_metrics)["trials"]
     lines = [f"{row['params']:,} | {row['arena_bytes']:,} | {row['best_val_accuracy']:.1%}" for row in rows]
-    words = f"{len(rows)} of 14 trained candidates: no other is as accurate and takes no more params and arena_bytes."
+    words = f"{len(rows)} of 14 trained candidates: no other is as accurate and takes no more parameters and bytes of arena."
     note = study_note(run, bench.records, [], data_facts(digits())).replace("\u2003", "")
     assert "value 1 is params, value 2 is arena\\_bytes" in note or "value 1 is params, value 2 is arena_bytes" in note
     report = write_report(replace(run, folder=tmp_path), bench.studies).read_text()

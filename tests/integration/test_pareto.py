@@ -200,8 +200,8 @@ def test_top_and_a_notebook_tell_the_same_front(finished: Run) -> None:
     for row in told["trials"]:
         assert f"{row['arena_bytes']:,}" in shown
     assert (
-        f"{len(told['trials'])} of 2 trained candidates: no other is as accurate and takes no more arena_bytes and macs."
-        in shown
+        f"{len(told['trials'])} of 2 trained candidates: no other is as accurate and takes no more bytes of arena and "
+        "multiply-adds." in shown
     )
 
 
