@@ -193,7 +193,7 @@ def _trained(
 
 
 def _fold_lines(attributes: Mapping[str, Any], images: int | None) -> list[str]:
-    """What an accuracy over folds is, and which network is kept; empty without folds."""
+    """Explanation of an accuracy over folds and of the exported network; empty without folds."""
     if FOLD_VALUES not in attributes:
         return []
     values = attributes[FOLD_VALUES]

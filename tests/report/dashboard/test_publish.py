@@ -124,7 +124,7 @@ class Real(Kept):
 
 
 def test_a_refresh_brings_note_figures_files_and_drawings_up_to_date(bench: Bench) -> None:
-    """What an earlier version or a run before its finals left behind is replaced; the best have drawings as their files."""
+    """Files of an earlier version, or of a run before its finals, are replaced; the best trials have drawings as files."""
     bench.plays[:] = [0.6, 0.7]
     trials = [bench.one_trial(), bench.one_trial()]
     (bench.run.folder / "card.png").write_bytes(b"picture")
