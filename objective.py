@@ -279,7 +279,7 @@ class Objective:
             names.COMPILE_SECONDS: training.compile_seconds,
         }
         if epochs < planned:
-            reason = f"{final:.2%} after {epochs} of {planned} epochs, behind others at that rung"
+            reason = f"{final:.2%} after {epochs} of {planned} epochs, which promises less than others did"
             self._end(trial, Outcome.PRUNED_AT_RUNG, assignment.architecture, ending | {names.REASON: reason})
             raise optuna.TrialPruned(reason)
         if assignment.has_budget:

@@ -15,6 +15,7 @@ from search.tuning.sampler import LOOK_AHEAD
 from search.tuning.scaling import largest_that_fits
 
 EPOCHS, LONG_EPOCHS = 4, 12
+FACTOR = 3  # of rungs
 IMAGES, VALIDATION, SIDE = 1_500, 2_000, 16
 FACTS = DataFacts((SIDE, SIDE, 3), 10, "table", train_images=IMAGES, is_balanced=True)
 BUDGETS = (6_000, 15_000, 40_000, 100_000)
@@ -94,7 +95,7 @@ def study(space: str, budget: int, sampler: str = "random", fit: str = "reject",
         "budget": {"params": budget, "macs": MACS},
         "space": SPACES[space],
         "recipe": RECIPES[space] | {"epochs": LONG_EPOCHS if rungs else EPOCHS},
-        "search": search | ({"rungs": {"first": EPOCHS, "factor": 3}} if rungs else {}),
+        "search": search | ({"rungs": {"first": EPOCHS, "factor": FACTOR}} if rungs else {}),
     }
     return study_file.parse(raw, "benchmarks/ground_spaces.py")
 

@@ -25,13 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from accuracy_model import rows_of_space
-from ground_spaces import EPOCHS, LONG_EPOCHS, SPACES
+from ground_spaces import EPOCHS, FACTOR, LONG_EPOCHS, SPACES
 
 from search.files import write_json
 from search.finals.statistics import compare
+from search.tuning.learning_curves import forecast
 
 OUT = Path(__file__).resolve().parent / "rung_rules.json"
-AT_RUNG, FACTOR = 1, 3  # index of the rung's accuracy in a long training; of successive halving
+AT_RUNG = 1  # index of the rung's accuracy in a long training
 MARGINS = (0.0, 0.01, 0.02)  # below the pool's best final accuracy
 SPENT = 0.5  # of the epochs of all: what the best so far is compared at
 
@@ -80,22 +81,33 @@ def posterior(least: float, first: int) -> Rule:
 
 
 def final_accuracy(score: float, finished: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Mean and standard deviation of the final accuracy of a network with this accuracy at the rung (Bayesian line)."""
-    rungs, finals = np.array(finished).T
-    centre = rungs.mean()
-    x = np.stack([np.ones(len(rungs)), rungs - centre], axis=1)
-    gains = finals - rungs
-    prior = np.diag([1e-6, (0.02 / 0.5) ** 2])  # slope 1 +- 0.5 against a noise of 2 points
-    precision = x.T @ x + prior
-    line = np.linalg.solve(precision, x.T @ gains)
-    residuals = gains - x @ line
-    noise = math.sqrt((residuals @ residuals + 2 * 0.02**2) / len(rungs))
-    row = np.array([1.0, score - centre])
-    return float(score + row @ line), noise * math.sqrt(1 + float(row @ np.linalg.solve(precision, row)))
+    """Mean and standard deviation of the final accuracy of a network with this accuracy at the rung, as in the product."""
+    mean, variance = forecast(score, finished)
+    return float(mean), math.sqrt(variance)
+
+
+def gain(least: float) -> Rule:
+    """Those whose expected improvement is at least so many times the mean of that of the others at the rung."""
+
+    def rule(score: float, seen: Seen) -> bool:
+        if not seen.finished:
+            return True
+        best = max(final for _, final in seen.finished)
+        own, *others = [improvement(*final_accuracy(rung, seen.finished), best) for rung in (score, *seen.rungs)]
+        return own >= least * statistics.mean(others)
+
+    return rule
+
+
+def improvement(mean: float, deviation: float, best: float) -> float:
+    """Expected improvement of a normal accuracy over `best`."""
+    z = (mean - best) / deviation
+    return deviation * (z * 0.5 * math.erfc(-z / math.sqrt(2)) + math.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
 
 
 RULES: dict[str, Rule] = {
     "all in full": full,
+    **{f"gain {least:g}": gain(least) for least in (0.3, 1.0, 1.7)},
     "halving": halving,
     "median": median,
     **{

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,20 @@ from typing import Any
 
 import numpy as np
 import optuna
-from ground_spaces import FACTS, Values, candidate, draw, mutate
+from ground_spaces import EPOCHS, FACTOR, FACTS, Values, candidate, draw, mutate
+from ground_spaces import study as study_of
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine
 
+from search.seeds import derive
+from search.storage.attributes import INDEX, KEY, OUTCOME
 from search.storage.claims import Claims
 from search.study.config import StudyConfig
+from search.training.result import Outcome
 from search.tuning.bayes.features import network_features, recipe_features
-from search.tuning.candidate import canonical_recipe
+from search.tuning.candidate import Candidate, canonical_recipe, judge
+from search.tuning.pruner import make_pruner
 from search.tuning.sampler import STARTUP_TRIALS, BudgetedSampler, make_sampler
 
 POPULATION, TOURNAMENT = 20, 5  # of regularised evolution; a tenth of the usual 100 and 25 would leave no selection
@@ -30,7 +37,8 @@ class Contender:
     """A sampler by its name in a study file, or one of this module; colours are Okabe and Ito's.
 
     Attributes:
-        prunes: weak networks end at the rung of a long training, by the product's pruner; only in studies of long trainings.
+        pruner: of weak networks at the rung of a long training, "gain" (the product's) or "halving" (Optuna's); such a
+            contender takes part in studies of long trainings only.
     """
 
     name: str
@@ -39,13 +47,59 @@ class Contender:
     colour: str
     dash: str = "solid"
     inner: Callable[[str, int, int], optuna.samplers.BaseSampler] | None = None  # of (space, budget, seed)
-    prunes: bool = False
+    pruner: str = ""
 
     def make(self, config: StudyConfig, space: str, claims: Claims, seed: int) -> BudgetedSampler:
         """Its sampler for one trial."""
         if self.inner is None:
             return make_sampler(config, FACTS, claims, seed=seed)
         return BudgetedSampler(self.inner(space, config.budget.params, seed), config, FACTS, claims, seed=seed)
+
+
+class ContenderStudy:
+    """A study in memory, in which a contender proposes networks of one space one after the other.
+
+    Attributes:
+        seconds: CPU time of the proposals.
+    """
+
+    def __init__(self, contender: Contender, space: str, budget: int, seed: int, *, has_rungs: bool = False) -> None:
+        self._contender, self._space, self._seed = contender, space, seed
+        self.config = study_of(space, budget, contender.sampler, contender.fit, has_rungs)
+        self.study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
+        match contender.pruner if self.config.search.rungs else "":
+            case "gain":
+                self.study.pruner = make_pruner(self.config)
+            case "halving":
+                self.study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=EPOCHS, reduction_factor=FACTOR)
+        self._claims = Claims(create_engine("sqlite://"), self.study._study_id)
+        self.asked, self.seconds = 0, 0.0
+
+    def ask(self) -> tuple[optuna.Trial, Candidate, Values]:
+        """The next trial, its network and its parameters.
+
+        Raises:
+            RuntimeError: the contender proposed a network that cannot exist or breaks the budget.
+        """
+        started = time.process_time()
+        seed = derive(self._seed, "sampler", self.asked)
+        self.study.sampler = self._contender.make(self.config, self._space, self._claims, seed)
+        trial = self.study.ask()
+        trial.set_user_attr(INDEX, self.asked)
+        values = {name: domain.suggest(trial, name) for name, domain in self.config.parameters.items()}
+        self.asked += 1
+        self.seconds += time.process_time() - started
+        proposal = judge(self.config, FACTS, values)
+        if not isinstance(proposal, Candidate):
+            raise RuntimeError(f"{self._contender.name} proposed what {proposal.rule}: {values}")
+        trial.set_user_attr(KEY, proposal.key)
+        return trial, proposal, values
+
+    def tell(self, trial: optuna.Trial, accuracy: float | None) -> None:
+        """Store the accuracy of a trained network, or None of a pruned one."""
+        pruned = accuracy is None
+        trial.set_user_attr(OUTCOME, Outcome.PRUNED_AT_RUNG if pruned else Outcome.TRAINED)
+        self.study.tell(trial, accuracy, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
 
 
 class _Relative(optuna.samplers.BaseSampler, ABC):
@@ -135,9 +189,7 @@ class WidthCma(_Relative):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        from ground_spaces import study as configured
-
-        widths = configured(self.space, self.budget).space.widths
+        widths = study_of(self.space, self.budget).space.widths
         sampler = optuna.samplers.CmaEsSampler(
             seed=self.generator.randrange(2**31), n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False
         )
@@ -153,8 +205,11 @@ CONTENDERS = (
     Contender("evolution", "random", "reject", "#009E73", "solid", Evolution),
     Contender("TPE on features", "random", "reject", "#0072B2", "dot", FeatureTpe),
     Contender("CMA-ES for widths", "random", "fill", "#E69F00", "dot", WidthCma),
-    Contender("random, rungs", "random", "fill", "#000000", "dot", prunes=True),
-    Contender("TPE, rungs", "tpe", "fill", "#56B4E9", "dot", prunes=True),
-    Contender("bayes, rungs", "bayes", "fill", "#D55E00", "dot", prunes=True),
+    Contender("random, halving", "random", "fill", "#000000", "dot", pruner="halving"),
+    Contender("TPE, halving", "tpe", "fill", "#56B4E9", "dot", pruner="halving"),
+    Contender("bayes, halving", "bayes", "fill", "#D55E00", "dot", pruner="halving"),
+    Contender("random, gain", "random", "fill", "#000000", "solid", pruner="gain"),
+    Contender("TPE, gain", "tpe", "fill", "#56B4E9", "solid", pruner="gain"),
+    Contender("bayes, gain", "bayes", "fill", "#D55E00", "solid", pruner="gain"),
 )
 BASE = CONTENDERS[0].name

@@ -81,7 +81,7 @@ def run(asked: argparse.Namespace) -> None:
         for space in SPACES
         for budget in asked.budgets
         for contender in CONTENDERS
-        if contender.name in asked.contenders and (setting.is_long or not contender.prunes)
+        if contender.name in asked.contenders and (setting.is_long or not contender.pruner)
         if (space, budget, setting.name, contender.name, seed) not in done
     ]
     end, started = time.time() + 60 * asked.minutes, time.monotonic()

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
 from accuracy_model import accuracy_model, long_model
-from ground_spaces import EPOCHS, FACTS, LONG_EPOCHS, study
-from search_contenders import Contender
-from sqlalchemy import create_engine
+from ground_spaces import EPOCHS, LONG_EPOCHS
+from search_contenders import Contender, ContenderStudy
 
-from search.seeds import derive, generator
-from search.storage.attributes import INDEX, KEY, OUTCOME
-from search.storage.claims import Claims
-from search.training.result import Outcome
-from search.tuning.candidate import Candidate, judge
-from search.tuning.pruner import RungPruner
+from search.seeds import generator
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -51,7 +44,8 @@ def simulate(contender: Contender, space: str, budget: int, setting: Setting, se
         "trials": len(simulated.truths),
         "params": round(float(np.mean(simulated.params))),
         "macs": round(float(np.mean(simulated.macs))),
-        "ms": round(1000 * simulated.seconds / len(simulated.truths), 1),
+        "ms": round(1000 * simulated.study.seconds / len(simulated.truths), 1),
+        "spent_macs": [round(macs / 1000) for macs in simulated.macs],
     }
 
 
@@ -60,29 +54,16 @@ class _Study:
 
     def __init__(self, contender: Contender, space: str, budget: int, setting: Setting, seed: int) -> None:
         self.contender, self.space, self.setting, self.seed = contender, space, setting, seed
-        self.config = study(space, budget, contender.sampler, contender.fit, setting.is_long)
+        self.study = ContenderStudy(contender, space, budget, seed, has_rungs=setting.is_long)
         self.model = accuracy_model(space)
-        self.study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
-        if contender.prunes and self.config.search.rungs:
-            self.study.pruner = RungPruner(self.config.search.rungs)
-        self.claims = Claims(create_engine("sqlite://"), self.study._study_id)
         self.full = LONG_EPOCHS if setting.is_long else EPOCHS
-        self.spent, self.seconds = 0, 0.0
+        self.spent = 0
         self.truths, self.params, self.macs = list[float](), list[int](), list[int]()
         self.finished = list[tuple[int, float, float]]()  # epochs spent, score, true accuracy
 
     def step(self) -> None:
         """One trial."""
-        index, started = len(self.truths), time.process_time()
-        self.study.sampler = self.contender.make(self.config, self.space, self.claims, derive(self.seed, "sampler", index))
-        trial = self.study.ask()
-        trial.set_user_attr(INDEX, index)
-        values = {name: domain.suggest(trial, name) for name, domain in self.config.parameters.items()}
-        self.seconds += time.process_time() - started
-        proposal = judge(self.config, FACTS, values)
-        if not isinstance(proposal, Candidate):
-            raise RuntimeError(f"{self.contender.name} proposed what {proposal.rule}: {values}")
-        trial.set_user_attr(KEY, proposal.key)
+        trial, proposal, values = self.study.ask()
         short = self.model.accuracy(proposal, values)
         self.params.append(proposal.cost.params)
         self.macs.append(proposal.cost.macs)
@@ -103,11 +84,10 @@ class _Study:
         at_rung = short + self.model.noise * self._luck("training", key)
         trial.report(at_rung, EPOCHS)
         truth = long.offset + long.slope * short + long.own_deviation * self._luck("network", key)
-        if self.contender.prunes and trial.should_prune():
+        if self.contender.pruner and trial.should_prune():
             self.spent += EPOCHS
             self.truths.append(truth)
-            trial.set_user_attr(OUTCOME, Outcome.PRUNED_AT_RUNG)
-            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            self.study.tell(trial, None)
             return
         score = truth + long.noise * self._luck("end", key)
         trial.report(score, LONG_EPOCHS)
@@ -117,7 +97,6 @@ class _Study:
         self.spent += epochs
         self.truths.append(truth)
         self.finished.append((self.spent, score, truth))
-        trial.set_user_attr(OUTCOME, Outcome.TRAINED)
         self.study.tell(trial, score)
 
     def _luck(self, stream: str, key: str) -> float:

@@ -81,11 +81,7 @@ def main() -> None:
 
 def train(data_path: Path, out: Path, number: int, parts: int, end: float) -> None:
     """Train the networks of one part until the time `end`, in this process or its successors."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # 0.4 s less a network, trained as fast
+    limit_tensorflow()
     data = small_images(data_path, IMAGES, VALIDATION, SIDE)
     out.mkdir(parents=True, exist_ok=True)
     trained = 0
@@ -99,6 +95,15 @@ def train(data_path: Path, out: Path, number: int, parts: int, end: float) -> No
             left = f"{max(0.0, (end - time.time()) / 60):.2f}"
             own = [sys.executable, __file__, "train", str(data_path), "--out", str(out), "--part", f"{number}/{parts}"]
             os.execv(sys.executable, [*own, "--minutes", left])
+
+
+def limit_tensorflow() -> None:
+    """One thread for this process, of which one runs on each core, and no graph optimizer."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # 0.4 s less a network, trained as fast
 
 
 def jobs(network: int, rows: list[Row]) -> Iterator[Row]:
@@ -182,14 +187,18 @@ def append(path: Path, row: Row) -> None:
 
 
 def rows_of(out: Path) -> list[Row]:
-    """All rows of all parts; a line that a kill has cut is left out."""
+    """All rows of all parts."""
+    return [row for path in sorted(out.glob("part-*.jsonl")) for row in rows_in(path)]
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The rows of a file, none if it does not exist; a line that a kill has cut is left out."""
     rows = []
-    for path in sorted(out.glob("part-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
     return rows
 
 

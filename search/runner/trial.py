@@ -21,7 +21,7 @@ from search.study.records import COUNTED
 from search.training import checkpoint
 from search.training.result import TrialOver
 from search.tuning import make_sampler
-from search.tuning.pruner import RungPruner
+from search.tuning.pruner import make_pruner
 from search.tuning.stopping import LimitReached
 
 Values = float | Sequence[float]  # of one objective, or of several
@@ -63,7 +63,7 @@ def run_candidate(
         return False
     seed = derive(config.search.seed, "sampler", trial.user_attrs[INDEX])
     study.sampler = make_sampler(config, context.facts, objective.claims, seed=seed)
-    study.pruner = RungPruner(config.search.rungs) if config.search.rungs else optuna.pruners.NopPruner()
+    study.pruner = make_pruner(config)
     run_trial(study, trial, objective.candidate, objective)
     return True
 

@@ -131,16 +131,14 @@ class DataConfig(BaseModel):
 
 
 class Rungs(BaseModel):
-    """The [search.rungs] table: after `first`, `first * factor`, ... epochs about one in `factor` candidates continues.
+    """The [search.rungs] table: after `first`, `first * factor`, ... epochs only promising candidates continue.
 
-    (Successive halving: Jamieson and Talwalkar, 2016.)
+    (Epochs of the rungs as in successive halving: Jamieson and Talwalkar, 2016.)
     """
 
     model_config = STRICT
     first: Annotated[int, Field(ge=1)] = Field(description="Epochs before the first rung.")
-    factor: Annotated[int, Field(ge=2)] = Field(
-        default=3, description="Factor between rungs; about one candidate in this many continues."
-    )
+    factor: Annotated[int, Field(ge=2)] = Field(default=3, description="Factor between rungs.")
 
     def before(self, epochs: int) -> tuple[int, ...]:
         """The epochs at which a candidate may be pruned in a training of `epochs`."""
@@ -228,7 +226,7 @@ class SearchConfig(BaseModel):
         description="Run folders, one or a list, whose trained trials are adopted as far as this study admits them.",
     )
     rungs: Rungs | None = Field(
-        default=None, description="Successive halving: epochs after which weak candidates are pruned."
+        default=None, description="Epochs after which candidates are pruned that promise less than others did."
     )
     directions: Directions | None = Field(
         default=None, description="Several objectives: accuracy (the metric) and the costs that are minimised with it."

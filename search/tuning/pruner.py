@@ -1,30 +1,66 @@
-"""Successive halving at a study's rungs, by Optuna's own pruner."""
+"""Pruning at a study's rungs by the gain that is expected of a training, against that of the candidates so far."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.attributes import OUTCOME
-from search.storage.optuna_internals import StudyView
-from search.study.tables import Rungs
+from search.study.config import StudyConfig
 from search.training.result import Outcome
+from search.tuning.bayes.acquisition import expected_improvement
+from search.tuning.bayes.surrogate import Array, Prediction
+from search.tuning.learning_curves import Pairs, forecast, pairs_at
 
 
-class RungPruner(optuna.pruners.SuccessiveHalvingPruner):
-    """Optuna's asynchronous successive halving (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020).
+def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
+    """The pruner of a study: none without rungs."""
+    if config.search.rungs is None:
+        return optuna.pruners.NopPruner()
+    return RungPruner(config.rungs)
 
-    At each rung about one in `factor` of the candidates that have reached it continues. An interrupted trial is left out, as
-    its retry counts.
+
+class RungPruner(optuna.pruners.BasePruner):
+    """Continues a training at a rung if more gain is expected of it than of the candidates so far on average.
+
+    The gain is the expected improvement of the final accuracy over the best one so far. Final accuracies are forecast from
+    those at the rung, by a line through the trials trained in full; until there is one, every trial continues. The mean gain
+    of all candidates that have reached the first rung stands for that of a new network. So candidates are compared by what
+    they may gain and not by rank, as in successive halving (Jamieson and Talwalkar, 2016): the first trials are no
+    yardstick, and one that may still win is not pruned for being second. An interrupted trial is left out, as its retry
+    counts.
+
+    Args:
+        rungs: epochs after which a trial may be pruned, ascending.
     """
 
-    def __init__(self, rungs: Rungs) -> None:
-        super().__init__(min_resource=rungs.first, reduction_factor=rungs.factor)
+    def __init__(self, rungs: Sequence[int]) -> None:
+        self._rungs = rungs
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """True if the trial, which has just reported the last epoch of a rung, is pruned there."""
-        return super().prune(StudyView(study, _without_interrupted), trial)  # type: ignore[arg-type]
+        rung = max(trial.intermediate_values, default=0)
+        if rung not in self._rungs:
+            return False
+        others = [
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and other.user_attrs.get(OUTCOME) != Outcome.INTERRUPTED
+        ]
+        pairs, first = pairs_at(rung, others), self._rungs[0]
+        if not pairs:
+            return False
+        best = max(other.values[0] for other in others if other.state == TrialState.COMPLETE and other.values)
+        own = _expected_gains([trial.intermediate_values[rung]], pairs, best).item()
+        at_first = [other.intermediate_values[first] for other in others if first in other.intermediate_values]
+        usual = _expected_gains(at_first, pairs_at(first, others), best).mean()
+        return bool(own <= 0 or own < usual)
 
 
-def _without_interrupted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if trial.user_attrs.get(OUTCOME) != Outcome.INTERRUPTED]
+def _expected_gains(reached: Sequence[float], pairs: Pairs, best: float) -> Array:
+    """Expected improvement over `best` of trainings that have reached these accuracies."""
+    mean, variance = forecast(reached, pairs)
+    return expected_improvement(Prediction(mean, np.sqrt(variance)), best)

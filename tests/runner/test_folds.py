@@ -275,7 +275,7 @@ def test_candidates_are_pruned_at_the_ends_of_folds(tmp_path: Path) -> None:
     assert pruned and {len(trial.intermediate_values) for trial in pruned} <= {4, 8}
     for trial in pruned:
         assert len(trial.user_attrs["fold_values"]) == len(trial.intermediate_values) // EPOCHS
-        assert f"of {FOLDS * EPOCHS} epochs, behind others" in trial.user_attrs["reason"]
+        assert f"of {FOLDS * EPOCHS} epochs, which promises less" in trial.user_attrs["reason"]
     recipe = {"epochs": EPOCHS, "schedule": {"kind": "one-cycle"}}
     mixed = run_of(tmp_path / "mixed", recipe=recipe, search={"rungs": {"first": 1, "factor": 3}}).config
     assert mixed.rungs == mixed.restarts == (1, 3)  # 9 epochs would be the end of the last fold

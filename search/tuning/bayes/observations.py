@@ -13,10 +13,9 @@ from search.storage.attributes import OUTCOME
 from search.study.config import StudyConfig
 from search.training.result import Outcome
 from search.tuning.bayes.surrogate import Array
+from search.tuning.learning_curves import forecast, pairs_at
 
 UNTRAINABLE = (Outcome.DIVERGED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
-KNOWN = 3  # trials trained in full, from which on the accuracy at a rung is mapped by its own slope
-LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,12 @@ def observe(config: StudyConfig, trials: Sequence[FrozenTrial], own: int) -> Obs
         for trial, values in _complete(config, others)
         if trial.state == TrialState.PRUNED and trial.user_attrs.get(OUTCOME) == Outcome.PRUNED_AT_RUNG
     ]
-    full = [trial for trial in others if trial.state == TrialState.COMPLETE and trial.values]
     ended = list(trained)
     for trial, values in pruned:
         if trial.intermediate_values:
-            mean, variance = forecast(trial, full)
-            ended.append(Observation(trial.number, values, mean, variance, is_final=False))
+            epoch = max(trial.intermediate_values)
+            mean, variance = forecast(trial.intermediate_values[epoch], pairs_at(epoch, others))
+            ended.append(Observation(trial.number, values, float(mean), float(variance), is_final=False))
     lowest = min((observation.accuracy for observation in ended), default=0.0)
     for trial, values in _complete(config, others):
         if trial.state.is_finished() and trial.user_attrs.get(OUTCOME) in UNTRAINABLE:
@@ -85,31 +84,6 @@ def observe(config: StudyConfig, trials: Sequence[FrozenTrial], own: int) -> Obs
     ended.sort(key=lambda observation: observation.number)
     pending = [values for trial, values in _complete(config, others) if not trial.state.is_finished()]
     return Observations(tuple(ended), tuple(pending))
-
-
-def forecast(trial: FrozenTrial, full: Sequence[FrozenTrial]) -> tuple[float, float]:
-    """Mean and variance of the accuracy that a trial would have reached in full, from its last epoch.
-
-    A line through the trials in full, final accuracy over that after as many epochs; with fewer than KNOWN of them, their
-    mean gain is added. Choice by the accuracy at the rung does not bias such a line, which is a function of it.
-    """
-    epoch = max(trial.intermediate_values)
-    reached = trial.intermediate_values[epoch]
-    pairs = [(other.intermediate_values[epoch], other.values[0]) for other in full if epoch in other.intermediate_values]
-    if not pairs:
-        return reached, 0.05**2
-    early, final = np.array(pairs).T
-    if len(pairs) < KNOWN or early.std() < 1e-6:
-        gains = final - early
-        return float(reached + gains.mean()), float(max(gains.var(), 0.03**2))
-    centred = early - early.mean()
-    ridge = len(pairs) * 0.02**2  # the slope is drawn towards 1 where the accuracies at the rung are alike
-    slope = float((centred @ (final - final.mean()) + ridge) / (centred @ centred + ridge))
-    residuals = final - final.mean() - slope * centred
-    spread = float((residuals @ residuals + 0.02**2) / (len(pairs) - 1))
-    distance = (reached - early.mean()) ** 2 / (centred @ centred + ridge)
-    mean = float(final.mean() + slope * (reached - early.mean()))
-    return mean, max(spread * (1 / len(pairs) + distance) + spread, LEAST_VARIANCE)
 
 
 def _complete(config: StudyConfig, trials: Sequence[FrozenTrial]) -> Iterator[tuple[FrozenTrial, Mapping[str, Value]]]:

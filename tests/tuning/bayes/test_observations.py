@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.storage.attributes import OUTCOME
 from search.study.study_file import parse
 from search.training.result import Outcome
-from search.tuning.bayes.observations import forecast, observe
+from search.tuning.bayes.observations import observe
 
 CONFIG = parse(
     {
@@ -34,23 +34,6 @@ def trial(curve: dict[int, float], value: float | None = None, outcome: str = "t
         intermediate_values=curve,
         user_attrs={OUTCOME: outcome},
     )
-
-
-FULL = [trial({2: early, 6: final}, final) for early, final in ((0.30, 0.50), (0.40, 0.58), (0.35, 0.54), (0.45, 0.62))]
-
-
-def test_a_pruned_trial_is_forecast_by_the_line_through_the_trials_in_full() -> None:
-    mean, variance = forecast(trial({2: 0.25}), FULL)
-    assert mean == pytest.approx(0.46, abs=0.01)
-    assert 0 < variance < 0.03**2
-    assert forecast(trial({2: 0.10}), FULL)[1] > variance  # further from what was seen
-
-
-def test_with_few_trials_in_full_their_gain_is_added() -> None:
-    mean, variance = forecast(trial({2: 0.25}), FULL[:1])
-    assert mean == pytest.approx(0.45)
-    assert variance == pytest.approx(0.03**2)
-    assert forecast(trial({2: 0.25}), []) == (0.25, pytest.approx(0.05**2))
 
 
 def test_it_learns_from_trained_pruned_and_failed_trials_and_knows_those_in_progress() -> None:
