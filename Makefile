@@ -1,8 +1,9 @@
 # make run     set up, then the quickstart study (about a minute on 2 cores)
-# make test    set up, then every test
+# make test    set up, then the tests (make test-long: long scenarios and further cases, which it leaves out;
+#              make test-all: both)
 # GPU=1        the same on an NVIDIA GPU, in an environment of its own: TensorFlow's two packages cannot share one
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench venv ray tensorboard mlflow tflm lock clean
+.PHONY: help run test test-long test-all lint bench venv ray tensorboard mlflow tflm lock clean
 
 ifdef GPU
 VENV := .venv-gpu
@@ -25,7 +26,7 @@ ENVIRONMENT = python='$(PYTHON)'; \
 	$$python .ci/environment.py $(VENV) $(LOCK) --cost '$(COST)'
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 venv:
 	@$(ENVIRONMENT)
@@ -38,8 +39,16 @@ ray tensorboard mlflow tflm:
 run: venv
 	$(BIN)/python -m search run quickstart
 
+# The tiers of docs/development.md: each test is in exactly one of test and test-long.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
+
+test-long: venv
+	$(PYTEST) -m long
+
+test-all: venv
+	$(PYTEST)
 
 lint: venv
 	$(BIN)/ruff check .

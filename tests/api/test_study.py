@@ -47,7 +47,6 @@ def test_keyword_arguments_become_a_study_file(tmp_path: Path) -> None:
     assert Study(tmp_path / "mine").config == Study(folder=tmp_path / "mine", data="digits", **SMALL).config
 
 
-@pytest.mark.slow
 def test_own_images_and_an_own_space_train_by_the_same_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     study = Study(folder=tmp_path / "mine", data=images(), **SMALL | {"space": Cells(lowest=6)})
     study.plan()

@@ -130,8 +130,7 @@ def test_the_file_is_as_large_as_predicted(name: str) -> None:
     assert size <= compute_cost(NETWORKS[name]).flash_bytes <= (1 + TOLERANCE) * size
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))])
 def test_a_filled_network_fits_its_flash_under_any_study_name(seed: int) -> None:
     """Networks as large as 64 KB of flash admit: no file exceeds the prediction, nor the limit."""
     config = load(ROOT / "studies" / "tinyml" / "study.toml")

@@ -37,7 +37,6 @@ NETWORK = Architecture(
 )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_the_real_file_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
     conversions: list[Architecture] = []
 

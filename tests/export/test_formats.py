@@ -328,7 +328,6 @@ def test_an_unexpected_error_is_a_failed_format(tmp_path: Path, monkeypatch: pyt
 # --- of a run --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_run_leaves_the_quick_forms_and_the_verb_all_of_them(copied: Run, tmp_path: Path) -> None:
     left = {path.name for path in copied.folder.glob("best_model*")}
     assert left == {"best_model.py", "best_model.json", "best_model.keras"}

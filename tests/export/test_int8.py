@@ -67,7 +67,7 @@ def opened(ranked: Path) -> Opened:
     return open_study(str(ranked / "small.toml"), ranked / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_winners_accuracy_is_that_of_its_exported_file(ranked: Path, opened: Opened) -> None:
     best = max((one for one in opened.candidates if one.outcome == "trained"), key=lambda one: one.best_val_accuracy or 0)
     card = json.loads((ranked / "best_model.json").read_text(encoding="utf-8"))
@@ -87,14 +87,14 @@ def by_hand(folder: Path, part: str) -> float:
     return MEASURES["accuracy"].compute(integers.int8_confusion(converted, images, labels))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_base_is_measured_in_integers_too(ranked: Path, opened: Opened) -> None:
     (base,) = opened.references
     assert base.float_val_accuracy == max(base.curve)
     assert base.best_val_accuracy == by_hand(ranked / "run" / "references" / "base", "val")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_finals_read_the_test_images_in_integers(ranked: Path) -> None:
     told = json.loads(search("finals", ranked / "small.toml", "--out", ranked / "run", "--show", "--json"))
     (row,) = [one for one in told["finalists"] if one["name"] != "base"]

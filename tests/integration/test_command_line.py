@@ -33,6 +33,7 @@ from space import build, parameters
 from tests.fault_table import Results, record, rows_of
 from tests.support.bad_input import BAD_STUDIES, BAD_WORDS, ROOT, SHRINKS_TOO_FAR, Home, _fill, bad_files
 from tests.support.commands import Ended, assert_refused, search
+from tests.support.snippet import snippet
 from tests.support.study_files import STUDY
 
 __all__ = ["bad_files"]
@@ -177,7 +178,6 @@ def test_row_16_another_study_does_not_continue_in_a_run(part: str, unchanged: H
         unchanged.study.write_text(original, encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_row_16_a_run_does_not_continue_with_other_data(unchanged: Home, bad_files: Path) -> None:
     """The same shape and classes, other pixels: only the arrays tell, so this is seen after they are read."""
     ended = search("run", *unchanged.words, "--data", bad_files / "noise.npz")
@@ -264,7 +264,7 @@ def test_looking_does_not_load_tensorflow(words: str, home: Home) -> None:
 def test_a_worker_started_by_hand_names_the_right_command(line: str) -> None:
     code = f"import io, sys; sys.stdin = io.StringIO({line!r}); sys.argv = ['search', 'worker']\n"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}from search.__main__ import main; main()"],
+        snippet(f"{code}from search.__main__ import main; main()"),
         capture_output=True, text=True, timeout=SECONDS, cwd=ROOT, check=False,
     )  # fmt: skip
     assert_refused(Ended(done.returncode, done.stdout, done.stderr), "is no order", "python -m search run STUDY")

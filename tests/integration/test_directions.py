@@ -44,7 +44,6 @@ from tests.support.storms import Storm, outcomes
 __all__ = ["pretence"]
 
 
-slow = pytest.mark.slow
 BOTH = {"accuracy": "maximize", "params": "minimize", "arena_bytes": "minimize"}
 SPACE = {"blocks": {"low": 1, "high": 3}, "width": {"low": 8, "high": 48, "step": 8}, "pools": 1}
 
@@ -258,7 +257,6 @@ def test_the_dashboard_names_the_objectives_and_shows_the_front(bench: Bench) ->
 # --- in processes of their own ---------------------------------------------------------------------------------------
 
 
-@slow
 def test_a_study_that_is_killed_ends_with_all_values_of_every_trial(tmp_path: Path) -> None:
     """Its worker in an epoch, the whole run between a verdict and its telling; and one training diverges."""
     faults = (
@@ -279,7 +277,6 @@ def test_a_study_that_is_killed_ends_with_all_values_of_every_trial(tmp_path: Pa
     assert "tiny: the front of accuracy against params, arena_bytes" in shown
 
 
-@slow
 def test_the_whole_way_with_keras(tmp_path: Path) -> None:
     study = """
         base = 0.5

@@ -57,7 +57,6 @@ def test_an_earlier_run_is_adopted(study: str) -> None:
     assert all(len(entry.template.user_attrs["network_sha256"]) == 64 for entry in assessment.adoptable)
 
 
-@pytest.mark.slow
 def test_an_earlier_run_is_exported(study: str, tmp_path: Path) -> None:
     search("export", study, "--to", str(tmp_path / "taken"), "--form", "py", "--form", "keras")
     card = json.loads((tmp_path / "taken" / "best_model.json").read_text())
@@ -65,7 +64,6 @@ def test_an_earlier_run_is_exported(study: str, tmp_path: Path) -> None:
     assert (tmp_path / "taken" / "best_model.keras").stat().st_size > 10_000
 
 
-@pytest.mark.slow
 def test_an_earlier_run_is_resumed(study: str) -> None:
     """One more trial: the network that the earlier code would have proposed, beside unchanged trials."""
     folder = Path(study).parent / "run"

@@ -39,11 +39,13 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Storm:
     return storm
 
 
+@pytest.mark.long
 def test_rows_12_13_14_15_failing_trials_leave_a_study_with_as_many_as_it_was_asked_for(failing: Storm) -> None:
     assert failing.happened == {12: 1, 13: 2, 14: 1, 15: 3}
     failing.check(9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("row", "fault", "expected", "reason"), FAILURES, ids=[row for row, *_ in FAILURES])
 def test_rows_12_13_14_15_a_trial_that_fails_ends_alone_with_its_reason(
     row: str, fault: dict[str, Any], expected: list[str], reason: str, failing: Storm

@@ -89,6 +89,7 @@ def test_row_5_results_of_a_worker_halted_for_too_long_are_rejected_and_it_conti
 # --- a server --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_rows_9_20_a_server_that_crashes_and_stays_away_loses_nothing_and_its_password_is_nowhere(
     tmp_path: Path, postgres: Server, real_processes: None
 ) -> None:
@@ -131,7 +132,7 @@ def load_images(storm: Storm) -> Dataset:
     return load_dataset(None, Path(wish.path), protocol="holdout", holdout=wish.holdout, images=None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_6_17_eight_workers_train_what_is_queued_once_and_in_all_as_many_as_were_asked_for(tmp_path: Path) -> None:
     """Twelve trials are queued by a person, one of which fails; the base is one worker's."""
     fault = {"at": "epoch", "do": "nan", "index": 3}

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,28 +73,36 @@ def wait_for_training(run: Run, process: subprocess.Popen[str], trained: int) ->
 
 
 class Real(NamedTuple):
-    """Finals of a small run, undisturbed, and of the same run interrupted and killed."""
+    """Finals of a small run, undisturbed."""
 
     calm: Run
     before: tuple[str, str]  # what top and report had to say
     ended: Ended
-    stormy: Run
+
+
+class Stormy(NamedTuple):
+    """Finals of the same run, interrupted and killed."""
+
     interrupted: Ended
     last: Ended
     tries: list[FrozenTrial]
 
 
-@pytest.fixture(scope="module")
-def real(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    runs = []
-    for name in ("calm", "stormy"):
-        folder = tmp_path_factory.mktemp("finals") / name
-        shutil.copytree(finished.folder.parent, folder)
-        runs.append(find(str(folder / "tiny.toml"), None, None))
-    calm, stormy = runs
-    before = (search("top", str(study_file(calm)), "--json"), leaderboard_of(calm))
-    ended = end(begin(calm, "--json"))
+def copy_of(run: Run, folder: Path) -> Run:
+    shutil.copytree(run.folder.parent, folder)
+    return find(str(folder / "tiny.toml"), None, None)
 
+
+@pytest.fixture(scope="module")
+def real(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Real:
+    calm = copy_of(finished, tmp_path_factory.mktemp("finals") / "calm")
+    before = (search("top", str(study_file(calm)), "--json"), leaderboard_of(calm))
+    return Real(calm, before, end(begin(calm, "--json")))
+
+
+@pytest.fixture(scope="module")
+def stormy(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Stormy:
+    stormy = copy_of(finished, tmp_path_factory.mktemp("finals") / "stormy")
     process = begin(stormy)
     wait_for_training(stormy, process, trained=0)
     process.send_signal(signal.SIGINT)
@@ -107,14 +115,13 @@ def real(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
         os.kill(child, signal.SIGKILL)
     end(process)
     last = end(begin(stormy, "--json"))
-    yield Real(calm, before, ended, stormy, interrupted, last, sibling(stormy, "finals").get_trials())
+    return Stormy(interrupted, last, sibling(stormy, "finals").get_trials())
 
 
 def leaderboard_of(run: Run) -> str:
     return (run.folder / "report.md").read_text().split("## Leaderboard")[1].split("\n## ")[0]
 
 
-@pytest.mark.slow
 def test_json_is_one_document_and_progress_goes_to_standard_error(real: Real) -> None:
     assert real.ended.status == 0, real.ended
     told = json.loads(real.ended.out)
@@ -124,7 +131,6 @@ def test_json_is_one_document_and_progress_goes_to_standard_error(real: Real) ->
     assert "Reading the test images." in real.ended.err
 
 
-@pytest.mark.slow
 def test_test_accuracies_are_those_of_a_plain_keras_model_with_the_weights_that_were_kept(real: Real) -> None:
     import keras
     from keras import layers
@@ -152,20 +158,19 @@ def test_test_accuracies_are_those_of_a_plain_keras_model_with_the_weights_that_
     assert base["test"] != base["best_val"]
 
 
-@pytest.mark.slow
-def test_interrupted_and_killed_the_same_command_reaches_the_same_numbers(real: Real) -> None:
-    assert (real.interrupted.status, real.interrupted.out.count("Traceback")) == (130, 0)
-    assert real.interrupted.err.count("\n") == 1
-    assert "the same command resumes" in real.interrupted.err
-    assert real.last.status == 0, real.last
-    outcomes = Counter(trial.user_attrs["outcome"] for trial in real.tries)
+@pytest.mark.long
+def test_interrupted_and_killed_the_same_command_reaches_the_same_numbers(real: Real, stormy: Stormy) -> None:
+    assert (stormy.interrupted.status, stormy.interrupted.out.count("Traceback")) == (130, 0)
+    assert stormy.interrupted.err.count("\n") == 1
+    assert "the same command resumes" in stormy.interrupted.err
+    assert stormy.last.status == 0, stormy.last
+    outcomes = Counter(trial.user_attrs["outcome"] for trial in stormy.tries)
     assert outcomes == {"interrupted": 2, "trained": 2}
-    ours, theirs = json.loads(real.last.out), json.loads(real.ended.out)
+    ours, theirs = json.loads(stormy.last.out), json.loads(real.ended.out)
     assert len(ours.pop("test_read")) == len(theirs.pop("test_read")) == 1
     assert ours == theirs
 
 
-@pytest.mark.slow
 def test_finals_change_nothing_in_the_search(real: Real) -> None:
     path = str(study_file(real.calm))
     before, after = (json.loads(text) for text in (real.before[0], search("top", path, "--json")))
@@ -176,7 +181,6 @@ def test_finals_change_nothing_in_the_search(real: Real) -> None:
     assert leaderboard_of(real.calm) == real.before[1]
 
 
-@pytest.mark.slow
 def test_the_dashboards_note_tells_what_the_finals_came_to(real: Real) -> None:
     from optuna_dashboard import get_note
 
@@ -184,7 +188,6 @@ def test_the_dashboards_note_tells_what_the_finals_came_to(real: Real) -> None:
     assert f"## On fresh seeds\n\n{told[0].upper()}{told[1:]}" in get_note(load(real.calm).candidates)
 
 
-@pytest.mark.slow
 def test_a_second_reading_is_rejected_in_one_line(real: Real) -> None:
     ended = end(begin(real.calm, "--json"))
     assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
@@ -192,7 +195,6 @@ def test_a_second_reading_is_rejected_in_one_line(real: Real) -> None:
     assert read in ended.err and "--again" in ended.err
 
 
-@pytest.mark.slow
 def test_show_trains_nothing_and_starts_without_tensorflow(real: Real) -> None:
     code = "import sys; from search.cli.commands import app; app(sys.argv[1:], standalone_mode=False)"
     code += "\nassert not {'tensorflow', 'keras'} & set(sys.modules)"
@@ -202,7 +204,6 @@ def test_show_trains_nothing_and_starts_without_tensorflow(real: Real) -> None:
     assert json.loads(done.stdout) == json.loads(real.ended.out)
 
 
-@pytest.mark.slow
 def test_without_finals_or_a_trained_candidate_there_is_one_line(copied: Run) -> None:
     ended = end(begin(copied, "--show"))
     assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)

@@ -40,7 +40,6 @@ from tests.support.synthetic import fill, noise_images, storages_in_memory, synt
 
 __all__ = ["bench", "finished", "pretence"]
 
-slow = pytest.mark.slow
 
 Point = tuple[int, ...]  # costs, then the accuracy
 
@@ -354,7 +353,6 @@ def test_a_run_without_a_trained_candidate_has_no_front_to_export(bench: Bench, 
         export_front(bench.run, ["params"], tmp_path / "to", cards)
 
 
-@slow
 def test_the_front_is_exported_in_integers(finished: Run, tmp_path: Path) -> None:
     words = ("export", str(study_file(finished)), "--pareto", "flash_bytes", "--form", "int8", "--to", str(tmp_path))
     shown, found = search(*words), studies.open_study(str(study_file(finished)))

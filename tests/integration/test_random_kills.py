@@ -23,7 +23,7 @@ from tests.support.storms import (
 ROUNDS = int(os.environ.get(KILL_ROUNDS, "6"))  # about 5 CPU-seconds each
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_row_21_a_run_whose_processes_are_all_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
     """Two workers under one supervisor; what must always hold is looked up after each round, all of it at the end."""
     chance, killed = random.Random(0), 0

@@ -57,13 +57,13 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     study = write_study(tmp_path_factory.mktemp("calm"))
     ended, after = [], []
     for words in ((), (), ("--trials", "3")):
-        ended.append(start(study, *words, PYTHONHASHSEED="1"))  # another than that of `Stormy`, whose processes are forks
+        # The first has another hash seed than `Stormy`, whose processes are forks; the others are forks, too.
+        ended.append(start(study, *words, **({} if ended else {"PYTHONHASHSEED": "1"})))
         assert (ended[-1].status, ended[-1].err) == (0, ""), ended[-1]
         after.append(candidates(study))
     return Calm(study, *ended, after)
 
 
-@pytest.mark.slow
 def test_a_run_trains_as_many_as_asked_and_ends_in_a_leaderboard(calm: Calm) -> None:
     assert len(trained(calm.after[0])) == 2
     assert "2 trained" in calm.first.out
@@ -73,21 +73,18 @@ def test_a_run_trains_as_many_as_asked_and_ends_in_a_leaderboard(calm: Calm) -> 
     assert there >= {"best_model.py", "best_model.json", "best_model.keras"}
 
 
-@pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_says_what_it_found(calm: Calm) -> None:
     assert calm.after[1] == calm.after[0]
     assert "Found 2 trained candidates" in calm.again.out
     assert "nothing is left to train" in calm.again.out
 
 
-@pytest.mark.slow
 def test_more_trials_are_a_total_and_leave_those_that_are_there(calm: Calm) -> None:
     assert len(trained(calm.after[2])) == 3
     assert calm.after[2][: len(calm.after[0])] == calm.after[0]
     assert "Found 2 trained candidates, 0 rejected, 0 failed; resuming up to 3" in calm.more.out
 
 
-@pytest.mark.slow
 def test_each_candidate_has_an_outcome_that_fits_its_state(calm: Calm) -> None:
     """A rejected proposal of the sampler is no trial."""
     assert {trial.user_attrs["outcome"] for trial in calm.after[2]} == {"trained"}
@@ -100,7 +97,6 @@ def test_each_candidate_has_an_outcome_that_fits_its_state(calm: Calm) -> None:
         assert (reopened(calm.study).folder / "trials" / str(trial.number)).is_dir()
 
 
-@pytest.mark.slow
 def test_the_base_is_no_candidate(calm: Calm) -> None:
     both = load(reopened(calm.study))
     assert [trial.user_attrs["reference"] for trial in both.references.trials] == ["base"]
@@ -113,7 +109,6 @@ def test_the_base_is_no_candidate(calm: Calm) -> None:
         assert trial.user_attrs["delta_vs_base"] == trial.value - base.value
 
 
-@pytest.mark.slow
 def test_files_and_records_tell_the_same(calm: Calm) -> None:
     for trial in trained(calm.after[2]):
         history = read_json(reopened(calm.study).folder / "trials" / str(trial.number) / "history.json")
@@ -123,7 +118,6 @@ def test_files_and_records_tell_the_same(calm: Calm) -> None:
         assert history[trial.user_attrs["best_epoch"] - 1]["val_accuracy"] == trial.value
 
 
-@pytest.mark.slow
 def test_a_finished_trial_cannot_be_changed(calm: Calm) -> None:
     study = load(reopened(calm.study)).candidates
     trial = study.trials[0]
@@ -134,7 +128,6 @@ def test_a_finished_trial_cannot_be_changed(calm: Calm) -> None:
     assert study.trials[0] == trial
 
 
-@pytest.mark.slow
 def test_a_reference_for_other_images_is_rejected_in_one_line(calm: Calm) -> None:
     ended = start(calm.study, "--trials", "3", "--reference", "eip-b")
     assert (ended.status, ended.err.count("\n")) == (2, 1)
@@ -216,7 +209,7 @@ def stormy(tmp_path_factory: pytest.TempPathFactory) -> Stormy:
     return Stormy(study, interrupted, seconds, Path(kept), end(process), after_signal)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_row_4_a_signal_ends_a_run_in_time_with_its_status_and_one_line(stormy: Stormy) -> None:
     """SIGTERM in `test_rows_4_8_16_...`, without TensorFlow."""
     assert (stormy.interrupted.status, stormy.interrupted.err.count("\n")) == (130, 1)
@@ -224,7 +217,7 @@ def test_row_4_a_signal_ends_a_run_in_time_with_its_status_and_one_line(stormy: 
     assert stormy.seconds < 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_finished_trials_are_kept_when_a_signal_comes(stormy: Stormy) -> None:
     both = load(reopened(stormy.study))
     assert [trial.state for trial in both.references.trials] == [TrialState.COMPLETE]  # trained once in all
@@ -233,7 +226,7 @@ def test_finished_trials_are_kept_when_a_signal_comes(stormy: Stormy) -> None:
     assert [both.candidates.trials[trial.number] for trial in finished] == finished
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_continues_without_its_worker(stormy: Stormy) -> None:
     assert (stormy.last.status, stormy.last.err) == (0, "")
     assert "was killed by SIGKILL" in stormy.last.out
@@ -241,7 +234,7 @@ def test_a_run_continues_without_its_worker(stormy: Stormy) -> None:
     assert retried.user_attrs["outcome"] == "trained"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_row_1_a_retry_resumes_where_the_killed_worker_ended(stormy: Stormy) -> None:
     """The seconds that an epoch took are never the same twice: those epochs were not trained again."""
     (retried,) = [trial for trial in candidates(stormy.study) if trial.user_attrs["attempt"] == 2]
@@ -252,7 +245,7 @@ def test_row_1_a_retry_resumes_where_the_killed_worker_ended(stormy: Stormy) -> 
     assert sorted(retried.intermediate_values) == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_checkpoint_outlives_its_trial(calm: Calm, stormy: Stormy) -> None:
     for study in (calm.study, stormy.study):
         folder = reopened(study).folder / "checkpoints"
@@ -260,7 +253,7 @@ def test_no_checkpoint_outlives_its_trial(calm: Calm, stormy: Stormy) -> None:
         assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_1_4_a_disturbed_study_is_the_undisturbed_one(stormy: Stormy, calm: Calm) -> None:
     disturbed, undisturbed = candidates(stormy.study), calm.after[2]
     before = {trial.number: trial for trial in stormy.after_signal if trial.state.is_finished()}
@@ -278,7 +271,7 @@ def test_rows_1_4_a_disturbed_study_is_the_undisturbed_one(stormy: Stormy, calm:
     assert scores(disturbed) == scores(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disturbed_study_has_the_same_weights_bit_for_bit(stormy: Stormy, calm: Calm) -> None:
     pairs = zip(trained(candidates(stormy.study)), trained(calm.after[2]), strict=True)
     for ours, theirs in pairs:
@@ -290,7 +283,6 @@ def test_a_disturbed_study_has_the_same_weights_bit_for_bit(stormy: Stormy, calm
             np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.slow
 def test_rows_12_15_diverging_candidates_stop_the_run_with_what_they_share_and_another_seed_is_another_study(
     tmp_path: Path, calm: Calm
 ) -> None:

@@ -122,7 +122,12 @@ def test_an_error_that_cannot_be_printed_has_its_status() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "closed"),
-    [("show eip-b", (1,)), ("show eip-b", (0, 1)), ("show eip-b --json", (1, 2)), ("show eip-b --json", (0, 1, 2))],
+    [
+        ("show eip-b", (1,)),
+        pytest.param("show eip-b", (0, 1), marks=pytest.mark.long),
+        pytest.param("show eip-b --json", (1, 2), marks=pytest.mark.long),
+        ("show eip-b --json", (0, 1, 2)),
+    ],
 )
 def test_closed_streams_are_no_fault(arguments: str, closed: tuple[int, ...], tmp_path: Path) -> None:
     """Nor does a file that is written get the output."""
@@ -172,7 +177,6 @@ def test_a_python_without_the_packages_names_the_right_command(tmp_path: Path) -
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_row_23_a_run_whose_reader_has_gone_continues_and_writes_its_log(tmp_path: Path) -> None:
     """As in `python -m search run STUDY 2>&1 | head -1`."""
     storm = Storm(tmp_path)
@@ -185,7 +189,6 @@ def test_row_23_a_run_whose_reader_has_gone_continues_and_writes_its_log(tmp_pat
     assert "trial 0: " in storm.log and "The winner: " in storm.log and "\x1b" not in storm.log
 
 
-@pytest.mark.slow
 def test_row_23_a_full_output_does_not_end_a_run(tmp_path: Path) -> None:
     storm = Storm(tmp_path)
     with Path("/dev/full").open("w") as full:
@@ -195,7 +198,6 @@ def test_row_23_a_full_output_does_not_end_a_run(tmp_path: Path) -> None:
     assert "The winner: " in storm.log
 
 
-@pytest.mark.slow
 def test_row_23_a_run_whose_terminal_is_closed_ends_in_good_order(tmp_path: Path) -> None:
     """The kernel sends SIGHUP to the session, and writing to the terminal fails from then on."""
     storm = Storm(tmp_path)
@@ -219,7 +221,7 @@ def test_row_23_a_run_whose_terminal_is_closed_ends_in_good_order(tmp_path: Path
     storm.check(4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_row_23_a_run_in_the_background_ignores_what_its_shell_ignores(tmp_path: Path) -> None:
     """A shell without job control ignores SIGINT for it, nohup SIGHUP; SIGTERM ends it."""
     storm = Storm(tmp_path)
@@ -240,7 +242,7 @@ def test_row_23_a_run_in_the_background_ignores_what_its_shell_ignores(tmp_path:
     storm.check(4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_commands_in_the_background_end_by_sigterm(tmp_path: Path) -> None:
     storm = Storm(tmp_path)
     storm.start()

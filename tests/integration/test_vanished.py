@@ -32,7 +32,9 @@ DISAPPEARANCES = {
 }
 
 
-@pytest.mark.parametrize("case", DISAPPEARANCES)
+@pytest.mark.parametrize(
+    "case", ["database", "study", *(pytest.param(case, marks=pytest.mark.long) for case in ("another database", "folder"))]
+)
 def test_row_24_a_run_whose_study_disappears_stops_and_resumes_when_it_is_back(
     case: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -139,14 +141,14 @@ def test_row_26_commands_read_a_run_folder_that_may_only_be_read(locked: Storm, 
     record({26: 4}, Results(0, 0))
 
 
+@pytest.mark.long
 def test_row_26_commands_read_a_run_on_a_full_disk(ended: Storm) -> None:
     for arguments, (status, expected) in LOOKS.items():
         check_look([*FULL_DISK, *command_of(ended, *arguments)], status, expected)
     record({26: 3}, Results(0, 0))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", ["read-only folder", "full disk"])
+@pytest.mark.parametrize("place", ["read-only folder", pytest.param("full disk", marks=pytest.mark.long)])
 def test_row_26_the_dashboard_shows_a_run_that_cannot_be_written(place: str, locked: Storm) -> None:
     command = [*(FULL_DISK if place == "full disk" else OTHER_USER), *command_of(locked, "dashboard", "--port", "0")]
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

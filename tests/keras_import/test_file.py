@@ -147,7 +147,6 @@ def test_other_files_are_rejected_with_the_remedy(case: str, tmp_path: Path, run
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.slow
 def test_files_of_keras_in_hdf5_get_the_remedy_that_works(tmp_path: Path) -> None:
     import keras
 

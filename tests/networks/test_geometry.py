@@ -188,7 +188,6 @@ def test_the_receptive_fields_of_the_references(name: str, expected: int) -> Non
     assert all(field is None for field in fields[ends:])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_receptive_fields_of_the_references_are_what_a_pixel_reaches(name: str) -> None:
     resolved = resolve(reference(name))

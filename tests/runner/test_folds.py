@@ -108,7 +108,7 @@ def train_seed(fold: int) -> int:
     return derive(7, "fold", fold)
 
 
-@pytest.mark.parametrize("kind", ["epoch", "step"])
+@pytest.mark.parametrize("kind", [pytest.param("epoch", marks=pytest.mark.long), "step"])
 def test_a_killed_training_continues_in_its_fold_and_epoch(
     kind: str, whole: tuple[Training, list[Epoch], int], tmp_path: Path
 ) -> None:
@@ -284,7 +284,7 @@ def test_candidates_are_pruned_at_the_ends_of_folds(tmp_path: Path) -> None:
     assert (other.rungs, other.restarts) == ((3, 8), (3,))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_in_several_folds_ends_as_one_that_was_not(tmp_path: Path) -> None:
     faults = [
         {"at": "epoch", "do": "crash", "epoch": 3, "fold": 1},

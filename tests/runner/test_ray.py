@@ -49,8 +49,8 @@ def is_halfway(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.RUNNING and len(trial.intermediate_values) == 2
 
 
+@pytest.mark.long
 @needs_ray
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning")  # Ray's own
 def test_row_22_a_lost_nodes_trial_resumes_on_another_and_the_study_ends_with_its_number(storm: Storm, cluster: Any) -> None:
     process = storm.begin("--workers", "3", "--ray-address", cluster.address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from search.storage.claims import _CLAIMS, Claims, claims_of
 from search.storage.database import open_storage
 from search.storage.resilient import ResilientStorage
 from search.storage.urls import sqlite_url
+from tests.support.snippet import snippet
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,9 +158,8 @@ print(json.dumps(claimed))
 """
 
 
-@pytest.mark.slow
 def test_four_processes_never_hold_the_same_key(study: optuna.Study, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", CLAIM, sqlite_url(tmp_path)]
+    words = snippet(CLAIM, sqlite_url(tmp_path))
     workers = [subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for worker in workers:
         assert worker.stdout

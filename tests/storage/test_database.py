@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from search.storage.database import LOCK_TIMEOUT_SECONDS, open_storage
 from search.storage.urls import NETWORK_FILE_SYSTEMS, file_system, masked, sqlite_url
 from tests.fault_table import record, results
 from tests.support.servers import PASSWORD, Server, free_port
+from tests.support.snippet import snippet
 
 ROOT = Path(__file__).parents[2]
 PASSWORDS = ["hunter2", "{hunter2}", "hun:ter2", "hun/ter2", "hun@ter2", "%hunter2", "@hunter2@", "hunter2?", "a b#hunter2"]
@@ -124,11 +124,10 @@ print(json.dumps(claimed))
 """
 
 
-@pytest.mark.slow
 def test_four_processes_claim_each_of_forty_queued_trials_once(study: optuna.Study, tmp_path: Path) -> None:
     for job in range(40):
         study.enqueue_trial({}, user_attrs={"job": job})
-    words = [sys.executable, "-c", CLAIM, sqlite_url(tmp_path / "run")]
+    words = snippet(CLAIM, sqlite_url(tmp_path / "run"))
     workers = [subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for worker in workers:
         assert worker.stdout

@@ -267,7 +267,7 @@ def search(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_a_folder_to_a_trained_network(tmp_path: Path) -> None:
     put_all(tmp_path / "set", X, Y)
     asked = ["mine", "--data", str(tmp_path / "set"), "--budget", "3000", "--to", str(tmp_path)]

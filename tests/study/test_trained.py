@@ -73,7 +73,6 @@ def test_another_trials_weights_alone_are_rejected(copied: Run) -> None:
     assert trained.candidate(copied, number).facts["trial"] == number
 
 
-@pytest.mark.slow
 def test_a_report_names_the_folder_and_continues_without_its_pictures(swapped: tuple[Run, int]) -> None:
     run, number = swapped
     problems: list[str] = []
@@ -102,7 +101,6 @@ def test_a_trial_of_an_earlier_version_is_accepted_where_fingerprint_and_values_
         own_weights(tmp_path, trial, SMALL)
 
 
-@pytest.mark.slow
 def test_a_report_continues_where_an_earlier_versions_weights_have_other_shapes(
     copied: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,8 +46,9 @@ NAME = "fork-server"  # of the process that a supervisor has beside its workers
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # of prctl(2)
 REAL = subprocess.Popen
 WORKER = "tests.support.numpy_worker"
+SNIPPET = "tests.support.snippet"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-MODULES = ("search", WORKER)
+MODULES = ("search", WORKER, SNIPPET)
 SUPERVISORS = ("run", "finals")
 KERAS_VERBS = ("run", "finals", "export", "submission")  # unless their worker is another
 PACKAGES = (
@@ -160,7 +161,10 @@ def _without_read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _needs_keras(order: Mapping[str, Any]) -> bool:
-    return order["words"][1:2] != [] and order["words"][1] in KERAS_VERBS and "SEARCH_WORKER" not in order["environment"]
+    module, *words = order["words"]
+    if module == SNIPPET:
+        return "search.training" in words[0]
+    return words[:1] != [] and words[0] in KERAS_VERBS and "SEARCH_WORKER" not in order["environment"]
 
 
 def _is_readable(stream: Any, timeout: float | None) -> bool:

@@ -1,6 +1,7 @@
-"""Checks of the engine on JAX that test_jax.py runs in a process of their own: `KERAS_BACKEND=jax python jax_side.py FILE`.
+"""Checks of the engine on JAX that test_jax.py runs apart: `KERAS_BACKEND=jax python jax_side.py NAME...`.
 
-Every check runs, and its failure or null is printed as JSON. The batches that were trained on are left in FILE, an .npz.
+Every check of these names runs, and its failure or null is printed as JSON. A name that ends in .npz is a file in which the
+batches are left that an epoch trains on.
 """
 
 from __future__ import annotations
@@ -298,13 +299,15 @@ def batches() -> dict[str, Any]:
 
 
 def main() -> None:
-    found = batches()
-    suspects = ("tensorflow", "search.training.engine.jax", "search.training.engine.tensorflow")
-    np.savez(sys.argv[1], modules=[name for name in suspects if name in sys.modules], **found)
     failures: dict[str, str | None] = {}
-    for name, check in CHECKS.items():
+    for name in sys.argv[1:]:
+        if name.endswith(".npz"):
+            found = batches()
+            suspects = ("tensorflow", "search.training.engine.jax", "search.training.engine.tensorflow")
+            np.savez(name, modules=[suspect for suspect in suspects if suspect in sys.modules], **found)
+            continue
         try:
-            check()
+            CHECKS[name]()
             failures[name] = None
         except Exception:
             failures[name] = traceback.format_exc()

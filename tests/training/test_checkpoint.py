@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from search.training import checkpoint as checkpoints
 from search.training.recipe import Augment, Cosine, Recipe
 from search.training.train import Epoch, Training, fit
 from tests.support.checkpoints import EVERYTHING, NETWORK, ROOT, Pretence, begun, digits, pretence
+from tests.support.snippet import snippet
 
 __all__ = ["digits", "pretence"]
 
@@ -61,13 +61,12 @@ print(json.dumps([epoch.seconds for epoch in seen]))
 
 
 def fresh(path: Path, stop_after: int) -> list[Any]:
-    words = [sys.executable, "-c", FRESH, str(path), str(stop_after)]
+    words = snippet(FRESH, path, stop_after)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow
 def test_a_resumed_training_equals_the_undisturbed_one_bit_for_bit(tmp_path: Path) -> None:
     """In the process that began it and in a new one."""
     whole, same_process, _ = fresh(tmp_path / "one.npz", 2)

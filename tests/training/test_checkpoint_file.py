@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from search.files import read_arrays
 from search.training import checkpoint as checkpoints
 from search.training.checkpoint import Checkpoint
 from tests.support.checkpoints import ROOT, Pretence, begun, digits, pretence
+from tests.support.snippet import snippet
 
 __all__ = ["digits", "pretence"]
 
@@ -92,9 +91,8 @@ for turn in range(12):
 """
 
 
-@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", WRITER, str(tmp_path / "one.npz")]
+    words = snippet(WRITER, tmp_path / "one.npz")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     found = done.stdout.split()

@@ -56,7 +56,7 @@ def odd_keras_home(folder: Path) -> str:
 KERAS = ["channels_last", "float32", "1e-07"]  # what BUILD prints
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_settings_of_keras_json_do_not_reach_the_networks(tmp_path: Path) -> None:
     """Here Keras is imported before the application sets it up; the tests of devices have both ways of setting it up."""
     done = run(BUILD.format(setup=""), KERAS_HOME=odd_keras_home(tmp_path))
@@ -81,8 +81,7 @@ def test_settings_that_keras_refuses_are_named(tmp_path: Path) -> None:
     assert "UserError: Keras on tensorflow cannot be imported" in last and str(tmp_path / "keras.json") in last
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["torch", "numpy"])
+@pytest.mark.parametrize("name", [pytest.param("torch", marks=pytest.mark.long), "numpy"])
 def test_a_run_on_such_a_backend_ends_with_status_2_before_anything_is_stored(name: str, tmp_path: Path) -> None:
     words = ["run", "quickstart", "--epochs", "1", "--trials", "1", "--out", str(tmp_path / "run")]
     done = run(
@@ -175,7 +174,7 @@ def test_onednn_takes_the_calling_thread_unless_the_user_says_otherwise(machine:
         assert os.environ[name] == after
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_layer_and_option_trains_with_deterministic_kernels(tmp_path: Path) -> None:
     """TensorFlow refuses an operation that has none at its first use; the choice holds for the process."""
     code = """
@@ -195,7 +194,6 @@ for case in cases():
     assert done.stdout.split() == KERAS
 
 
-@pytest.mark.slow
 def test_verbs_that_look_or_export_leave_gpus_alone(tmp_path: Path) -> None:
     """They load neither scikit-learn nor JAX, which stay importable."""
     setup = """

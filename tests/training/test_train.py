@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +29,7 @@ from search.training.engine.base import Evaluation
 from search.training.model import build
 from search.training.recipe import Augment, Linear, Recipe
 from search.training.train import Epoch, Training, TrialOver, pixels_of
+from tests.support.snippet import snippet
 from tests.support.trainings import LINEAR, SMALL, STILL, Arrays, Recorder, digits, measured, opened, recorded, same, trained
 
 __all__ = ["digits", "opened", "recorded"]
@@ -39,7 +39,6 @@ ROOT = Path(__file__).parents[2]
 # --- it learns, the same each time -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_loss_falls_and_most_digits_are_classified_correctly(digits: Dataset) -> None:
     training = trained(digits, Recipe(epochs=15, batch_size=16, learning_rate=0.003), SMALL)
     losses = [epoch.loss for epoch in training.history]
@@ -68,12 +67,11 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
 def test_a_seed_gives_the_same_training_bit_for_bit_and_another_seed_another() -> None:
     """Within a process and in a new one, set up as the worker is."""
 
     def run(*seeds: str) -> list[Any]:
-        words = [sys.executable, "-c", REPEAT, *seeds]
+        words = snippet(REPEAT, *seeds)
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return list(json.loads(done.stdout.splitlines()[-1]))
@@ -221,7 +219,6 @@ def test_a_schedule_that_begins_anew_is_trained_as_it_says(digits: Dataset, reco
 # --- how an epoch is cut into calls ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_result_does_not_depend_on_how_an_epoch_is_cut(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     how = Augment(flip=True, crop=1, zoom=0.1, cutout=2, mixup=0.2)
     recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.01, ema=0.9, augment=how)

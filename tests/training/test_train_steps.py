@@ -254,7 +254,6 @@ def test_labels_are_smoothed_in_the_loss(smoothing: float, digits: Dataset) -> N
 # --- average and precision -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_an_average_of_the_weights_is_what_is_ranked_and_kept(digits: Dataset, followed: Any) -> None:
     """Against the average of the weights as each step left them, batch normalisation's statistics among them."""
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.01, ema=0.6)  # reached after 14 of 30 steps

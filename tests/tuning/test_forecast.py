@@ -233,7 +233,6 @@ FAULTS = {  # what is changed in the study file, options, what is told
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_reported_as_by_run(fault: str, tmp_path: Path) -> None:
     old, new, words, hint = FAULTS[fault]
@@ -247,7 +246,7 @@ def test_a_fault_is_reported_as_by_run(fault: str, tmp_path: Path) -> None:
     assert (run.status, run.err) == (2, planned.err)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plan_probes_a_study_on_this_machine(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(STUDY)
     words = ["plan", tmp_path / "tiny.toml", "--probe", "--json", "--trials", "3", "--epochs", "2", "--images", "500"]

@@ -331,7 +331,6 @@ def test_a_network_trained_with_rungs_is_another_candidate_than_without(tmp_path
 # --- as a user runs it -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_study_with_rungs_ends_with_some_trained_and_some_pruned(climbed: Climbed) -> None:
     assert (climbed.ended.status, climbed.ended.err) == (0, "")
     assert "no better candidate came in 4 trained trials" in climbed.ended.out
@@ -345,7 +344,6 @@ def test_a_study_with_rungs_ends_with_some_trained_and_some_pruned(climbed: Clim
         assert trial.state == (TrialState.PRUNED if pruned else TrialState.COMPLETE)
 
 
-@pytest.mark.slow
 def test_the_leaderboard_ranks_what_was_trained_to_its_end_and_lists_the_rest_below(climbed: Climbed) -> None:
     rows = climbed.board["trials"]
     full = [row for row in rows if row["outcome"] == "trained"]
@@ -359,7 +357,6 @@ def test_the_leaderboard_ranks_what_was_trained_to_its_end_and_lists_the_rest_be
     assert all(row["epochs"] < 4 for row in rows[len(full) :])
 
 
-@pytest.mark.slow
 def test_a_study_begins_with_the_known_networks_and_prunes_none_of_them(climbed: Climbed) -> None:
     good, poor, *others = climbed.after
     assert [trial.user_attrs.get("warm_start") for trial in (good, poor)] == ["good", "poor"]
@@ -371,7 +368,6 @@ def test_a_study_begins_with_the_known_networks_and_prunes_none_of_them(climbed:
     assert poor.intermediate_values[1] < good.intermediate_values[1]  # any other would have been pruned for it
 
 
-@pytest.mark.slow
 def test_every_training_of_a_study_with_rungs_begins_its_schedule_anew_at_each_and_the_base_is_never_pruned(
     climbed: Climbed,
 ) -> None:
@@ -413,7 +409,6 @@ def kill_past_a_rung(study: Path) -> int:
         time.sleep(0.002)
 
 
-@pytest.mark.slow
 def test_a_study_with_rungs_that_was_killed_and_gone_on_with_is_the_undisturbed_one(
     climbed: Climbed, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -45,6 +44,7 @@ from tests.support.proposals import (
     values_of,
 )
 from tests.support.runs import Bench, Pretence, pretence, small_run
+from tests.support.snippet import snippet
 
 __all__ = ["pretence", "storage", "study"]
 ROOT = Path(__file__).parents[2]
@@ -289,10 +289,9 @@ print(json.dumps(proposed))
 """
 
 
-@pytest.mark.slow
 def test_four_processes_propose_each_network_of_a_space_once(tmp_path: Path) -> None:
     study = open_study(opened(tmp_path))
-    words = [sys.executable, "-c", PROPOSE, str(tmp_path)]
+    words = snippet(PROPOSE, tmp_path)
     workers = [
         subprocess.Popen([*words, sampler], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for sampler in (*SAMPLERS, "grid")

@@ -45,9 +45,6 @@ from tests.support.runs import ROOT, copied, finished, study_file
 __all__ = ["chromium", "copied", "finished", "site"]
 
 
-slow = pytest.mark.slow
-
-
 pytestmark = pytest.mark.usefixtures("patched")  # what is served in this process patches optuna-dashboard in it
 
 
@@ -87,7 +84,6 @@ def changing(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield site, run
 
 
-@slow
 def test_row_27_foreign_hosts_get_403_and_change_nothing(site: Site) -> None:
     path = f"/api/studies/{site.study_id}"
     tries = 0
@@ -104,7 +100,6 @@ def test_row_27_foreign_hosts_get_403_and_change_nothing(site: Site) -> None:
     record({27: tries}, Results(0, 0))
 
 
-@slow
 def test_row_27_without_the_token_nothing_is_read_or_deleted(site: Site) -> None:
     path = f"/api/studies/{site.study_id}"
     for cookie in ("", f"{site.access.cookie}=guess"):
@@ -114,20 +109,17 @@ def test_row_27_without_the_token_nothing_is_read_or_deleted(site: Site) -> None
     record({27: 4}, Results(0, 0))
 
 
-@slow
 def test_only_loopback_is_bound(site: Site) -> None:
     """Every address of 127.0.0.0/8 is this machine, and the server is bound to one of them alone."""
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", site.port), timeout=5):
         pass
 
 
-@slow
 def test_a_port_in_use_is_the_users_to_change(site: Site, finished: Run) -> None:
     with pytest.raises(UserError, match=f"port {site.port} is in use; pass --port"):
         dashboard.serve(finished, site.port, on_ready=print)
 
 
-@slow
 def test_the_best_is_the_trained_best_and_the_rejected_have_no_value(site: Site, finished: Run) -> None:
     detail, board = site.detail(), leaderboard_of(finished)
     assert [trial["values"] for trial in detail["best_trials"]] == [[board["trials"][0]["best_val_accuracy"]]]
@@ -136,14 +128,12 @@ def test_the_best_is_the_trained_best_and_the_rejected_have_no_value(site: Site,
     assert "values" not in detail["trials"][1]
 
 
-@slow
 def test_sortable_columns_are_numbers(site: Site) -> None:
     sortable = {column["key"]: column["sortable"] for column in site.detail()["union_user_attrs"]}
     for name in ("params", "macs", "best_val_accuracy", "best_epoch", "final_val_accuracy", "delta_vs_base", "seconds"):
         assert sortable[name], name
 
 
-@slow
 def test_the_graphs_stand_in_their_order(site: Site) -> None:
     graphs = {graph["id"]: json.loads(graph["graph_object"]) for graph in site.detail()["plotly_graph_objects"]}
     assert list(graphs) == list(GRAPHS)
@@ -154,7 +144,6 @@ def test_the_graphs_stand_in_their_order(site: Site) -> None:
     assert REJECTED in names["refusals"]
 
 
-@slow
 def test_the_exported_files_can_be_downloaded(site: Site, finished: Run) -> None:
     found = {meta["filename"]: meta["artifact_id"] for meta in site.detail()["artifacts"]}
     assert set(found) >= {"best_model.py", "best_model.json", "best_model.keras", "report.md"}
@@ -162,7 +151,6 @@ def test_the_exported_files_can_be_downloaded(site: Site, finished: Run) -> None
         assert site.ask("GET", f"/artifacts/{site.study_id}/{number}") == (200, (finished.folder / name).read_bytes())
 
 
-@slow
 def test_files_written_since_the_study_ended_are_offered(changing: tuple[Site, Run]) -> None:
     site, run = changing
     found = {meta["filename"]: meta["artifact_id"] for meta in site.detail()["artifacts"]}
@@ -170,7 +158,6 @@ def test_files_written_since_the_study_ended_are_offered(changing: tuple[Site, R
         assert site.ask("GET", f"/artifacts/{site.study_id}/{found[name]}")[1] == (run.folder / name).read_bytes()
 
 
-@slow
 def test_a_note_can_be_written_in_the_dashboard(changing: tuple[Site, Run]) -> None:
     site, run = changing
     note = site.detail()["note"]
@@ -181,7 +168,6 @@ def test_a_note_can_be_written_in_the_dashboard(changing: tuple[Site, Run]) -> N
     assert site.detail()["note"]["body"].endswith("\n\nmine")
 
 
-@slow
 @pytest.mark.parametrize(
     ("cause", "status", "reason"),
     [
@@ -201,7 +187,7 @@ def test_a_failed_deletion_is_answered_with_the_remedy(
     assert answered.startswith(status) and json.loads(body)["reason"].startswith(reason)
 
 
-@slow
+@pytest.mark.long
 def test_a_study_at_work_is_not_disturbed(copied: Run) -> None:
     with serving(copied) as site:
         command = [sys.executable, "-m", "search", "run", str(study_file(copied)), "--trials", "5"]
@@ -218,7 +204,6 @@ def test_a_study_at_work_is_not_disturbed(copied: Run) -> None:
         assert sum(trial["state"] == "Complete" for trial in site.detail()["trials"]) == 5
 
 
-@slow
 def test_while_it_reads_no_lock_is_held(copied: Run) -> None:
     """At every statement of a page another process can write; a page is answered while another process writes."""
     served, taken = Wsgi(copied), list[str]()
@@ -245,7 +230,6 @@ def test_while_it_reads_no_lock_is_held(copied: Run) -> None:
     other.close()
 
 
-@slow
 def test_trials_that_end_during_requests_are_all_there(changing: tuple[Site, Run]) -> None:
     site, run = changing
     loaded, over, answers = studies.load(run), threading.Event(), list[int]()
@@ -316,8 +300,7 @@ def shoot(browser: Any, name: str) -> None:
 TITLES = ("Learning curves", "Accuracy against parameters", "Accuracy against multiply-adds", "Rejected before training")
 
 
-@slow
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_the_study_page_shows_the_best_the_graphs_and_the_files(theme: str, site: Site, finished: Run, browser: Any) -> None:
     winner = leaderboard_of(finished)["trials"][0]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]})
@@ -336,7 +319,6 @@ def test_the_study_page_shows_the_best_the_graphs_and_the_files(theme: str, site
         assert f":{site.port}/artifacts/{site.study_id}/" in link.get_attribute("href")
 
 
-@slow
 def test_the_note_page_shows_the_note(site: Site, browser: Any) -> None:
     text = text_of(
         browser, f"{site.url}/note", "Trial 2, the best of 2 trained candidates", "The first 5", "How to read this"
@@ -345,7 +327,6 @@ def test_the_note_page_shows_the_note(site: Site, browser: Any) -> None:
     assert "**" not in text and "|" not in text, "Markdown is rendered"
 
 
-@slow
 def test_the_page_of_a_trial_shows_its_network(site: Site, finished: Run, browser: Any) -> None:
     for number, words in (
         (1, "Rejected:"),
@@ -358,7 +339,6 @@ def test_the_page_of_a_trial_shows_its_network(site: Site, finished: Run, browse
         assert "|" not in text
 
 
-@slow
 def test_the_table_has_the_numbers(site: Site, finished: Run, browser: Any) -> None:
     names = ("params", "best_val_accuracy", "best_epoch", "delta_vs_base")
     text_of(browser, f"{site.url}/smartSelection", *(f"UserAttribute {name}" for name in names))

@@ -28,7 +28,6 @@ from tests.support.synthetic import fill, noise_images, storages_in_memory, synt
 
 __all__ = ["chromium"]
 
-slow = pytest.mark.slow
 TRIALS = 30
 
 
@@ -131,7 +130,6 @@ def focus(page: Any, selector: str) -> Any:
     return page.switch_to.active_element
 
 
-@slow
 def test_the_leaderboard_works_by_keyboard(page: Any, found: Findings) -> None:
     assert len(shown(page, 0)) == 1 + SHOWN
     focus(page, ".whole").send_keys(Keys.ENTER)
@@ -156,7 +154,6 @@ def test_the_leaderboard_works_by_keyboard(page: Any, found: Findings) -> None:
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-@slow
 def test_the_leaderboard_is_saved_as_csv_and_json(page: Any, found: Findings) -> None:
     rows = list(csv.DictReader(page.execute_script("return leaderboardText('csv')").splitlines()))
     assert [row["name"] for row in rows] == [row["name"] for row in leaderboard_rows(found)]
@@ -168,8 +165,9 @@ def test_the_leaderboard_is_saved_as_csv_and_json(page: Any, found: Findings) ->
     assert set(values[1]["choices"]) == {name.replace("_", " ") for name in found.run.config.parameters}
 
 
-@slow
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), pytest.param(1280, "dark", marks=pytest.mark.long), (390, "light")]
+)
 def test_the_page_breaks_no_rule_of_accessibility(page: Any, width: int, scheme: str) -> None:
     emulate(page, width, scheme, is_phone=width < 600)
     page.refresh()

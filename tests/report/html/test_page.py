@@ -37,7 +37,6 @@ from tests.support.synthetic import fill, finals_of, noise_images, storages_in_m
 __all__ = ["chromium", "found", "text"]
 
 
-slow = pytest.mark.slow
 RESIDUAL = STUDIES / "cifar10_100k_residual" / "study.toml"
 ABLATION = STUDIES / "ablation_normalisation" / "study.toml"
 HOSTILE = ("</script><script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "<b>&amp;", "a|b", "<!--", "{{7*7}}")
@@ -291,9 +290,15 @@ def open_page(browser: Any, path: Path) -> Any:
     return browser.execute_script
 
 
-@slow
-@pytest.mark.parametrize(("width", "is_phone"), [(1280, False), (390, True)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "is_phone", "scheme"),
+    [
+        (1280, False, "light"),
+        (390, True, "dark"),
+        pytest.param(1280, False, "dark", marks=pytest.mark.long),
+        pytest.param(390, True, "light", marks=pytest.mark.long),
+    ],
+)
 def test_the_page_is_whole_on_every_screen(
     width: int, is_phone: bool, scheme: str, text: str, chromium: Any, tmp_path: Path
 ) -> None:
@@ -320,7 +325,6 @@ def test_the_page_is_whole_on_every_screen(
         (Path(folder) / f"report_{width}_{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
-@slow
 def test_figures_follow_the_readers_scheme(text: str, chromium: Any, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     emulate(chromium, 1280, "light")

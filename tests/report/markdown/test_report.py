@@ -42,9 +42,6 @@ from tests.support.runs import copied, finished, search, study_file
 __all__ = ["copied", "finished"]
 
 
-slow = pytest.mark.slow
-
-
 def known(run: Run) -> tuple[list[Record], list[Record]]:
     loaded = studies.load(run)
     return study_records.records(loaded.candidates), study_records.records(loaded.references)
@@ -106,7 +103,6 @@ def test_rejected_proposals_are_counted_by_rule_with_some_sizes() -> None:
 # --- report.md -------------------------------------------------------------------------------------------------------
 
 
-@slow
 def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
     text, board = report(copied), leaderboard(copied, *known(copied), IMAGES)
     rows = table(section(text, "Leaderboard"))[1:]
@@ -128,7 +124,6 @@ def test_the_report_agrees_with_the_leaderboard(copied: Run) -> None:
     assert ("Rejected before training" in text) == bool(board["refusals"])
 
 
-@slow
 def test_the_report_shows_the_winner_layer_by_layer_and_as_keras_does(copied: Run) -> None:
     text, network = report(copied), studies.network_of(copied)
     assert [tuple(row) for row in table(section(text, "The winner: trial"))[1:]] == [
@@ -142,7 +137,6 @@ def test_the_report_shows_the_winner_layer_by_layer_and_as_keras_does(copied: Ru
     assert widths == {page.SUMMARY_WIDTH}, "no column is cut off"
 
 
-@slow
 def test_the_report_holds_the_logs_as_they_were_written(copied: Run) -> None:
     text, number = report(copied), studies.best(copied, known(copied)[0]).number
     for title, name in (
@@ -156,7 +150,6 @@ def test_the_report_holds_the_logs_as_they_were_written(copied: Run) -> None:
         assert [float(row[3]) for row in rows] == pytest.approx([epoch["val_loss"] for epoch in log], abs=5e-5)
 
 
-@slow
 def test_the_checklist_of_a_run_is_about_its_winner(copied: Run) -> None:
     found, network = gather(copied, studies.load(copied)), studies.network_of(copied)
     rows = {asked: (mark, evidence) for mark, asked, evidence in table(section(report(copied), "Checklist"))[1:]}
@@ -172,7 +165,6 @@ def test_the_checklist_of_a_run_is_about_its_winner(copied: Run) -> None:
     assert rows["beats the base"] == (marks[found.verdict.standing], formatting.escaped(found.verdict.sentence))
 
 
-@slow
 def test_missing_parts_are_reported(copied: Run) -> None:
     shutil.rmtree(copied.folder / "references")
     number = studies.best(copied, known(copied)[0]).number
@@ -182,7 +174,6 @@ def test_missing_parts_are_reported(copied: Run) -> None:
     assert section(text, f"Training log of trial {number}").startswith("The log was not found in the run folder (trials/")
 
 
-@slow
 def test_a_base_that_is_a_plain_accuracy_has_no_log(copied: Run) -> None:
     run = replace(copied, config=copied.config.model_copy(update={"base": 0.999}))
     text = report(run)
@@ -192,14 +183,12 @@ def test_a_base_that_is_a_plain_accuracy_has_no_log(copied: Run) -> None:
     assert "| ✗ | beats the base |" in text
 
 
-@slow
 def test_a_shipped_base_is_shown_with_its_published_figures(copied: Run) -> None:
     text = report(replace(copied, config=copied.config.model_copy(update={"base": "base", "protocol": "course"})))
     assert ["published", "", "82.87%", "47", "82.02%"] in table(section(text, "The base"))
     assert "measured on the test images" in section(text, "Protocol course")
 
 
-@slow
 @pytest.mark.parametrize("columns", [None, "40"])
 def test_keras_summary_does_not_depend_on_the_terminal(columns: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -223,7 +212,6 @@ def test_nothing_trained_is_the_users_to_know(tmp_path: Path) -> None:
 # --- what the winner gets wrong -------------------------------------------------------------------------------------
 
 
-@slow
 def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
     found = gather(copied, studies.load(copied))
     answers = evaluate_winner(found)
@@ -234,7 +222,6 @@ def test_the_winner_asked_again_is_as_right_as_it_was(copied: Run) -> None:
     assert answers.class_names == tuple("0123456789")
 
 
-@slow
 def test_a_winner_that_cannot_be_asked_again_says_why(copied: Run) -> None:
     found = gather(copied, studies.load(copied))
     with pytest.raises(UserError, match=r"the images differ from the study's: fingerprint [0-9a-f]+, not 0{16}"):
@@ -247,7 +234,6 @@ def test_a_winner_that_cannot_be_asked_again_says_why(copied: Run) -> None:
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-@slow
 def test_run_leaves_a_page_that_agrees_with_top(finished: Run) -> None:
     page, board = (finished.folder / "report.html").read_text(encoding="utf-8"), judged(finished)
     told = re.search(r'<script type="application/json" id="leaderboard">(.*?)</script>', page)
@@ -260,7 +246,6 @@ def test_run_leaves_a_page_that_agrees_with_top(finished: Run) -> None:
     assert page.count('<img src="data:image/png;base64,') == min(wrong, 24) > 0
 
 
-@slow
 def test_report_writes_both_pages_anew(copied: Run) -> None:
     for name in ("report.html", "report.md"):
         (copied.folder / name).unlink()
@@ -269,7 +254,6 @@ def test_report_writes_both_pages_anew(copied: Run) -> None:
     assert all(Path(path).is_file() for path in printed)
 
 
-@slow
 def test_run_leaves_the_report_and_the_notes(finished: Run) -> None:
     from optuna_dashboard import get_note
     from optuna_dashboard._note import get_note_from_system_attrs

@@ -193,6 +193,7 @@ def test_the_notebook_runs_without_what_there_is_not(
     assert said.count("class Batches") == 1
 
 
+@pytest.mark.long
 def test_it_runs_where_it_was_moved_and_trains_each_network_by_its_recipe_if_asked(
     handed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +296,7 @@ def test_learning_curves_lie_where_their_values_say() -> None:
 # --- the example notebook --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_example_notebook_runs(finished: Run) -> None:
     path = ROOT / "studies" / "quickstart" / "explore.ipynb"
     example = nbformat.read(path, 4)

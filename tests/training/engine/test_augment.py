@@ -256,7 +256,7 @@ def test_a_compiled_step_takes_batches_of_any_size() -> None:
             np.testing.assert_allclose(values(results[name]), values(expected), atol=1e-5, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_jax_computes_the_same(tmp_path: Path) -> None:
     """The same functions under jax.jit in a process of their own, which never loads TensorFlow."""
     root = Path(__file__).parents[3]

@@ -18,7 +18,8 @@ from search.training.engine.layers import ShiftedDepthwiseConv2D, ShiftedMaxPool
 from tests.support import jax_side
 
 ROOT = Path(__file__).parents[3]
-CHECKS = ("sgd", "adam", "adamw", "continued", "measured", "small", "resident")
+CHECKS = ("adam", "resident")
+LONG_CHECKS = ("sgd", "adamw", "continued", "measured", "small")
 QUICK = {  # compiled once for all engines of a network, and without effort
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -34,9 +35,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def failures(folder: Path) -> Any:
+    return run_checks(folder, *CHECKS)
+
+
+@pytest.fixture(scope="module")
+def long_failures(folder: Path) -> Any:
+    return run_checks(folder, str(folder / "jax.npz"), *LONG_CHECKS)
+
+
+def run_checks(folder: Path, *names: str) -> Any:
+    """Failure or None by name; see jax_side.py."""
     pytest.importorskip("jax")
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "tests" / "support" / "jax_side.py"), str(folder / "jax.npz")],
+        [sys.executable, "-W", "error", str(ROOT / "tests" / "support" / "jax_side.py"), *names],
         env=os.environ | QUICK | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
         capture_output=True,
         text=True,
@@ -47,16 +58,24 @@ def failures(folder: Path) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_jax(failures: dict[str, str | None], check: str) -> None:
-    """See the function of that name in jax_side.py; the first three are steps against Keras' own."""
+    """See the function of that name in jax_side.py; `adam` checks steps against Keras' own."""
     assert set(failures) == set(CHECKS)
     assert failures[check] is None, failures[check]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("failures")
+@pytest.mark.long
+@pytest.mark.parametrize("check", LONG_CHECKS)
+def test_the_rest_on_jax(long_failures: dict[str, str | None], check: str) -> None:
+    """`sgd` and `adamw` check steps against Keras' own."""
+    assert set(long_failures) == set(LONG_CHECKS)
+    assert {*CHECKS, *LONG_CHECKS} == set(jax_side.CHECKS)
+    assert long_failures[check] is None, long_failures[check]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("long_failures")
 def test_both_backends_train_on_the_same_images(folder: Path) -> None:
     """On JAX without TensorFlow."""
     ours, theirs = np.load(folder / "jax.npz"), jax_side.batches()

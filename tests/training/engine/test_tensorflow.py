@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +41,7 @@ from search.training.engine.epoch import plan_epoch
 from search.training.engine.tensorflow import TensorFlowEngine
 from search.training.model import build
 from search.training.recipe import Recipe
+from tests.support.snippet import snippet
 
 ROOT = Path(__file__).parents[3]
 CLOSE = 1e-5
@@ -162,17 +162,26 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
+OTHER_STEPS = (
+    ("sgd, nesterov, decay, linear", EVERY_KIND),
+    ("adam", PYRAMID),
+    ("adam, clipped, one-cycle", PYRAMID),
+    ("augmented", PYRAMID),
+)
+
+
 @pytest.mark.parametrize(
     ("name", "network"),
     [
-        *((name, EVERY_KIND) for name in ("adamw, decay, cosine", "sgd, nesterov, decay, linear", "augmented")),
-        *((name, PYRAMID) for name in ("adam", "adam, clipped, one-cycle", "sgd", "augmented")),
+        ("adamw, decay, cosine", EVERY_KIND),
+        ("augmented", EVERY_KIND),
+        ("sgd", PYRAMID),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in OTHER_STEPS),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_each_step_is_keras_own(name: str, network: Architecture, unbalanced: Dataset) -> None:
-    """Loss, and what the step changes in weights, batch norm's averages and the optimizer's memory; 20 steps of a training.
+    """Loss, and what the step changes in weights, batch norm's averages and the optimizer's memory; three epochs.
 
     A value within rounding of the edge of a ReLU, or a tie in a max pool, may change a gradient: that happens in one step or
     two at most, and the error is then still small.
@@ -183,7 +192,7 @@ def test_each_step_is_keras_own(name: str, network: Architecture, unbalanced: Da
     balanced = {label: 150 / (10 * count) for label, count in counts.items()}
     reference = KerasStep(network, recipe, engine, balanced if recipe.class_weights == "balanced" else None)
     errors = []
-    for epoch in range(5):
+    for epoch in (0, 2, 4):
         plan = plan_epoch(recipe, len(unbalanced.x_train), 5, epoch)
         engine.begin(plan)
         loss_before = 0.0
@@ -195,12 +204,11 @@ def test_each_step_is_keras_own(name: str, network: Architecture, unbalanced: Da
             assert (loss - loss_before) / size == pytest.approx(expected, rel=CLOSE)
             loss_before = loss
             errors.append(apart(whole(engine.state()) - before, whole(reference.variables) - before))
-    assert len(errors) == 20
-    assert np.quantile(errors, 0.85) < CLOSE
+    assert len(errors) == 12
+    assert sorted(errors)[-3] < CLOSE
     assert max(errors) < 1e-2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("network", [EVERY_KIND, PYRAMID], ids=lambda network: network.name)
 def test_gradients_are_keras_own(network: Architecture, digits: Dataset) -> None:
     """Of every tensor, as far as it is not small beside the others, where rounding is all that is left of it."""
@@ -237,7 +245,6 @@ def test_steps_may_be_cut_into_calls_at_will(digits: Dataset) -> None:
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.slow
 def test_graphs_for_batches_of_one_size_compute_the_same(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """As traced for a GPU: one graph for full batches, one for the partial last batch."""
     layers = tuple(layer for layer in PYRAMID.layers if not isinstance(layer, Dropout))  # other masks on a GPU
@@ -335,7 +342,6 @@ def test_weights_come_in_the_order_of_standard_keras(digits: Dataset) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.slow
 def test_the_average_starts_short_and_covers_batch_norm(digits: Dataset) -> None:
     recipe = Recipe(epochs=1, batch_size=8, ema=0.8)
     engine = engine_of(digits, recipe)
@@ -374,11 +380,11 @@ print(*used)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc, which Linux has")
 def test_memory_grows_little_with_each_training() -> None:
     """The rest is released when the worker is recycled, after search.recycle_after trials."""
-    words = [sys.executable, "-c", TRAIN, "6"]
+    words = snippet(TRAIN, 6)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     used = done.stdout.split()

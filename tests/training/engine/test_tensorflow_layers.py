@@ -81,8 +81,7 @@ PLACES: dict[str, tuple[Layer, ...]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", PLACES)
 def test_every_activation_trains_and_evaluates_in_every_order(kind: str, precision: str, digits: Dataset) -> None:
     """TensorFlow's graph optimiser fuses some of them, also to operations that a CPU has no kernel for."""
