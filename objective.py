@@ -40,6 +40,7 @@ from search.training.measures import ACCURACY, MEASURES, effective_images, measu
 from search.training.recipe import Recipe
 from search.training.result import Epoch, Outcome, Training, TrialOver
 from search.training.trainer import KerasTrainer, Trainer
+from search.tuning.bayes import Prior
 from search.tuning.candidate import DataFacts, Rejection, judge
 from search.tuning.stopping import Limits
 
@@ -80,6 +81,7 @@ class Context:
     folder: Path  # of the run, or its sub-folder for the finals or the control search
     worker: str = "worker"
     base_accuracy: float | None = None  # value of the study's measure; None while the base is not trained
+    prior: Prior | None = None  # of other studies, for the sampler
 
     @cached_property
     def facts(self) -> DataFacts:

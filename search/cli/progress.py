@@ -27,6 +27,7 @@ from search.runner.events import (
     ImagesRead,
     LimitHit,
     PhaseStarted,
+    PriorFitted,
     StepDone,
     StudyLoaded,
     TrialEnded,
@@ -144,7 +145,7 @@ class RunView:
         self.is_int8 = False  # int8 networks are ranked
         self.metric = ACCURACY  # the measure that ranks them
         self.images: int | None = None  # of validation
-        self.adopted = ""  # of other runs, as it was said
+        self.other_runs = set[str]()  # lines on trials of other runs that were said
         self.away = -AWAY_SECONDS  # when it was last said
         self.seconds: list[float] = []  # that each trained candidate took
 
@@ -167,8 +168,8 @@ class RunView:
                 row.text = f"{done:,} of {total:,} images read"
             case StudyLoaded():
                 self._found(event)
-            case TrialsAdopted(text):
-                self._adopted(text)
+            case TrialsAdopted(text) | PriorFitted(text):
+                self._other_runs(text)
             case BaseKnown():
                 self._base(event)
             case PhaseStarted():
@@ -253,9 +254,9 @@ class RunView:
             counts = f"{self.trained} trained candidates, {self.rejected} rejected, {event.failed} failed{adopted}"
             self._say(f"Found {counts}; {rest}.")
 
-    def _adopted(self, text: str) -> None:
-        if text != self.adopted:  # every worker reports it
-            self.adopted = text
+    def _other_runs(self, text: str) -> None:
+        if text not in self.other_runs:  # every worker reports it
+            self.other_runs.add(text)
             self._say(escape(text))
 
     def _phase(self, event: PhaseStarted) -> None:

@@ -29,16 +29,18 @@ def plan(
     from search.study.dataset import load_study_data
     from search.study.survey import survey_space
     from search.tuning.adoption import assess
+    from search.tuning.bayes import Prior
     from search.tuning.candidate import DataFacts
     from search.tuning.checks import check_before_loading, check_networks, recipe_notes
     from search.tuning.forecast import forecast
-    from search.tuning.sources import check_data, open_sources
+    from search.tuning.sources import check_data, open_prior, open_sources
 
     name, path = study_file.find(study)
     config = study_file.load(path, overrides(data, epochs, trials, images, seed, batch_size))
     networks = check_before_loading(config)
     time_forecast = dataset = None
     sources, assessments = open_sources(config), []
+    prior_studies = open_prior(config)
     if probe or config.data.path or sources:  # a named set without a path may have to be downloaded, by Keras
         with console_of(stderr=as_json).status("reading the images") as status:
             dataset = load_study_data(config, watch=lambda done, total: status.update(f"{done:,} of {total:,} images read"))
@@ -64,6 +66,8 @@ def plan(
     print_survey(console_of(), name, config.budget.params, survey, time_forecast)
     for assessment in assessments:
         console_of().print(assessment.text("can be adopted"), markup=False, highlight=False, soft_wrap=True)
+    if prior_studies:
+        console_of().print(Prior(prior_studies).text, markup=False, highlight=False, soft_wrap=True)
     for note in recipe_notes(config):
         console_of().print(note, markup=False, highlight=False, soft_wrap=True)
 

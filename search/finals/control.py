@@ -71,7 +71,9 @@ def search_at_random(
 def control_config(config: StudyConfig) -> StudyConfig:
     """The same space, budget and recipe under the random sampler, with other seeds and no warm starts."""
     seed = derive(config.search.seed, "control")
-    return _with_search(config, sampler="random", rungs=None, directions=None, warm_start=[], adopt=[], repeats=1, seed=seed)
+    return _with_search(
+        config, sampler="random", rungs=None, directions=None, warm_start=[], adopt=[], prior=[], repeats=1, seed=seed
+    )
 
 
 def without_rungs(config: StudyConfig) -> StudyConfig:

@@ -70,6 +70,14 @@ class TrialsAdopted:
 
 
 @dataclass(frozen=True)
+class PriorFitted:
+    """Trials of other studies are fitted as the sampler's prior; which, and what they explain, in a line of text."""
+
+    text: str
+    event: Literal["prior"] = "prior"
+
+
+@dataclass(frozen=True)
 class BaseKnown:
     """The accuracy to beat is known, or the value of the study's other measure."""
 
@@ -239,8 +247,8 @@ class WorkerLost:
 
 
 Event = (
-    ImagesRead | DeviceReady | StudyLoaded | TrialsAdopted | BaseKnown | PhaseStarted | Waiting | DatabaseUnavailable
-    | LimitHit | Finishing
+    ImagesRead | DeviceReady | StudyLoaded | TrialsAdopted | PriorFitted | BaseKnown | PhaseStarted | Waiting
+    | DatabaseUnavailable | LimitHit | Finishing
     | TrialStarted | StepDone | EpochDone | TrialEnded | TrialReassigned
     | Done | Recycle | UserFault | Stopped | WorkerLost
 )  # fmt: skip

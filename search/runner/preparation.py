@@ -12,8 +12,17 @@ from objective import Context, Objective
 from search.data.dataset import Dataset
 from search.export import int8
 from search.runner.adoption import adopt_trials, sources_to_adopt
-from search.runner.events import DatabaseUnavailable, DeviceReady, ImagesRead, StudyLoaded, TrialsAdopted, Waiting
+from search.runner.events import (
+    DatabaseUnavailable,
+    DeviceReady,
+    ImagesRead,
+    PriorFitted,
+    StudyLoaded,
+    TrialsAdopted,
+    Waiting,
+)
 from search.runner.job import Order
+from search.runner.prior import prior_to_store, store_prior
 from search.runner.reporter import Reporter
 from search.storage.attributes import ADOPTED, ATTEMPT, INDEX, WARM_START
 from search.storage.claims import claims_of
@@ -56,7 +65,9 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
     run = order.run
     config = run.config
     networks = check_before_loading(config, order.references)
-    sources = sources_to_adopt(run) if not order.finals and not order.references else []
+    is_search = not order.finals and not order.references
+    sources = sources_to_adopt(run) if is_search else []
+    prior_studies = prior_to_store(run) if is_search else ()
     data = _read_data(run, reporter)
     check_data(sources, data)
     warm_starts = check_networks(config, networks, data.name, DataFacts.of(data))
@@ -84,10 +95,13 @@ def prepare(order: Order, reporter: Reporter, trainer: Trainer) -> Prepared:
             guess=guess_value(studies.candidates.user_attrs[DATA], search.metric),
         )
     )
+    prior = store_prior(studies.candidates, prior_studies) if prior_studies else None
+    if prior is not None:
+        reporter.send(PriorFitted(prior.text))
     claims = claims_of(studies.candidates)
     renew_claims(studies.candidates, claims, config, DataFacts.of(data))
     objective = Objective(
-        Context(config, data, run.folder, order.worker),
+        Context(config, data, run.folder, order.worker, prior=prior),
         claims,
         Limits(config.stop, order.seconds_left, config.cost_metrics),
         with_trackers(reporter, config.log, run.name, run.folder),

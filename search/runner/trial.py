@@ -62,7 +62,7 @@ def run_candidate(
     if trial is None:
         return False
     seed = derive(config.search.seed, "sampler", trial.user_attrs[INDEX])
-    study.sampler = make_sampler(config, context.facts, objective.claims, seed=seed)
+    study.sampler = make_sampler(config, context.facts, objective.claims, seed=seed, prior=context.prior)
     study.pruner = make_pruner(config)
     run_trial(study, trial, objective.candidate, objective)
     return True

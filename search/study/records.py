@@ -111,7 +111,9 @@ def proposal_words(proposal: Mapping[str, Any]) -> str | None:
             aim = "expected to beat the best" if reason == "win" else "may beat the best, and shows more of the space"
             interval = f"{proposal['mean']:.2%} predicted ({proposal['low']:.2%} to {proposal['high']:.2%})"
             gain = 100 * proposal["expected_gain"]
-            return f"sampled to {reason}: {interval}, {aim}; expected gain {gain:.2f} points"
+            weights = ", ".join(f"{run} with weight {weight:.2f}" for run, weight in proposal.get("prior", {}).items())
+            prior = f"; prior: {weights}" if weights else ""
+            return f"sampled to {reason}: {interval}, {aim}; expected gain {gain:.2f} points{prior}"
         case _:
             return None
 

@@ -31,6 +31,8 @@ from search.study.reference import TABLES
 from search.training.measures import ACCURACY
 from space import record_of
 
+FOLDERS = ("adopt", "prior")  # keys of the [search] table that name run folders
+
 
 def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | None = None) -> StudyConfig:
     """Check a configuration; a fault in an overridden key, or a rule that names one, is reported under its option.
@@ -76,9 +78,10 @@ def loads(content: bytes, path: Path, overrides: Mapping[str, Any] | None = None
         raw["base"] = _portable((path.parent / raw["base"]).resolve())
     if isinstance(table := raw.get("search"), dict) and isinstance(names := table.get("warm_start"), list):
         table["warm_start"] = [_portable((path.parent / name).resolve()) if is_file(name) else name for name in names]
-    if isinstance(table := raw.get("search"), dict) and isinstance(folders := table.get("adopt"), str | list):
-        listed = [folders] if isinstance(folders, str) else folders
-        table["adopt"] = [_portable((path.parent / name).resolve()) if isinstance(name, str) else name for name in listed]
+    for key in FOLDERS:
+        if isinstance(table := raw.get("search"), dict) and isinstance(folders := table.get(key), str | list):
+            listed = [folders] if isinstance(folders, str) else folders
+            table[key] = [_portable((path.parent / name).resolve()) if isinstance(name, str) else name for name in listed]
     if isinstance(data := raw.get("data"), dict) and isinstance(data.get("path"), str):
         data["path"] = str((path.parent / data["path"]).resolve())
     if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:
@@ -180,7 +183,7 @@ def _without_folder(key: str, value: Any) -> Any:
         return Path(value).name
     if key == "search.warm_start" and isinstance(value, list):
         return [Path(name).name if is_file(name) else name for name in value]
-    if key == "search.adopt" and isinstance(value, list):
+    if key.removeprefix("search.") in FOLDERS and isinstance(value, list):
         return ["/".join(Path(name).parts[-2:]) for name in value]  # most are called run
     return value
 

@@ -225,6 +225,11 @@ class SearchConfig(BaseModel):
         exclude_if=_is_default,
         description="Run folders, one or a list, whose trained trials are adopted as far as this study admits them.",
     )
+    prior: Annotated[tuple[str, ...], BeforeValidator(_as_paths)] = Field(
+        default=(),
+        exclude_if=_is_default,
+        description="Run folders, one or a list, whose trials tell the bayes sampler which networks to try first.",
+    )
     rungs: Rungs | None = Field(
         default=None, description="Epochs after which candidates are pruned that promise less than others did."
     )
@@ -244,6 +249,11 @@ class SearchConfig(BaseModel):
 
     @model_validator(mode="after")
     def _goes_together(self) -> SearchConfig:
+        if self.prior and self.sampler != "bayes":
+            unaware = f"the {self.sampler} sampler learns nothing from other studies"
+            raise ValueError(f'prior: {unaware}; take sampler = "bayes", or leave prior out')
+        if twice := [folder for folder in self.prior if folder in self.adopt]:
+            raise ValueError(f"prior: {twice[0]} is adopted, and would count twice; leave it out of adopt or of prior")
         if self.rungs and self.sampler in ("nsga2", "grid"):
             why = "learns nothing from a pruned trial" if self.sampler == "nsga2" else "trains all of its cells in full"
             raise ValueError(f"rungs: the {self.sampler} sampler {why}; take bayes, tpe or random, or leave rungs out")

@@ -26,7 +26,7 @@ from search.storage.claims import Claims
 from search.storage.optuna_internals import StudyView, base_storage_of, trial_id_of
 from search.study.config import StudyConfig
 from search.training.result import Outcome
-from search.tuning.bayes import BayesSampler
+from search.tuning.bayes import BayesSampler, Prior
 from search.tuning.candidate import DataFacts, Rejection, fits, judge
 from search.tuning.scaling import LOOK_AHEAD, largest_that_fits
 
@@ -44,10 +44,16 @@ class Exhausted(Exception):
     """Raised where the space holds no new network that fits."""
 
 
-def make_sampler(config: StudyConfig, data: DataFacts, claims: Claims, *, seed: int) -> BudgetedSampler:
-    """The sampler that a study asks for, seeded for one trial."""
+def make_sampler(
+    config: StudyConfig, data: DataFacts, claims: Claims, *, seed: int, prior: Prior | None = None
+) -> BudgetedSampler:
+    """The sampler that a study asks for, seeded for one trial.
+
+    Args:
+        prior: of the studies that it names in `search.prior`.
+    """
     if config.search.sampler == "bayes":
-        return BudgetedSampler(BayesSampler(config, data, seed=seed), config, data, claims, seed=seed)
+        return BudgetedSampler(BayesSampler(config, data, seed=seed, prior=prior), config, data, claims, seed=seed)
     return BudgetedSampler(inner_sampler(config.search.sampler, seed), config, data, claims, seed=seed)
 
 

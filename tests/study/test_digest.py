@@ -95,6 +95,7 @@ OTHERS: dict[str, tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]] = {
     "search.flip_average": (False, True),
     "search.warm_start": (["eip-c"], ["eip-c", "eip-d"]),
     "search.adopt": ((), ("/runs/old",)),
+    "search.prior": ((), ("/runs/other",), {"search.sampler": "bayes"}),
     "search.directions": (None, {"accuracy": "maximize", "macs": "minimize"}, {}),
     "search.rungs": (None, {"first": 1}, {"recipe.schedule": COSINE}),
     "search.rungs.first": (1, 2, {"recipe.schedule": COSINE, "recipe.epochs": 9}),
@@ -140,7 +141,7 @@ def test_keys_that_came_later_are_stored_only_where_they_say_something() -> None
     later = {"bits", "skip_damaged", "drop_copies", "folds", "group"}
     assert not later & parse(plain_study(), "study").dump()["data"].keys()
     assert "log" not in parse(plain_study(), "study").dump()
-    assert "adopt" not in parse(plain_study(), "study").dump()["search"]
+    assert not {"adopt", "prior"} & parse(plain_study(), "study").dump()["search"].keys()
     own = {"path": "/srv/a", "bits": 12, "skip_damaged": True, "drop_copies": True, "folds": 5, "group": "p[0-9]+"}
     dumped = parse(plain_study(data=own), "study").dump()
     assert later <= dumped["data"].keys()

@@ -339,10 +339,19 @@ def test_known_networks_are_found_from_the_study_file_and_reported_from_the_root
 
 
 @pytest.mark.parametrize("given", ['"../old/run"', '["../old/run"]'])
-def test_runs_to_adopt_are_found_from_the_study_file(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("key", ["adopt", "prior"])
+def test_other_runs_are_found_from_the_study_file(tmp_path: Path, given: str, key: str) -> None:
     (tmp_path / "sub").mkdir()
-    config = load(write_study(tmp_path / "sub", STUDY.replace("[search]", f"[search]\nadopt = {given}")))
-    assert config.search.adopt == (str(tmp_path / "old" / "run"),)
+    keys = f'[search]\n{key} = {given}\nsampler = "bayes"'
+    config = load(write_study(tmp_path / "sub", STUDY.replace('sampler = "tpe"\n', "").replace("[search]", keys)))
+    assert getattr(config.search, key) == (str(tmp_path / "old" / "run"),)
+
+
+def test_a_prior_needs_the_bayes_sampler_and_runs_that_are_not_adopted() -> None:
+    with pytest.raises(UserError, match=r'prior: the tpe sampler learns nothing .* sampler = "bayes"'):
+        parse(plain_study(search={"prior": "other/run", "sampler": "tpe"}), "study")
+    with pytest.raises(UserError, match="prior: other/run is adopted, and would count twice"):
+        parse(plain_study(search={"prior": "other/run", "adopt": "other/run", "sampler": "bayes"}), "study")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

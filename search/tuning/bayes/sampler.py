@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,16 @@ from search.study.config import StudyConfig
 from search.tuning.bayes.acquisition import Front, expected_improvement
 from search.tuning.bayes.candidates import Candidates, Point, Values
 from search.tuning.bayes.observations import Observations, observe
-from search.tuning.bayes.surrogate import Array, Prediction, Scaling, Surrogate
+from search.tuning.bayes.prior import Prior
+from search.tuning.bayes.surrogate import BY_CHANCE, Array, Prediction, Scaling, Surrogate
 from search.tuning.candidate import DataFacts
 
 STARTUP = 8  # trials before the surrogate is asked, sampled at random
+STARTUP_WITH_PRIOR = 2  # the same where other studies tell of networks, should they be wrong (`benchmarks/prior_search.py`)
 PRICINGS = 250  # networks that are built to find the random candidates of a proposal
 RANDOM = 100  # random candidates, at most
 ROUNDS, NEIGHBOURS, PARENTS = 3, 60, 8  # of the search around the best candidates
 OBSERVED_PARENTS = 4  # trained networks among the parents of the first round
-BY_CHANCE = 2.0  # share of left-out variance that the surrogate explains of noise, times the number of trials
 NORMAL_95 = 1.959964
 
 
@@ -44,6 +45,7 @@ class Proposal:
         mean, low, high: predicted accuracy of one training with its 95 % interval.
         best: posterior mean of the best network trained so far.
         expected_gain: expected improvement over it.
+        prior: weight of each prior study in the prediction, by the name of its run.
     """
 
     reason: str
@@ -53,6 +55,7 @@ class Proposal:
     high: float | None = None
     best: float | None = None
     expected_gain: float | None = None
+    prior: Mapping[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Attributes that are set, rounded to six decimals."""
@@ -66,12 +69,16 @@ class BayesSampler(optuna.samplers.BaseSampler):
     Each call of `sample_relative` for one trial returns the next best candidate. It returns no parameters where there is no
     further one.
 
+    Args:
+        prior: of other studies, in place of the first random trials.
+
     Attributes:
         proposal: the reason of what the last call returned.
     """
 
-    def __init__(self, config: StudyConfig, data: DataFacts, *, seed: int) -> None:
+    def __init__(self, config: StudyConfig, data: DataFacts, *, seed: int, prior: Prior | None = None) -> None:
         self._config, self._data = config, data
+        self._prior = prior if prior is not None and prior.runs else None
         self._generator = random.Random(seed)
         self._trial: int | None = None
         self._ranked: Iterator[tuple[Values, Proposal]] = iter(())
@@ -106,11 +113,12 @@ class BayesSampler(optuna.samplers.BaseSampler):
         fixed: dict[str, Value] = trial.system_attrs.get("fixed_params", {})
         candidates = Candidates(self._config, self._data, self._generator, fixed | self._config.declared(fixed))
         observations = observe(self._config, study.get_trials(deepcopy=False), trial.number)
-        if len(observations.ended) < STARTUP:
-            yield from _random(candidates, f"one of the first {STARTUP} trials")
+        startup = STARTUP if self._prior is None else STARTUP_WITH_PRIOR
+        if len(observations.ended) < startup:
+            yield from _random(candidates, f"one of the first {startup} trials")
             return
-        search = _Search(self._config, candidates, observations, self._generator)
-        if search.explained < BY_CHANCE / len(observations.ended):
+        search = _Search(self._config, candidates, observations, self._generator, self._prior)
+        if len(observations.ended) >= STARTUP and search.explained < BY_CHANCE / len(observations.ended):
             yield from _random(candidates, "the surrogate explains nothing yet")
             return
         yield from search.ranked()
@@ -127,9 +135,14 @@ class _Search:
     """The search for the best candidate of one proposal."""
 
     def __init__(
-        self, config: StudyConfig, candidates: Candidates, observations: Observations, generator: random.Random
+        self,
+        config: StudyConfig,
+        candidates: Candidates,
+        observations: Observations,
+        generator: random.Random,
+        prior: Prior | None = None,
     ) -> None:
-        self._config, self._candidates, self._generator = config, candidates, generator
+        self._config, self._candidates, self._generator, self._prior = config, candidates, generator, prior
         known = [candidates.observed(observation.values) for observation in observations.ended]
         kept = [index for index, point in enumerate(known) if point is not None]
         self._observed = [point for point in known if point is not None]
@@ -138,13 +151,15 @@ class _Search:
         self._pool = self._random_points()
         scaling = Scaling.of([point.features for point in (*self._observed, *self._pool)])
         x = scaling([point.features for point in self._observed])
-        surrogate = Surrogate(scaling, x, observations.accuracies[kept], observations.variances[kept])
+        trends, borrowed = self._trends(self._observed), None if prior is None else prior.deviation
+        surrogate = Surrogate(scaling, x, observations.accuracies[kept], observations.variances[kept], trends, borrowed)
         self.explained = surrogate.explained()
         if pending:  # other workers train them: they are taken to reach what is expected (kriging believer)
             waiting = scaling([point.features for point in pending])
-            surrogate = surrogate.conditioned(waiting, surrogate.predict(waiting).mean)
+            expected = self._trends(pending)
+            surrogate = surrogate.conditioned(waiting, surrogate.predict(waiting, expected).mean, expected)
         self._surrogate, self._scaling = surrogate, scaling
-        means = surrogate.predict(x).mean
+        means = surrogate.predict(x, trends).mean
         self._means = means
         self._best = float(means[self._is_final].max() if self._is_final.any() else means.max())
         self._front = None
@@ -201,8 +216,11 @@ class _Search:
                 rows.append(row)
         if not new:
             return [], np.zeros(0), []
-        prediction = self._surrogate.predict(np.array(rows))
+        prediction = self._surrogate.predict(np.array(rows), self._trends(new))
         return new, self._value(new, prediction), list(zip(prediction.mean, prediction.deviation, strict=True))
+
+    def _trends(self, points: Sequence[Point]) -> Array | None:
+        return None if self._prior is None else self._prior.trends([point.features for point in points])
 
     def _value(self, points: Sequence[Point], prediction: Prediction) -> Array:
         costs = [point.cost for point in points]
@@ -211,6 +229,9 @@ class _Search:
         return expected_improvement(prediction, self._best)
 
     def _proposal(self, mean: float, deviation: float) -> Proposal:
+        prior = None
+        if self._prior is not None:
+            prior = dict(zip(self._prior.runs, self._surrogate.coefficients.round(2).tolist(), strict=True))
         half = NORMAL_95 * math.hypot(deviation, self._surrogate.noise)
         gain = expected_improvement(Prediction(np.array([mean]), np.array([deviation])), self._best)[0]
         reason = "win" if mean > self._best else "learn"
@@ -221,4 +242,5 @@ class _Search:
             high=min(float(mean + half), 1.0),
             best=self._best,
             expected_gain=float(gain),
+            prior=prior,
         )

@@ -18,6 +18,7 @@ from search.tuning.bayes.features import Features
 
 Array = npt.NDArray[np.float64]
 
+BY_CHANCE = 2.0  # share of left-out variance that the surrogate explains of noise, times the number of observations
 FITTED = 200  # observations that hyperparameters are fitted to, which takes time with their third power
 CLIPPED = 3.0  # standard deviations below the median: accuracies of failed trainings would hide all other differences
 EXTREME = 4.0  # standard deviations at which features are clipped
@@ -29,6 +30,8 @@ PRIORS = {  # of the logarithms of hyperparameters: mean and standard deviation,
     "linear": (math.log(0.4), 0.9),
     "noise": (math.log(0.4), 0.7),
 }
+COEFFICIENT = (0.7, 1.0)  # mean and standard deviation of the sum of the coefficients of trends
+BORROWED = 4  # observations which the deviation of a trend's own study counts as, beside that of the observations
 NOISIER = 0.7  # offset of the logarithm of the noise, at which the second search for hyperparameters begins
 
 
@@ -151,19 +154,33 @@ class Prediction:
 class Surrogate:
     """A Gaussian process fitted to observations.
 
+    With trends its mean is a sum of known functions with unknown coefficients, whose normal prior is integrated out
+    (Rasmussen and Williams, section 2.7): observations that contradict a trend turn its coefficient to 0 or below.
+
     Args:
         x: standardised features, shape (n, columns).
         y: accuracies, shape (n,).
         variance: of each observation beyond the noise of a training, such as that of a forecast of a pruned trial.
+        trends: values of the known functions, of mean 0 and variance 1 or less, shape (n, functions).
+        borrowed: standard deviation of the accuracies that the trends are of, which few observations are standardised by.
     """
 
-    def __init__(self, scaling: Scaling, x: Array, y: Array, variance: Array | None = None) -> None:
+    def __init__(
+        self,
+        scaling: Scaling,
+        x: Array,
+        y: Array,
+        variance: Array | None = None,
+        trends: Array | None = None,
+        borrowed: float | None = None,
+    ) -> None:
         self.scaling, self._x = scaling, x
         self._kernel = Kernel(tuple(scaling.groups))
-        middle, self._unit = float(np.median(y)), _robust_deviation(y)
-        clipped = np.maximum(y, middle - CLIPPED * self._unit)
-        self._offset = float(clipped.mean())
-        self._unit = max(float(clipped.std()), 1e-9)
+        self._trends = np.zeros((len(y), 0)) if trends is None else trends
+        middle = float(np.median(y))
+        clipped = np.maximum(y, middle - CLIPPED * _robust_deviation(y, borrowed))
+        self._unit = max(_joint_deviation(clipped, borrowed), 1e-9)
+        self._offset = float(clipped.mean() - self._unit * _expected(self._trends).mean())
         self._y = (clipped - self._offset) / self._unit
         self._extra = np.zeros(len(y)) if variance is None else variance / self._unit**2
         self._theta = self._fit()
@@ -174,19 +191,34 @@ class Surrogate:
         """Standard deviation of one training's accuracy around the network's own."""
         return float(np.exp(self._theta[-1])) * self._unit
 
-    def predict(self, x: Array) -> Prediction:
-        """Posterior at rows of standardised features."""
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the observed accuracies, by which they are standardised."""
+        return self._unit
+
+    def standardised_mean(self, x: Array) -> Array:
+        """Posterior mean at rows of standardised features, in standard deviations of the observed accuracies."""
+        mean: Array = (self.predict(x).mean - self._offset) / self._unit
+        return mean
+
+    def predict(self, x: Array, trends: Array | None = None) -> Prediction:
+        """Posterior at rows of standardised features, and of trends if it has them."""
         from scipy.linalg import solve_triangular
 
+        trends = np.zeros((len(x), 0)) if trends is None else trends
         cross = self._kernel.covariance(self._kernel.compare(x, self._x), self._theta)
+        cross = cross + _trend_covariance(trends, self._trends)
         halfway = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        variance = np.maximum(self._kernel.variance(x, self._theta) - (halfway**2).sum(axis=0), 1e-12)
-        return Prediction(self._offset + self._unit * (cross @ self._weights), self._unit * np.sqrt(variance))
+        before = self._kernel.variance(x, self._theta) + _coefficient_variance(trends) * (trends**2).sum(axis=1)
+        variance = np.maximum(before - (halfway**2).sum(axis=0), 1e-12)
+        mean = _expected(trends) + cross @ self._weights
+        return Prediction(self._offset + self._unit * mean, self._unit * np.sqrt(variance))
 
-    def conditioned(self, x: Array, y: Array) -> Surrogate:
+    def conditioned(self, x: Array, y: Array, trends: Array | None = None) -> Surrogate:
         """The process with further observations under the same hyperparameters, such as those of trials in training."""
         other = object.__new__(Surrogate)
         other.scaling, other._kernel, other._offset, other._unit = self.scaling, self._kernel, self._offset, self._unit
+        other._trends = np.vstack([self._trends, np.zeros((len(y), 0)) if trends is None else trends])
         other._theta = self._theta
         other._x = np.vstack([self._x, x])
         other._y = np.concatenate([self._y, (y - self._offset) / self._unit])
@@ -200,10 +232,22 @@ class Surrogate:
         The hyperparameters have seen them, so that it is a little above 0 for noise.
         """
         inverse = self._inverse()
-        errors, n = (inverse @ self._y) / np.diag(inverse), len(self._y)
+        errors, n = (inverse @ (self._y - _expected(self._trends))) / np.diag(inverse), len(self._y)
         others = (self._y.sum() - self._y) / (n - 1)  # mean of the others, which a constant model predicts
         total = float(((self._y - others) ** 2).sum())
         return 1 - float((errors**2).sum()) / total if total > 1e-9 else 0.0
+
+    @property
+    def is_informative(self) -> bool:
+        """True if it explains more of left-out observations than it would of noise."""
+        return self.explained() >= BY_CHANCE / len(self._y)
+
+    @property
+    def coefficients(self) -> Array:
+        """Posterior mean of the coefficient of each trend, in units of standardised accuracies; shape (functions,)."""
+        count = max(self._trends.shape[1], 1)
+        weights: Array = COEFFICIENT[0] / count + _coefficient_variance(self._trends) * (self._trends.T @ self._weights)
+        return weights
 
     # --- fitting ---
 
@@ -212,7 +256,9 @@ class Surrogate:
         from scipy.optimize import minimize
 
         chosen = np.linspace(0, len(self._y) - 1, min(len(self._y), FITTED)).round().astype(int)
-        x, y, extra = self._x[chosen], self._y[chosen], self._extra[chosen]
+        x, extra, trends = self._x[chosen], self._extra[chosen], self._trends[chosen]
+        residuals = self._y[chosen] - _expected(trends)
+        by_trends = _trend_covariance(trends, trends)
         compared, names = self._kernel.compare(x, x), self._kernel.names
         centre = np.array([PRIORS[name][0] for name in names])
         width = np.array([PRIORS[name][1] for name in names])
@@ -224,7 +270,7 @@ class Surrogate:
             result = minimize(
                 _negative_log_posterior,
                 start,
-                args=(self._kernel, compared, y, extra, centre, width),
+                args=(self._kernel, compared, residuals, extra, centre, width, by_trends),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=bounds,
@@ -238,9 +284,11 @@ class Surrogate:
         from scipy.linalg import cho_solve, cholesky
 
         covariance = self._kernel.covariance(self._kernel.compare(self._x, self._x), self._theta)
+        covariance += _trend_covariance(self._trends, self._trends)
         covariance[np.diag_indices(len(self._y))] += np.exp(2 * self._theta[-1]) + self._extra + JITTER
         self._factor: Array = cholesky(covariance, lower=True, check_finite=False)
-        self._weights: Array = cho_solve((self._factor, True), self._y, check_finite=False)
+        residuals = self._y - _expected(self._trends)
+        self._weights: Array = cho_solve((self._factor, True), residuals, check_finite=False)
 
     def _inverse(self) -> Array:
         from scipy.linalg import cho_solve
@@ -250,13 +298,26 @@ class Surrogate:
 
 
 def _negative_log_posterior(
-    theta: Array, kernel: Kernel, compared: Comparison, y: Array, extra: Array, centre: Array, width: Array
+    theta: Array,
+    kernel: Kernel,
+    compared: Comparison,
+    y: Array,
+    extra: Array,
+    centre: Array,
+    width: Array,
+    constant: Array | float = 0.0,
 ) -> tuple[float, Array]:
-    """Negative log posterior density of the hyperparameters, and its gradient."""
+    """Negative log posterior density of the hyperparameters, and its gradient.
+
+    Args:
+        extra: variance of each observation beyond the noise, shape (n,).
+        constant: part of the covariance that no hyperparameter changes, shape (n, n).
+    """
     from scipy.linalg import LinAlgError, cho_solve, cholesky
 
     covariance, slopes = kernel.slopes(compared, theta)
     noise, offset = np.exp(2 * theta[-1]), (theta - centre) / width
+    covariance += constant
     covariance[np.diag_indices(len(y))] += noise + extra + JITTER
     try:
         factor = cholesky(covariance, lower=True, check_finite=False)
@@ -267,6 +328,24 @@ def _negative_log_posterior(
     value = 0.5 * y @ weights + np.log(np.diag(factor)).sum() + 0.5 * (offset**2).sum()
     gradient = np.array([*(0.5 * np.vdot(outer, slope) for slope in slopes), noise * np.trace(outer)])
     return float(value), gradient + offset / width
+
+
+def _expected(trends: Array) -> Array:
+    """Sum of the trends with the mean of their coefficients, in units of standardised accuracies; shape (rows,)."""
+    total: Array = COEFFICIENT[0] * trends.sum(axis=1) / max(trends.shape[1], 1)
+    return total
+
+
+def _coefficient_variance(trends: Array) -> float:
+    """Variance of the coefficient of each trend, so that their mean has that of COEFFICIENT."""
+    functions: int = max(trends.shape[1], 1)
+    return COEFFICIENT[1] * COEFFICIENT[1] / functions
+
+
+def _trend_covariance(a: Array, b: Array) -> Array:
+    """Covariance of two tables of trends by their uncertain coefficients, shape (rows of a, rows of b)."""
+    covariance: Array = _coefficient_variance(a) * (a @ b.T)
+    return covariance
 
 
 def _radius(compared: Comparison, part: Sequence[int], lengths: Array) -> Array:
@@ -283,8 +362,21 @@ def _squares(a: Array, b: Array) -> Array:
     return np.maximum(squares, 0.0)
 
 
-def _robust_deviation(y: Array) -> float:
-    """Standard deviation of the better half around the median, which failed trainings do not widen."""
+def _robust_deviation(y: Array, borrowed: float | None = None) -> float:
+    """Standard deviation of the better half around the median, which failed trainings do not widen.
+
+    Args:
+        borrowed: as in `_joint_deviation`.
+    """
     median = np.median(y)
     upper = y[y >= median] - median
-    return max(float(np.sqrt((upper**2).mean())), 1e-9)
+    return max(_joint_deviation(upper, borrowed, 0.0), 1e-9)
+
+
+def _joint_deviation(y: Array, borrowed: float | None, centre: float | None = None) -> float:
+    """Standard deviation around a centre, or the mean, together with BORROWED observations of another deviation."""
+    own = float(y.std()) if centre is None else float(np.sqrt(((y - centre) ** 2).mean()))
+    if borrowed is None:
+        return own
+    total = len(y) * own**2 + BORROWED * borrowed**2
+    return math.sqrt(total / (len(y) + BORROWED))

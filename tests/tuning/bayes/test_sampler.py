@@ -24,6 +24,7 @@ from search.study.run import verdict
 from search.study.study_file import parse
 from search.training.result import Outcome
 from search.tuning import make_sampler
+from search.tuning.bayes import Prior
 from search.tuning.bayes.observations import observe
 from search.tuning.bayes.sampler import STARTUP
 from search.tuning.candidate import Candidate, DataFacts, judge
@@ -60,15 +61,18 @@ def accuracy(candidate: Candidate) -> float:
 class Search:
     """A study in memory that is driven as the worker drives one."""
 
-    def __init__(self, config: StudyConfig, seed: int = 0, objective: Objective = accuracy) -> None:
+    def __init__(
+        self, config: StudyConfig, seed: int = 0, objective: Objective = accuracy, prior: Prior | None = None
+    ) -> None:
         directions = ["maximize", *["minimize"] * len(config.cost_metrics)]
         self.study = optuna.create_study(directions=directions, storage=optuna.storages.InMemoryStorage())
-        self.config, self.seed, self.objective = config, seed, objective
+        self.config, self.seed, self.objective, self.prior = config, seed, objective, prior
         self.claims = Claims(create_engine("sqlite://"), study_id_of(self.study))
 
     def ask(self) -> tuple[optuna.Trial, Candidate]:
         index = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.config, FACTS, self.claims, seed=derive(self.seed, "sampler", index))
+        seed = derive(self.seed, "sampler", index)
+        self.study.sampler = make_sampler(self.config, FACTS, self.claims, seed=seed, prior=self.prior)
         trial = self.study.ask()
         trial.set_user_attr(INDEX, index)
         values = {name: domain.suggest(trial, name) for name, domain in self.config.parameters.items()}
