@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from report.analysis.completion import unfinished_words
 from report.analysis.verdict import Verdict, judge
 from report.device import device_board
 from report.tables import images_behind, leaderboard
@@ -36,6 +37,11 @@ class Findings:
     def verdict(self) -> Verdict:
         """Comparison of the winner with the base."""
         return judge(self.run, self.board, self.finals, self.data)
+
+    @property
+    def unfinished(self) -> str | None:
+        """A line on the trials that the study still lacks; None if it is complete."""
+        return unfinished_words(self.run, self.candidates, self.references)
 
     @property
     def noise(self) -> float | None:

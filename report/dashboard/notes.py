@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from report.analysis import importance
+from report.analysis.completion import unfinished_words
 from report.analysis.verdict import against_base, judge
 from report.markdown.effects import finals_section
 from report.markdown.formatting import escaped, layer_table, markdown, protocol_words, table, without_paths
@@ -79,10 +80,11 @@ def study_note(
     verdict = judge(run, board, finals, data)
     kinds = "of separable convolutions only and " if config.budget.separable_only else ""
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
-    refused = refusal_words(candidates)
+    refused, unfinished = refusal_words(candidates), unfinished_words(run, candidates, references)
     question = f"Which network {kinds}strictly under {config.budget.words} classifies"
     paragraphs = [
         f"# {escaped(run.name)}: {verdict.title}",
+        *([f"**{escaped(unfinished)}**"] if unfinished else []),
         escaped(verdict.text),
         f"{question} {escaped(config.data.name or 'these images')} best?",
         *(

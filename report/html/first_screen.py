@@ -34,6 +34,7 @@ def header(findings: Findings, predictions: Predictions | str) -> str:
         [
             markup.paragraph(question, "eyebrow"),
             f"<h1>{escape(findings.run.name)}: {escape(verdict.title)}</h1>",
+            markup.notice(unfinished, "warning") if (unfinished := findings.unfinished) else "",
             markup.paragraph(verdict.sentence, "lead"),
             markup.notice(problem, "warning") if problem else "",
             f'<dl class="tiles {verdict.standing.replace(" ", "-")}">{figures}</dl>',

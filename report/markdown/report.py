@@ -104,6 +104,7 @@ def write_report(
     write_text(to / CURVES, curves_svg(curves, BASE, images_of(found.data, "validation"), label))
     sections = [
         f"# {escaped(run.name)}: {found.verdict.title}",
+        *([f"**{escaped(unfinished)}**"] if (unfinished := found.unfinished) else []),
         escaped(found.verdict.text),
         *([f"**{escaped(problem)}**"] if problem else []),
         next_commands(found.verdict),

@@ -34,6 +34,7 @@ class HandIn:
     val_images: int | None
     images: Images | None  # None if the images are not available
     metric: str = ACCURACY  # the measure by which the study ranks
+    unfinished: str | None = None  # a line on the trials that the study still lacks
 
     @property
     def checklist(self) -> str:
@@ -65,6 +66,7 @@ def cells(hand_in: HandIn) -> list[Cell]:
     """Return the cells of the notebook."""
     verdict, label = escaped(hand_in.verdict.text), MEASURES[hand_in.metric].label
     base_score = format_percent(hand_in.base_accuracy, hand_in.val_images)
+    verdict = f"**{escaped(hand_in.unfinished)}**\n\n{verdict}" if hand_in.unfinished else verdict
     return [
         markdown(f"# {escaped(hand_in.title)}\n\n{verdict}\n\n{hand_in.what_was_done}\n\nProtocol: {hand_in.protocol}"),
         code(codes.setup(hand_in.val_images, hand_in.metric)),

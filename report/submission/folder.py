@@ -96,6 +96,7 @@ def _make(draft: Path, findings: Findings, tell: Callable[[str], None]) -> None:
         val_images=images_of(findings.data, "validation"),
         images=_images(draft / DATA, findings, tell),
         metric=run.config.search.metric,
+        unfinished=findings.unfinished,
     )
     label = run.config.metric_label
     write_text(draft / CURVES, curves_svg(_curves(draft, hand_in), "base", hand_in.val_images, label))
@@ -170,7 +171,7 @@ def _moved(draft: Path, folder: Path) -> list[Path]:
 _README = """\
 # {title}
 
-{verdict}
+{unfinished}{verdict}
 
 ![Validation {measure} by epoch]({curves})
 
@@ -207,6 +208,7 @@ def _readme(hand_in: HandIn) -> str:
     used = ", ".join(f"{package} {version}" for package, version in versions().items() if package != "optuna")
     return _README.format(
         title=escaped(hand_in.title),
+        unfinished=f"**{escaped(hand_in.unfinished)}**\n\n" if hand_in.unfinished else "",
         verdict=escaped(hand_in.verdict.text),
         curves=CURVES,
         measure=MEASURES[hand_in.metric].label,

@@ -35,6 +35,7 @@ SAMPLED = 30  # proposals of the wrapped sampler, then
 UNIFORM = 300  # uniform ones, then
 SCALED = 1_000  # uniform ones with widths scaled down until they fit, and others below that, then
 ENUMERATED = 100_000  # every point, if there are no more than that
+NOTHING_NEW = "no new network was found"  # begins the reason of a trial for which the space held none
 KEPT = 8  # rejected proposals of a trial whose size is stored
 
 Values = dict[str, Value]
@@ -142,7 +143,7 @@ class BudgetedSampler(optuna.samplers.BaseSampler):
                 rejected["same network"] += 1
         if fixed:
             return values
-        reason = f"no new network was found under {self._config.budget.words}"
+        reason = f"{NOTHING_NEW} under {self._config.budget.words}"
         _store(study, trial, {OUTCOME: Outcome.INTERRUPTED, REASON: reason})
         raise Exhausted(reason + "".join(f", {count:,} proposals: {rule}" for rule, count in rejected.items()))
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def renditions(found: Findings) -> Iterator[tuple[str, str]]:
     checked = tuple(checks(run.config, found.network, 90_000, found.board, found.verdict))
     base = found.board["base"]["best_val_accuracy"]
     given = HandIn("title", found.verdict, "holdout", 100_000, None, base, network, checked, images, None)
+    given = replace(given, unfinished=found.unfinished)
     yield "notebook", plain("\n".join(cell.text for cell in cells(given) if cell.kind == "markdown"))
     console = Console(file=io.StringIO(), width=160)
     print_leaderboard(console, dict(found.board), run.config)
@@ -121,6 +123,16 @@ def test_every_rendition_tells_the_one_verdict(told: tuple[str, Findings, dict[s
         assert f"{found.run.name}: {verdict.title}" in texts[name], name
     plain_json = json.loads(json.dumps(found.judged_board))["standing"]
     assert (plain_json["standing"], plain_json["text"]) == (verdict.standing.value, verdict.text)
+
+
+def test_every_page_of_an_unfinished_study_says_so_before_the_verdict(told: tuple[str, Findings, dict[str, str]]) -> None:
+    _, found, texts = told
+    assert found.run.config.trials > TRIALS
+    assert found.unfinished is not None
+    assert f"{TRIALS} of {found.run.config.trials} trials are trained" in found.unfinished
+    for name in ("page", "markdown", "note", "notebook"):
+        text = texts[name]
+        assert text.index(plain(found.unfinished)) < text.index(plain(found.verdict.sentence)), name
 
 
 def test_no_rendition_contradicts_the_verdict(told: tuple[str, Findings, dict[str, str]]) -> None:

@@ -178,7 +178,11 @@ def test_the_study_note_tells_how_far_it_has_come() -> None:
     assert notes.study_note(run, [], [], FACTS).startswith("# hand_made: no candidate has been trained yet")
     assert "base, not trained yet" in notes.study_note(run, [], [], FACTS)
     note = notes.study_note(run, [record(0, 0.91), rejected(1), record(2, 0.92, 7_000)], [base], FACTS)
-    assert note.startswith("# hand_made: ahead of the base in one training, not confirmed\n\nTrial 2, the best of 2 trained")
+    title, unfinished, verdict, _ = note.split("\n\n", 3)
+    assert title == "# hand_made: ahead of the base in one training, not confirmed"
+    resume = "resume the study with: python -m search run hand_made"
+    assert unfinished == f"**Not finished: 2 of 12 trials are trained; {resume}**"
+    assert verdict.startswith("Trial 2, the best of 2 trained")
     assert "reaches 92.00% validation accuracy with 7,000 parameters, 2.00 points above the base" in note
     assert "base, 82,090 parameters, 90.00% in epoch 2, 89.00% in the last" in note
     assert "2 trained, 0 pruned at rung, 1 rejected, 0 failed; the study ends with 12 trained" in note
