@@ -6,7 +6,9 @@ worker.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import sys
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,6 +19,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from search.cli.waiting import AwaitedTrials
 from search.runner.events import (
     BaseKnown,
     DatabaseUnavailable,
@@ -146,6 +149,7 @@ class RunView:
         self.metric = ACCURACY  # the measure that ranks them
         self.images: int | None = None  # of validation
         self.other_runs = set[str]()  # lines on trials of other runs that were said
+        self.awaited = AwaitedTrials()
         self.away = -AWAY_SECONDS  # when it was last said
         self.seconds: list[float] = []  # that each trained candidate took
 
@@ -186,6 +190,7 @@ class RunView:
                 self._end(event, row)
             case Waiting():
                 row.trial, row.text = None, "waits for others"
+                self._waiting(event)
             case TrialReassigned(number):
                 row.trial = None
                 self._say(f"[yellow]Trial {number} is another worker's now[/], as nothing was heard of this one.")
@@ -238,6 +243,13 @@ class RunView:
         if self.guess is None or self.classes is None or not is_near_guess(value, self.guess, self.classes):
             return None
         return f"always guessing one class gives {self.guess:.1%}"
+
+    def _waiting(self, event: Waiting) -> None:
+        own = {row.name for row in self.rows.values() if row.trial is not None}
+        line = self.awaited.line([name for name in event.names if name not in own], event.grace_minutes)
+        if line and not self.is_live:
+            with contextlib.suppress(OSError):  # standard error may be closed
+                print(line, file=sys.stderr, flush=True)
 
     def _away(self, event: DatabaseUnavailable) -> None:
         if time.monotonic() - self.away > AWAY_SECONDS:

@@ -1,13 +1,45 @@
-"""A line on the terminal while a command works without output."""
+"""Lines while a command works or waits without other output."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
 PATIENCE_SECONDS = 3.0  # without a line
+AWAITED_SECONDS = 5.0  # of waiting for a trial of another run before it is said
+
+
+class AwaitedTrials:
+    """Trials that a run waits for although none of its workers trains them.
+
+    Another run trains them, or they were begun in the folder that the run's own is a copy of, or on another machine.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._since = 0.0
+        self._said = set[tuple[str, ...]]()
+
+    def line(self, names: Sequence[str], grace_minutes: float) -> str | None:
+        """The line on these trials; None if it was said, or they are not waited for long enough.
+
+        Args:
+            grace_minutes: without a heartbeat, after which a trial is requeued.
+        """
+        if tuple(names) != self._names:
+            self._names, self._since = tuple(names), time.monotonic()
+        if not names or self._names in self._said or time.monotonic() - self._since <= AWAITED_SECONDS:
+            return None  # a worker of this run may just begin one
+        self._said.add(self._names)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return (
+            f"Waiting for {names[0]}{more}, begun by another run or before this folder was copied: requeued once "
+            f"{grace_minutes:g} minutes have passed without a heartbeat (search.grace_minutes)."
+        )
 
 
 class WaitingLine:

@@ -98,8 +98,15 @@ class PhaseStarted:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Nothing can be trained before another worker is done."""
+    """Nothing can be trained before another worker is done.
 
+    Attributes:
+        names: trials and references in progress, as the search waits for them.
+        grace_minutes: without a heartbeat, after which one is requeued.
+    """
+
+    names: tuple[str, ...] = ()
+    grace_minutes: float = 0.0
     event: Literal["waiting"] = "waiting"
 
 

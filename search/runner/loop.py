@@ -11,12 +11,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from optuna.trial import TrialState
+
 from objective import Objective
 from search.errors import StudyStopped
 from search.runner.events import BaseKnown, Done, LimitHit, Recycle, Waiting
 from search.runner.references import train_reference
 from search.runner.reporter import Publisher, Reporter
 from search.runner.trial import remove_stale_checkpoints, run_candidate
+from search.storage.attributes import REFERENCE
 from search.storage.recovery import recover
 from search.study import survey
 from search.study.records import Record, base_accuracy, progress, ranked, records
@@ -56,7 +59,7 @@ class SearchLoop:
         """Train the references alone."""
         try:
             while not self._train_references():
-                wait(self.reporter)
+                self._wait()
         except LimitReached as reached:
             return self._end_by_limit(f"{reached}")
         self.publisher.redraw(self.run, self.studies)
@@ -104,8 +107,16 @@ class SearchLoop:
                 return self._end_by_limit(limit)
             if self.exhausted:
                 return self._end_exhausted(self.exhausted)
-        wait(self.reporter)
+        self._wait()
         return None
+
+    def _wait(self) -> None:
+        """Wait for a moment for the trials in progress."""
+        studies, states = self.studies, (TrialState.RUNNING,)
+        names = [f"trial {trial.number}" for trial in studies.candidates.get_trials(deepcopy=False, states=states)]
+        for trial in studies.references.get_trials(deepcopy=False, states=states):
+            names.append(trial.user_attrs.get(REFERENCE, "a reference"))
+        wait(self.reporter, Waiting(tuple(names), self.run.config.search.grace_minutes))
 
     def _train_candidate(self) -> bool:
         """Train a candidate, if there is room for one and a network to train."""
@@ -166,9 +177,9 @@ def end_by_limit(studies: Studies, reporter: Reporter, reason: str) -> Done:
     return Done()
 
 
-def wait(reporter: Reporter) -> None:
+def wait(reporter: Reporter, event: Waiting | None = None) -> None:
     """Report that this worker waits, as a sign of life, and let others continue for a moment."""
-    reporter.send(Waiting())
+    reporter.send(event or Waiting())
     time.sleep(WAIT_SECONDS)
 
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console, Group
 
 from search.cli import progress as live
+from search.cli import waiting
 from search.cli.progress import RunView
 from search.runner.events import (
     BaseKnown,
@@ -90,6 +91,24 @@ def test_each_of_several_workers_has_its_line_and_the_run_one_above() -> None:
         *(f"0/9 {BAR}", "0  trial 2  1,002 params  first epoch (0% of the trial)", "1  waits for others"),
         "2  trial 1  1,001 params  epoch 3/4, accuracy 25.00%",
     ]
+
+
+def test_without_a_terminal_it_says_on_standard_error_which_trial_of_another_run_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    view = tell(view_of(2), found(), trial(0, 4))
+    for names in (("trial 4",), ("trial 4", "trial 2", "base"), ("trial 4", "trial 3")):
+        for _ in range(12):
+            clock.seconds += 1
+            tell(view, (1, Waiting(names, 2.0)))
+    rule = "requeued once 2 minutes have passed without a heartbeat (search.grace_minutes)."
+    assert capsys.readouterr().err.splitlines() == [
+        f"Waiting for {names}, begun by another run or before this folder was copied: {rule}"
+        for names in ("trial 2 and 1 more", "trial 3")
+    ]
+    assert "Waiting" not in printed(view)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
