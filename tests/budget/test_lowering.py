@@ -103,7 +103,13 @@ NETWORKS: dict[str, Architecture] = {
 # --- against the converter -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in ("eip-c-late", "eip-d", "residual 1") else [])
+        for name in NETWORKS
+    ],
+)
 def test_operators_and_tensors_are_those_of_the_file(name: str) -> None:
     lowered, file = (
         lower(resolve(NETWORKS[name])),

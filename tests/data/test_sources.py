@@ -66,6 +66,7 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_offline_and_not_cached(tmp_path: Path) -> None:
     code = (
         "from search.data.dataset import load_dataset\nfrom search.errors import UserError\n"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
 import pytest
@@ -43,8 +45,11 @@ def run(folder: Path, tests: str, *options: str) -> str:
     return subprocess.run([*words, "test_many.py"], cwd=folder, capture_output=True, text=True, check=False).stdout
 
 
-def test_percent_number_and_time_stand_on_lines_and_a_failure_is_named_at_once(tmp_path: Path) -> None:
-    lines = run(tmp_path, TESTS, "-n", "2").splitlines()
+@pytest.mark.parametrize("options", [(), pytest.param(("-n", "2"), marks=pytest.mark.long)], ids=["alone", "workers"])
+def test_percent_number_and_time_stand_on_lines_and_a_failure_is_named_at_once(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    lines = run(tmp_path, TESTS, *options).splitlines()
     shown = [line for line in lines if " of 300 tests, 0 min " in line]
     assert 20 <= len(shown) <= 22
     assert shown[-1].startswith("[100%] 300 of 300 tests")

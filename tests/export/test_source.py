@@ -61,7 +61,9 @@ def outputs(model: Any, inputs: Any) -> Any:
 # --- round trips -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ("base", "eip-b", *EXPLICIT))  # the other references have no other kinds of layers
+@pytest.mark.parametrize(  # the other references have no other kinds of layers
+    "name", (pytest.param("base", marks=pytest.mark.long), "eip-b", *EXPLICIT)
+)
 def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
     architecture, weights = NETWORKS[name], some_weights(NETWORKS[name])
     paths = take_away(architecture, tmp_path, weights=weights)

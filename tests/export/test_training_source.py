@@ -120,7 +120,11 @@ def test_the_measure_is_that_of_the_study(metric: str) -> None:
         assert getattr(made, metric)(labels, predicted) == pytest.approx(MEASURES[metric].compute(confusion))
 
 
-@pytest.mark.parametrize("recipe", [RECIPES["everything"], RECIPES["plateau"]], ids=["everything", "plateau"])
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPES["everything"], pytest.param(RECIPES["plateau"], marks=pytest.mark.long)],
+    ids=["everything", "plateau"],
+)
 def test_every_variation_of_images_runs(recipe: Recipe, tmp_path: Path) -> None:
     data = digits(100)
     made = module(recipe.model_copy(update={"batch_size": 32}), policy="mixed_bfloat16")

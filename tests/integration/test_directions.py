@@ -277,6 +277,7 @@ def test_a_study_that_is_killed_ends_with_all_values_of_every_trial(tmp_path: Pa
     assert "tiny: the front of accuracy against params, arena_bytes" in shown
 
 
+@pytest.mark.long
 def test_the_whole_way_with_keras(tmp_path: Path) -> None:
     study = """
         base = 0.5

@@ -64,6 +64,7 @@ def test_an_earlier_run_is_exported(study: str, tmp_path: Path) -> None:
     assert (tmp_path / "taken" / "best_model.keras").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_an_earlier_run_is_resumed(study: str) -> None:
     """One more trial: the network that the earlier code would have proposed, beside unchanged trials."""
     folder = Path(study).parent / "run"

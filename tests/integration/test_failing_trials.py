@@ -55,6 +55,7 @@ def test_rows_12_13_14_15_a_trial_that_fails_ends_alone_with_its_reason(
     assert reason in tries[0].user_attrs["reason"]
 
 
+@pytest.mark.long
 def test_the_same_command_tries_a_base_again_that_could_not_be_trained(tmp_path: Path) -> None:
     """It ended every later start of the run, too. The epochs before the crash are not trained again."""
     crash = {

@@ -72,6 +72,7 @@ def test_rows_4_8_16_two_starts_that_meet_a_locked_database_and_signals(tmp_path
         assert history_of(storm, last_of(storm.trials, index))[: len(rows)] == rows
 
 
+@pytest.mark.long
 def test_row_5_results_of_a_worker_halted_for_too_long_are_rejected_and_it_continues(tmp_path: Path) -> None:
     halt = {"row": 5, "at": "epoch", "do": "halt", "index": 1, "epoch": 2}
     storm = Storm(tmp_path / "storm", halt, search=HASTY | {"trials": 5})

@@ -33,7 +33,7 @@ DISAPPEARANCES = {
 
 
 @pytest.mark.parametrize(
-    "case", ["database", "study", *(pytest.param(case, marks=pytest.mark.long) for case in ("another database", "folder"))]
+    "case", [pytest.param(case, marks=[] if case == "database" else [pytest.mark.long]) for case in DISAPPEARANCES]
 )
 def test_row_24_a_run_whose_study_disappears_stops_and_resumes_when_it_is_back(
     case: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -133,6 +133,7 @@ OTHER_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if 
 FULL_DISK = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]  # no file can grow
 
 
+@pytest.mark.long
 def test_row_26_commands_read_a_run_folder_that_may_only_be_read(locked: Storm, tmp_path: Path) -> None:
     """They failed with "attempt to write a readonly database"."""
     exports = {("export", "--to", str(tmp_path / "out"), "--form", "json"): (0, "best_model.json")}

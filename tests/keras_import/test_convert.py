@@ -45,7 +45,10 @@ def test_a_network_that_is_built_comes_back(network: Architecture) -> None:
     assert fingerprint(found.architecture) == fingerprint(network)
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("eip-b", "eip-d") else [pytest.mark.long]) for name in REFERENCES],
+)
 def test_a_reference_that_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     network, path = reference(name), tmp_path / "saved.keras"
     build(network).save(path)

@@ -104,7 +104,7 @@ def slow(
 
 @pytest.mark.parametrize("image", [1e-3, 1e-2, 4.0], ids=["several epochs", "some steps", "a step is too long"])
 @pytest.mark.parametrize("images", [1, 100, 430])  # of batches of 100: a partial one, a whole one, five
-@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("passes", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_training_is_timed_by_the_image(slow: Any, image: float, images: int, passes: int) -> None:
     timing, _ = slow(image, RECIPE.model_copy(update={"augment": Augment(passes=passes)}), images)
     assert timing == Timing(3.0, pytest.approx(image), pytest.approx(image / 4))

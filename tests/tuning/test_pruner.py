@@ -409,6 +409,7 @@ def kill_past_a_rung(study: Path) -> int:
         time.sleep(0.002)
 
 
+@pytest.mark.long
 def test_a_study_with_rungs_that_was_killed_and_gone_on_with_is_the_undisturbed_one(
     climbed: Climbed, tmp_path: Path
 ) -> None:

@@ -74,7 +74,7 @@ points_and_shares = st.tuples(drawn_points(), st.floats(-0.1, 1.1))
 
 
 @given(points_and_shares)
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_it_is_the_largest_of_all_that_scaling_can_make(drawn: tuple[tuple[Pyramid, dict[str, Value]], float]) -> None:
     (of, values), share = drawn
     fits = under(limits(of, values, share), of)
@@ -91,7 +91,7 @@ def test_every_limit_of_a_small_space_is_filled(limit: int) -> None:
 
 
 @given(drawn_points(), st.sampled_from(["arena_bytes", "flash_bytes"]), st.floats(0, 1))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_it_is_the_largest_nearby_under_costs_that_can_fall(
     drawn: tuple[Pyramid, dict[str, Value]], metric: str, share: float
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_larger_network_is_found_past_one_that_does_not_fit() -> None:
 
 
 @given(points_and_shares)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_it_fits_and_the_next_step_does_not(drawn: tuple[tuple[Pyramid, dict[str, Value]], float]) -> None:
     (of, values), share = drawn
     check(of, values, under(limits(of, values, share), of))
@@ -181,7 +181,7 @@ def scales_of(of: Space, values: Mapping[str, Value], found: Mapping[str, Value]
 
 
 @given(points_and_shares)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_network_that_fits_only_grows_and_one_that_does_not_only_shrinks(
     drawn: tuple[tuple[Pyramid, dict[str, Value]], float],
 ) -> None:

@@ -301,6 +301,7 @@ def test_limits_of_a_search_do_not_end_its_finals(
 # --- as a user runs it -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_study_that_is_asked_for_an_accuracy_that_it_has_ends_at_once(climbed: Climbed) -> None:
     """The limits of a run may be others than those of the one before."""
     text = climbed.study.read_text(encoding="utf-8")
@@ -345,6 +346,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Limited:
     return Limited(first, start(study, **NUMPY, **EPOCH), about["history"], between, candidates(study))
 
 
+@pytest.mark.long
 def test_device_hours_end_a_study_inside_its_first_trial_which_waits(limited: Limited) -> None:
     assert (limited.first.status, limited.first.err.count("\n")) == (1, 1)
     assert "device-hours before a candidate was trained; raise that limit in [stop]" in limited.first.err
@@ -355,6 +357,7 @@ def test_device_hours_end_a_study_inside_its_first_trial_which_waits(limited: Li
     assert len(limited.left_off) >= 1
 
 
+@pytest.mark.long
 def test_the_same_command_with_more_of_them_resumes_from_the_checkpoint(limited: Limited) -> None:
     again = limited.after[1]
     seen = [again.intermediate_values[epoch] for epoch in range(1, len(limited.left_off) + 1)]
@@ -363,6 +366,7 @@ def test_the_same_command_with_more_of_them_resumes_from_the_checkpoint(limited:
     assert len(again.intermediate_values) > len(limited.left_off)
 
 
+@pytest.mark.long
 def test_a_timed_out_trial_is_reported_and_not_retried(limited: Limited) -> None:
     again = limited.after[1]
     assert (again.state, again.user_attrs["outcome"]) == (TrialState.PRUNED, "timed_out")

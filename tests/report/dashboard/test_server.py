@@ -285,8 +285,8 @@ def text_of(browser: Any, url: str, *awaited: str) -> str:
         if not missing:
             break
         assert time.monotonic() < deadline, f"{url}: {missing} not in:\n{text}"
-        time.sleep(0.2)
-    time.sleep(1)
+        time.sleep(0.1)
+    time.sleep(0.3)  # for what the page has still to draw and to complain of
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert errors == []
     return text

@@ -166,7 +166,8 @@ def test_the_leaderboard_is_saved_as_csv_and_json(page: Any, found: Findings) ->
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme"), [(1280, "light"), pytest.param(1280, "dark", marks=pytest.mark.long), (390, "light")]
+    ("width", "scheme"),
+    [(1280, "light"), *(pytest.param(*case, marks=pytest.mark.long) for case in ((1280, "dark"), (390, "light")))],
 )
 def test_the_page_breaks_no_rule_of_accessibility(page: Any, width: int, scheme: str) -> None:
     emulate(page, width, scheme, is_phone=width < 600)

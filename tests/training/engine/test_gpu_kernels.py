@@ -14,7 +14,13 @@ TABLE: dict[str, list[str]] = json.loads(LIST.read_text())
 HOW = "if the CUDA build has one, make the list anew: .venv-gpu/bin/python -m benchmarks.gpu_placement.kernels --write"
 
 
-@pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.name}, {case.policy}")
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if case.policy == "float32" else [pytest.mark.long], id=f"{case.name}, {case.policy}")
+        for case in cases()
+    ],
+)
 def test_every_node_has_a_gpu_kernel(case: Case) -> None:
     """Without one, TensorFlow places the node on the host and copies its inputs there in every step."""
     nodes = list(nodes_for_a_gpu(case))

@@ -44,6 +44,7 @@ NETWORK = Architecture(
 )
 
 
+@pytest.mark.long
 def test_its_epoch_is_that_of_the_other_form() -> None:
     data = load_dataset("digits", None, protocol="holdout", holdout=0.1, images=90)
     graph, xla = (engine(NETWORK, data, RECIPE, Pixels(), seed=3) for engine in (TensorFlowEngine, XlaEngine))
