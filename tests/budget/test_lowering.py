@@ -43,6 +43,7 @@ from search.training.model import build as build_model
 from search.tuning.scaling import largest_that_fits
 from space import build, parameters
 from tests.support.strategies import architectures, net, reference
+from tests.support.tiers import tiered
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 0.05  # of the size of a file, by which its prediction may be larger
@@ -103,13 +104,7 @@ NETWORKS: dict[str, Architecture] = {
 # --- against the converter -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.long] if name in ("eip-c-late", "eip-d", "residual 1") else [])
-        for name in NETWORKS
-    ],
-)
+@pytest.mark.parametrize("name", tiered(NETWORKS, quick=("eip-b", "every form", "norms behind ReLU", "residual 0", "small")))
 def test_operators_and_tensors_are_those_of_the_file(name: str) -> None:
     lowered, file = (
         lower(resolve(NETWORKS[name])),
@@ -136,7 +131,8 @@ def test_the_file_is_as_large_as_predicted(name: str) -> None:
     assert size <= compute_cost(NETWORKS[name]).flash_bytes <= (1 + TOLERANCE) * size
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4))
 def test_a_filled_network_fits_its_flash_under_any_study_name(seed: int) -> None:
     """Networks as large as 64 KB of flash admit: no file exceeds the prediction, nor the limit."""
     config = load(ROOT / "studies" / "tinyml" / "study.toml")

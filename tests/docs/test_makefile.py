@@ -174,6 +174,7 @@ def test_a_failed_installation_leaves_the_old_environment(checkout: Checkout) ->
     assert precious.read_text() == "here" and checkout.names() == [".venv"]
 
 
+@pytest.mark.long
 def test_without_ensurepip_the_outer_pip_fills_it(checkout: Checkout) -> None:
     made = checkout.make("ray")
     assert (made.status, made.err) == (0, "")
@@ -188,6 +189,7 @@ def test_without_any_python_there_is_one_line(checkout: Checkout) -> None:
     assert "No Python >= 3.11 and < 3.14 with venv was found; install one" in made.err
 
 
+@pytest.mark.long
 def test_the_environment_for_a_gpu_says_what_it_costs(checkout: Checkout) -> None:
     made = checkout.make("GPU=1", "venv")
     assert (made.status, made.err) == (0, "")
@@ -195,6 +197,7 @@ def test_the_environment_for_a_gpu_says_what_it_costs(checkout: Checkout) -> Non
     assert checkout.names() == [".venv-gpu"]
 
 
+@pytest.mark.long
 def test_two_at_once_build_it_once(checkout: Checkout) -> None:
     words = [checkout.python, ".ci/environment.py", ".venv", "requirements.txt"]
     both = [subprocess.Popen(words, cwd=checkout.folder, stdout=subprocess.PIPE, text=True) for _ in range(2)]

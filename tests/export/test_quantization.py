@@ -36,6 +36,7 @@ from search.seeds import generator
 from search.training.model import build
 from tests.support.pictures import picture_set, pictures
 from tests.support.strategies import architectures
+from tests.support.tiers import tiered
 
 RELU, BN = Activation("relu"), BatchNorm()
 
@@ -131,7 +132,7 @@ def as_it_is(architecture: Architecture, weights: list[Any], rescaled: None = No
     return model
 
 
-@pytest.mark.parametrize("positive", [True, False])
+@pytest.mark.parametrize("positive", tiered((True, False), quick=(False,)))
 def test_less_is_lost_where_the_activation_comes_first(positive: bool, monkeypatch: Any) -> None:
     architecture = net(*(SeparableConv(24), RELU, BatchNorm(0.0)) * 4)
     model, data = build(architecture), picture_set(architecture)

@@ -42,6 +42,7 @@ from search.training.model import build
 from search.training.recipe import Recipe
 from tests.support.pictures import picture_set, pictures
 from tests.support.strategies import FUNCTIONS, architectures
+from tests.support.tiers import tiered
 
 NORMALISED = Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 IN_INTEGERS: tuple[Function, ...] = tuple(function for function in FUNCTIONS if function != "elu")
@@ -119,7 +120,7 @@ def assert_integers_are_the_network(architecture: Architecture, pixels: Pixels) 
     require_alike(in_integers(content, pixels, data.x_val), expected, told.output.scale)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", tiered(KINDS, quick=("functions", "gates and residuals", "spatial")))
 def test_a_file_is_the_network(name: str) -> None:
     pixels = NORMALISED if KINDS[name].input[-1] == 3 else Pixels()
     assert_floats_are_the_network(KINDS[name], pixels)
@@ -231,7 +232,7 @@ WRONG: dict[str, Callable[[list[Any]], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", WRONG)
+@pytest.mark.parametrize("fault", tiered(WRONG, quick=("one kernel mirrored", "classes in another order")))
 def test_int8_files_of_another_network_are_reported(
     fault: str, digits: Dataset, weights: list[Any], expected: npt.NDArray[np.float32]
 ) -> None:

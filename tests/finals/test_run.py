@@ -23,6 +23,7 @@ from search.study.run import sibling
 from search.training.train import TrialOver
 from search.tuning.stopping import Limits
 from tests.support.finals import BASE, FinalsBench, Killed, Trainer
+from tests.support.tiers import tiered
 
 
 def seeds_of(trials: list[FrozenTrial]) -> dict[str, list[int]]:
@@ -150,7 +151,7 @@ def test_more_trains_only_what_is_missing_and_fewer_nothing(
     assert told(finals_bench.found) == small
 
 
-@pytest.mark.parametrize("killed_in", [0, 4])
+@pytest.mark.parametrize("killed_in", tiered((0, 4), quick=(4,)))
 def test_killed_in_a_training_they_reach_the_same_numbers(
     killed_in: int, finals_bench_of: Callable[..., FinalsBench], trainer: Trainer
 ) -> None:
@@ -211,7 +212,7 @@ def test_the_limits_of_the_search_do_not_end_its_finals(stop: dict[str, float], 
     assert len(trainer.fits) == 2
 
 
-@pytest.mark.parametrize("outcome", ["diverged", "out_of_memory", "failed"])
+@pytest.mark.parametrize("outcome", tiered(("diverged", "out_of_memory", "failed"), quick=("out_of_memory",)))
 def test_a_contender_that_fails_is_named_and_the_others_are_compared(outcome: Any, finals_bench: FinalsBench) -> None:
     def fail(number: int) -> None:
         if number == 3:  # the base on its second seed

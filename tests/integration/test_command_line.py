@@ -35,6 +35,7 @@ from tests.support.bad_input import BAD_STUDIES, BAD_WORDS, ROOT, SHRINKS_TOO_FA
 from tests.support.commands import Ended, assert_refused, search
 from tests.support.snippet import snippet
 from tests.support.study_files import STUDY
+from tests.support.tiers import tiered
 
 __all__ = ["bad_files"]
 SECONDS = 120
@@ -137,7 +138,9 @@ def _needs_worker(fault: str) -> bool:
 # --- what is beside the study file: names, options, data -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["no such verb", "study typo", "trials text", "images too few for the classes"])
+@pytest.mark.parametrize(
+    "fault", tiered(("no such verb", "study typo", "trials text", "images too few for the classes"), quick=("study typo",))
+)
 def test_a_fault_ends_a_process_as_it_ends_the_command(fault: str, home: Home, bad_files: Path, tmp_path: Path) -> None:
     words = [_fill(BAD_WORDS[fault][0], home, tmp_path / name, bad_files).split() for name in ("one", "other")]
     apart, within = search_apart(*words[0]), search(*words[1])
@@ -245,7 +248,11 @@ finally:
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "run --help", "show eip-b", "show eip-b --json", "top {study} --out {out} --pareto arena_bytes"]
+    "words",
+    tiered(
+        ("--help", "run --help", "show eip-b", "show eip-b --json", "top {study} --out {out} --pareto arena_bytes"),
+        quick=("--help", "show eip-b", "top {study} --out {out} --pareto arena_bytes"),
+    ),
 )
 def test_looking_does_not_load_tensorflow(words: str, home: Home) -> None:
     done = subprocess.run(

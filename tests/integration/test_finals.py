@@ -122,6 +122,7 @@ def leaderboard_of(run: Run) -> str:
     return (run.folder / "report.md").read_text().split("## Leaderboard")[1].split("\n## ")[0]
 
 
+@pytest.mark.long
 def test_json_is_one_document_and_progress_goes_to_standard_error(real: Real) -> None:
     assert real.ended.status == 0, real.ended
     told = json.loads(real.ended.out)
@@ -131,6 +132,7 @@ def test_json_is_one_document_and_progress_goes_to_standard_error(real: Real) ->
     assert "Reading the test images." in real.ended.err
 
 
+@pytest.mark.long
 def test_test_accuracies_are_those_of_a_plain_keras_model_with_the_weights_that_were_kept(real: Real) -> None:
     import keras
     from keras import layers
@@ -171,6 +173,7 @@ def test_interrupted_and_killed_the_same_command_reaches_the_same_numbers(real: 
     assert ours == theirs
 
 
+@pytest.mark.long
 def test_finals_change_nothing_in_the_search(real: Real) -> None:
     path = str(study_file(real.calm))
     before, after = (json.loads(text) for text in (real.before[0], search("top", path, "--json")))
@@ -181,6 +184,7 @@ def test_finals_change_nothing_in_the_search(real: Real) -> None:
     assert leaderboard_of(real.calm) == real.before[1]
 
 
+@pytest.mark.long
 def test_the_dashboards_note_tells_what_the_finals_came_to(real: Real) -> None:
     from optuna_dashboard import get_note
 
@@ -188,6 +192,7 @@ def test_the_dashboards_note_tells_what_the_finals_came_to(real: Real) -> None:
     assert f"## On fresh seeds\n\n{told[0].upper()}{told[1:]}" in get_note(load(real.calm).candidates)
 
 
+@pytest.mark.long
 def test_a_second_reading_is_rejected_in_one_line(real: Real) -> None:
     ended = end(begin(real.calm, "--json"))
     assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
@@ -195,6 +200,7 @@ def test_a_second_reading_is_rejected_in_one_line(real: Real) -> None:
     assert read in ended.err and "--again" in ended.err
 
 
+@pytest.mark.long
 def test_show_trains_nothing_and_starts_without_tensorflow(real: Real) -> None:
     code = "import sys; from search.cli.commands import app; app(sys.argv[1:], standalone_mode=False)"
     code += "\nassert not {'tensorflow', 'keras'} & set(sys.modules)"

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.storms import Storm, finish, outcomes
+from tests.support.tiers import tiered
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
@@ -48,7 +49,9 @@ def wait_until(is_done: Callable[[], Any]) -> None:
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("package", ["typing", "pathlib", "typer", "pydantic", "optuna"])
+@pytest.mark.parametrize(
+    "package", tiered(("typing", "pathlib", "typer", "pydantic", "optuna"), quick=("typing", "pydantic"))
+)
 def test_ctrl_c_during_the_imports_is_one_line(package: str, tmp_path: Path) -> None:
     (tmp_path / f"{package}.py").write_text(
         f"import os, time\nos.close(os.open({str(tmp_path / 'begun')!r}, os.O_CREAT))\n"
@@ -87,9 +90,9 @@ commands.main()
     ("reaction", "grace", "signals"),
     [
         ("pass", 1.0, 1),
-        ("pass", 60.0, 2),
+        pytest.param("pass", 60.0, 2, marks=pytest.mark.long),
         ("raise RuntimeError('a callback of C') from None", 60.0, 1),
-        ("raise", 60.0, 1),
+        pytest.param("raise", 60.0, 1, marks=pytest.mark.long),
     ],
 )
 def test_ctrl_c_that_a_library_loses_ends_the_command_all_the_same(reaction: str, grace: float, signals: int) -> None:
@@ -105,7 +108,9 @@ def test_ctrl_c_that_a_library_loses_ends_the_command_all_the_same(reaction: str
     assert (process.returncode, err) == (130, "interrupted\n")
 
 
-@pytest.mark.parametrize("arguments", ["show eip-b --json", "plan quickstart", "--help"])
+@pytest.mark.parametrize(
+    "arguments", tiered(("show eip-b --json", "plan quickstart", "--help"), quick=("show eip-b --json", "--help"))
+)
 def test_a_full_output_is_one_line(arguments: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = search(*arguments.split(), stdout=full)
@@ -143,7 +148,9 @@ def test_closed_streams_are_no_fault(arguments: str, closed: tuple[int, ...], tm
     assert drawing.read_text().rstrip().endswith("</svg>")
 
 
-@pytest.mark.parametrize("arguments", ["show eip-b", "show eip-b --json", "plan quickstart"])
+@pytest.mark.parametrize(
+    "arguments", tiered(("show eip-b", "show eip-b --json", "plan quickstart"), quick=("show eip-b", "show eip-b --json"))
+)
 def test_a_reader_that_has_gone_is_no_fault(arguments: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -32,6 +32,7 @@ from search.networks.layers import (
 from search.training.model import build
 from tests.support.conversions import CONV, functional, known, of_json, of_model, problems, sequential
 from tests.support.strategies import REFERENCES, architectures, net, reference
+from tests.support.tiers import tiered
 
 # --- there and back --------------------------------------------------------------------------------------------------
 
@@ -45,10 +46,7 @@ def test_a_network_that_is_built_comes_back(network: Architecture) -> None:
     assert fingerprint(found.architecture) == fingerprint(network)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in ("eip-b", "eip-d") else [pytest.mark.long]) for name in REFERENCES],
-)
+@pytest.mark.parametrize("name", tiered(REFERENCES, quick=("eip-b", "eip-d")))
 def test_a_reference_that_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     network, path = reference(name), tmp_path / "saved.keras"
     build(network).save(path)

@@ -34,6 +34,7 @@ from search.networks.layers import (
 )
 from search.training.model import build
 from tests.support.strategies import REFERENCES, TAIL, Draw, Window, architectures, bodies, narrow, net, reference, window
+from tests.support.tiers import tiered
 
 
 def last(*layers: Layer, side: int = 12) -> Resolved:
@@ -188,10 +189,7 @@ def test_the_receptive_fields_of_the_references(name: str, expected: int) -> Non
     assert all(field is None for field in fields[ends:])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in ("eip-b", "eip-d") else [pytest.mark.long]) for name in REFERENCES],
-)
+@pytest.mark.parametrize("name", tiered(REFERENCES, quick=("eip-b", "eip-d")))
 def test_the_receptive_fields_of_the_references_are_what_a_pixel_reaches(name: str) -> None:
     resolved = resolve(reference(name))
     body = tuple(row.layer for row in resolved if len(row.output) == 3)

@@ -34,6 +34,7 @@ from search.tuning.stopping import trials_since_best
 from tests.support import commands
 from tests.support.adopted import RECIPE, TRIALS, WIDE, adopted, assessed, old, wide_run
 from tests.support.runs import Bench, Pretence, digits, pretence, small_run
+from tests.support.tiers import tiered
 
 __all__ = ["old", "pretence"]
 
@@ -42,7 +43,7 @@ __all__ = ["old", "pretence"]
 
 
 @pytest.mark.parametrize("step", ["adopt", "copyfile"])
-@pytest.mark.parametrize("after", [0, 4])
+@pytest.mark.parametrize("after", tiered((0, 4), quick=(4,)))
 def test_a_killed_adoption_resumes(
     tmp_path: Path, old: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch, step: str, after: int
 ) -> None:

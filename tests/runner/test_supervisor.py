@@ -171,6 +171,7 @@ def test_row_15_a_trial_that_kills_its_worker_is_tried_twice_and_the_run_continu
     record({15: 2}, results(found))
 
 
+@pytest.mark.long
 def test_workers_that_keep_dying_stop_the_run_with_what_they_share(stage: Stage) -> None:
     stage.plays("begin(); os.abort()")
     with pytest.raises(StudyStopped, match=r"5 trials in a row failed \(was killed by SIGABRT\)"):

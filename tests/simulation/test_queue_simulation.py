@@ -44,6 +44,7 @@ def test_a_seed_replays(runs: Simulator) -> None:
         assert others.run(3) == first
 
 
+@pytest.mark.long
 def test_room_that_is_not_checked_in_the_transaction_is_noticed(runs: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The room was seen when the trials were read, and other workers have begun trials since."""
     without_room = {"if not has_room(trials, others):": "if False:"}
@@ -52,18 +53,21 @@ def test_room_that_is_not_checked_in_the_transaction_is_noticed(runs: Simulator,
     assert is_noticed(runs, "trials count, ")
 
 
+@pytest.mark.long
 def test_indices_of_trials_begun_meanwhile_are_noticed(runs: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers begin two queued trials without an index, and only their total was compared: a former bug of `begin`."""
     put_back(monkeypatch, queue, queue._begin, {"(others or total != len(trials))": "total != len(trials)"})
     assert is_noticed(runs, "belongs to 2 trials")
 
 
+@pytest.mark.long
 def test_a_trial_closed_without_comparing_its_state_is_noticed(runs: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial was RUNNING when it was read, and has ended since."""
     put_back(monkeypatch, recovery, recovery._close, {"row.state != TrialState.RUNNING or ": ""})
     assert is_noticed(runs, "finished trial")
 
 
+@pytest.mark.long
 def test_a_retry_in_a_second_transaction_is_noticed(runs: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Optuna's callback for stale trials queues it: a crash between the two loses the trial."""
     insert_waiting, close_trial = recovery.insert_waiting, recovery.close_trial
@@ -86,6 +90,7 @@ def test_a_retry_in_a_second_transaction_is_noticed(runs: Simulator, monkeypatch
     assert is_noticed(runs, "has 0 retries")
 
 
+@pytest.mark.long
 def test_adoption_without_a_claim_is_noticed(runs: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     put_back(
         monkeypatch, adoption, adoption._adopt, {"not claim_inside(session, study, template.user_attrs[KEY], index)": "0"}

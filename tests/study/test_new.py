@@ -156,7 +156,7 @@ def test_a_folder_of_damaged_images_alone_is_rejected_and_nothing_left_behind(tm
 
 
 def test_twelve_bits_in_sixteen_are_proposed_to_be_scaled(tmp_path: Path) -> None:
-    put_all(tmp_path / "set", X.astype(np.uint16) * 16, Y)
+    put_all(tmp_path / "set", X[:600].astype(np.uint16) * 16, Y[:600])
     made = make("mine", tmp_path / "set", 20_000, tmp_path)
     assert made.config.data.bits == 12
     assert len(np.unique(made.data.x_train)) == 17
@@ -166,7 +166,7 @@ def test_twelve_bits_in_sixteen_are_proposed_to_be_scaled(tmp_path: Path) -> Non
 
 
 def test_copies_are_proposed_to_be_dropped_and_a_run_drops_the_same(tmp_path: Path) -> None:
-    put_all(tmp_path / "set", X, Y)
+    put_all(tmp_path / "set", X[:600], Y[:600])
     put_all(tmp_path / "set", X[:30], Y[:30], lambda label: f"{label}/again")
     put_all(tmp_path / "set", X[30:32], Y[30:32], lambda label: f"{(label + 1) % 10}/wrong")
     made = make("mine", tmp_path / "set", 20_000, tmp_path)
@@ -180,7 +180,7 @@ def test_copies_are_proposed_to_be_dropped_and_a_run_drops_the_same(tmp_path: Pa
 
 def test_left_out_files_are_counted_alike_by_new_and_run(tmp_path: Path) -> None:
     """Also where a class is left out, as it is too small, with what lies in it."""
-    put_all(tmp_path / "set", X, Y)
+    put_all(tmp_path / "set", X[:600], Y[:600])
     put(tmp_path / "set/rare/1.png")
     for name in ("0/notes.txt", "1/notes.txt", "rare/notes.txt"):
         (tmp_path / "set" / name).write_text("")
@@ -195,7 +195,7 @@ def test_data_in_the_checkout_are_named_from_the_study_file(tmp_path: Path, monk
     """So that both can move together."""
     monkeypatch.setattr(study_text, "ROOT", tmp_path)
     monkeypatch.setattr(new, "STUDIES", tmp_path / "studies")
-    put_all(tmp_path / "data/set", X, Y)
+    put_all(tmp_path / "data/set", X[:600], Y[:600])
     made = make("mine", tmp_path / "data/set", 20_000)
     assert made.called == "mine"
     assert tomllib.loads(made.file.read_text())["data"]["path"] == "../../data/set"

@@ -23,6 +23,7 @@ from search.training.recipe import Augment, Cosine, Recipe
 from search.training.train import Epoch, Training, fit
 from tests.support.checkpoints import EVERYTHING, NETWORK, ROOT, Pretence, begun, digits, pretence
 from tests.support.snippet import snippet
+from tests.support.tiers import tiered
 
 __all__ = ["digits", "pretence"]
 
@@ -81,7 +82,7 @@ def test_a_resumed_training_equals_the_undisturbed_one_bit_for_bit(tmp_path: Pat
     assert [row["seconds"] for row in before][:2] == seconds[:2]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", tiered(("adamw", "sgd"), quick=("adamw",)))
 def test_every_optimizer_leaves_off_with_its_state(optimizer: str, digits: Dataset, tmp_path: Path) -> None:
     recipe = Recipe.model_validate({"epochs": 3, "batch_size": 64, "optimizer": optimizer, "weight_decay": 0.01})
 

@@ -35,6 +35,7 @@ from search.networks.layers import (
 from search.training.model import build, flip_averaged
 from search.training.recipe import INITIALIZERS
 from tests.support.strategies import FUNCTIONS, REFERENCES, architectures, net, reference
+from tests.support.tiers import tiered
 
 Array = npt.NDArray[Any]
 
@@ -373,10 +374,7 @@ def test_a_file_of_every_kind_computes_the_same(tmp_path: Path) -> None:
     check_file(EVERY_KIND, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in ("eip-b", "eip-d") else [pytest.mark.long]) for name in REFERENCES],
-)
+@pytest.mark.parametrize("name", tiered(REFERENCES, quick=("eip-b", "eip-d")))
 def test_a_file_of_a_reference_computes_the_same(name: str, tmp_path: Path) -> None:
     check_file(reference(name), tmp_path)
 

@@ -45,6 +45,7 @@ from tests.support.proposals import (
 )
 from tests.support.runs import Bench, Pretence, pretence, small_run
 from tests.support.snippet import snippet
+from tests.support.tiers import tiered
 
 __all__ = ["pretence", "storage", "study"]
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,11 @@ class Proposed(NamedTuple):
     claimed: dict[str, int]
 
 
-@pytest.fixture(scope="module", params=[*product(SAMPLERS, FITS)], ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=tiered(product(SAMPLERS, FITS), quick=(("tpe", "reject"), ("tpe", "fill"), ("random", "reject"))),
+    ids="-".join,
+)
 def proposed(request: pytest.FixtureRequest, storage: ResilientStorage) -> Proposed:
     sampler, fit = request.param
     config = configured(search={"sampler": sampler, "fit": fit}, recipe=SEARCHED_RATE)

@@ -29,6 +29,7 @@ from tests.support.proposals import (
     storage,
     study,
 )
+from tests.support.tiers import tiered
 
 __all__ = ["storage", "study"]
 
@@ -88,7 +89,7 @@ def test_one_network_among_thousands_is_found_by_listing_them(study: optuna.Stud
 # --- to the end of a space -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", tiered(SAMPLERS, quick=("tpe",)))
 def test_a_finite_space_is_proposed_whole_and_once(sampler: str, study: optuna.Study) -> None:
     config = configured(TINY, 10**6, search={"sampler": sampler})
     trials = propose(study, config, 16)

@@ -32,6 +32,7 @@ from search.study.dataset import load_study_data
 from search.study.run import Run, open_study
 from search.training.recipe import Recipe
 from tests.support.runs import ROOT, finished, study_file
+from tests.support.tiers import tiered
 
 __all__ = ["finished"]
 
@@ -163,7 +164,7 @@ def given(folder: Path) -> HandIn:
     return HandIn("tiny", verdict, "holdout", 8_000, networks[0], 0.5, networks[1], won, 359, images)
 
 
-@pytest.mark.parametrize("missing", ["base", "images", "training images"])
+@pytest.mark.parametrize("missing", tiered(("base", "images", "training images"), quick=("images",)))
 def test_the_notebook_runs_without_what_there_is_not(
     missing: str, handed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,6 +317,7 @@ def test_the_example_notebook_runs(finished: Run) -> None:
     assert f"{score} of 359 validation images; {score} in the log" in text
 
 
+@pytest.mark.long
 def test_a_cell_that_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CellFailed, match="ValueError: no such thing"):
         notebook.executed([code("print(1)"), code('raise ValueError("no such thing")')], tmp_path, {})

@@ -42,6 +42,7 @@ from search.training.engine.tensorflow import TensorFlowEngine
 from search.training.model import build
 from search.training.recipe import Recipe
 from tests.support.snippet import snippet
+from tests.support.tiers import tiered
 
 ROOT = Path(__file__).parents[3]
 CLOSE = 1e-5
@@ -209,7 +210,7 @@ def test_each_step_is_keras_own(name: str, network: Architecture, unbalanced: Da
     assert max(errors) < 1e-2
 
 
-@pytest.mark.parametrize("network", [EVERY_KIND, PYRAMID], ids=lambda network: network.name)
+@pytest.mark.parametrize("network", tiered((EVERY_KIND, PYRAMID), quick=(EVERY_KIND,)), ids=lambda network: network.name)
 def test_gradients_are_keras_own(network: Architecture, digits: Dataset) -> None:
     """Of every tensor, as far as it is not small beside the others, where rounding is all that is left of it."""
     recipe = Recipe(epochs=1, batch_size=40)

@@ -36,6 +36,7 @@ from search.training.engine.tensorflow import TensorFlowEngine
 from search.training.engine.tensorflow_layers import FusedBatchNormalization, TensorFlowDraws, pooled_dropout_of
 from search.training.model import build
 from search.training.recipe import Recipe
+from tests.support.tiers import tiered
 
 FUNCTIONS: tuple[Function, ...] = get_args(Function)
 
@@ -82,7 +83,7 @@ PLACES: dict[str, tuple[Layer, ...]] = {
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.long)])
-@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize("kind", tiered(PLACES, quick=("separable", "other convolutions")))
 def test_every_activation_trains_and_evaluates_in_every_order(kind: str, precision: str, digits: Dataset) -> None:
     """TensorFlow's graph optimiser fuses some of them, also to operations that a CPU has no kernel for."""
     network = Architecture((8, 8, 1), 10, (MaxPool(), *PLACES[kind], Dense(10), Softmax()), "functions")
