@@ -42,14 +42,19 @@ def front_board(study: Opened, metrics: Sequence[str], studies: Studies | None =
     }
 
 
-def front_table(front: Front) -> Table:
-    """The front as a table, the base and other references above it."""
+def front_table(front: Front, *, is_page: bool = False) -> Table:
+    """The front as a table, the base and other references above it.
+
+    Args:
+        is_page: name the costs by their labels with units; on a terminal, which is narrow, by the keys that options take.
+    """
     metrics = list(dict.fromkeys([*front["prices"], "params"]))
     best = front["base"] and front["base"]["best_val_accuracy"]
     lines = [_cells(front, "", "base", front["base"], metrics, None)] if front["base"] else []
     lines += [_cells(front, "", row["name"], row, metrics, best) for row in front["references"]]
     lines += [_cells(front, str(row["rank"]), str(row["number"]), row, metrics, best) for row in front["trials"]]
-    return Table(("rank", "trial", *metrics, *accuracy_columns(front), "against base"), lines)
+    costs = [METRICS[name].axis if is_page else name for name in metrics]
+    return Table(("rank", "trial", *costs, *accuracy_columns(front), "against base"), lines)
 
 
 def front_words(front: Front) -> str:

@@ -63,6 +63,18 @@ CLASS_TABLE = (
 )
 
 
+def recall_title(folds: int | None) -> str:
+    """Heading of the table of classes; with folds it says that one of their networks is evaluated."""
+    return "Recall of each class" + (f", first of {folds} folds" if folds else "")
+
+
+def first_fold_words(folds: int | None) -> str:
+    """Sentence on the networks of the other folds, after a space; empty without folds."""
+    if not folds:
+        return ""
+    return f" It is the network of the first of {folds} folds, on the images of that fold; those of the others are not kept."
+
+
 def evaluate_winner(findings: Findings) -> Predictions:
     """Re-evaluate the winner on the validation images.
 

@@ -229,7 +229,7 @@ def _front(run: Run, candidates: list[Record], references: list[Record], data: M
         return None
     shown, n = front | {"trials": front["trials"][:FRONT]}, len(front["trials"])
     more = f"\n\nAnd {n - FRONT:,} more: `{run.command_of('top')}`." if n > FRONT else ""
-    return f"{escaped(front_words(front))}\n\n{markdown(front_table(shown))}{more}"
+    return f"{escaped(front_words(front))}\n\n{markdown(front_table(shown, is_page=True))}{more}"
 
 
 def _cells(board: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:

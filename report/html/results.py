@@ -9,7 +9,15 @@ from plotly.graph_objects import Figure
 
 from report import pareto as fronts
 from report.analysis.findings import Findings
-from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table, most_confused, picture
+from report.analysis.mistakes import (
+    CLASS_TABLE,
+    Predictions,
+    class_table,
+    first_fold_words,
+    most_confused,
+    picture,
+    recall_title,
+)
 from report.analysis.parts import Net, outline, part_of
 from report.device import accuracy_text, bars, operators_text
 from report.figures import curves as figures
@@ -111,7 +119,7 @@ def costs(findings: Findings, candidates: Sequence[Net] = ()) -> Section:
         plot = figures.accuracy_by_cost(*known, name, noise=noise, networks=networks, images=board_images)
         parts += [f"<h3>{metric.label.capitalize()}</h3>", markup.figure(plot, text)]
         n, label = len(front["trials"]), f"The front of {measure.label} against {metric.label}"
-        table = markup.table(fronts.front_table(front), label, left=(1,))
+        table = markup.table(fronts.front_table(front, is_page=True), label, left=(1,))
         parts.append(markup.details(f"{label}: {n:,} candidate{'' if n == 1 else 's'} that no other beats", table))
     return Section("costs", f"{measure.title} against cost", "".join(parts))
 
@@ -126,7 +134,7 @@ def _noise(findings: Findings) -> figures.Noise | None:
 def _front(known: Opened, metrics: Sequence[str], studies: Studies) -> str:
     """Front of the objectives of the study together."""
     front = fronts.front_board(known, metrics, studies)
-    whole, n_references = fronts.front_table(front), len(front["references"]) + bool(front["base"])
+    whole, n_references = fronts.front_table(front, is_page=True), len(front["references"]) + bool(front["base"])
     rows = whole.rows[: n_references + SHOWN], whole.rows[n_references + SHOWN :]
     first, rest = (markup.table(Table(whole.columns, some), "The front of the study", left=(1,)) for some in rows)
     folded = markup.details(f"{len(rows[1]):,} more", rest) if rows[1] else ""
@@ -191,7 +199,7 @@ def mistakes(findings: Findings, predictions: Predictions | str) -> Section | La
     record = next(record for record in findings.candidates if record.number == findings.number)
     stored = record.float_val_accuracy or record.network_value or record.best_val_accuracy or 0.0
     images = f"{predictions.images:,} validation images"
-    images += ", those of the first fold," if record.folds else ""
+    folds = findings.run.config.data.folds
     metric = findings.run.config.search.metric
     again, before = (format_percent(value, predictions.images) for value in (predictions.measures[metric], stored))
     reached = f"{again} of {images} are classified correctly"
@@ -200,12 +208,13 @@ def mistakes(findings: Findings, predictions: Predictions | str) -> Section | La
     beside = format_percents(other_measures(predictions.measures, metric), predictions.images)
     text = (
         f"With the weights of its best epoch, in float32, the winner was evaluated again: {reached} ({before} when it was "
-        f"trained). Other measures: {beside}."
+        f"trained). Other measures: {beside}.{first_fold_words(folds)}"
     )
     columns = f'<div class="beside"><div>{_confusion(predictions)}</div><div>{_confusions(predictions)}</div></div>'
-    by_class = markup.table(class_table(predictions), "Recall of each class", left=(0,))
+    title_of_recall = recall_title(folds)
+    by_class = markup.table(class_table(predictions), title_of_recall, left=(0,))
     is_long = len(predictions.class_names) > MATRIX
-    recall = markup.details("Recall of each class", by_class) if is_long else f"<h3>Recall of each class</h3>{by_class}"
+    recall = markup.details(title_of_recall, by_class) if is_long else f"<h3>{title_of_recall}</h3>{by_class}"
     parts = [markup.paragraph(text), recall, markup.paragraph(CLASS_TABLE, "remark"), columns]
     if predictions.worst:
         parts += [

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from report.analysis.findings import Findings, gather
-from report.analysis.mistakes import CLASS_TABLE, Predictions, class_table, not_evaluated
+from report.analysis.mistakes import (
+    CLASS_TABLE,
+    Predictions,
+    class_table,
+    first_fold_words,
+    not_evaluated,
+    recall_title,
+)
 from report.analysis.verdict import Board, Standing, Verdict
 from report.device import device_table
 from report.figures import data as figure_data
@@ -111,7 +118,7 @@ def write_report(
         f"## Leaderboard\n\n{_leaderboard(found)}",
         f"## Learning curves\n\n![Validation {label} by epoch: {' and '.join(curves)}]({CURVES})",
         f"## The winner: trial {found.number}\n\n{layer_table(network)}",
-        *([f"## Recall of each class\n\n{_recall(predictions, found)}"] if isinstance(predictions, Predictions) else []),
+        *([_recall(predictions, found)] if isinstance(predictions, Predictions) else []),
         *([f"## On {escaped(device['device'])}\n\n{markdown(device_table(device))}"] if device else []),
         *([f"## The front\n\n{_front(found)}"] if run.config.cost_metrics else []),
         *([f"## On fresh seeds\n\n{finals_section(found.finals, found.board.get('val_images'))}"] if found.finals else []),
@@ -221,15 +228,16 @@ def _curves(found: Findings) -> dict[str, tuple[float, ...]]:
 
 
 def _recall(predictions: Predictions, found: Findings) -> str:
-    part = " (of the first fold)" if found.run.config.data.folds else ""
+    folds = found.run.config.data.folds
     figures = {MEASURES[name].label: value for name, value in predictions.measures.items()}
-    measured = f"{predictions.images:,} validation images{part}: {format_percents(figures, predictions.images)}"
-    return f"{markdown(class_table(predictions))}\n\nOf the winner evaluated again on {measured}. {CLASS_TABLE}"
+    measured = f"{predictions.images:,} validation images: {format_percents(figures, predictions.images)}"
+    words = f"Of the winner evaluated again on {measured}.{first_fold_words(folds)} {CLASS_TABLE}"
+    return f"## {recall_title(folds)}\n\n{markdown(class_table(predictions))}\n\n{words}"
 
 
 def _front(found: Findings) -> str:
     front = front_board(Opened(found.run, found.candidates, found.references), found.run.config.cost_metrics, found.studies)
-    return f"{escaped(front_words(front))}\n\n{markdown(front_table(front))}"
+    return f"{escaped(front_words(front))}\n\n{markdown(front_table(front, is_page=True))}"
 
 
 def checklist(checks: Iterable[Check]) -> str:

@@ -166,6 +166,10 @@ def test_references_stand_beside_the_front_and_take_no_place_in_it() -> None:
     assert (board["base"]["params"], board["base"]["macs"], board["references"][0]["macs"]) == (10, 10, 600)
     table = front_table(board)
     assert table.columns == ("rank", "trial", "macs", "params", "best", "epoch", "last", "against base")
+    labels = ("rank", "trial", "multiply-adds per image", "parameters", "best", "epoch", "last", "against base")
+    assert front_table(board, is_page=True) == (labels, table.rows)
+    memory = front_board(Opened(hand_made(), [], []), ["flash_bytes"])
+    assert front_table(memory, is_page=True).columns[2] == "bytes of flash in int8"
     assert [row[:5] for row in table.rows] == [
         ("", "base", "10", "10", "99.00%"),
         ("", "own", "600", "7,500", "70.00%"),

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pictures
 
-from report.analysis.mistakes import SIDE, most_confused, picture, summarize
-from tests.support.synthetic import noise_images
+from report.analysis.findings import gather
+from report.analysis.mistakes import SIDE, most_confused, picture, recall_title, summarize
+from report.html import results
+from report.markdown.report import _recall
+from tests.support.synthetic import fill, noise_images, storages_in_memory, synthetic_run
 
 
 def test_answers_are_counted_and_the_least_probable_truth_comes_first() -> None:
@@ -33,6 +38,23 @@ def test_answers_are_counted_and_the_least_probable_truth_comes_first() -> None:
     assert (found.worst[0].image == data.x_val[10]).all()
     assert most_confused(found, 2) == [(1, 2, 2), (0, 1, 1)]
     assert most_confused(found, 9) == [(1, 2, 2), (0, 1, 1), (0, 2, 1)], "what does not occur is not listed"
+
+
+@pytest.mark.parametrize("folds", [None, 5])
+def test_with_folds_both_pages_say_that_one_of_their_networks_is_evaluated(tmp_path: Path, folds: int | None) -> None:
+    images = noise_images()
+    predictions = summarize(np.eye(10, dtype=np.float32)[images.y_val], images)
+    with storages_in_memory():
+        run = synthetic_run(tmp_path, recipe__epochs=3, search__trials=2)
+        found = gather(run, fill(run, images, 2))
+        data = run.config.data.model_copy(update={"folds": folds})
+        found = replace(found, run=replace(run, config=run.config.model_copy(update={"data": data})))
+        section = results.mistakes(found, predictions)
+        texts = [section.body, _recall(predictions, found)]  # type: ignore[union-attr]
+    kept = "It is the network of the first of 5 folds, on the images of that fold; those of the others are not kept."
+    for text in texts:
+        assert recall_title(folds) in text
+        assert (kept in text) == ("first of 5 folds" in text) == bool(folds)
 
 
 def seen(address: str) -> np.ndarray:

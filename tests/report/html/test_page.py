@@ -235,6 +235,7 @@ def test_every_cost_that_the_budget_limits_has_its_front(found: Findings, page: 
     for figure in costs.figures():
         assert sum(len(one["x"]) for one in figure["data"] if one["name"] == "trained (12)") == 12
     (rows,) = [rows for label, rows in costs.tables.items() if "flash" in label]
+    assert rows[0][:4] == ["rank", "trial", "bytes of flash in int8", "parameters"]
     assert rows[1][1] == "base" and int(rows[1][2].replace(",", "")) > 65_536
     sizes = [int(row[2].replace(",", "")) for row in rows[2:]]
     assert sizes == sorted(sizes) and sizes[-1] <= 65_536
