@@ -18,8 +18,9 @@ from tests.support.forking import fork_processes, real_processes
 from tests.support.order import sort_by_file
 from tests.support.progress import show_progress
 from tests.support.servers import postgres
+from tests.support.syncing import skip_syncing, synced
 
-__all__ = ["postgres", "real_processes"]
+__all__ = ["postgres", "real_processes", "synced"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control starts `make test &` with SIGINT ignored, and all processes of the tests would inherit it.
@@ -29,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # as `prepare_device` sets it, in whichever order the files are run
 
 fork_processes()
+skip_syncing()
 
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -48,6 +48,7 @@ def test_the_folder_and_the_file_are_made(study: optuna.Study, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2), ("busy_timeout", LOCK_TIMEOUT_SECONDS * 1000)]
 )
+@pytest.mark.usefixtures("synced")
 def test_every_connection_is_set_up(study: optuna.Study, tmp_path: Path, pragma: str, value: object) -> None:
     engine = open_storage(sqlite_url(tmp_path / "run")).engine  # of a file that was there, too
     connections = [engine.raw_connection() for _ in range(2)]

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from optuna.trial import FrozenTrial
-from sqlalchemy import event
 
 from search.data.dataset import load_dataset
 from search.finals import run as finals
@@ -27,7 +26,6 @@ from search.runner.job import FinalsOrder
 from search.runner.references import train_reference
 from search.storage.database import open_storage
 from search.storage.recovery import requeue
-from search.storage.resilient import ResilientStorage
 from search.study import references
 from search.study import run as studies
 from search.study.run import sibling
@@ -87,15 +85,8 @@ def trainer(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     monkeypatch.setattr(train, "confusion_of", found.confusion_of)
     monkeypatch.setattr(finals, "datetime", SimpleNamespace(now=lambda zone: today + timedelta(next(days))))
     monkeypatch.setattr(trial, "gc", SimpleNamespace(collect=lambda: 0))  # a second each, with TensorFlow in memory
-    monkeypatch.setattr(studies, "open_storage", cache(lambda url, **rest: without_syncing(open_storage(url))))
+    monkeypatch.setattr(studies, "open_storage", cache(lambda url, **rest: open_storage(url)))
     return found
-
-
-def without_syncing(storage: ResilientStorage) -> ResilientStorage:
-    """The storage, that does not wait for the disk."""
-    event.listen(storage.engine, "connect", lambda connection, record: connection.execute("PRAGMA synchronous=OFF"))
-    storage.engine.dispose()
-    return storage
 
 
 class FinalsBench:

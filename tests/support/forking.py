@@ -356,9 +356,10 @@ def _status(code: Any) -> int:
 
 
 def _load(*, with_keras: bool) -> None:
-    """Import the packages and leave them out of every later garbage collection."""
+    """Import the packages and leave them out of every later garbage collection; wait for no disk."""
     for package in PACKAGES:
         importlib.import_module(package)
+    importlib.import_module("tests.support.syncing").skip_syncing()
     if with_keras:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         importlib.import_module("search.training.device").configure_keras()

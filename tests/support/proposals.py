@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
 
 from search.seeds import derive
 from search.spaces.domains import Value
@@ -46,10 +45,8 @@ def configured(space: Mapping[str, Any] = SPACE, params: int = BUDGET, **tables:
 
 
 def opened(folder: Path) -> ResilientStorage:
-    """A storage whose disk is not waited for: nothing here cuts the power."""
+    """A storage in a folder."""
     storage = open_storage(sqlite_url(folder))
-    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
-    storage.engine.dispose()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return storage
 
