@@ -77,12 +77,17 @@ def without_paths(text: str, run: Run) -> str:
 
     Paths are those of the study file, the run folder and the configuration; below the checkout they become relative to it.
     """
-    settings = [value for key, value in flat(run.config.dump()) if isinstance(value, str) and key != "data.group"]
+    settings = list[str]()
+    for key, value in flat(run.config.dump()):
+        if key != "data.group":
+            listed = value if isinstance(value, list) else [value]
+            settings += [entry for entry in listed if isinstance(entry, str)]
     known = settings + shlex.split(run.called)
     paths = {path for path in (*known, str(run.folder)) if Path(path).is_absolute() and Path(path).name}
     text = text.replace(f"{ROOT}{os.sep}", "")  # commands are typed there
     for path in sorted(paths, key=len, reverse=True):
-        text = text.replace(path, Path(path).name)
+        is_other_run = path in settings and Path(path).name == "run"  # most run folders are called so
+        text = text.replace(path, "/".join(Path(path).parts[-2:]) if is_other_run else Path(path).name)
     return text
 
 

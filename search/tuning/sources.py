@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,12 @@ def open_prior(
     Raises:
         UserError: there is no such run, its configuration cannot be read, or its space is of another kind.
     """
-    return tuple(_open_prior(config, ROOT / name, own_folder, own_storage) for name in config.search.prior)
+    studies = list[PriorStudy]()
+    for name in config.search.prior:
+        study = _open_prior(config, ROOT / name, own_folder, own_storage)
+        alike = sum(other.run.partition(" #")[0] == study.run for other in studies)
+        studies.append(replace(study, run=f"{study.run} #{alike + 1}") if alike else study)
+    return tuple(studies)
 
 
 def check_data(sources: Sequence[Source], data: Dataset) -> None:

@@ -93,6 +93,12 @@ def test_trained_and_pruned_trials_are_observed(tmp_path: Path, other: Path) -> 
     assert last.variance > 0 and last.accuracy == pytest.approx(0.4, abs=0.03), "forecast from its rung"
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path: Path, other: Path) -> None:
+    twin = shutil.copytree(other, tmp_path / other.parent.name / "run")
+    run = run_with(tmp_path / "run", other, search={"prior": [str(other), str(twin)]})
+    assert [study.run for study in open_prior(run.config)] == [other.parent.name, f"{other.parent.name} #2"]
+
+
 def test_of_two_workers_the_first_to_write_decides(tmp_path: Path, other: Path) -> None:
     run = run_with(tmp_path / "run", other)
     studies = prior_to_store(run)

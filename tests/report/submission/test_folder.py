@@ -38,7 +38,6 @@ __all__ = ["finished"]
 
 # Keras 3.15 hands its variables to NumPy 2 in a way that NumPy calls outdated, whenever a model is saved.
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -251,6 +250,10 @@ def test_a_file_of_this_machine_is_shown_by_its_name_alone(finished: Run) -> Non
     run = replace(finished, config=finished.config.model_copy(update={"data": data}))
     assert without_paths('data.path = "/home/me/secret/images.npz"\n', run) == 'data.path = "images.npz"\n'
     assert without_paths(run.command, run) == "python -m search run tiny.toml"
+    search = finished.config.search.model_copy(update={"prior": ("/home/me/secret/flowers/run",)})
+    learning = replace(run, config=finished.config.model_copy(update={"search": search}))
+    shown = without_paths('search.prior = ["/home/me/secret/flowers/run"]', learning)
+    assert shown == 'search.prior = ["flowers/run"]'
 
 
 def test_the_earlier_submission_stays_where_a_cell_fails(
