@@ -101,6 +101,7 @@ def search(space: str, kind: str, seed: int, trials: int) -> list[float]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", type=int, default=60)
+    options.add_argument("--first-seed", type=int, default=0)
     options.add_argument("--trials", type=int, default=40)
     options.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
     options.add_argument("--processes", type=int, default=os.cpu_count())
@@ -112,7 +113,8 @@ def main() -> None:
             print(f"{space}: prior of {min(PRIOR_TRIALS, len(before))} of {len(before)}, picks from {len(pool)}", flush=True)
             curves = {}
             for kind in asked.kinds:
-                jobs = [executor.submit(search, space, kind, s, asked.trials) for s in range(asked.seeds)]
+                seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+                jobs = [executor.submit(search, space, kind, seed, asked.trials) for seed in seeds]
                 curves[kind] = np.array([job.result() for job in jobs])
                 results.append(_summary(space, kind, curves))
                 print(_line(results[-1]), flush=True)
