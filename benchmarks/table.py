@@ -48,8 +48,7 @@ from search.files import read_json, write_json
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "table.json"
-MOST = 100_000  # networks, if nothing stops a part before
-REPEATED, REPEATS = (18, 5), (1, 2, 3)  # of every 18 networks the sixth; seeds beside 0
+REPEATED, REPEATS = (18, (5, 14)), (1, 2, 3)  # of every 18 networks two, one in each of two parts; seeds beside 0
 LONG, LONG_SEED = (12, (3, 8)), 4  # of every 12 networks two, one in each of two parts
 EVOLVED_FROM, EVOLVED = 100, 3  # networks of a space; from then on every third is a neighbour of one of the best
 RECYCLED = 120  # trainings of a process, which keeps 7 MB of each
@@ -63,12 +62,13 @@ def main() -> None:
     options.add_argument("data", type=Path, nargs="?", help="CIFAR-10 as .npz, for train")
     options.add_argument("--out", type=Path, required=True, help="folder of the rows")
     options.add_argument("--part", default="1/1", help="which of how many processes this is")
+    options.add_argument("--networks", type=int, default=840)
     options.add_argument("--minutes", type=float, default=120.0)
     asked = options.parse_args()
     match asked.what:
         case "train":
             number, parts = map(int, asked.part.split("/"))
-            train(asked.data, asked.out, number, parts, time.time() + 60 * asked.minutes)
+            train(asked.data, asked.out, number, parts, asked.networks, time.time() + 60 * asked.minutes)
         case "status":
             print(status(asked.out))
         case "pack":
@@ -79,13 +79,13 @@ def main() -> None:
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def train(data_path: Path, out: Path, number: int, parts: int, end: float) -> None:
-    """Train the networks of one part until the time `end`, in this process or its successors."""
+def train(data_path: Path, out: Path, number: int, parts: int, networks: int, end: float) -> None:
+    """Train the first `networks` of one part until the time `end`, in this process or its successors."""
     limit_tensorflow()
     data = small_images(data_path, IMAGES, VALIDATION, SIDE)
     out.mkdir(parents=True, exist_ok=True)
     trained = 0
-    for network in range(number - 1, MOST, parts):
+    for network in range(number - 1, networks, parts):
         for job in jobs(network, rows_of(out)):
             if time.time() > end:
                 return
@@ -94,7 +94,7 @@ def train(data_path: Path, out: Path, number: int, parts: int, end: float) -> No
         if trained >= RECYCLED:
             left = f"{max(0.0, (end - time.time()) / 60):.2f}"
             own = [sys.executable, __file__, "train", str(data_path), "--out", str(out), "--part", f"{number}/{parts}"]
-            os.execv(sys.executable, [*own, "--minutes", left])
+            os.execv(sys.executable, [*own, "--networks", str(networks), "--minutes", left])
 
 
 def limit_tensorflow() -> None:
@@ -113,7 +113,7 @@ def jobs(network: int, rows: list[Row]) -> Iterator[Row]:
     wanted = [(0, EPOCHS)]
     if network % LONG[0] in LONG[1]:
         wanted.append((LONG_SEED, LONG_EPOCHS))
-    if network % REPEATED[0] == REPEATED[1]:
+    if network % REPEATED[0] in REPEATED[1]:
         wanted += [(seed, EPOCHS) for seed in REPEATS]
     if done.issuperset(wanted):
         return
