@@ -6,7 +6,7 @@
 
 CIFAR-10 averaged to 16x16, 1,500 training images, 4 epochs with a decayed schedule, one evaluation on 2,000 test images at
 the end. Networks alternate between the two spaces of `ground_spaces`, under four budgets; 55 % fill the budget, 45 % do not,
-and later every third is a neighbour of one of the best so far, as a good search looks there. One of 18 is trained on four
+and later every third is a neighbour of one of the best so far, as a good search looks there. One of 9 is trained on four
 seeds; one of 6 is trained in rungs as well: 12 epochs, the schedule decayed by epoch 4 and begun anew. Each part appends
 rows to its own file, and begins where that ends.
 """
