@@ -13,8 +13,6 @@ from search.budget.cost import Cost
 from search.budget.metrics import METRICS
 from search.tuning.bayes.surrogate import Array, Prediction
 
-OVERHEAD = 0.3  # multiply-adds of the median candidate, which the fixed time of a training amounts to
-
 
 def expected_improvement(prediction: Prediction, best: float | Array) -> Array:
     """Expected improvement over `best` (Jones, Schonlau and Welch, 1998), in units of accuracy; shape as the prediction."""
@@ -24,15 +22,6 @@ def expected_improvement(prediction: Prediction, best: float | Array) -> Array:
     density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
     improvement: Array = prediction.deviation * (z * ndtr(z) + density)
     return np.maximum(improvement, 0.0)
-
-
-def relative_time(costs: Sequence[Cost], reference: Sequence[Cost]) -> Array:
-    """Time of training each network relative to the median of the reference networks.
-
-    It is computed from multiply-adds rather than measured, so that proposals do not depend on the load of a machine.
-    """
-    median = float(np.median([cost.macs for cost in reference]))
-    return np.array([(cost.macs / median + OVERHEAD) / (1 + OVERHEAD) for cost in costs])
 
 
 @dataclass(frozen=True)
