@@ -33,6 +33,7 @@ from search.networks.layers import (
 from search.training.model import build
 from tests.support.exports import EXPLICIT, NETWORKS, NORMALISED, images, net, run, some_weights, take_away
 from tests.support.strategies import architectures
+from tests.support.tiers import tiered
 
 # Keras 3.15 hands its variables to NumPy 2 in a way that NumPy calls outdated, whenever a model is saved.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
@@ -62,7 +63,7 @@ def outputs(model: Any, inputs: Any) -> Any:
 
 
 @pytest.mark.parametrize(  # the other references have no other kinds of layers
-    "name", (pytest.param("base", marks=pytest.mark.long), "eip-b", *EXPLICIT)
+    "name", tiered(("base", "eip-b", *EXPLICIT), quick=("eip-b", "residuals", "gates", "vector"))
 )
 def test_every_form_is_the_same_network(name: str, tmp_path: Path) -> None:
     architecture, weights = NETWORKS[name], some_weights(NETWORKS[name])

@@ -128,6 +128,7 @@ def test_a_finished_trial_cannot_be_changed(calm: Calm) -> None:
     assert study.trials[0] == trial
 
 
+@pytest.mark.long
 def test_a_reference_for_other_images_is_rejected_in_one_line(calm: Calm) -> None:
     ended = start(calm.study, "--trials", "3", "--reference", "eip-b")
     assert (ended.status, ended.err.count("\n")) == (2, 1)

@@ -75,6 +75,7 @@ def test_storages_that_cannot_be_opened_leave_no_connection_behind(postgres: Ser
     assert postgres.execute(count) == 0
 
 
+@pytest.mark.long
 def test_row_25_a_failover_to_a_read_only_server_is_waited_for(postgres: Server) -> None:
     """It ended in a traceback."""
     url = postgres.new_storage()

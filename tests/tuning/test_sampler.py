@@ -294,6 +294,7 @@ print(json.dumps(proposed))
 """
 
 
+@pytest.mark.long
 def test_four_processes_propose_each_network_of_a_space_once(tmp_path: Path) -> None:
     study = open_study(opened(tmp_path))
     words = snippet(PROPOSE, tmp_path)

@@ -98,7 +98,13 @@ DIFFERENT: list[tuple[str, dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other", "counts"), [case[1:] for case in SAME], ids=[case[0] for case in SAME])
+@pytest.mark.parametrize(
+    ("one", "other", "counts"),
+    [
+        pytest.param(*case[1:], id=case[0], marks=[pytest.mark.long] if number % 2 else [])
+        for number, case in enumerate(SAME)
+    ],
+)
 def test_equal_keys_are_bit_equal_trainings(one: dict[str, Any], other: dict[str, Any], counts: tuple[int, ...]) -> None:
     assert recipe(**one) != recipe(**other)
     assert have_one_key(recipe(**one), recipe(**other), counts)

@@ -230,6 +230,7 @@ def test_while_it_reads_no_lock_is_held(copied: Run) -> None:
     other.close()
 
 
+@pytest.mark.long
 def test_trials_that_end_during_requests_are_all_there(changing: tuple[Site, Run]) -> None:
     site, run = changing
     loaded, over, answers = studies.load(run), threading.Event(), list[int]()
@@ -339,6 +340,7 @@ def test_the_page_of_a_trial_shows_its_network(site: Site, finished: Run, browse
         assert "|" not in text
 
 
+@pytest.mark.long
 def test_the_table_has_the_numbers(site: Site, finished: Run, browser: Any) -> None:
     names = ("params", "best_val_accuracy", "best_epoch", "delta_vs_base")
     text_of(browser, f"{site.url}/smartSelection", *(f"UserAttribute {name}" for name in names))

@@ -14,10 +14,17 @@ TABLE: dict[str, list[str]] = json.loads(LIST.read_text())
 HOW = "if the CUDA build has one, make the list anew: .venv-gpu/bin/python -m benchmarks.gpu_placement.kernels --write"
 
 
+QUICK = ("functions", "gates", "separable", "residual", "flat", "plain", "flip", "rotation", "mixup")  # in float32
+
+
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, marks=[] if case.policy == "float32" else [pytest.mark.long], id=f"{case.name}, {case.policy}")
+        pytest.param(
+            case,
+            marks=[] if case.name in QUICK and case.policy == "float32" else [pytest.mark.long],
+            id=f"{case.name}, {case.policy}",
+        )
         for case in cases()
     ],
 )

@@ -236,9 +236,10 @@ def test_gradients_are_keras_own(network: Architecture, digits: Dataset) -> None
 def test_steps_may_be_cut_into_calls_at_will(digits: Dataset) -> None:
     recipe = Recipe.model_validate({"epochs": 1, "batch_size": 16, "ema": 0.9} | RECIPES["augmented"])
     plan = plan_epoch(recipe, len(digits.x_train), 5, 0)
-    found = []
+    engine, found = engine_of(digits, recipe), []
+    start = engine.state()
     for cuts in ([0, 10], [0, 1, 10], [0, 4, 5, 9, 10]):
-        engine = engine_of(digits, recipe)
+        engine.restore(start)
         engine.begin(plan)
         for first, last in itertools.pairwise(cuts):
             sums = engine.train(first, last)
@@ -246,6 +247,7 @@ def test_steps_may_be_cut_into_calls_at_will(digits: Dataset) -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.long
 def test_graphs_for_batches_of_one_size_compute_the_same(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """As traced for a GPU: one graph for full batches, one for the partial last batch."""
     layers = tuple(layer for layer in PYRAMID.layers if not isinstance(layer, Dropout))  # other masks on a GPU

@@ -177,6 +177,7 @@ def test_a_recipe_is_learnt_beside_the_network() -> None:
     assert all(0.002 < rate < 0.05 for rate in later)
 
 
+@pytest.mark.long
 def test_several_objectives_spread_over_the_front() -> None:
     config = configured("reject", search={"directions": {"accuracy": "maximize", "params": "minimize"}})
 
