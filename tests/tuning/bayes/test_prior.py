@@ -17,8 +17,8 @@ from search.tuning.bayes.sampler import STARTUP, STARTUP_WITH_PRIOR
 from search.tuning.bayes.surrogate import Scaling, Surrogate
 from tests.tuning.bayes.test_sampler import SPACE, Search, accuracy, configured
 
-TRIALS = 40
-TRIALS_OF_SEARCH = STARTUP_WITH_PRIOR + 4
+TRIALS = 24
+TRIALS_OF_SEARCH = STARTUP_WITH_PRIOR + 3
 DATA = {"fingerprint": "1" * 16, "input": [32, 32, 3], "classes": 4, "images": {"training": 500}}  # not those of the search
 
 
@@ -92,7 +92,7 @@ def test_a_study_without_a_pattern_or_with_few_trials_is_not_used(other: PriorSt
 
 
 def test_many_trials_are_thinned_out(other: PriorStudy) -> None:
-    many = tuple(Observation(number, other.observations[number % TRIALS].values, 0.5) for number in range(3 * MOST_TRIALS))
+    many = tuple(Observation(number, other.observations[number % TRIALS].values, 0.5) for number in range(2 * MOST_TRIALS))
     features, accuracies, variances = PriorStudy("many", other.config, other.data, many).sample()
     assert len(features) == len(accuracies) == len(variances) == MOST_TRIALS
 
