@@ -90,6 +90,7 @@ def test_the_optimizer_is_the_engines(name: Any) -> None:
     assert given == expected
 
 
+@pytest.mark.long
 def test_it_trains_as_the_engine_does(tmp_path: Path) -> None:
     """Each epoch one batch of all images, so that their order does not matter; the same initial weights."""
     data = digits(200)

@@ -267,7 +267,7 @@ def test_looking_does_not_load_tensorflow(words: str, home: Home) -> None:
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[1]", "garbage"])
+@pytest.mark.parametrize("line", tiered(("", "{}", "[1]", "garbage"), quick=("garbage",)))
 def test_a_worker_started_by_hand_names_the_right_command(line: str) -> None:
     code = f"import io, sys; sys.stdin = io.StringIO({line!r}); sys.argv = ['search', 'worker']\n"
     done = subprocess.run(

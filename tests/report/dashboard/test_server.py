@@ -328,6 +328,7 @@ def test_the_note_page_shows_the_note(site: Site, browser: Any) -> None:
     assert "**" not in text and "|" not in text, "Markdown is rendered"
 
 
+@pytest.mark.long
 def test_the_page_of_a_trial_shows_its_network(site: Site, finished: Run, browser: Any) -> None:
     for number, words in (
         (1, "Rejected:"),

@@ -130,6 +130,7 @@ def focus(page: Any, selector: str) -> Any:
     return page.switch_to.active_element
 
 
+@pytest.mark.long
 def test_the_leaderboard_works_by_keyboard(page: Any, found: Findings) -> None:
     assert len(shown(page, 0)) == 1 + SHOWN
     focus(page, ".whole").send_keys(Keys.ENTER)

@@ -326,6 +326,7 @@ def test_the_page_is_whole_on_every_screen(
         (Path(folder) / f"report_{width}_{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
+@pytest.mark.long
 def test_figures_follow_the_readers_scheme(text: str, chromium: Any, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     emulate(chromium, 1280, "light")

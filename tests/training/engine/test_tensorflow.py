@@ -175,7 +175,7 @@ OTHER_STEPS = (
     ("name", "network"),
     [
         ("adamw, decay, cosine", EVERY_KIND),
-        ("augmented", EVERY_KIND),
+        pytest.param("augmented", EVERY_KIND, marks=pytest.mark.long),
         ("sgd", PYRAMID),
         *(pytest.param(*case, marks=pytest.mark.long) for case in OTHER_STEPS),
     ],
