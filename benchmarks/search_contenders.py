@@ -6,7 +6,8 @@ import math
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,17 @@ class ContenderStudy:
             raise RuntimeError(f"{self._contender.name} proposed what {proposal.rule}: {values}")
         trial.set_user_attr(KEY, proposal.key)
         return trial, proposal, values
+
+    @contextmanager
+    def by(self, contender: Contender) -> Iterator[None]:
+        """Let another contender propose."""
+        before = self._contender, self.config
+        self._contender = contender
+        self.config = study_of(self._space, self.config.budget.params, contender.sampler, contender.fit)
+        try:
+            yield
+        finally:
+            self._contender, self.config = before
 
     def tell(self, trial: optuna.Trial, accuracy: float | None) -> None:
         """Store the accuracy of a trained network, or None of a pruned one."""

@@ -75,8 +75,9 @@ def output_shape(layers: tuple[Layer, ...], image: Shape) -> Shape:
 def flatten(resolved: tuple[Resolved, ...], depth: int = 0) -> Iterator[tuple[int, Resolved]]:
     """Yield (depth, layer) for every layer; those inside a residual precede the sum that closes it."""
     for row in resolved:
-        yield from flatten(row.branch, depth + 1)
-        yield from flatten(row.shortcut, depth + 1)
+        if row.branch or row.shortcut:
+            yield from flatten(row.branch, depth + 1)
+            yield from flatten(row.shortcut, depth + 1)
         yield depth, row
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.budget.cost import Cost
-from search.budget.metrics import METRICS
 from search.tuning.bayes.surrogate import Array, Prediction
+
+Costs = Sequence[float]
 
 
 def expected_improvement(prediction: Prediction, best: float | Array) -> Array:
@@ -30,6 +30,8 @@ class Front:
 
     With several metrics a proposal takes one random weighting of them, as in ParEGO (Knowles, 2006).
 
+    Costs are given as one value for each metric that the study minimises.
+
     Attributes:
         weights: of the metrics.
         low, high: of the weighted cost over which the area extends.
@@ -37,7 +39,6 @@ class Front:
         floor: accuracy below the front's first point.
     """
 
-    metrics: tuple[str, ...]
     weights: tuple[float, ...]
     low: float
     high: float
@@ -47,10 +48,9 @@ class Front:
     @classmethod
     def of(
         cls,
-        metrics: tuple[str, ...],
-        costs: Sequence[Cost],
+        costs: Sequence[Costs],
         accuracies: Sequence[float],
-        pool: Sequence[Cost],
+        pool: Sequence[Costs],
         generator: random.Random,
     ) -> Front:
         """The front of observed networks.
@@ -59,22 +59,22 @@ class Front:
             accuracies: posterior means of the observed networks.
             pool: candidates, which bound the costs together with the observed networks.
         """
-        shares = [generator.expovariate(1.0) for _ in metrics]
+        shares = [generator.expovariate(1.0) for _ in costs[0]]
         weights = tuple(share / sum(shares) for share in shares)
-        weighted = [_weighted(cost, metrics, weights) for cost in costs]
-        every = weighted + [_weighted(cost, metrics, weights) for cost in pool]
+        weighted = [_weighted(cost, weights) for cost in costs]
+        every = weighted + [_weighted(cost, weights) for cost in pool]
         steps = list[tuple[float, float]]()
         for cost, accuracy in sorted(zip(weighted, accuracies, strict=True)):
             if not steps or accuracy > steps[-1][1]:
                 steps.append((cost, accuracy))
-        return cls(metrics, weights, min(every), max(every), tuple(steps), min(accuracies))
+        return cls(weights, min(every), max(every), tuple(steps), min(accuracies))
 
-    def expected_growth(self, costs: Sequence[Cost], prediction: Prediction) -> Array:
+    def expected_growth(self, costs: Sequence[Costs], prediction: Prediction) -> Array:
         """Expected growth of the mean accuracy over all admitted costs: expected improvement over each step of the front.
 
         A candidate can raise the front from its own cost on only.
         """
-        own = np.array([_weighted(cost, self.metrics, self.weights) for cost in costs])
+        own = np.array([_weighted(cost, self.weights) for cost in costs])
         starts = [self.low, *(cost for cost, _ in self.steps)]
         levels = [self.floor, *(accuracy for _, accuracy in self.steps)]
         ends = [*starts[1:], self.high]
@@ -85,6 +85,5 @@ class Front:
         return growth / max(self.high - self.low, 1e-9)
 
 
-def _weighted(cost: Cost, metrics: Sequence[str], weights: Sequence[float]) -> float:
-    pairs = zip(metrics, weights, strict=True)
-    return sum(weight * math.log2(METRICS[name].compute(cost) + 1) for name, weight in pairs)
+def _weighted(costs: Costs, weights: Sequence[float]) -> float:
+    return sum(weight * math.log2(cost + 1) for cost, weight in zip(costs, weights, strict=True))

@@ -23,16 +23,20 @@ Values = dict[str, Value]
 FILLED = 0.5  # share of the random networks that fill the budget, under fit = "fill"
 LEAST_SHARE = 0.25  # of the budget, which other scaled networks fill
 ATTEMPTS = 20  # draws for a random network, should many not be possible at all
+REMEMBERED = 20_000  # trained networks whose features are kept, 5 KB each
 STEP = 0.15  # standard deviation of a neighbour's value, as a fraction of its range
+
+
+_observed: dict[tuple[object, ...], Point | None] = {}  # by study and values
 
 
 @dataclass(frozen=True)
 class Point:
-    """A candidate with its cost and features."""
+    """A candidate with its features and, for each metric that the study minimises, its cost."""
 
     values: Mapping[str, Value]
-    cost: Cost
     features: Features
+    costs: tuple[float, ...]
 
 
 class Candidates:
@@ -49,6 +53,7 @@ class Candidates:
         self._recipes: dict[tuple[Value, ...], Features] = {}
         self._fills = config.search.fit == "fill"
         self.priced = 0  # networks that were built
+        self._study = f"{config.digest} {data}"
 
     def random(self, *, is_alone: bool = False) -> Values | None:
         """A random network that fits; None if none was found in a few attempts.
@@ -87,24 +92,32 @@ class Candidates:
         return {**values, **{name: self._domains[name].at_most(factor * float(values[name])) for name in widths}}
 
     def point(self, values: Mapping[str, Value]) -> Point | None:
-        """Cost and features of the network of these values; None if it cannot exist or breaks the budget."""
+        """Features and costs of the network of these values; None if it cannot exist or breaks the budget."""
         try:
             architecture, cost = self._build(values)
         except ArchitectureError:
             return None
         if self._config.budget.breach(architecture, cost) is not None:
             return None
-        return Point(values, cost, network_features(cost) | self._recipe_features(values))
+        return self._point(values, cost)
 
     def observed(self, values: Mapping[str, Value]) -> Point | None:
-        """As `point`, for a network that was trained, within the budget or not."""
-        try:
-            _, cost = self._build(values)
-        except ArchitectureError:
-            return None
-        return Point(values, cost, network_features(cost) | self._recipe_features(values))
+        """As `point`, for a network that was trained, within the budget or not; each is built once in a process."""
+        key = (self._study, *values.items())
+        if key not in _observed:
+            if len(_observed) >= REMEMBERED:
+                _observed.clear()
+            try:
+                _observed[key] = self._point(values, self._build(values)[1])
+            except ArchitectureError:
+                _observed[key] = None
+        return _observed[key]
 
     # --- private ---
+
+    def _point(self, values: Mapping[str, Value], cost: Cost) -> Point:
+        costs = tuple(float(METRICS[name].compute(cost)) for name in self._config.cost_metrics)
+        return Point(values, network_features(cost) | self._recipe_features(values), costs)
 
     def _draw(self) -> Values:
         return {name: domain.draw(self._generator) for name, domain in self._domains.items()} | dict(self._fixed)

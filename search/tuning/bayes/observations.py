@@ -61,14 +61,15 @@ def observe(config: StudyConfig, trials: Sequence[FrozenTrial], own: int) -> Obs
         own: number of the trial that is proposed, which is left out.
     """
     others = [trial for trial in trials if trial.number != own]
+    known = list(_complete(config, others))
     trained = [
         Observation(trial.number, values, trial.values[0])
-        for trial, values in _complete(config, others)
+        for trial, values in known
         if trial.state == TrialState.COMPLETE and trial.values
     ]
     pruned = [
         (trial, values)
-        for trial, values in _complete(config, others)
+        for trial, values in known
         if trial.state == TrialState.PRUNED and trial.user_attrs.get(OUTCOME) == Outcome.PRUNED_AT_RUNG
     ]
     ended = list(trained)
@@ -78,11 +79,11 @@ def observe(config: StudyConfig, trials: Sequence[FrozenTrial], own: int) -> Obs
             mean, variance = forecast(trial.intermediate_values[epoch], pairs_at(epoch, others))
             ended.append(Observation(trial.number, values, float(mean), float(variance), is_final=False))
     lowest = min((observation.accuracy for observation in ended), default=0.0)
-    for trial, values in _complete(config, others):
+    for trial, values in known:
         if trial.state.is_finished() and trial.user_attrs.get(OUTCOME) in UNTRAINABLE:
             ended.append(Observation(trial.number, values, lowest, is_final=False))
     ended.sort(key=lambda observation: observation.number)
-    pending = [values for trial, values in _complete(config, others) if not trial.state.is_finished()]
+    pending = [values for trial, values in known if not trial.state.is_finished()]
     return Observations(tuple(ended), tuple(pending))
 
 

@@ -164,9 +164,9 @@ class _Search:
         self._best = float(means[self._is_final].max() if self._is_final.any() else means.max())
         self._front = None
         if config.cost_metrics:
-            costs = [point.cost for point in self._observed]
-            pool = [point.cost for point in self._pool]
-            self._front = Front.of(config.cost_metrics, costs, list(means), pool, generator)
+            costs = [point.costs for point in self._observed]
+            pool = [point.costs for point in self._pool]
+            self._front = Front.of(costs, list(means), pool, generator)
         self._seen = {row.tobytes() for row in x}
         self._seen |= {row.tobytes() for row in scaling([point.features for point in pending])} if pending else set()
 
@@ -223,7 +223,7 @@ class _Search:
         return None if self._prior is None else self._prior.trends([point.features for point in points])
 
     def _value(self, points: Sequence[Point], prediction: Prediction) -> Array:
-        costs = [point.cost for point in points]
+        costs = [point.costs for point in points]
         if self._front is not None:
             return self._front.expected_growth(costs, prediction)
         return expected_improvement(prediction, self._best)

@@ -19,7 +19,7 @@ from search.tuning.bayes.features import Features
 Array = npt.NDArray[np.float64]
 
 BY_CHANCE = 2.0  # share of left-out variance that the surrogate explains of noise, times the number of observations
-FITTED = 200  # observations that hyperparameters are fitted to, which takes time with their third power
+FITTED = 128  # observations that hyperparameters are fitted to, which takes time with their third power
 CLIPPED = 3.0  # standard deviations below the median: accuracies of failed trainings would hide all other differences
 EXTREME = 4.0  # standard deviations at which features are clipped
 JITTER = 1e-6

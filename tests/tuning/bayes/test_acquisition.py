@@ -8,13 +8,12 @@ import random
 import numpy as np
 import pytest
 
-from search.budget.cost import Cost
 from search.tuning.bayes.acquisition import Front
 from search.tuning.bayes.surrogate import Prediction
 
 
-def cost(params: int) -> Cost:
-    return Cost(params, params, 10 * params, 1, 3)
+def cost(params: int) -> tuple[float, ...]:
+    return (params,)
 
 
 def area(points: list[tuple[int, float]], floor: float, low: float, high: float) -> float:
@@ -31,7 +30,7 @@ def test_the_expected_growth_of_a_front_equals_its_mean_over_draws(params: int, 
     known = [(1_000, 0.40), (2_000, 0.50), (4_000, 0.48), (8_000, 0.60)]
     costs, accuracies = [cost(size) for size, _ in known], [accuracy for _, accuracy in known]
     pool = [cost(500), cost(10_000)]
-    front = Front.of(("params",), costs, accuracies, pool, random.Random(0))
+    front = Front.of(costs, accuracies, pool, random.Random(0))
     grown = front.expected_growth([cost(params)], Prediction(np.array([mean]), np.array([0.05])))[0]
     low, high = math.log2(501), math.log2(10_001)
     draws = mean + 0.05 * np.random.default_rng(0).normal(size=400)
@@ -41,7 +40,7 @@ def test_the_expected_growth_of_a_front_equals_its_mean_over_draws(params: int, 
 
 
 def test_a_proposal_weighs_several_costs_anew() -> None:
-    costs, pool = [cost(1_000), cost(2_000)], [cost(4_000)]
-    fronts = [Front.of(("params", "macs"), costs, [0.4, 0.5], pool, random.Random(seed)) for seed in range(5)]
+    costs, pool = [(1_000, 10_000), (2_000, 20_000)], [(4_000, 40_000)]
+    fronts = [Front.of(costs, [0.4, 0.5], pool, random.Random(seed)) for seed in range(5)]
     assert all(sum(front.weights) == pytest.approx(1) for front in fronts)
     assert len({front.weights for front in fronts}) == 5

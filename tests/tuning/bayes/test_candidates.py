@@ -32,10 +32,20 @@ def test_random_candidates_fit_at_many_shares_of_the_budget(fit: str) -> None:
         assert values is not None and fits(candidates._config, FACTS, values)
         point = candidates.point(values)
         assert point is not None
-        shares.append(point.cost.params / 6_000)
+        shares.append(2 ** point.features["size.params"] / 6_000)
     assert min(shares) < 0.6
     filled = sum(share > 0.85 for share in shares)
     assert filled >= 12 if fit == "fill" else filled < 20
+
+
+def test_a_trained_network_has_the_features_of_a_candidate_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates, other = source("fill"), source("fill", params=100)
+    values = candidates.random()
+    assert values is not None
+    point = candidates.point(values)
+    assert candidates.observed(values) == point and other.observed(values) == point and other.point(values) is None
+    monkeypatch.setattr(candidates, "_build", None)
+    assert candidates.observed(dict(values)) == point, "it is not built again"
 
 
 def test_fixed_parameters_are_those_of_every_candidate() -> None:
