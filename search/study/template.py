@@ -78,7 +78,7 @@ def study_text(
         "",
         "[search]",
         _line("trials = 20", "trained ones"),
-        'sampler = "tpe"',
+        'sampler = "bayes"',
         *([_line(f'metric = "{proposal.metric}"', why["metric"])] if "metric" in why else []),
         _line('fit = "fill"', "widths are proportions: every candidate uses what the budget allows"),
         "seed = 0",
