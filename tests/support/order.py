@@ -46,7 +46,7 @@ LONGEST_FIRST = (
     "export/test_training_source.py",
     "training/engine/test_xla.py",
     "training/test_checkpoint.py",
-    "tuning/test_pruner.py",
+    "tuning/test_rungs.py",
     "integration/test_earlier_runs.py",
     "export/test_formats.py",
     "report/html/test_leaderboard.py",

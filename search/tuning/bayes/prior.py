@@ -78,7 +78,7 @@ class PriorStudy:
 
 @dataclass(frozen=True)
 class Trend:
-    """What one study tells of networks: its surrogate, and the share of its trials' variance that this explains."""
+    """Knowledge of one study: its surrogate, and the share of its trials' variance that this explains."""
 
     run: str
     trials: int
