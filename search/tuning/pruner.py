@@ -51,11 +51,11 @@ class RungPruner(optuna.pruners.BasePruner):
             if other.number != trial.number and other.user_attrs.get(OUTCOME) != Outcome.INTERRUPTED
         ]
         pairs, first = pairs_at(rung, others), self._rungs[0]
-        if not pairs:
+        at_first = [other.intermediate_values[first] for other in others if first in other.intermediate_values]
+        if not pairs or not at_first:
             return False
         best = max(other.values[0] for other in others if other.state == TrialState.COMPLETE and other.values)
         own = _expected_gains([trial.intermediate_values[rung]], pairs, best).item()
-        at_first = [other.intermediate_values[first] for other in others if first in other.intermediate_values]
         usual = _expected_gains(at_first, pairs_at(first, others), best).mean()
         return bool(own <= 0 or own < usual)
 
