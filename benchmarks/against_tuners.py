@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from ground_spaces import RECIPES, SPACES, Values
+from small_images import averaged
 from table import append
 
 from search.files import read_json, write_json, write_text
@@ -83,15 +84,9 @@ def main() -> None:
 def prepare(path: Path, out: Path) -> None:
     """Write the images as an .npz of their own."""
     with np.load(path) as archive:
-        parts = {name: _averaged(archive[f"x_{name}"][:count]) for name, count in (("train", TRAINING), ("test", TEST))}
+        parts = {name: averaged(archive[f"x_{name}"][:count], SIDE) for name, count in (("train", TRAINING), ("test", TEST))}
         labels = {name: archive[f"y_{name}"][: len(images)] for name, images in parts.items()}
     np.savez(out / "images.npz", **{f"x_{n}": x for n, x in parts.items()}, **{f"y_{n}": y for n, y in labels.items()})
-
-
-def _averaged(images: Any) -> Any:
-    count, height, width, channels = images.shape
-    means = images.reshape(count, SIDE, height // SIDE, SIDE, width // SIDE, channels).mean(axis=(2, 4))
-    return np.round(means).astype(np.uint8)
 
 
 def raw_study(out: Path, **search: Any) -> dict[str, Any]:
@@ -204,8 +199,6 @@ def _toml(table: dict[str, Any]) -> str:
 def _inline(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_inline(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_inline, value)) + "]"
     return json.dumps(value)
 
 

@@ -17,9 +17,9 @@ def small_images(path: Path | None, images: int, validation: int, side: int = 16
     train, val = _part(data.y_train, images), _part(data.y_val, validation)
     return replace(
         data,
-        x_train=_averaged(data.x_train[train], side),
+        x_train=averaged(data.x_train[train], side),
         y_train=data.y_train[train],
-        x_val=_averaged(data.x_val[val], side),
+        x_val=averaged(data.x_val[val], side),
         y_val=data.y_val[val],
         fingerprint=f"{data.fingerprint}/{images}/{validation}/{side}",
     )
@@ -30,7 +30,8 @@ def _part(labels: Any, count: int) -> Any:
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[: count // 10] for label in range(10)]))
 
 
-def _averaged(images: Any, side: int) -> Any:
+def averaged(images: Any, side: int) -> Any:
+    """Images reduced to side x side pixels by means; uint8, shape (n, side, side, channels)."""
     count, height, width, channels = images.shape
     means = images.reshape(count, side, height // side, side, width // side, channels).mean(axis=(2, 4))
     return np.round(means).astype(np.uint8)
