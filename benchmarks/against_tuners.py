@@ -132,7 +132,7 @@ def run(name: str, seed: int, minutes: float, out: Path) -> None:
 
 
 def trained_again(out: Path, values: Values) -> list[float]:
-    """Test accuracies of a winner, after the last epoch, on the same seeds for all."""
+    """Test accuracies of a winner, by the weights of its best epoch, on the same seeds for all."""
     from search.training.device import prepare_device
     from search.training.measures import MEASURES
     from search.training.train import confusion_of, fit
@@ -145,7 +145,7 @@ def trained_again(out: Path, values: Values) -> list[float]:
     scores = []
     for seed in FINAL_SEEDS:
         training = fit(proposal.architecture, data, proposal.recipe, seed=seed)
-        given = (proposal.architecture, training.weights, training.pixels, data.x_test, data.y_test)
+        given = (proposal.architecture, training.best_weights, training.pixels, data.x_test, data.y_test)
         scores.append(MEASURES["accuracy"].compute(confusion_of(*given)))
     return [round(score, 4) for score in scores]
 
