@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -54,3 +56,12 @@ def without_modules(*names: str) -> Iterator[None]:
 def cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """True if the processor has the vector instructions AVX-512; False where the system does not list them."""
+    try:
+        return "avx512bw" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False

@@ -16,6 +16,7 @@ from typing import Literal
 
 from search.errors import StudyStopped, UserError, reason
 from search.system import cores, quiet, without_modules
+from search.text import format_count
 
 BACKENDS = ("tensorflow", "jax")  # those with an engine
 ASSIGNED = "SEARCH_GPU"  # environment of a worker: the GPU that its supervisor assigned to it
@@ -146,7 +147,8 @@ def prepare_device() -> Device:
             f"GPU {assigned} was assigned to this worker, but {library} found none: {missing_gpu_cause()}; "
             'to train on the CPU, set CUDA_VISIBLE_DEVICES=""'
         )
-    return Device("cpu", f"training on the CPU ({cores()} cores, {library}), no GPU was found: {missing_gpu_cause()}")
+    used = f"{format_count(cores(), 'core')}, {library}"
+    return Device("cpu", f"training on the CPU ({used}), no GPU was found: {missing_gpu_cause()}")
 
 
 def set_deterministic() -> None:

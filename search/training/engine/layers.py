@@ -112,8 +112,8 @@ def shifted_depthwise(layer: Any, inputs: Any, kernel: Any) -> Any:
 def _windows(layer: Any, inputs: Any, size: tuple[int, int], dilation: tuple[int, int], fill: float) -> list[Any]:
     """The inputs (n, output height, output width, c) under each element, row by row, of a kernel of that size."""
     (rows, columns), (stride_y, stride_x), (dilation_y, dilation_x) = size, layer.strides, dilation
-    height, top, bottom = _extent(inputs.shape[1], rows, stride_y, dilation_y, layer.padding)
-    width, left, right = _extent(inputs.shape[2], columns, stride_x, dilation_x, layer.padding)
+    height, top, bottom = extent(inputs.shape[1], rows, stride_y, dilation_y, layer.padding)
+    width, left, right = extent(inputs.shape[2], columns, stride_x, dilation_x, layer.padding)
     padded = ops.pad(inputs, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
     return [
         padded[:, y : y + (height - 1) * stride_y + 1 : stride_y, x : x + (width - 1) * stride_x + 1 : stride_x]
@@ -128,7 +128,7 @@ def _pointwise(layer: Any, x: Any) -> Any:
     return x + ops.cast(layer.bias, x.dtype) if layer.use_bias else x
 
 
-def _extent(size: int, kernel: int, stride: int, dilation: int, padding: str) -> tuple[int, int, int]:
+def extent(size: int, kernel: int, stride: int, dilation: int, padding: str) -> tuple[int, int, int]:
     """(output size, padding before, padding after) in pixels, as in TensorFlow."""
     reach = (kernel - 1) * dilation + 1
     if padding == "valid":

@@ -11,6 +11,13 @@ import tensorflow as tf
 from search.seeds import derive
 from search.training import device
 from search.training.engine.layers import dropout_of, fast_layers
+from search.training.engine.onednn import (
+    StripDepthwiseConv2D,
+    StripSeparableConv2D,
+    has_strips,
+    is_paired,
+    paired_batch_norm,
+)
 
 LEAST_EPSILON = 1.001e-5  # smallest epsilon that the fused operation accepts on a GPU
 LINE = 16  # mask values in one line of memory
@@ -43,7 +50,8 @@ class TensorFlowDraws:
 def layers_of(draws: TensorFlowDraws) -> Any:
     """Layer classes for `search.training.model.build`: the fast ones of this module, Keras' own for the rest."""
     dropout = dropout_of(draws) if device.is_accelerated() else pooled_dropout_of(draws)
-    return fast_layers(Activation=UnfusedActivation, BatchNormalization=FusedBatchNormalization, Dropout=dropout)
+    wide = {"DepthwiseConv2D": StripDepthwiseConv2D, "SeparableConv2D": StripSeparableConv2D} if has_strips() else {}
+    return fast_layers(Activation=UnfusedActivation, BatchNormalization=FusedBatchNormalization, Dropout=dropout, **wide)
 
 
 def pooled_dropout_of(draws: TensorFlowDraws) -> type[keras.layers.Layer]:
@@ -112,6 +120,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
         channels = inputs.shape[-1]
         is_slow = inputs.dtype != tf.float32 and channels % 16 and not device.is_accelerated()
         x = tf.cast(inputs, tf.float32) if is_slow else inputs  # bfloat16 has a fast path for multiples of 16 only
+        if training and is_paired(channels, math.prod(x.shape[1:3])):
+            y, mean, variance = paired_batch_norm(x, self.gamma.value, self.beta.value, self.epsilon)
+            self._move(self.moving_mean, mean)
+            self._move(self.moving_variance, variance)
+            return tf.cast(y, inputs.dtype)
         moving = ([], []) if training else (self.moving_mean.value, self.moving_variance.value)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
