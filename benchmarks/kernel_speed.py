@@ -2,9 +2,10 @@
 
     python benchmarks/kernel_speed.py --data CIFAR.npz [--study cifar10_100k_night] [--networks 6] [--rounds 3] [--json FILE]
 
-Random networks of a study that fill its budget, and the published ones that --references names, each trained by two engines
-that differ in nothing else; CPU time of an epoch of --images images, medians over rounds. One core, if that is wanted, by
-`taskset -c 1`.
+First single operations: the gradient of a depthwise kernel by its columns, plain and in strips, and batch norm by its
+channels, plain and on pairs of pixels; medians of nine calls, ms. Then random networks of a study that fill its budget, and
+the published ones that --references names, each trained by two engines that differ in nothing else; CPU time of an epoch of
+--images images, medians over rounds. One core, if that is wanted, by `taskset -c 1`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     options.add_argument("--json", type=Path)
     asked = options.parse_args()
     prepare_device()
+    operations = {**depthwise_gradients(), **batch_norms()}
     data = data_of(asked)
     rows = []
     for name, network, recipe in [*published(asked.references), *drawn(asked, data)]:
@@ -46,7 +48,72 @@ def main() -> None:
         print(f"{name:60} {row['plain']:6.2f} {row['arranged']:6.2f} CPU-ms an image, {row['ratio']:.2f} times", flush=True)
     print(f"mean ratio {statistics.geometric_mean(row['ratio'] for row in rows):.2f}")
     if asked.json:
-        write_json(asked.json, {"images": asked.images, "rounds": asked.rounds, "networks": rows})
+        write_json(
+            asked.json, {"operations_ms": operations, "images": asked.images, "rounds": asked.rounds, "networks": rows}
+        )
+
+
+def depthwise_gradients(images: int = 64, side: int = 32, channels: int = 48) -> dict[str, list[float]]:
+    """[plain, in strips] of a kernel of 5 rows, by columns; in strips from 4 columns on."""
+    import tensorflow as tf
+
+    from search.training.engine import onednn
+
+    x, slope = (tf.random.normal((images, side, side, channels)) for _ in range(2))
+    times = {}
+    for columns in (1, 2, 3, 4, 5, 7):
+        shape = [5, columns, channels, 1]
+
+        def plain(x: Any, slope: Any, shape: list[int] = shape) -> Any:
+            return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                input=x, filter_sizes=shape, out_backprop=slope, strides=[1] * 4, padding="SAME"
+            )
+
+        def strips(x: Any, slope: Any, shape: list[int] = shape) -> Any:
+            return onednn.kernel_gradient(x, slope, shape, 1, "same")
+
+        kinds = (plain, strips) if columns > onednn.STRIP else (plain,)
+        times[f"gradient of a depthwise kernel, 5 x {columns}"] = [milliseconds(kind, x, slope) for kind in kinds]
+    return shown(times)
+
+
+def batch_norms(images: int = 128, side: int = 32) -> dict[str, list[float]]:
+    """[plain, on pairs] forward in training, by channels; on pairs where 8 are left over 16."""
+    import tensorflow as tf
+
+    from search.training.engine import onednn
+
+    times = {}
+    for channels in (16, 20, 24, 28, 32, 40, 48, 52, 56, 64):
+        x, scale, offset = tf.random.normal((images, side, side, channels)), tf.ones(channels), tf.zeros(channels)
+
+        def plain(x: Any, scale: Any = scale, offset: Any = offset) -> Any:
+            normalized = tf.raw_ops.FusedBatchNormV3(x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=1e-3)
+            return normalized.y[0, 0, 0]
+
+        def pairs(x: Any, scale: Any = scale, offset: Any = offset) -> Any:
+            return onednn.paired_batch_norm(x, scale, offset, 1e-3)[0][0, 0, 0]
+
+        kinds = (plain, pairs) if channels % 16 == 8 else (plain,)
+        times[f"batch norm of {channels} channels"] = [milliseconds(kind, x) for kind in kinds]
+    return shown(times)
+
+
+def milliseconds(function: Any, *inputs: Any, calls: int = 9) -> float:
+    import tensorflow as tf
+
+    compiled, times = tf.function(function, autograph=False), []
+    for _ in range(calls + 1):
+        started = time.perf_counter()
+        compiled(*inputs).numpy()
+        times.append(1000 * (time.perf_counter() - started))
+    return round(statistics.median(times[1:]), 2)
+
+
+def shown(times: dict[str, list[float]]) -> dict[str, list[float]]:
+    for name, values in times.items():
+        print(f"{name:45} {' '.join(f'{value:6.1f}' for value in values)} ms", flush=True)
+    return times
 
 
 def data_of(asked: argparse.Namespace) -> Any:

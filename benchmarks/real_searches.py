@@ -4,7 +4,8 @@
     python benchmarks/real_searches.py report --out RUNS/real            # writes benchmarks/real_searches.json
 
 The images, epochs, spaces and recipes of `table.py`, under 15,000 parameters. Each study trains 30 networks; then its
-winner, the network of the highest accuracy, is trained again on three fresh seeds. A study is a process on one core.
+winner, the network of the highest accuracy, is trained again on three fresh seeds; beside their mean stand its score in the
+search and what `search.tuning.bayes.expectation` expects of another training of it. A study is a process on one core.
 Trainings are appended to RUNS/real/trainings.jsonl one by one; a study that was stopped proposes the same networks again
 and goes on after the last that is stored.
 """
@@ -17,6 +18,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +29,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from ground_spaces import EPOCHS, IMAGES, SIDE, SPACES, VALIDATION
+import optuna
+from ground_spaces import EPOCHS, FACTS, IMAGES, SIDE, SPACES, VALIDATION
+from ground_spaces import study as study_of
 from search_contenders import BASE, CONTENDERS, ContenderStudy
 from small_images import small_images
 from table import append, limit_tensorflow, rows_in
@@ -35,6 +39,7 @@ from table import run as train
 
 from search.files import write_json
 from search.finals.statistics import compare, rank
+from search.tuning.bayes.expectation import expect
 
 OUT = Path(__file__).resolve().parent / "real_searches.json"
 BUDGET, TRIALS = 15_000, 30
@@ -122,6 +127,7 @@ def report(rows: list[Row]) -> None:
             best = np.maximum.accumulate([scores[number] for number in range(TRIALS)])
             seconds = sum(row["cpu_s"] for row in own if row["final_seed"] == 0)
             studies[key] = {"best": [float(value) for value in best], "winner": statistics.mean(finals), "cpu_s": seconds}
+            studies[key]["expected"] = expected_of(key, [row for row in own if row["final_seed"] == 0])
     cells = []
     for space in SPACES:
         seeds = [
@@ -142,7 +148,32 @@ def report(rows: list[Row]) -> None:
                 cell["against_random"] = [differences[name][part] for part in ("difference", "low", "high")]
             cells.append(cell)
             print(_line(cell))
-    write_json(OUT, {"budget": BUDGET, "trials": TRIALS, "final_seeds": len(FINAL_SEEDS), "cells": cells})
+    biases = {name: bias_of(name, studies.values()) for name in ("score", "expected")}
+    for name, bias in biases.items():
+        print(f"{name:8} less the mean on fresh seeds: {bias}")
+    head = {"budget": BUDGET, "trials": TRIALS, "final_seeds": len(FINAL_SEEDS)}
+    write_json(OUT, head | {"cells": cells, "bias": biases})
+
+
+def expected_of(key: Key, rows: list[Row]) -> float | None:
+    """Accuracy expected of another training of a study's winner."""
+    space, _, _ = key
+    config, study = study_of(space, BUDGET), optuna.create_study(direction="maximize")
+    ordered = sorted(rows, key=lambda row: row["trial"])
+    for row in ordered:
+        given = {name: domain.distribution() for name, domain in config.parameters.items()}
+        study.add_trial(optuna.trial.create_trial(params=row["values"], distributions=given, value=row["accuracy"][-1]))
+    found = expect(config, FACTS, study.trials, max(study.trials, key=lambda trial: trial.value).number)
+    return None if found is None else found.mean
+
+
+def bias_of(name: str, studies: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """How far a figure of the winners lies above their means on fresh seeds: mean, its standard error, root mean square."""
+    figures = [(study["best"][-1] if name == "score" else study["expected"], study["winner"]) for study in studies]
+    errors = [figure - winner for figure, winner in figures if figure is not None]
+    error, square = statistics.stdev(errors) / len(errors) ** 0.5, statistics.mean(value**2 for value in errors) ** 0.5
+    values = {"mean": statistics.mean(errors), "standard_error": error, "rms": square}
+    return {"studies": len(errors)} | {key: round(value, 5) for key, value in values.items()}
 
 
 def _line(cell: Row) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from report.analysis.completion import unfinished_words
+from report.analysis.expectation import expectation_of
 from report.analysis.verdict import Verdict, judge
 from report.device import device_board
 from report.tables import images_behind, leaderboard
@@ -16,6 +17,7 @@ from search.networks.architecture import Architecture
 from search.study.dataset import images_of
 from search.study.records import Record, records
 from search.study.run import DATA, Opened, Run, Studies, best, network_of
+from search.tuning.bayes.expectation import Expectation
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ class Findings:
     finals: FinalsResult | None
     data: Mapping[str, Any]  # summary, fingerprint, input, classes and class_names of the images
     device: str | None = None  # a microcontroller to compare the best candidates with
+    expected: Expectation | None = None  # of another training of the winner
 
     @property
     def verdict(self) -> Verdict:
         """Comparison of the winner with the base."""
-        return judge(self.run, self.board, self.finals, self.data)
+        return judge(self.run, self.board, self.finals, self.data, self.expected)
 
     @property
     def unfinished(self) -> str | None:
@@ -74,15 +77,18 @@ def gather(run: Run, studies: Studies, device: str | None = None) -> Findings:
     """
     candidates, references = records(studies.candidates), records(studies.references)
     number = best(run, candidates).number
+    data, finals = studies.candidates.user_attrs[DATA], load_results(run)
+    board = leaderboard(run, candidates, references, images_of(data, "validation"))
     return Findings(
         run,
         studies,
         candidates,
         references,
-        leaderboard(run, candidates, references, images_of(studies.candidates.user_attrs[DATA], "validation")),
+        board,
         number,
         network_of(run, number, studies),
-        load_results(run),
-        studies.candidates.user_attrs[DATA],
+        finals,
+        data,
         device or run.config.budget.device,
+        expectation_of(run, studies, candidates, finals),
     )

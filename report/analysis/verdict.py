@@ -27,6 +27,7 @@ from search.text import (
     format_points_span,
 )
 from search.training.measures import other_measures
+from search.tuning.bayes.expectation import Expectation
 
 Board = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -92,6 +93,7 @@ class Verdict:
     difference_interval: Interval | None = None  # 95 %, adjusted for the number of comparisons; only from finals
     noise: float | None = None  # difference that chance makes between single trainings; None if finals decided
     measure: str = "best validation accuracy"
+    expected: Expectation | None = None  # of another training of the winner; None if it is not known, or finals decided
     images: int | None = None  # that single trainings are measured on
     seeds: int = 1
     trainings: str = "one training"  # that each figure is of, in words, where finals did not decide
@@ -115,7 +117,13 @@ class Verdict:
         }
 
 
-def judge(run: Run, board: Board, finals: FinalsResult | None, data: Mapping[str, Any]) -> Verdict:
+def judge(
+    run: Run,
+    board: Board,
+    finals: FinalsResult | None,
+    data: Mapping[str, Any],
+    expected: Expectation | None = None,
+) -> Verdict:
     """Compare the best candidate of the search with the base.
 
     Args:
@@ -123,8 +131,12 @@ def judge(run: Run, board: Board, finals: FinalsResult | None, data: Mapping[str
         finals: their results; None if there are none.
         data: facts of the images, see `search.study.dataset.data_facts`: a base near always guessing the commonest class
             is none, and a winner that is no better has no lead. Empty before they were read.
+        expected: of another training of the winner, see `report.analysis.expectation`.
     """
     verdict = _judge(run, board, finals, data)
+    if expected is not None and not verdict.standing.is_confirmed:
+        remarks = (*verdict.remarks, _expectation_remark(expected, board.get("val_images")))
+        verdict = replace(verdict, remarks=remarks, expected=expected)
     if verdict.score is None:
         return verdict
     winner = board["trials"][0]
@@ -213,6 +225,13 @@ def _noise_remark(difference: float, noise: float | None, images: int | None, of
     if abs(difference) <= noise:
         return f"That is within the noise of {of}: {limit}."
     return f"{limit[0].upper()}{limit[1:]}."
+
+
+def _expectation_remark(expected: Expectation, images: int | None) -> str:
+    """Remark on what another training of the winner would reach: the best of many scores is high by chance too."""
+    mean, span = format_percent(expected.mean, images), format_percent_span(expected.low, expected.high, images)
+    source = f"by a model of all {format_count(expected.trainings, 'training')}"
+    return f"Trained again it is expected to reach {mean} (95 % interval {span}), {source}."
 
 
 def _finals_remarks(finals: FinalsResult | None, finalist: FinalistResult | None, number: int) -> list[str]:

@@ -23,6 +23,7 @@ from search.study.records import Record, proposal_words, trained_count
 from search.study.run import KINDS, Opened, Run
 from search.text import format_percent, format_percents
 from search.training.measures import ACCURACY, MEASURES, other_measures
+from search.tuning.bayes.expectation import Expectation
 
 FIRST = 5  # rows of the leaderboard shown
 FRONT = 20  # rows of the front shown
@@ -68,16 +69,18 @@ def study_note(
     references: list[Record],
     data: Mapping[str, Any],
     finals: FinalsResult | None = None,
+    expected: Expectation | None = None,
 ) -> str:
     """Note of a study: verdict, progress, and how to read the dashboard.
 
     Args:
         data: facts of the images, see `search.study.dataset.data_facts`; empty before they were read.
         finals: their results; None if there are none.
+        expected: of another training of the winner.
     """
     config, images = run.config, images_of(data, "validation")
     board = leaderboard(run, candidates, references, images)
-    verdict = judge(run, board, finals, data)
+    verdict = judge(run, board, finals, data, expected)
     kinds = "of separable convolutions only and " if config.budget.separable_only else ""
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in board["counts"].items())
     refused, unfinished = refusal_words(candidates), unfinished_words(run, candidates, references)

@@ -18,6 +18,7 @@ from pathlib import Path
 import optuna
 from plotly.graph_objects import Figure
 
+from report.analysis.expectation import expectation_of
 from report.dashboard.notes import DRAWN, control_note, finals_note, objective, references_note, study_note
 from report.figures import curves as figures
 from report.network.drawing import network_svg
@@ -70,7 +71,8 @@ class Redraw:
         )
         names = set(optuna.get_all_study_names(base_storage_of(studies.candidates)))
         finals = load_results(run) if f"{run.name}.finals" in names else None
-        note = study_note(run, candidates, references, data, finals)
+        expected = expectation_of(run, studies, candidates, finals)
+        note = study_note(run, candidates, references, data, finals, expected)
         value = objective(run.config)
         publish_study(studies.candidates, note, dict(zip(GRAPHS, drawn, strict=True)), value)
         publish_study(studies.references, references_note(run), {}, value)

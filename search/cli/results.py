@@ -153,6 +153,7 @@ class Judged(NamedTuple):
 
 def judged(run: Run) -> Judged:
     """Read a run, and judge its winner."""
+    from report.analysis.expectation import expectation_of
     from report.analysis.verdict import judge
     from report.tables import leaderboard
     from search.finals.results import load_results
@@ -164,7 +165,9 @@ def judged(run: Run) -> Judged:
     candidates, references = outline(studies.candidates), outline(studies.references)
     data = studies.candidates.user_attrs[DATA]
     board = leaderboard(run, candidates, references, images_of(data, "validation"))
-    return Judged(studies, candidates, references, board, judge(run, board, load_results(run), data))
+    finals = load_results(run)
+    expected = expectation_of(run, studies, candidates, finals)
+    return Judged(studies, candidates, references, board, judge(run, board, finals, data, expected))
 
 
 def _device(known: Judged, run: Run, device: str, pareto: list[str] | None, *, whole: bool) -> dict[str, Any]:

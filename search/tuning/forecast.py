@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 DRAWS = 3_000  # proposals that are judged for the mean
 SCALED = 300  # proposals whose widths are scaled to fit, which takes ten times as long
+CONTINUING = 0.2  # share of the trials that continue at a rung; 0.15 to 0.19 of 67 and 81 in `benchmarks/rung_rules.py`
 LEAST = 30  # candidates, below which proposals are scaled, as the sampler does
 TIMED = (0.05, 0.5, 0.95)  # quantiles of the candidates by multiply-adds that are timed, the outer ones for the range
 STEP_SECONDS = 2.0  # of steps for which a network is timed, after the first
@@ -149,11 +150,10 @@ def sample_candidates(config: StudyConfig, data: Dataset) -> list[Candidate]:
 
 
 def mean_epochs(config: StudyConfig) -> float:
-    """Mean number of epochs of a trial, if one in `factor` passes each rung."""
-    factor = config.search.rungs.factor if config.search.rungs else 1
+    """Mean number of epochs of a trial, if a share CONTINUING passes each rung."""
     mean, begin, share = 0.0, 0, 1.0
     for end in (*config.rungs, config.planned_epochs):
-        mean, begin, share = mean + share * (end - begin), end, share / factor
+        mean, begin, share = mean + share * (end - begin), end, share * CONTINUING
     return mean
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -23,6 +24,13 @@ def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
     return RungPruner(config.rungs)
 
 
+class Gains(NamedTuple):
+    """Expected improvements over the best final accuracy so far, fractions: of a training, and of the others on average."""
+
+    own: float
+    usual: float
+
+
 class RungPruner(optuna.pruners.BasePruner):
     """Continues a training at a rung if more gain is expected of it than of the candidates so far on average.
 
@@ -35,10 +43,14 @@ class RungPruner(optuna.pruners.BasePruner):
 
     Args:
         rungs: epochs after which a trial may be pruned, ascending.
+
+    Attributes:
+        gains: those that decided last; None before the first.
     """
 
     def __init__(self, rungs: Sequence[int]) -> None:
         self._rungs = rungs
+        self.gains: Gains | None = None
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """True if the trial, which has just reported the last epoch of a rung, is pruned there."""
@@ -56,7 +68,8 @@ class RungPruner(optuna.pruners.BasePruner):
             return False
         best = max(other.values[0] for other in others if other.state == TrialState.COMPLETE and other.values)
         own = _expected_gains([trial.intermediate_values[rung]], pairs, best).item()
-        usual = _expected_gains(at_first, pairs_at(first, others), best).mean()
+        usual = _expected_gains(at_first, pairs_at(first, others), best).mean().item()
+        self.gains = Gains(own, usual)
         return bool(own <= 0 or own < usual)
 
 

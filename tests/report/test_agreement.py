@@ -80,7 +80,7 @@ def renditions(found: Findings) -> Iterator[tuple[str, str]]:
     page = html.page(found, summarize(scores, data))
     yield "page", plain(Words(page.split('id="curves"')[0]).text)  # the sections that follow tell of other things
     yield "markdown", plain(write_report(run, found.studies, found).read_text())
-    yield "note", plain(study_note(run, found.candidates, found.references, found.data, found.finals))
+    yield "note", plain(study_note(run, found.candidates, found.references, found.data, found.finals, found.expected))
     network = Network("winner", "net", "best_model", "", Recipe(), "float32")
     checked = tuple(checks(run.config, found.network, 90_000, found.board, found.verdict))
     base = found.board["base"]["best_val_accuracy"]

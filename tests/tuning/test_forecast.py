@@ -185,10 +185,10 @@ def test_a_base_is_timed_under_its_own_recipe_for_the_epochs_of_the_study(
     assert found.seconds_per_trial == pytest.approx(20 * (n * 0.5 + n_val * 0.25))
 
 
-def test_trials_are_shorter_if_one_in_three_passes_each_rung() -> None:
+def test_trials_are_shorter_if_one_in_five_passes_each_rung() -> None:
     assert probe.mean_epochs(configured()) == 20
     table = {"recipe": {"epochs": 20, "schedule": {"kind": "cosine"}}, "search": {"rungs": {"first": 2, "factor": 3}}}
-    assert probe.mean_epochs(configured(**table)) == pytest.approx(2 + 4 / 3 + 12 / 9 + 2 / 27)  # rungs after 2, 6 and 18
+    assert probe.mean_epochs(configured(**table)) == pytest.approx(2 + 4 / 5 + 12 / 25 + 2 / 125)  # rungs after 2, 6 and 18
 
 
 # --- what is drawn ---------------------------------------------------------------------------------------------------

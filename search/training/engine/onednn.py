@@ -75,14 +75,14 @@ def depthwise(x: Any, kernel: Any, stride: int, padding: str) -> Any:
             back = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
                 input_sizes=tf.shape(x), filter=kernel, out_backprop=slope, **how
             )
-            return back, _kernel_gradient(x, slope, kernel.shape, stride, padding)
+            return back, kernel_gradient(x, slope, kernel.shape, stride, padding)
 
         return y, gradients
 
     return convolve(x, kernel)
 
 
-def _kernel_gradient(x: Any, slope: Any, shape: Sequence[int], stride: int, padding: str) -> Any:
+def kernel_gradient(x: Any, slope: Any, shape: Sequence[int], stride: int, padding: str) -> Any:
     """Gradient of the kernel, STRIP of its columns at a time: each from those columns of x that lie under them."""
     (rows, columns, channels, multiplier), width = shape, x.shape[2]
     _, top, bottom = extent(x.shape[1], rows, stride, 1, padding)

@@ -51,14 +51,14 @@ class Observations:
         return np.array([observation.variance for observation in self.ended])
 
 
-def observe(config: StudyConfig, trials: Sequence[FrozenTrial], own: int) -> Observations:
+def observe(config: StudyConfig, trials: Sequence[FrozenTrial], own: int | None) -> Observations:
     """The observations among these trials.
 
     A network that diverged, ran out of memory or took too long counts as the worst accuracy that was measured. Queued trials
     that have all parameters are in progress too.
 
     Args:
-        own: number of the trial that is proposed, which is left out.
+        own: number of the trial that is proposed, which is left out; None if there is none.
     """
     others = [trial for trial in trials if trial.number != own]
     known = list(_complete(config, others))

@@ -23,7 +23,7 @@ from search.tuning.bayes.acquisition import Front, expected_improvement
 from search.tuning.bayes.candidates import Candidates, Point, Values
 from search.tuning.bayes.observations import Observations, observe
 from search.tuning.bayes.prior import Prior
-from search.tuning.bayes.surrogate import BY_CHANCE, Array, Prediction, Scaling, Surrogate
+from search.tuning.bayes.surrogate import Array, Prediction, Scaling, Surrogate
 from search.tuning.candidate import DataFacts
 
 STARTUP = 8  # trials before the surrogate is asked, sampled at random
@@ -118,7 +118,7 @@ class BayesSampler(optuna.samplers.BaseSampler):
             yield from _random(candidates, f"one of the first {startup} trials")
             return
         search = _Search(self._config, candidates, observations, self._generator, self._prior)
-        if len(observations.ended) >= STARTUP and search.explained < BY_CHANCE / len(observations.ended):
+        if len(observations.ended) >= STARTUP and not search.is_informed:
             yield from _random(candidates, "the surrogate explains nothing yet")
             return
         yield from search.ranked()
@@ -153,7 +153,7 @@ class _Search:
         x = scaling([point.features for point in self._observed])
         trends, borrowed = self._trends(self._observed), None if prior is None else prior.deviation
         surrogate = Surrogate(scaling, x, observations.accuracies[kept], observations.variances[kept], trends, borrowed)
-        self.explained = surrogate.explained()
+        self.is_informed = surrogate.is_informative
         if pending:  # other workers train them: they are taken to reach what is expected (kriging believer)
             waiting = scaling([point.features for point in pending])
             expected = self._trends(pending)

@@ -19,6 +19,7 @@ from search.study import study_file
 from search.study.records import Record
 from search.study.run import Run
 from search.text import format_percent, format_points, percent_decimals
+from search.tuning.bayes.expectation import Expectation
 from tests.support.synthetic import finals_of
 
 BASE = [0.80, 0.81, 0.82]
@@ -40,10 +41,11 @@ def judged(
     finals: FinalsResult | None = None,
     images: int | None = IMAGES,
     run: Run | None = None,
+    expected: Expectation | None = None,
 ) -> Verdict:
     """Verdict on trial 3, as `best` as this, and a base."""
     run, references = run or run_of(), [] if base is None else [record(0, base, "base")]
-    return judge(run, leaderboard(run, [record(3, best)], references, images), finals, {"classes": 10})
+    return judge(run, leaderboard(run, [record(3, best)], references, images), finals, {"classes": 10}, expected)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +187,18 @@ def test_an_accuracy_has_the_decimals_that_its_images_support() -> None:
     assert (percent_decimals(359), percent_decimals(1_000), percent_decimals(5_000), percent_decimals(None)) == (1, 1, 2, 2)
     assert format_percent(357 / 359, 359) == "99.4%" and format_percent(None, 359, "-") == "-"
     assert format_points(-0.0001, 359) == "+0.0" and format_points(-1 / 359, 359) == "-0.3"
+
+
+class TestExpectation:
+    EXPECTED = Expectation(0.886, 0.862, 0.91, 24)
+    WORDS = "Trained again it is expected to reach 88.6% (95 % interval 86.2 to 91.0%), by a model of all 24 trainings."
+
+    def test_it_stands_beside_a_single_training(self) -> None:
+        verdict = judged(expected=self.EXPECTED)
+        assert verdict.remarks[-1] == self.WORDS
+        plain = verdict.to_dict()["expected"]
+        assert plain == {"mean": 0.886, "low": 0.862, "high": 0.91, "trainings": 24}
+
+    def test_finals_make_it_needless(self) -> None:
+        results = finals_of({"base": [0.8, 0.81, 0.79], "trial-3": [0.9, 0.91, 0.89]})
+        assert self.WORDS not in judged(finals=results, expected=self.EXPECTED).text
