@@ -39,6 +39,7 @@ from search.runner.events import (
     TrialStarted,
     Waiting,
     WorkerLost,
+    finalist_name,
 )
 from search.text import format_clock, format_duration, format_percent, format_points
 from search.training.measures import ACCURACY, MEASURES, is_near_guess
@@ -69,7 +70,7 @@ class Row:
         if self.trial is None:
             return "trial ?"
         if self.trial.contender is not None:
-            return f"{self.trial.contender}, seed {(self.trial.repeat or 0) + 1}"
+            return finalist_name(self.trial.contender, self.trial.repeat or 0)
         return self.trial.reference or f"trial {self.trial.number}"
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 from objective import Objective
-from search.runner.events import PhaseStarted
+from search.runner.events import PhaseStarted, Waiting
 from search.runner.loop import wait
 from search.runner.reporter import Reporter
 from search.runner.trial import run_candidate
@@ -62,9 +62,10 @@ def search_at_random(
                 continue
         except Exhausted:
             is_exhausted = True
-        if not any(record.outcome == Outcome.RUNNING for record in records(control)):
+        running = [f"trial {record.number}" for record in records(control) if record.outcome == Outcome.RUNNING]
+        if not running:
             return trained
-        wait(reporter)
+        wait(reporter, Waiting(tuple(running), config.search.grace_minutes))
     return most
 
 

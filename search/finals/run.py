@@ -21,7 +21,7 @@ from search.files import Weights
 from search.finals.control import search_at_random, without_rungs
 from search.finals.results import HELD, FinalsRecord, check_unread, read_records, trainings, trainings_of
 from search.networks.architecture import Architecture, fingerprint
-from search.runner.events import Done, PhaseStarted, Recycle
+from search.runner.events import Done, PhaseStarted, Recycle, Waiting, finalist_name
 from search.runner.job import FinalsOrder
 from search.runner.loop import wait
 from search.runner.reporter import Reporter
@@ -108,7 +108,8 @@ def run_finals(
                 run_trial(study, trial, evaluate, objective)
                 trials_left -= 1
         elif running:
-            wait(reporter)
+            names = [finalist_name(trial.user_attrs[CONTENDER], trial.user_attrs[REPEAT]) for trial in running]
+            wait(reporter, Waiting(tuple(names), run.config.search.grace_minutes))
         else:
             break
     if is_first:

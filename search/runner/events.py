@@ -96,12 +96,17 @@ class PhaseStarted:
     event: Literal["phase"] = "phase"
 
 
+def finalist_name(contender: str, repeat: int) -> str:
+    """Name of a training of the finals: `trial-7, seed 2`."""
+    return f"{contender}, seed {repeat + 1}"
+
+
 @dataclass(frozen=True)
 class Waiting:
     """Nothing can be trained before another worker is done.
 
     Attributes:
-        names: trials and references in progress, as the search waits for them.
+        names: trainings in progress, as the display names them.
         grace_minutes: without a heartbeat, after which one is requeued.
     """
 

@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 import objective
 from search.budget.limits import Breach
 from search.errors import UserError
+from search.finals import run as finals_run
 from search.finals.results import HELD, FinalsResult, check_unread, load_results
 from search.networks.architecture import fingerprint, from_json
-from search.runner.events import Done, PhaseStarted, Recycle
+from search.runner.events import Done, PhaseStarted, Recycle, Waiting
 from search.study.records import records
 from search.study.run import sibling
 from search.training.train import TrialOver
@@ -352,3 +353,27 @@ def test_under_course_there_are_none_to_read_and_calls_can_be_repeated(
     assert (finals_bench.found.measure, finals_bench.found.test_read) == ("best_val_accuracy", ())
     assert {one.test for one in finals_bench.found.finalists} == {()}
     assert all(one.best_val and one.final_val for one in finals_bench.found.finalists)
+
+
+def test_it_tells_which_trainings_of_others_it_waits_for(finals_bench: FinalsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(number: int) -> None:
+        if number == 1:
+            raise Killed
+
+    finals_bench.trainer.before_fit = killed
+    with pytest.raises(Killed):
+        finals_bench.hold(1, 2)
+    (running,) = (trial for trial in finals_bench.trials if trial.state == TrialState.RUNNING)
+    finals_bench.trainer.before_fit = lambda number: None
+    told = []
+
+    def wait(reporter: Any, event: Waiting) -> None:
+        told.append((event.names, event.grace_minutes))
+        finals_bench.requeue()
+
+    context = replace(finals_bench.objective.context, worker="another")
+    finals_bench.objective = replace(finals_bench.objective, context=context)
+    monkeypatch.setattr(finals_run, "wait", wait)
+    assert finals_bench.hold(1, 2) == Done()
+    name = f"{running.user_attrs['contender']}, seed {running.user_attrs['repeat'] + 1}"
+    assert told == [((name,), finals_bench.run.config.search.grace_minutes)]

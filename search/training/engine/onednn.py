@@ -87,20 +87,19 @@ def kernel_gradient(x: Any, slope: Any, shape: Sequence[int], stride: int, paddi
     (rows, columns, channels, multiplier), width = shape, x.shape[2]
     _, top, bottom = extent(x.shape[1], rows, stride, 1, padding)
     outputs, left, _ = extent(width, columns, stride, 1, padding)
+    firsts = [*range(0, columns - STRIP, STRIP), columns - STRIP]  # the last overlaps: so of five columns none is cut off x
     strips = []
-    for first in range(0, columns, STRIP):
-        count = min(STRIP, columns - first)
-        start, end = first - left, first - left + (outputs - 1) * stride + count
+    for first, following in zip(firsts, [*firsts[1:], columns], strict=True):
+        start, end = first - left, first - left + (outputs - 1) * stride + STRIP
         under = x[:, :, max(start, 0) : min(end, width)]
-        strips.append(
-            tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-                input=tf.pad(under, [[0, 0], [top, bottom], [max(-start, 0), max(end - width, 0)], [0, 0]]),
-                filter_sizes=[rows, count, channels, multiplier],
-                out_backprop=slope,
-                strides=[1, stride, stride, 1],
-                padding="VALID",
-            )
+        strip = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+            input=tf.pad(under, [[0, 0], [top, bottom], [max(-start, 0), max(end - width, 0)], [0, 0]]),
+            filter_sizes=[rows, STRIP, channels, multiplier],
+            out_backprop=slope,
+            strides=[1, stride, stride, 1],
+            padding="VALID",
         )
+        strips.append(strip[:, : following - first])
     return tf.concat(strips, axis=1)
 
 
