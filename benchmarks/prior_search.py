@@ -69,7 +69,7 @@ def prior_of(space: str, kind: str, seed: int) -> Prior | None:
             scores = scores.mean() + scores.std() * direction / direction.std()
         case "negated":
             scores = 2 * scores.mean() - scores
-    prior = Prior.of([Trend.of(kind, [features for features, _ in chosen], scores)])
+    prior = Prior([Trend.of(kind, [features for features, _ in chosen], scores)])
     return prior if prior.runs else None
 
 

@@ -105,22 +105,21 @@ class Trend:
 
 
 class Prior:
-    """The trends of the studies that a study names in `search.prior`; fitted when they are first needed."""
+    """The trends of the studies that a study names in `search.prior`; fitted when they are first needed.
 
-    def __init__(self, studies: Sequence[PriorStudy]) -> None:
-        self._studies = tuple(studies)
+    Args:
+        sources: studies, or trends that are fitted already.
+    """
 
-    @classmethod
-    def of(cls, trends: Sequence[Trend]) -> Prior:
-        """The prior of trends that are fitted already."""
-        prior = cls(())
-        prior.__dict__["fitted"] = tuple(trends)
-        return prior
+    def __init__(self, sources: Sequence[PriorStudy | Trend]) -> None:
+        self._sources = tuple(sources)
 
     @cached_property
     def fitted(self) -> tuple[Trend, ...]:
         """A trend for each study, those that are not used included."""
-        return tuple(Trend.of(study.run, *study.sample()) for study in self._studies)
+        return tuple(
+            source if isinstance(source, Trend) else Trend.of(source.run, *source.sample()) for source in self._sources
+        )
 
     @property
     def text(self) -> str:

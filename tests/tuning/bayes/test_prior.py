@@ -141,7 +141,7 @@ def test_the_weight_and_the_prediction_equal_those_of_a_brute_force_regression()
 def test_a_trend_is_standardised_within_its_own_study(other: PriorStudy) -> None:
     features, accuracies, variances = other.sample()
     trends = [
-        Prior.of([Trend.of("other", features, scale * accuracies + shift, scale**2 * variances)]).trends(features)
+        Prior([Trend.of("other", features, scale * accuracies + shift, scale**2 * variances)]).trends(features)
         for scale, shift in ((1.0, 0.0), (0.1, 0.7))
     ]
     assert np.allclose(*trends, atol=1e-3)
