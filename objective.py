@@ -42,7 +42,7 @@ from search.training.result import Epoch, Outcome, Training, TrialOver
 from search.training.trainer import KerasTrainer, Trainer
 from search.tuning.bayes import Prior
 from search.tuning.candidate import DataFacts, Rejection, judge
-from search.tuning.pruner import RungPruner
+from search.tuning.pruner import gains_words
 from search.tuning.stopping import Limits
 
 
@@ -282,7 +282,8 @@ class Objective:
             names.COMPILE_SECONDS: training.compile_seconds,
         }
         if epochs < planned:
-            reason = f"{final:.2%} after {epochs} of {planned} epochs, which promises less than others did{_gains(trial)}"
+            gains = gains_words(trial.study.pruner)
+            reason = f"{final:.2%} after {epochs} of {planned} epochs, which promises less than others did{gains}"
             self._end(trial, Outcome.PRUNED_AT_RUNG, assignment.architecture, ending | {names.REASON: reason})
             raise optuna.TrialPruned(reason)
         if assignment.has_budget:
@@ -303,15 +304,6 @@ class Objective:
         """Store the last attributes of a trial; the outcome last, because it marks the others as complete."""
         set_trial_attributes(trial, {**attributes, names.OUTCOME: outcome})
         self.observer.trial_ended(trial, architecture)
-
-
-def _gains(trial: optuna.Trial) -> str:
-    """The gains by which a trial was pruned, in points of accuracy, to be read after the reason."""
-    pruner = trial.study.pruner
-    if not isinstance(pruner, RungPruner) or pruner.gains is None:
-        return ""
-    own, usual = (100 * gain for gain in pruner.gains)
-    return f": {own:.2g} points expected over the best, {usual:.2g} on average"
 
 
 class _Monitor:

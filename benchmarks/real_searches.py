@@ -168,7 +168,7 @@ def expected_of(key: Key, rows: list[Row]) -> float | None:
 
 
 def bias_of(name: str, studies: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """How far a figure of the winners lies above their means on fresh seeds: mean, its standard error, root mean square."""
+    """Bias of a figure of the winners, less their means on fresh seeds: mean, its standard error, root mean square."""
     figures = [(study["best"][-1] if name == "score" else study["expected"], study["winner"]) for study in studies]
     errors = [figure - winner for figure, winner in figures if figure is not None]
     error, square = statistics.stdev(errors) / len(errors) ** 0.5, statistics.mean(value**2 for value in errors) ** 0.5

@@ -8,13 +8,13 @@ from search.study.run import DATA, Run, Studies
 from search.tuning.bayes.expectation import Expectation, expect
 from search.tuning.candidate import DataFacts
 
-MOST = 500  # trained candidates, up to which a model of all of them is fitted in about a second
+MOST = 500  # candidates, pruned ones included, up to which a model of all of them is fitted in about a second
 
 
 def expectation_of(run: Run, studies: Studies, candidates: list[Record], finals: FinalsResult | None) -> Expectation | None:
     """Expectation for the winner; None where finals have measured it, or trainings are too few, too many or unrelated."""
     best_first, data = ranked(candidates), studies.candidates.user_attrs.get(DATA)
-    if not best_first or len(best_first) > MOST or data is None:
+    if not best_first or len(candidates) > MOST or data is None:
         return None
     number = best_first[0].number
     if finals is not None and any(finalist.number == number for finalist in finals.finalists):

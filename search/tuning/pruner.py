@@ -31,6 +31,14 @@ class Gains(NamedTuple):
     usual: float
 
 
+def gains_words(pruner: optuna.pruners.BasePruner) -> str:
+    """The gains by which a pruner has just pruned a trial, in points of accuracy, to be read after the reason."""
+    if not isinstance(pruner, RungPruner) or pruner.gains is None:
+        return ""
+    own, usual = (100 * gain for gain in pruner.gains)
+    return f": {own:.2g} points expected over the best, {usual:.2g} on average"
+
+
 class RungPruner(optuna.pruners.BasePruner):
     """Continues a training at a rung if more gain is expected of it than of the candidates so far on average.
 

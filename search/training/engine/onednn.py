@@ -106,11 +106,11 @@ def kernel_gradient(x: Any, slope: Any, shape: Sequence[int], stride: int, paddi
 # --- batch norm ----------------------------------------------------------------------------------------------------------
 
 
-def paired_batch_norm(x: Any, scale: Any, offset: Any, epsilon: float) -> tuple[Any, Any, Any]:
+def paired_batch_norm(x: Any, scale: Any, offset: Any, epsilon: float) -> Any:
     """Batch norm of (n, h, w, c) by the batch's own statistics, computed on pairs of pixels as 2c channels.
 
     The statistics of the 2c channels are those of each half of the pixels; the variance of all is the mean of both
-    variances plus the variance of both means.
+    variances plus the variance of both means. Mean and variance are for moving averages: they pass no gradient on.
 
     Returns:
         (result, mean, variance) with the population variance.
@@ -148,5 +148,4 @@ def paired_batch_norm(x: Any, scale: Any, offset: Any, epsilon: float) -> tuple[
 
         return (tf.reshape(y, tf.shape(x)), mean, variance), gradients
 
-    y, mean, variance = normalized(x, scale, offset)
-    return y, mean, variance
+    return normalized(x, scale, offset)
