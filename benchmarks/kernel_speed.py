@@ -1,16 +1,18 @@
-"""A training step with and without the arrangements of `search.training.engine.onednn`, in turn in one process.
+"""A training step with and without the arrangements of `search.training.engine.onednn` and `fused`, in turn in one process.
 
     python benchmarks/kernel_speed.py --data CIFAR.npz [--study cifar10_100k_night] [--networks 6] [--rounds 3] [--json FILE]
 
-First single operations: the gradient of a depthwise kernel by its columns, plain and in strips, and batch norm by its
-channels, plain and on pairs of pixels; medians of nine calls, ms. Then random networks of a study that fill its budget, and
-the published ones that --references names, each trained by two engines that differ in nothing else; CPU time of an epoch of
---images images, medians over rounds. One core, if that is wanted, by `taskset -c 1`.
+First single operations: the gradient of a depthwise kernel by its columns, plain and in strips; batch norm by its channels,
+plain and on groups of pixels; elementwise functions and gates, plain and compiled; medians of nine calls, ms. Then random
+networks of a study that fill its budget, and the published ones that --references names, each trained by two engines that
+differ in nothing else; CPU time of an epoch of --images images, medians over rounds. One core, if that is wanted, by
+`taskset -c 1`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import random
 import statistics
@@ -39,7 +41,7 @@ def main() -> None:
     options.add_argument("--json", type=Path)
     asked = options.parse_args()
     prepare_device()
-    operations = {**depthwise_gradients(), **batch_norms()}
+    operations = {**depthwise_gradients(), **batch_norms(), **elementwise()}
     data = data_of(asked)
     rows = []
     for name, network, recipe in [*published(asked.references), *drawn(asked, data)]:
@@ -78,31 +80,60 @@ def depthwise_gradients(images: int = 64, side: int = 32, channels: int = 48) ->
 
 
 def batch_norms(images: int = 128, side: int = 32) -> dict[str, list[float]]:
-    """[plain, on pairs] forward in training, by channels; on pairs where 8 are left over 16."""
+    """[plain, on groups of pixels] by channels, in training: forward, then its gradients."""
     import tensorflow as tf
 
     from search.training.engine import onednn
 
     times = {}
-    for channels in (16, 20, 24, 28, 32, 40, 48, 52, 56, 64):
+    for channels in (16, 17, 18, 20, 24, 28, 32, 34, 36, 40, 48, 56, 64, 76, 80, 156):
         x, scale, offset = tf.random.normal((images, side, side, channels)), tf.ones(channels), tf.zeros(channels)
+        group = onednn.group_of(channels, side * side)
 
         def plain(x: Any, scale: Any = scale, offset: Any = offset) -> Any:
-            normalized = tf.raw_ops.FusedBatchNormV3(x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=1e-3)
-            return normalized.y[0, 0, 0]
+            return tf.raw_ops.FusedBatchNormV3(x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=1e-3).y
 
-        def pairs(x: Any, scale: Any = scale, offset: Any = offset) -> Any:
-            return onednn.paired_batch_norm(x, scale, offset, 1e-3)[0][0, 0, 0]
+        def grouped(x: Any, scale: Any = scale, offset: Any = offset, group: int = group) -> Any:
+            return onednn.grouped_batch_norm(x, scale, offset, 1e-3, group)[0]
 
-        kinds = (plain, pairs) if channels % 16 == 8 else (plain,)
+        kinds = (plain, grouped) if group > 1 else (plain,)
         times[f"batch norm of {channels} channels"] = [milliseconds(kind, x) for kind in kinds]
+        times[f"batch norm of {channels} channels, both ways"] = [milliseconds(both_ways(kind), x) for kind in kinds]
     return shown(times)
+
+
+def elementwise(shape: tuple[int, ...] = (128, 32, 32, 80)) -> dict[str, list[float]]:
+    """[plain, compiled] of functions and of gates, both ways."""
+    import keras
+    import tensorflow as tf
+
+    from search.training.engine.fused import COMPOSED, fused
+    from search.training.engine.layers import gate_of
+
+    x, times = tf.random.normal(shape), {}
+    functions = {name: keras.activations.get(name) for name in sorted(COMPOSED)}
+    for name, function in (functions | {f"gate of {name}": gate_of(name) for name in ("sigmoid", "silu")}).items():
+        kinds = (function, functools.partial(fused, function))
+        times[f"{name}, both ways"] = [milliseconds(both_ways(kind), x) for kind in kinds]
+    return shown(times)
+
+
+def both_ways(function: Any) -> Any:
+    import tensorflow as tf
+
+    def run(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x, y)
+
+    return run
 
 
 def milliseconds(function: Any, *inputs: Any, calls: int = 9) -> float:
     import tensorflow as tf
 
-    compiled, times = tf.function(function, autograph=False), []
+    compiled, times = tf.function(lambda *inputs: tf.reshape(function(*inputs), [-1])[0], autograph=False), []
     for _ in range(calls + 1):
         started = time.perf_counter()
         compiled(*inputs).numpy()
@@ -153,7 +184,8 @@ def compared(network: Any, recipe: Any, data: Any, rounds: int) -> dict[str, flo
     arranged = epochs_of(network, recipe, data)
     with (
         mock.patch.object(tensorflow_layers, "has_strips", lambda: False),
-        mock.patch.object(tensorflow_layers, "is_paired", lambda *_: False),
+        mock.patch.object(tensorflow_layers, "group_of", lambda *_: 1),
+        mock.patch.object(tensorflow_layers, "is_fused", lambda _: False),
     ):
         plain = epochs_of(network, recipe, data)
     seconds: dict[str, list[float]] = {"plain": [], "arranged": []}

@@ -48,7 +48,7 @@ def build(
 
     Args:
         layers: namespace of layer classes; an engine passes faster ones with the same weights in the same order, and
-            `Halves`, which splits the channels for a gate.
+            `Gate`, which Keras does not have.
         dtype: Keras dtype policy, "float32" or "mixed_bfloat16"; weights and the softmax are float32 in both.
         rescaled: preprocessing that the model does itself, by a first layer, on images of 0 to 255.
 
@@ -126,9 +126,9 @@ def _apply(x: Any, row: Resolved, options: _Options) -> Any:
         case Softmax():
             return layers.Activation("softmax", name=name, dtype="float32")(x)
         case Gate():
-            half = row.output[-1]
-            is_fast = hasattr(layers, "Halves")
-            first, second = layers.Halves(name=f"{name}_halves")(x) if is_fast else (x[..., :half], x[..., half:])
+            if hasattr(layers, "Gate"):
+                return layers.Gate(layer.function, name=name)(x)
+            first, second = x[..., : row.output[-1]], x[..., row.output[-1] :]
             gate = layers.Activation(layer.function, name=f"{name}_{layer.function}")(first)
             return layers.Multiply(name=name)([gate, second])
         case Residual():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -82,15 +83,30 @@ class ShiftedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
         return functools.reduce(lambda most, other: ops.where(most >= other, most, other), others, first)
 
 
-class Halves(keras.layers.Layer):  # type: ignore[misc]
-    """The two halves of the channels of (n, h, w, 2c), for a gate.
+class Gate(keras.layers.Layer):  # type: ignore[misc]
+    """f(a) * b of the halves a, b of the channels of (n, h, w, 2c)."""
+
+    def __init__(self, function: str, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.gated = gate_of(function)
+
+    def call(self, inputs: Any) -> Any:
+        return self.gated(inputs)
+
+
+@functools.cache
+def gate_of(function: str) -> Callable[[Any], Any]:
+    """f(a) * b as a function of a tensor whose channels are a, then b.
 
     The gradient of a split is one concatenation; that of the two slices in the stored model copies zeros around each of
     them, which took two fifths of the step of a gated residual net. Both give the same bits.
     """
 
-    def call(self, inputs: Any) -> Any:
-        return ops.split(inputs, [inputs.shape[-1] // 2], axis=-1)
+    def gated(x: Any) -> Any:
+        first, second = ops.split(x, [x.shape[-1] // 2], axis=-1)
+        return keras.activations.get(function)(first) * second
+
+    return gated
 
 
 SHIFTED = {
@@ -140,4 +156,4 @@ def extent(size: int, kernel: int, stride: int, dilation: int, padding: str) -> 
 
 def fast_layers(**replaced: Any) -> SimpleNamespace:
     """`keras.layers` with some classes replaced, for `search.training.model.build`."""
-    return SimpleNamespace(**vars(keras.layers) | {"Halves": Halves} | replaced)
+    return SimpleNamespace(**vars(keras.layers) | {"Gate": Gate} | replaced)

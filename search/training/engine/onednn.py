@@ -5,6 +5,7 @@ Results are those of the plain operations up to rounding. `benchmarks/kernel_spe
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from search.training.engine.layers import extent
 
 STRIP = 3  # columns of a depthwise kernel, up to which its gradient has a vectorized kernel
 VECTOR = 16  # float32 values of a vector of AVX-512
+LARGE = 8_192  # values of an image: from here on a batch of 64 does not fit into the cache of a core
 
 
 def has_strips() -> bool:
@@ -25,12 +27,16 @@ def has_strips() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64") and not device.is_accelerated()
 
 
-def is_paired(channels: int, pixels: int) -> bool:
-    """True where batch norm of so many channels is computed on pairs of pixels.
+def group_of(channels: int, pixels: int) -> int:
+    """Number of neighbouring pixels that batch norm takes as one of so many times the channels; 1: the plain operation.
 
-    With AVX-512 a multiple of 16 channels has a fast kernel, and any other multiple of 8 one that is ten times as slow.
+    With AVX-512 a multiple of 16 channels has fast kernels. Others take two to twelve times as long; those of 4, 12, 20, ...
+    channels do so only where images are too large for the processor's cache.
     """
-    return channels % VECTOR == VECTOR // 2 and pixels % 2 == 0 and has_avx512() and not device.is_accelerated()
+    group = VECTOR // math.gcd(channels, VECTOR)
+    is_small = group == 4 and channels * pixels < LARGE
+    is_possible = pixels % group == 0 and has_avx512() and not device.is_accelerated()
+    return group if is_possible and not is_small else 1
 
 
 # --- depthwise convolution ---------------------------------------------------------------------------------------------
@@ -106,11 +112,11 @@ def kernel_gradient(x: Any, slope: Any, shape: Sequence[int], stride: int, paddi
 # --- batch norm ----------------------------------------------------------------------------------------------------------
 
 
-def paired_batch_norm(x: Any, scale: Any, offset: Any, epsilon: float) -> Any:
-    """Batch norm of (n, h, w, c) by the batch's own statistics, computed on pairs of pixels as 2c channels.
+def grouped_batch_norm(x: Any, scale: Any, offset: Any, epsilon: float, group: int) -> Any:
+    """Batch norm of (n, h, w, c) by the batch's own statistics, computed on `group` pixels at a time as group * c channels.
 
-    The statistics of the 2c channels are those of each half of the pixels; the variance of all is the mean of both
-    variances plus the variance of both means. Mean and variance are for moving averages: they pass no gradient on.
+    The statistics of the group * c channels are those of one pixel in `group` each; the variance of all is the mean of their
+    variances plus the variance of their means. Mean and variance are for moving averages: they pass no gradient on.
 
     Returns:
         (result, mean, variance) with the population variance.
@@ -118,34 +124,64 @@ def paired_batch_norm(x: Any, scale: Any, offset: Any, epsilon: float) -> Any:
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Any, scale: Any, offset: Any) -> Any:
-        pairs = tf.reshape(x, [-1, x.shape[1] * x.shape[2] // 2, 1, 2 * x.shape[3]])
-        one, zero = tf.ones(pairs.shape[3]), tf.zeros(pairs.shape[3])
-        halves = tf.raw_ops.FusedBatchNormV3(x=pairs, scale=one, offset=zero, mean=[], variance=[], epsilon=epsilon)
-        means, variances = (tf.reshape(values, [2, -1]) for values in (halves.reserve_space_1, halves.reserve_space_2))
+        grouped = _grouped(x, group)
+        one, zero = tf.ones(grouped.shape[3]), tf.zeros(grouped.shape[3])
+        parts = tf.raw_ops.FusedBatchNormV3(x=grouped, scale=one, offset=zero, mean=[], variance=[], epsilon=epsilon)
+        means, variances = (tf.reshape(values, [group, -1]) for values in (parts.reserve_space_1, parts.reserve_space_2))
         mean = tf.reduce_mean(means, axis=0)
         variance = tf.reduce_mean(variances + tf.square(means - mean), axis=0)
-        y = tf.raw_ops.FusedBatchNormV3(
-            x=pairs,
-            scale=tf.tile(scale, [2]),
-            offset=tf.tile(offset, [2]),
-            mean=tf.tile(mean, [2]),
-            variance=tf.tile(variance, [2]),
-            epsilon=epsilon,
-            is_training=False,
-        ).y
+        y = _line(grouped, [tf.tile(values, [group]) for values in (scale, offset, mean, variance)], epsilon)
 
         def gradients(slope: Any, *_: Any) -> tuple[Any, Any, Any]:
-            back = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=slope,
-                x=x,
-                scale=scale,
-                reserve_space_1=mean,
-                reserve_space_2=variance,
-                reserve_space_3=[],
-                epsilon=epsilon,
-            )
-            return back.x_backprop, back.scale_backprop, back.offset_backprop
+            if x.shape[3] % 4:
+                return _grouped_gradients(slope, x, (scale, mean, variance), epsilon, group)
+            return _gradients(slope, x, (scale, mean, variance), epsilon)
 
         return (tf.reshape(y, tf.shape(x)), mean, variance), gradients
 
     return normalized(x, scale, offset)
+
+
+def _grouped_gradients(slope: Any, x: Any, norm: Sequence[Any], epsilon: float, group: int) -> tuple[Any, Any, Any]:
+    """Gradients by (x, scale, offset), where the operation that gives all three has no fast kernel.
+
+    With r = (variance + epsilon)^-1/2 and m values of a channel, the gradient by x is that with mean and variance held,
+    less scale r (offset' + (x - mean) r scale') / m, where offset' and scale' are the other two gradients (Ioffe and
+    Szegedy, "Batch Normalization", 2015). What is subtracted is a line in x, as batch norm by given statistics is.
+    """
+    scale, mean, variance = norm
+    tiled = [tf.tile(values, [group]) for values in norm]
+    held, *parts = _gradients(_grouped(slope, group), _grouped(x, group), tiled, epsilon, is_training=False)
+    by_scale, by_offset = (tf.reduce_sum(tf.reshape(part, [group, -1]), axis=0) for part in parts)
+    count = tf.cast(tf.size(x) // x.shape[3], tf.float32)
+    factor = -scale * tf.math.rsqrt(variance + epsilon) / count
+    line = [tf.tile(values, [group]) for values in (factor * by_scale, factor * by_offset, mean, variance)]
+    return tf.reshape(held + _line(_grouped(x, group), line, epsilon), tf.shape(x)), by_scale, by_offset
+
+
+def _grouped(x: Any, group: int) -> Any:
+    return tf.reshape(x, [-1, x.shape[1] * x.shape[2] // group, 1, group * x.shape[3]])
+
+
+def _line(x: Any, line: Sequence[Any], epsilon: float) -> Any:
+    """scale * (x - mean) / (variance + epsilon)^1/2 + offset by given (scale, offset, mean, variance)."""
+    scale, offset, mean, variance = line
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+    ).y
+
+
+def _gradients(slope: Any, x: Any, norm: Sequence[Any], epsilon: float, *, is_training: bool = True) -> tuple[Any, Any, Any]:
+    """Gradients by (x, scale, offset) of batch norm by (scale, mean, variance) of the batch, or by held ones."""
+    scale, mean, variance = norm
+    back = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=slope,
+        x=x,
+        scale=scale,
+        reserve_space_1=mean,
+        reserve_space_2=variance,
+        reserve_space_3=[],
+        epsilon=epsilon,
+        is_training=is_training,
+    )
+    return back.x_backprop, back.scale_backprop, back.offset_backprop

@@ -10,13 +10,14 @@ import tensorflow as tf
 
 from search.seeds import derive
 from search.training import device
-from search.training.engine.layers import dropout_of, fast_layers
+from search.training.engine.fused import COMPOSED, fused, is_fused
+from search.training.engine.layers import Gate, dropout_of, fast_layers
 from search.training.engine.onednn import (
     StripDepthwiseConv2D,
     StripSeparableConv2D,
+    group_of,
+    grouped_batch_norm,
     has_strips,
-    is_paired,
-    paired_batch_norm,
 )
 
 LEAST_EPSILON = 1.001e-5  # smallest epsilon that the fused operation accepts on a GPU
@@ -51,7 +52,9 @@ def layers_of(draws: TensorFlowDraws) -> Any:
     """Layer classes for `search.training.model.build`: the fast ones of this module, Keras' own for the rest."""
     dropout = dropout_of(draws) if device.is_accelerated() else pooled_dropout_of(draws)
     wide = {"DepthwiseConv2D": StripDepthwiseConv2D, "SeparableConv2D": StripSeparableConv2D} if has_strips() else {}
-    return fast_layers(Activation=UnfusedActivation, BatchNormalization=FusedBatchNormalization, Dropout=dropout, **wide)
+    return fast_layers(
+        Activation=FusedActivation, BatchNormalization=FusedBatchNormalization, Dropout=dropout, Gate=FusedGate, **wide
+    )
 
 
 def pooled_dropout_of(draws: TensorFlowDraws) -> type[keras.layers.Layer]:
@@ -87,16 +90,29 @@ def pooled_dropout_of(draws: TensorFlowDraws) -> type[keras.layers.Layer]:
     return Dropout
 
 
-class UnfusedActivation(keras.layers.Activation):  # type: ignore[misc]
-    """An activation that grappler leaves alone where it would fuse to an operation without a kernel.
+class FusedActivation(keras.layers.Activation):  # type: ignore[misc]
+    """An activation compiled into one operation each way, if TensorFlow has none for it, in training.
 
-    In inference it fuses a convolution, batch norm and tanh, and then fails on a CPU: "Fusion is not implemented:
-    [FusedBatchNorm,Tanh]". In training batch norm is not fused with the convolution before it.
+    In inference grappler fuses a convolution, batch norm and tanh to an operation without a kernel, and fails on a CPU:
+    "Fusion is not implemented: [FusedBatchNorm,Tanh]". That is prevented.
     """
 
+    def __init__(self, activation: str, **rest: Any) -> None:
+        super().__init__(activation, **rest)
+        self.function = activation
+
     def call(self, inputs: Any, training: bool = False) -> Any:
-        is_fused = self.activation is keras.activations.tanh and not training
-        return super().call(_unfused(inputs) if is_fused else inputs)
+        if training and self.function in COMPOSED and is_fused(inputs.shape):
+            return fused(self.activation, inputs)
+        is_unfused = self.function == "tanh" and not training
+        return self.activation(_unfused(inputs) if is_unfused else inputs)
+
+
+class FusedGate(Gate):
+    """A gate compiled into one operation each way, in training."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return fused(self.gated, inputs) if training and is_fused(inputs.shape) else self.gated(inputs)
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -120,8 +136,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
         channels = inputs.shape[-1]
         is_slow = inputs.dtype != tf.float32 and channels % 16 and not device.is_accelerated()
         x = tf.cast(inputs, tf.float32) if is_slow else inputs  # bfloat16 has a fast path for multiples of 16 only
-        if training and is_paired(channels, math.prod(x.shape[1:3])):
-            y, mean, variance = paired_batch_norm(x, self.gamma.value, self.beta.value, self.epsilon)
+        if training and (group := group_of(channels, math.prod(x.shape[1:3]))) > 1:
+            y, mean, variance = grouped_batch_norm(x, self.gamma.value, self.beta.value, self.epsilon, group)
             self._move(self.moving_mean, mean)
             self._move(self.moving_variance, variance)
             return tf.cast(y, inputs.dtype)

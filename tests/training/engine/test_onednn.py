@@ -13,8 +13,10 @@ from search.data.dataset import load_dataset
 from search.data.preprocessing import Pixels
 from search.networks.architecture import Architecture
 from search.networks.layers import (
+    Activation,
     BatchNorm,
     Dense,
+    Gate,
     GlobalAveragePool,
     SeparableConv,
     Softmax,
@@ -89,9 +91,16 @@ class TestDepthwise:
         assert_close([ours(x)], [tape.gradient(y, weights)])
 
 
-class TestPairedBatchNorm:
-    @pytest.mark.parametrize("shape", [(8, 8, 8, 24), (8, 7, 6, 8), (3, 2, 1, 40), (1, 2, 3, 8)])
-    def test_equals_plain(self, shape: tuple[int, ...]) -> None:
+class TestGroupedBatchNorm:
+    @pytest.mark.parametrize(
+        ("shape", "group"),
+        [
+            *(((8, 8, 8, 24), 2), ((8, 7, 6, 8), 2), ((3, 2, 1, 40), 2), ((1, 2, 3, 8), 2)),
+            *(((8, 8, 8, 12), 4), ((2, 2, 6, 76), 4), ((8, 8, 8, 22), 8), ((3, 4, 2, 2), 8)),
+            *(((8, 8, 8, 9), 16), ((2, 4, 4, 33), 16), ((1, 4, 4, 1), 16)),
+        ],
+    )
+    def test_equals_plain(self, shape: tuple[int, ...], group: int) -> None:
         x, scale, offset = normal(0, *shape), normal(1, shape[3]), normal(2, shape[3])
         n = np.prod(shape[:3])
 
@@ -99,30 +108,32 @@ class TestPairedBatchNorm:
             all_of_it = tf.raw_ops.FusedBatchNormV3(x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=1e-3)
             return all_of_it.y, all_of_it.batch_mean, all_of_it.batch_variance * ((n - 1) / n)
 
-        ours = with_gradients(lambda *inputs: onednn.paired_batch_norm(*inputs, 1e-3), x, scale, offset)
+        ours = with_gradients(lambda *inputs: onednn.grouped_batch_norm(*inputs, 1e-3, group), x, scale, offset)
         assert_close(ours, with_gradients(plain, x, scale, offset))
 
     def test_statistics_of_shifted_values_are_exact(self) -> None:
         """Values far from 0: the variance is no difference of two large numbers."""
         x = normal(0, 16, 16, 16, 24) + 1000.0
-        _, mean, variance = onednn.paired_batch_norm(x, tf.ones(24), tf.zeros(24), 1e-3)
+        _, mean, variance = onednn.grouped_batch_norm(x, tf.ones(24), tf.zeros(24), 1e-3, 2)
         exact = x.numpy().astype(np.float64)
         assert np.allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
         assert np.allclose(variance, exact.var((0, 1, 2)), rtol=1e-3)
 
 
 class TestWhereUsed:
-    def test_paired(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_groups(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(onednn, "has_avx512", lambda: True)
-        assert [channels for channels in range(1, 80) if onednn.is_paired(channels, 64)] == [8, 24, 40, 56, 72]
-        assert not onednn.is_paired(24, 49)
+        groups = {channels: onednn.group_of(channels, 1024) for channels in (8, 9, 12, 16, 18, 20, 24, 48, 156)}
+        assert groups == {8: 2, 9: 16, 12: 4, 16: 1, 18: 8, 20: 4, 24: 2, 48: 1, 156: 4}
+        assert [onednn.group_of(channels, 64) for channels in (12, 24, 156)] == [1, 2, 4]
+        assert [onednn.group_of(channels, 36) for channels in (9, 18, 24, 252)] == [1, 1, 2, 4]
         monkeypatch.setattr(device, "is_accelerated", lambda: True)
-        assert not onednn.is_paired(24, 64)
+        assert onednn.group_of(24, 64) == 1
         assert not onednn.has_strips()
 
     def test_processor(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(onednn, "has_avx512", lambda: False)
-        assert not onednn.is_paired(24, 64)
+        assert onednn.group_of(24, 64) == 1
         monkeypatch.setattr("platform.machine", lambda: "arm64")
         assert not onednn.has_strips()
 
@@ -135,24 +146,25 @@ class TestWhereUsed:
 
 
 def test_engine_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six steps of a network with wide kernels and 24 channels, with the arrangements and without."""
+    """Six steps of a network with wide kernels and channels that are no multiples of 16, arranged and plain."""
     network = Architecture(
         (8, 8, 1),
         10,
         (
-            *(SeparableConv(24, 5, depth_multiplier=2), BatchNorm()),
-            *(SeparableConv(24, 7, stride=2), BatchNorm(), SpatialSeparableConv(40, 5), BatchNorm()),
-            *(SeparableConv(16, 5, dilation=2), GlobalAveragePool(), Dense(10), Softmax()),
+            *(SeparableConv(24, 5, depth_multiplier=2), BatchNorm(), Activation("silu")),
+            *(SeparableConv(24, 7, stride=2), BatchNorm(), SpatialSeparableConv(38, 5), BatchNorm(), Gate("silu")),
+            *(SeparableConv(9, 5, dilation=2), BatchNorm(), GlobalAveragePool(), Dense(10), Softmax()),
         ),
     )
     data = load_dataset("digits", None, protocol="holdout", holdout=0.2, images=48)
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-2)
     trained = {}
+    monkeypatch.setattr(onednn, "has_avx512", lambda: True)
+    grouped = tensorflow_layers.group_of
     for is_arranged in (True, False):
         monkeypatch.setattr(tensorflow_layers, "has_strips", lambda is_arranged=is_arranged: is_arranged)
-        monkeypatch.setattr(
-            tensorflow_layers, "is_paired", lambda channels, _, is_arranged=is_arranged: is_arranged and channels % 16 == 8
-        )
+        monkeypatch.setattr(tensorflow_layers, "group_of", grouped if is_arranged else lambda *_: 1)
+        monkeypatch.setattr(tensorflow_layers, "is_fused", lambda _, is_arranged=is_arranged: is_arranged)
         engine = TensorFlowEngine(network, data, recipe, Pixels(), seed=0)
         kinds = {type(layer).__name__ for layer in engine.model.layers}
         assert ("StripSeparableConv2D" in kinds) == is_arranged
