@@ -9,11 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import optuna
-from ground_spaces import EPOCHS, FACTOR, FACTS, Values, candidate, draw, mutate
+from accuracy_model import rows_of_space
+from ground_spaces import EPOCHS, FACTOR, FACTS, SPACES, Values, candidate, draw, mutate
 from ground_spaces import study as study_of
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -25,6 +27,7 @@ from search.storage.claims import Claims
 from search.study.config import StudyConfig
 from search.training.result import Outcome
 from search.tuning.bayes.features import network_features, recipe_features
+from search.tuning.bayes.prior import MOST_TRIALS, Prior, Trend
 from search.tuning.candidate import Candidate, canonical_recipe, judge
 from search.tuning.pruner import make_pruner
 from search.tuning.sampler import STARTUP_TRIALS, BudgetedSampler, make_sampler
@@ -40,6 +43,8 @@ class Contender:
     Attributes:
         pruner: of weak networks at the rung of a long training, "gain" (the product's) or "halving" (Optuna's); such a
             contender takes part in studies of long trainings only.
+        prior: real trainings that it knows before: "budgets", the table's of the same space under other budgets; "space",
+            those of the other space under any budget.
     """
 
     name: str
@@ -49,12 +54,24 @@ class Contender:
     dash: str = "solid"
     inner: Callable[[str, int, int], optuna.samplers.BaseSampler] | None = None  # of (space, budget, seed)
     pruner: str = ""
+    prior: str = ""
 
     def make(self, config: StudyConfig, space: str, claims: Claims, seed: int) -> BudgetedSampler:
         """Its sampler for one trial."""
         if self.inner is None:
-            return make_sampler(config, FACTS, claims, seed=seed)
+            prior = table_prior(self.prior, space, config.budget.params) if self.prior else None
+            return make_sampler(config, FACTS, claims, seed=seed, prior=prior)
         return BudgetedSampler(self.inner(space, config.budget.params, seed), config, FACTS, claims, seed=seed)
+
+
+@cache
+def table_prior(kind: str, space: str, budget: int) -> Prior:
+    """The prior of a contender, from the table's first trainings."""
+    spaces = [space] if kind == "budgets" else [other for other in SPACES if other != space]
+    rows = [(name, row) for name in spaces for row in rows_of_space(name) if kind != "budgets" or row["budget"] != budget]
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_TRIALS)).round().astype(int)
+    known = [(described_by(name, row["values"]), row["accuracy"]["0"]) for name, row in (rows[index] for index in chosen)]
+    return Prior([Trend.of(kind, [features for features, _ in known], np.array([accuracy for _, accuracy in known]))])
 
 
 class ContenderStudy:
@@ -214,6 +231,8 @@ CONTENDERS = (
     Contender("random, reject", "random", "reject", "#999999", "dash"),
     Contender("TPE, fill", "tpe", "fill", "#56B4E9"),
     Contender("bayes", "bayes", "fill", "#D55E00"),
+    Contender("bayes, prior of other budgets", "bayes", "fill", "#CC79A7", prior="budgets"),
+    Contender("bayes, prior of other space", "bayes", "fill", "#CC79A7", "dash", prior="space"),
     Contender("evolution", "random", "reject", "#009E73", "solid", Evolution),
     Contender("TPE on features", "random", "reject", "#0072B2", "dot", FeatureTpe),
     Contender("CMA-ES for widths", "random", "fill", "#E69F00", "dot", WidthCma),

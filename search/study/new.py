@@ -16,10 +16,10 @@ from search.data.near_copies import count_near_copies
 from search.errors import UserError
 from search.files import safe_name, write_text
 from search.networks.architecture import to_json
-from search.study.config import STUDIES, StudyConfig
+from search.study.config import REFERENCES, STUDIES, StudyConfig
 from search.study.dataset import DAMAGED, load_study_data
 from search.study.proposal import Proposal, propose
-from search.study.study_file import load
+from search.study.study_file import PRIORS, load
 from search.study.survey import Survey, survey_space
 from search.study.template import ImageProblems, study_text
 
@@ -88,7 +88,7 @@ def _without_copies(dataset: Dataset) -> tuple[Dataset, ImageProblems]:
 
 
 def _study_folder(name: str, to: Path | None) -> Path:
-    if safe_name(name) != name or name == "references":
+    if safe_name(name) != name or name in (REFERENCES.name, PRIORS.name):
         raise UserError(
             f"NAME: {name!r} is not a valid name of a study; use letters, digits, dots, dashes, such as {safe_name(name)}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tomllib
@@ -32,6 +33,13 @@ from search.training.measures import ACCURACY
 from space import record_of
 
 FOLDERS = ("adopt", "prior")  # keys of the [search] table that name run folders
+PRIORS = STUDIES / "priors"
+
+
+@functools.cache
+def shipped_priors() -> tuple[str, ...]:
+    """Names that `search.prior` may have in place of run folders."""
+    return tuple(sorted(path.stem for path in PRIORS.glob("*.json")))
 
 
 def parse(raw: Mapping[str, Any], where: str, overridden: Mapping[str, Any] | None = None) -> StudyConfig:
@@ -81,7 +89,11 @@ def loads(content: bytes, path: Path, overrides: Mapping[str, Any] | None = None
     for key in FOLDERS:
         if isinstance(table := raw.get("search"), dict) and isinstance(folders := table.get(key), str | list):
             listed = [folders] if isinstance(folders, str) else folders
-            table[key] = [_portable((path.parent / name).resolve()) if isinstance(name, str) else name for name in listed]
+            shipped = shipped_priors() if key == "prior" else ()
+            table[key] = [
+                _portable((path.parent / name).resolve()) if isinstance(name, str) and name not in shipped else name
+                for name in listed
+            ]
     if isinstance(data := raw.get("data"), dict) and isinstance(data.get("path"), str):
         data["path"] = str((path.parent / data["path"]).resolve())
     if isinstance(table := raw.get("space"), dict) and table.get("kind") == "fixed" and "networks" not in table:

@@ -228,7 +228,7 @@ class SearchConfig(BaseModel):
     prior: Annotated[tuple[str, ...], BeforeValidator(_as_paths)] = Field(
         default=(),
         exclude_if=_is_default,
-        description="Run folders, one or a list, whose trials tell the bayes sampler which networks to try first.",
+        description='Run folders, or the shipped "cifar10-16px", that tell the bayes sampler which networks to try first.',
     )
     rungs: Rungs | None = Field(
         default=None, description="Epochs after which candidates are pruned that promise less than others did."

@@ -79,6 +79,7 @@ def study_text(
         "[search]",
         _line("trials = 20", "trained ones"),
         'sampler = "bayes"',
+        _line('# prior = "cifar10-16px"', "shipped: begin with what 300 small trainings tell of networks"),
         *([_line(f'metric = "{proposal.metric}"', why["metric"])] if "metric" in why else []),
         _line('fit = "fill"', "widths are proportions: every candidate uses what the budget allows"),
         "seed = 0",

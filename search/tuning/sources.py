@@ -73,7 +73,8 @@ def open_prior(
     """
     studies = list[PriorStudy]()
     for name in config.search.prior:
-        study = _open_prior(config, ROOT / name, own_folder, own_storage)
+        is_shipped = name in study_file.shipped_priors()
+        study = _shipped_prior(config, name) if is_shipped else _open_prior(config, ROOT / name, own_folder, own_storage)
         alike = sum(other.run.partition(" #")[0] == study.run for other in studies)
         studies.append(replace(study, run=f"{study.run} #{alike + 1}") if alike else study)
     return tuple(studies)
@@ -118,6 +119,18 @@ def _open_prior(config: StudyConfig, folder: Path, own_folder: Path | None, own_
     return PriorStudy(_name(folder), stored["config"], data, observe(theirs, trials, own=-1).ended)
 
 
+def _shipped_prior(config: StudyConfig, name: str) -> PriorStudy:
+    """The trainings of a shipped prior in the space of the study's kind."""
+    studies = [PriorStudy.from_dict(plain) for plain in read_json(study_file.PRIORS / f"{name}.json")["studies"]]
+    by_kind = {study.config["space"]["kind"]: study for study in studies}
+    if (kind := _kind(config)) not in by_kind:
+        raise UserError(
+            f"search.prior: {name} knows spaces of kind {' and '.join(by_kind)}, and this study searches one of kind "
+            f"{kind}; leave it out of search.prior"
+        )
+    return by_kind[kind]
+
+
 def _kind(config: StudyConfig) -> str:
     """The kind of a study's space; of a user's own kind without the folder and the digest of its file."""
     return Path(config.dump()["space"]["kind"].partition("@")[0]).name
@@ -157,6 +170,8 @@ def _stored(key: str, folder: Path, own_folder: Path | None) -> dict[str, Any]:
     if not path.is_file():
         inner = folder / "run"
         remedy = f'name its run folder, "{inner}"' if (inner / CONFIG_FILE).is_file() else "name the folder of a run"
+        if key == "prior":
+            remedy += f", or {' or '.join(study_file.shipped_priors())}, which is shipped"
         raise UserError(f"search.{key}: {folder} holds no run ({CONFIG_FILE}); {remedy}, {_leave_out(key)}")
     stored = read_json(path)
     try:

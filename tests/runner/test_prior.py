@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState, create_trial
+from scipy.stats import spearmanr
 
 from search.api.study_toml import study_text
 from search.errors import UserError
+from search.networks.architecture import Architecture, to_dict
+from search.networks.layers import Dense, Flatten, Softmax
 from search.runner.events import Event, PriorFitted
 from search.runner.job import make_order
 from search.runner.preparation import Prepared, prepare
@@ -21,6 +24,7 @@ from search.storage.attributes import OUTCOME, PROPOSAL
 from search.storage.database import storage_of
 from search.storage.optuna_internals import study_id_of
 from search.study.run import Run, create, load
+from search.tuning.bayes.prior import MOST_TRIALS, Trend
 from search.tuning.bayes.sampler import STARTUP_WITH_PRIOR
 from search.tuning.sources import open_prior
 from tests.runner.test_adoption_resume import Untrained
@@ -30,6 +34,7 @@ from tests.support.runs import Bench, Pretence, digits, pretence, small_run
 __all__ = ["pretence"]
 
 TRIALS = 12
+SHIPPED = "cifar10-16px"
 DATA = {"name": "digits", "images": 100}
 
 
@@ -149,3 +154,35 @@ def test_a_prior_is_kept_on_resume(tmp_path: Path, other: Path) -> None:
     with pytest.raises(UserError, match=r"search.prior is"):
         create(without, digits())
     assert stored_prior(load(without).candidates)
+
+
+def test_a_shipped_prior_is_named_like_a_run(tmp_path: Path, pretence: Pretence) -> None:
+    run = small_run(tmp_path / "run", search={"sampler": "bayes", "prior": SHIPPED}, data=DATA)
+    first, events = prepared(run)
+    (said,) = [event for event in events if isinstance(event, PriorFitted)]
+    assert said.text.startswith(f"Prior: {SHIPPED} ({MOST_TRIALS} trials, ")
+    assert first.objective.context.prior is not None and first.objective.context.prior.runs == [SHIPPED]
+
+
+@pytest.mark.parametrize("kind", ["pyramid", "residual"])
+def test_a_shipped_prior_tells_good_networks_from_bad_ones(tmp_path: Path, kind: str) -> None:
+    """Half of its networks predict the other half."""
+    space = {"kind": kind} | ({"stages": 2} if kind == "residual" else {})
+    config = small_run(tmp_path / "run", search={"sampler": "bayes", "prior": SHIPPED}, space=space).config
+    features, accuracies, _ = open_prior(config)[0].sample()
+    trend = Trend.of("half", features[::2], accuracies[::2])
+    assert trend.surrogate is not None
+    predicted = trend.surrogate.standardised_mean(trend.surrogate.scaling(features[1::2]))
+    assert spearmanr(predicted, accuracies[1::2]).statistic > 0.7
+
+
+def test_a_shipped_prior_of_other_kinds_is_refused(tmp_path: Path) -> None:
+    network = to_dict(Architecture((8, 8, 1), 10, (Flatten(), Dense(10), Softmax())))
+    space = {"kind": "fixed", "network": "one", "networks": {"one": network}}
+    recipe = {"epochs": 2, "learning_rate": [1e-3, 1e-2]}
+    search = {"sampler": "bayes", "prior": SHIPPED}
+    config = small_run(tmp_path / "run", search=search, space=space, recipe=recipe).config
+    with pytest.raises(UserError, match=f"{SHIPPED} knows spaces of kind pyramid and residual, .* one of kind fixed"):
+        open_prior(config)
+    with pytest.raises(UserError, match=f"name the folder of a run, or {SHIPPED}, which is shipped"):
+        open_prior(run_with(tmp_path / "run", tmp_path / "nowhere").config)

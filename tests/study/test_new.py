@@ -106,7 +106,7 @@ def test_a_study_that_is_there_is_left_alone(made: new.New, photographs: Path) -
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden", "references"])
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden", "references", "priors"])
 def test_a_name_that_is_none_is_rejected(name: str, photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a valid name of a study"):
         make(name, photographs, 20_000, tmp_path)

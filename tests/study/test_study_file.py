@@ -347,6 +347,12 @@ def test_other_runs_are_found_from_the_study_file(tmp_path: Path, given: str, ke
     assert getattr(config.search, key) == (str(tmp_path / "old" / "run"),)
 
 
+def test_a_shipped_prior_keeps_its_name(tmp_path: Path) -> None:
+    keys = '[search]\nprior = ["cifar10-16px", "old/run"]\nsampler = "bayes"'
+    config = load(write_study(tmp_path, STUDY.replace('sampler = "tpe"\n', "").replace("[search]", keys)))
+    assert config.search.prior == ("cifar10-16px", str(tmp_path / "old" / "run"))
+
+
 def test_a_prior_needs_the_bayes_sampler_and_runs_that_are_not_adopted() -> None:
     with pytest.raises(UserError, match=r'prior: the tpe sampler learns nothing .* sampler = "bayes"'):
         parse(plain_study(search={"prior": "other/run", "sampler": "tpe"}), "study")

@@ -160,8 +160,6 @@ class Candidates:
         return None if scaled is None else scaled | fixed
 
     def _recipe_features(self, values: Mapping[str, Value]) -> Features:
-        if not self._searched_recipe:
-            return {}
         key = tuple(values[name] for name in self._searched_recipe)
         if key not in self._recipes:
             recipe = canonical_recipe(self._config.recipe_of(values), self._data)
